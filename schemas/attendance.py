@@ -1,0 +1,43 @@
+"""The attendance of one booking at one session, as readers see it, and its id."""
+
+from enum import StrEnum
+from hashlib import sha1
+from typing import TypedDict
+from uuid import UUID
+
+#: Namespace of every attendance id: UUIDv5(NAMESPACE, bookingId + JOIN + sessionId). Never to change.
+NAMESPACE = UUID("6f0c1f0e-4a55-5d0b-9a67-2f0a3d1c7b42")
+#: A control character, which no id may hold, so that ("a", "bc") and ("ab", "c") differ.
+JOIN = "\0"
+
+_NAMESPACE_BYTES = NAMESPACE.bytes
+
+
+class AttendanceStatus(StrEnum):
+    NOT_SET = "NOT_SET"
+    ATTENDED = "ATTENDED"
+    NOT_ATTENDED = "NOT_ATTENDED"
+
+
+class Attendance(TypedDict):
+    """What is known about one booking at one session; ``updatedDate`` is RFC 3339, UTC, milliseconds."""
+
+    id: str
+    bookingId: str
+    sessionId: str
+    status: AttendanceStatus
+    numberOfAttendees: int
+    updatedDate: str
+    source: str
+
+
+def attendance_id(booking_id: str, session_id: str) -> bytes:
+    """The 16 bytes of the attendance's UUIDv5 (RFC 9562, 5.5), at a fifth of what ``uuid.uuid5`` costs."""
+    digest = sha1(_NAMESPACE_BYTES + (booking_id + JOIN + session_id).encode(), usedforsecurity=False).digest()
+    return digest[:6] + bytes((digest[6] & 0x0F | 0x50, digest[7], digest[8] & 0x3F | 0x80)) + digest[9:16]
+
+
+def guid(raw: bytes) -> str:
+    """The usual spelling of a GUID's 16 bytes."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

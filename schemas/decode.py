@@ -1,0 +1,297 @@
+"""From a record's bytes to an event, a booking or a dead letter: never an exception.
+
+The usual record takes one call of pydantic on the raw JSON; whatever that refuses, and whatever holds characters that
+need a closer look, goes the explaining way, which says what is wrong and how to mend it.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.events import (
+    DATA,
+    ENVELOPE,
+    MAX_BOOKING_BYTES,
+    MAX_EVENT_BYTES,
+    RECEIVED_HEADER,
+    STRUCTURED,
+    Booking,
+    BookingGone,
+    DeadLetter,
+    Event,
+    EventType,
+    Reason,
+    Topic,
+    Window,
+)
+from schemas.times import format_time, parse_time
+
+Headers = Iterable[tuple[str, bytes | None]]
+
+_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
+_CONTROL = re.compile("[\x00-\x1f\x7f]").search
+# escapes that can hide a control character or a surrogate
+_HIDING = re.compile(rb"\\(?:[bfnrt]|u00[01]|u007[fF]|u[dD][89a-fA-F])").search
+_EVENTS_JSON = STRUCTURED[Topic.EVENTS].validate_json
+_CLOUDEVENTS = b"application/cloudevents"
+_IDENTIFIERS = frozenset({"id", "source", "bookingId", "sessionId", "participantId"})
+_CURES = {
+    "specversion": 'write "1.0"',
+    "id": "write 1 to 256 characters, none of them a control character",
+    "source": "write 1 to 256 characters, none of them a control character",
+    "type": "write one of the contract's event types",
+    "time": "write an RFC 3339 date-time with offset, as in 2026-11-22T10:00:00.123Z",
+    "startsAt": "write an RFC 3339 date-time with offset, or leave it out",
+    "endsAt": "write an RFC 3339 date-time with offset, or leave it out",
+    "data": "write a JSON object",
+    "bookingId": "write 1 to 128 characters, none of them a control character",
+    "sessionId": "write 1 to 250 characters, none of them a control character",
+    "participantId": "write 1 to 128 characters, none of them a control character",
+    "numberOfAttendees": "write a whole number from 0 to 100000, or leave it out",
+    "numberOfParticipants": "write a whole number from 1 to 2147483647",
+    "walkInsAllowed": "write true or false, or leave it out",
+    "serviceType": "write APPOINTMENT, CLASS or COURSE, or leave it out",
+    "status": "",
+    "sessions": "write a list of sessions with a sessionId each, or leave it out",
+}
+_STATUS_CURES = {
+    EventType.SET: "write NOT_SET, ATTENDED or NOT_ATTENDED",
+    EventType.BOOKING_UPSERTED: "write CONFIRMED or CANCELED, or leave it out",
+}
+
+
+class _Refused(Exception):
+    """Carries a dead letter out of the explaining way."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        self.letter = DeadLetter(reason, detail)
+
+
+def normalise(text: str) -> str:
+    """A bookingId or sessionId as the system knows it: trimmed, and lower case where it is a GUID."""
+    text = text.strip()
+    return text.lower() if len(text) == 36 and _GUID(text) else text
+
+
+def booking_of_key(key: bytes | None) -> str | None:
+    """The booking whose record a key of the bookings topic names; None where it is no normalised bookingId."""
+    try:
+        text = (key or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return text if 0 < len(text) <= 128 and normalise(text) == text and not _CONTROL(text) else None
+
+
+def received_at(headers: Headers, timestamp: int) -> int:
+    """Microseconds when an event first reached the system: the record's timestamp (ms) or, where it is earlier, the header."""
+    received = timestamp * 1000
+    for name, content in headers:
+        if name == RECEIVED_HEADER and content is not None:
+            try:
+                received = min(received, parse_time(content.decode()))
+            except ValueError:
+                continue
+    return received
+
+
+def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: int) -> Event | DeadLetter:
+    """An event of the events topic.
+
+    Args:
+        value: the record's value.
+        headers: the record's headers; ``ce_*`` make it binary mode, ``attendance-received`` says when it first came.
+        timestamp: the record's (log append) timestamp, milliseconds.
+        max_age: how long before it was received an event may say it happened, microseconds.
+    """
+    received = received_at(headers, timestamp) if headers else timestamp * 1000
+    if value is None or len(value) > MAX_EVENT_BYTES or (headers and _is_binary(headers)) or _needs_a_look(value):
+        return _explain(value, headers, received, max_age)
+    try:
+        event = _event(_EVENTS_JSON(value), received)
+    except (ValidationError, ValueError):
+        return _explain(value, headers, received, max_age)
+    return event if event.time >= received - max_age else _too_old(event)
+
+
+def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> Booking | BookingGone | DeadLetter:
+    """A record of the bookings topic; whether it lies in its partition is for the reader of the topic to say."""
+    try:
+        if value is None:
+            return _gone(key)
+        doc = _validated(value, headers, Topic.BOOKINGS)
+        booking_id = normalise(doc["data"]["bookingId"])
+        if key != booking_id.encode():
+            raise _Refused(Reason.WRONG_PARTITION, "key: write the data's bookingId, trimmed and GUIDs in lower case")
+        return BookingGone(booking_id) if doc["type"] == EventType.BOOKING_DELETED else _booking(booking_id, doc)
+    except _Refused as refused:
+        return refused.letter
+
+
+def _event(doc: Any, received: int) -> Event:
+    data = doc["data"]
+    get = data.get
+    kind = doc["type"]
+    booking_id = data["bookingId"]
+    session_id = get("sessionId", "") if kind != "booking.erased" else ""
+    # pydantic has trimmed them; only a GUID that is not in lower case is left to normalise
+    if len(booking_id) == 36 and not booking_id.islower():
+        booking_id = normalise(booking_id)
+    if len(session_id) == 36 and not session_id.islower():
+        session_id = normalise(session_id)
+    return Event(
+        kind,
+        booking_id,
+        session_id,
+        parse_time(doc["time"]),
+        doc["source"],
+        doc["id"],
+        get("status", ""),
+        get("numberOfAttendees"),
+        get("participantId", ""),
+        received,
+    )
+
+
+def _too_old(event: Event) -> DeadLetter:
+    since = format_time(event.received)
+    return DeadLetter(
+        Reason.TIME_TOO_OLD,
+        f"time: too long before the event was received ({since}); set the device's clock, or send history with the "
+        f"header {RECEIVED_HEADER}",
+    )
+
+
+def _explain(value: bytes | None, headers: Headers, received: int, max_age: int) -> Event | DeadLetter:
+    try:
+        event = _event(_validated(value, headers, Topic.EVENTS), received)
+    except _Refused as refused:
+        return refused.letter
+    return event if event.time >= received - max_age else _too_old(event)
+
+
+def _needs_a_look(value: bytes) -> bool:
+    """Whether a text in it may hold a control character or a surrogate: escaped, or DEL, the one that JSON lets pass."""
+    return (b"\\" in value and _HIDING(value) is not None) or b"\x7f" in value
+
+
+def _is_binary(headers: Headers) -> bool:
+    names = dict(headers)
+    return any(n.startswith("ce_") for n in names) and not (names.get("content-type") or b"").lower().startswith(
+        _CLOUDEVENTS
+    )
+
+
+def _validated(value: bytes | None, headers: Headers, topic: Topic) -> Any:
+    """The CloudEvent as one dict, every rule of the contract checked in the contract's order."""
+    limit = MAX_EVENT_BYTES if topic is Topic.EVENTS else MAX_BOOKING_BYTES
+    if value is not None and len(value) > limit:
+        raise _Refused(Reason.TOO_LARGE, f"value: has {len(value)} bytes; send at most {limit}")
+    doc = _json_object(value)
+    if headers and _is_binary(headers):
+        doc = {**_binary_attributes(headers), "data": doc}
+    _check(Reason.INVALID_ENVELOPE, ENVELOPE.validate_python, doc)
+    _check_time(doc["time"], "time", Reason.INVALID_ENVELOPE)
+    kind = doc["type"]
+    adapter = DATA[topic].get(kind)
+    if adapter is None:
+        raise _Refused(Reason.UNKNOWN_TYPE, f"type: not one of the {topic} topic; use {', '.join(DATA[topic])}")
+    data = doc.get("data")
+    if not isinstance(data, dict):
+        raise _Refused(Reason.INVALID_FIELD, f"data: {_CURES['data']}")
+    return {**doc, "data": _check(Reason.INVALID_FIELD, adapter.validate_python, data, "data.", kind)}
+
+
+def _json_object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise _Refused(Reason.INVALID_JSON, "value: is null; send a JSON object")
+    try:
+        doc = json.loads(value.decode(), parse_constant=_no_constant, parse_int=_whole)
+    except (ValueError, RecursionError) as error:
+        raise _Refused(Reason.INVALID_JSON, f"value: not JSON in UTF-8 ({str(error)[:100]})") from None
+    if not isinstance(doc, dict):
+        raise _Refused(Reason.INVALID_JSON, "value: JSON, but no object; send a JSON object")
+    return doc
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _whole(digits: str) -> int | float:
+    # int() of thousands of digits is slow and then refused; no field takes more than ten
+    return int(digits) if len(digits) <= 20 else float("inf")
+
+
+def _binary_attributes(headers: Headers) -> dict[str, str]:
+    try:
+        return {name[3:]: (content or b"").decode() for name, content in headers if name.startswith("ce_")}
+    except UnicodeDecodeError:
+        raise _Refused(Reason.INVALID_ENVELOPE, "ce_ headers: write them in UTF-8") from None
+
+
+def _check(reason: Reason, validate: Any, doc: dict[str, Any], prefix: str = "", kind: str = "") -> Any:
+    try:
+        checked = validate(doc)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = next(part for part in reversed(first["loc"]) if isinstance(part, str) and part in _CURES)
+        cure = _STATUS_CURES[EventType(kind)] if field == "status" else _CURES[field]
+        where = prefix + ".".join(str(part) for part in first["loc"])
+        raise _Refused(reason, f"{where}: {'is missing; ' if first['type'] == 'missing' else ''}{cure}") from None
+    for name in _IDENTIFIERS.intersection(checked):
+        # in the text as it came: trimming takes some control characters away
+        if _CONTROL(doc[name]):
+            raise _Refused(reason, f"{prefix}{name}: {_CURES[name]}")
+    return checked
+
+
+def _check_time(text: str, where: str, reason: Reason) -> int:
+    try:
+        return parse_time(text)
+    except ValueError:
+        raise _Refused(reason, f"{where}: {_CURES[where.rpartition('.')[2]]}") from None
+
+
+def _gone(key: bytes | None) -> BookingGone:
+    booking_id = booking_of_key(key)
+    if booking_id is None:
+        raise _Refused(Reason.WRONG_PARTITION, "key: write the bookingId, trimmed and GUIDs in lower case")
+    return BookingGone(booking_id)
+
+
+def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
+    data = doc["data"]
+    listed = data.get("sessions")
+    sessions: dict[str, Window] | None = None if listed is None else {}
+    for index, entry in enumerate(listed or ()):
+        where = f"data.sessions.{index}"
+        if _CONTROL(entry["sessionId"]):
+            raise _Refused(Reason.INVALID_FIELD, f"{where}.sessionId: {_CURES['sessionId']}")
+        window = Window(*(_optional_time(entry, name, where) for name in ("startsAt", "endsAt")))
+        session_id = normalise(entry["sessionId"])
+        assert sessions is not None
+        sessions[session_id] = _widest(sessions.get(session_id), window)
+    return Booking(
+        booking_id,
+        data["numberOfParticipants"],
+        data.get("walkInsAllowed") or False,
+        data.get("status") == "CANCELED",
+        sessions,
+        parse_time(doc["time"]),
+    )
+
+
+def _optional_time(entry: dict[str, Any], name: str, where: str) -> int | None:
+    text = entry.get(name)
+    return None if text is None else _check_time(text, f"{where}.{name}", Reason.INVALID_FIELD)
+
+
+def _widest(one: Window | None, other: Window) -> Window:
+    if one is None:
+        return other
+    starts = [t for t in (one.starts, other.starts) if t is not None]
+    ends = [t for t in (one.ends, other.ends) if t is not None]
+    return Window(min(starts, default=None), max(ends, default=None))

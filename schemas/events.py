@@ -1,0 +1,234 @@
+"""Events as they travel: CloudEvents 1.0 with typed data, as pydantic sees them (contract, section 3).
+
+The shapes are ``TypedDict``s in a union discriminated by ``type``, because pydantic checks those straight from JSON in
+a third of the time a model takes; nothing on the hot path needs more than a dict for a moment.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, StringConstraints, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
+
+from schemas.attendance import AttendanceStatus
+
+MAX_EVENT_BYTES = 64 * 1024
+MAX_BOOKING_BYTES = 512 * 1024
+MAX_PARTICIPANTS = 2**31 - 1
+
+RECEIVED_HEADER = "attendance-received"
+
+
+class Topic(StrEnum):
+    """The two topics that a worker reads; a type belongs to one of them."""
+
+    EVENTS = "events"
+    BOOKINGS = "bookings"
+
+
+class EventType(StrEnum):
+    """Every CloudEvents ``type`` that is accepted."""
+
+    CHECK_IN = "attendance.check_in"
+    NO_SHOW = "attendance.no_show"
+    SET = "attendance.set"
+    PARTICIPANT_SCANNED = "attendance.participant_scanned"
+    CLEARED = "attendance.cleared"
+    DELETED = "attendance.deleted"
+    BOOKING_ERASED = "booking.erased"
+    BOOKING_UPSERTED = "booking.upserted"
+    BOOKING_DELETED = "booking.deleted"
+
+
+class Reason(StrEnum):
+    """Why a record went to the dead letters; the first that applies, in this order."""
+
+    TOO_LARGE = "too-large"
+    INVALID_JSON = "invalid-json"
+    INVALID_ENVELOPE = "invalid-envelope"
+    UNKNOWN_TYPE = "unknown-type"
+    INVALID_FIELD = "invalid-field"
+    WRONG_PARTITION = "wrong-partition"
+    TIME_TOO_OLD = "time-too-old"
+
+
+class Event(NamedTuple):
+    """A decoded event of the events topic. Times are microseconds since the epoch, UTC."""
+
+    type: str
+    booking_id: str
+    session_id: str
+    """Empty for ``booking.erased``, which concerns every session."""
+    time: int
+    source: str
+    id: str
+    status: str
+    """As written with ``attendance.set``, else empty."""
+    number: int | None
+    """``numberOfAttendees`` as written; None when left out."""
+    participant_id: str
+    received: int
+
+
+class Window(NamedTuple):
+    """When a session takes place as one booking lists it: microseconds since the epoch, None where unknown."""
+
+    starts: int | None
+    ends: int | None
+
+
+class Booking(NamedTuple):
+    """What the booking system last said of a booking: reference data, joined by ``booking_id``."""
+
+    booking_id: str
+    participants: int
+    walk_ins_allowed: bool
+    canceled: bool
+    sessions: dict[str, Window] | None
+    """None: the booking does not list its sessions."""
+    time: int
+    """The CloudEvent's time."""
+
+
+class BookingGone(NamedTuple):
+    """The booking is unknown again: ``booking.deleted`` or a null value."""
+
+    booking_id: str
+
+
+class DeadLetter(NamedTuple):
+    """A record that can't be used: why, and a sentence that names the field and the cure."""
+
+    reason: Reason
+    detail: str
+
+
+_BookingId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, strip_whitespace=True)]
+_SessionId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=250, strip_whitespace=True)]
+_ParticipantId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, strip_whitespace=True)]
+_Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+_Time = Annotated[str, Field(strict=True, json_schema_extra={"format": "date-time"})]
+_Number = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+_Participants = Annotated[int, Field(strict=True, ge=1, le=MAX_PARTICIPANTS)]
+_Flag = Annotated[bool, Field(strict=True)]
+
+
+class BookingData(TypedDict):
+    bookingId: _BookingId
+
+
+class SessionData(BookingData):
+    sessionId: _SessionId
+
+
+class CheckInData(SessionData):
+    numberOfAttendees: NotRequired[_Number | None]
+
+
+class SetData(SessionData):
+    status: AttendanceStatus
+    numberOfAttendees: NotRequired[_Number | None]
+
+
+class ScannedData(SessionData):
+    participantId: _ParticipantId
+
+
+class ListedSession(TypedDict):
+    sessionId: _SessionId
+    startsAt: NotRequired[_Time | None]
+    endsAt: NotRequired[_Time | None]
+
+
+class UpsertedData(BookingData):
+    numberOfParticipants: _Participants
+    walkInsAllowed: NotRequired[_Flag | None]
+    serviceType: NotRequired[Literal["APPOINTMENT", "CLASS", "COURSE"] | None]
+    status: NotRequired[Literal["CONFIRMED", "CANCELED"] | None]
+    sessions: NotRequired[list[ListedSession] | None]
+
+
+class Attributes(TypedDict):
+    """What every CloudEvent carries here, whatever its type."""
+
+    specversion: Literal["1.0"]
+    id: _Name
+    source: _Name
+    time: _Time
+
+
+class Envelope(Attributes):
+    type: Annotated[str, StringConstraints(strict=True, min_length=1)]
+
+
+class CheckedIn(Attributes):
+    type: Literal["attendance.check_in"]
+    data: CheckInData
+
+
+class NoShow(Attributes):
+    type: Literal["attendance.no_show"]
+    data: SessionData
+
+
+class AttendanceSet(Attributes):
+    type: Literal["attendance.set"]
+    data: SetData
+
+
+class ParticipantScanned(Attributes):
+    type: Literal["attendance.participant_scanned"]
+    data: ScannedData
+
+
+class Cleared(Attributes):
+    type: Literal["attendance.cleared"]
+    data: SessionData
+
+
+class AttendanceDeleted(Attributes):
+    type: Literal["attendance.deleted"]
+    data: SessionData
+
+
+class BookingErased(Attributes):
+    type: Literal["booking.erased"]
+    data: BookingData
+
+
+class BookingUpserted(Attributes):
+    type: Literal["booking.upserted"]
+    data: UpsertedData
+
+
+class BookingDeleted(Attributes):
+    type: Literal["booking.deleted"]
+    data: BookingData
+
+
+AttendanceEvent = Annotated[
+    CheckedIn | NoShow | AttendanceSet | ParticipantScanned | Cleared | AttendanceDeleted | BookingErased,
+    Field(discriminator="type"),
+]
+BookingEvent = Annotated[BookingUpserted | BookingDeleted, Field(discriminator="type")]
+
+STRUCTURED: dict[Topic, TypeAdapter[AttendanceEvent] | TypeAdapter[BookingEvent]] = {
+    Topic.EVENTS: TypeAdapter(AttendanceEvent),
+    Topic.BOOKINGS: TypeAdapter(BookingEvent),
+}
+ENVELOPE = TypeAdapter(Envelope)
+DATA: dict[Topic, dict[str, TypeAdapter[BookingData]]] = {
+    Topic.EVENTS: {
+        EventType.CHECK_IN: TypeAdapter(CheckInData),
+        EventType.NO_SHOW: TypeAdapter(SessionData),
+        EventType.SET: TypeAdapter(SetData),
+        EventType.PARTICIPANT_SCANNED: TypeAdapter(ScannedData),
+        EventType.CLEARED: TypeAdapter(SessionData),
+        EventType.DELETED: TypeAdapter(SessionData),
+        EventType.BOOKING_ERASED: TypeAdapter(BookingData),
+    },
+    Topic.BOOKINGS: {
+        EventType.BOOKING_UPSERTED: TypeAdapter(UpsertedData),
+        EventType.BOOKING_DELETED: TypeAdapter(BookingData),
+    },
+}

@@ -1,0 +1,47 @@
+"""Session fixtures: a broker and a Redis, started for the tests or named by the environment (tests/services)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from tests.services import Broker, Redis, ServiceUnavailable, chosen_broker, chosen_redis
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A running broker: Apache Kafka, or what ATTENDANCE_TEST_BROKER and ATTENDANCE_TEST_BROKER_KIND say."""
+    broker = chosen_broker(os.environ)
+    with contextlib.closing(broker):
+        try:
+            broker.start()
+        except ServiceUnavailable as missing:
+            _do_without(request, missing)
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[Redis]:
+    """A running Redis or Valkey without persistence, or the one that ATTENDANCE_TEST_REDIS names."""
+    server = chosen_redis(os.environ)
+    with contextlib.closing(server):
+        try:
+            server.start()
+        except ServiceUnavailable as missing:
+            _do_without(request, missing)
+        yield server
+
+
+def _do_without(request: pytest.FixtureRequest, missing: ServiceUnavailable) -> NoReturn:
+    """Fail in CI, skip elsewhere, and say so on the terminal even where pytest does not list skips."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have this service: {missing}", pytrace=False)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        print(f"\nSKIPPING every test that needs {request.fixturename}: {missing}", file=sys.stderr)
+    pytest.skip(str(missing))

@@ -1,0 +1,27 @@
+"""A second, deliberately naive reading of the contract: it looks at the whole set of events every time.
+
+Written from the contract alone, without the product's code, so that the two can be compared.
+"""
+
+from collections.abc import Iterable
+
+from tests.oracle.alerts import open_alerts
+from tests.oracle.law import judged_pairs
+from tests.oracle.reading import known_bookings
+from tests.oracle.shapes import BookingRecord, Delivery, Outcome, Rules
+from tests.oracle.tallies import summaries, tallies
+
+__all__ = ["BookingRecord", "Delivery", "Outcome", "Rules", "outcome"]
+
+
+def outcome(deliveries: Iterable[Delivery], bookings: Iterable[BookingRecord], rules: Rules = Rules()) -> Outcome:  # noqa: B008 (frozen)
+    """What the contract says these deliveries and booking records (in topic order) come to."""
+    judged = judged_pairs(deliveries, rules)
+    known = known_bookings(list(bookings))
+    attendances = {pair: one.attendance for pair, one in judged.items()}
+    return Outcome(
+        attendances=attendances,
+        tallies=tallies(attendances, known),
+        summaries=summaries(attendances, known),
+        alerts=open_alerts(judged, known, rules),
+    )

@@ -1,0 +1,110 @@
+"""The read models: tallies, summaries and open alerts, whatever the interleaving of events and booking records."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import oracle
+from tests.oracle import Rules
+from tests.oracle.make import KIOSK, at, ev, listed, missed, upsert
+from tests.property import subject
+from tests.property.strategies import (
+    BOOKINGS,
+    FOUR_SESSIONS,
+    KINDS,
+    SESSIONS,
+    World,
+    booking_records,
+    filled,
+    happenings,
+    sized,
+    worlds,
+)
+
+PLAIN = sized(70)
+THREE = (*BOOKINGS, "b2")
+NO_SHOWS = ("no_show",) * 6 + ("check_in", "cleared", "deleted", "booking.erased")
+
+SHARED = worlds(
+    happenings(bookings=THREE, sessions=SESSIONS[:2]),
+    booking_records(THREE, SESSIONS[:2]),
+    always=(ev("check_in", at(12), n=2), upsert("b2", 3, sessions=listed(("s1", at(60), at(90)), "S1"))),
+)
+MISSED = worlds(
+    happenings(NO_SHOWS, BOOKINGS, FOUR_SESSIONS),
+    booking_records(BOOKINGS, FOUR_SESSIONS),
+    always=tuple(missed(*FOUR_SESSIONS)[:3]),
+)
+CONTRADICTED = worlds(
+    happenings(KINDS, ("b1",), SESSIONS[:2]),
+    booking_records(("b1",), SESSIONS[:2]),
+    always=(ev("set", at(200), b="b2", status="NOT_SET", n=5), upsert("b2", 1, sessions=[])),
+)
+
+
+@given(SHARED)
+@PLAIN
+def test_tallies(world: World) -> None:
+    """Bookings that share sessions, come to sessions they do not list, are canceled, deleted, moved."""
+    found = subject.outcome(world.batches).tallies
+    assert found == oracle.outcome(world.deliveries, world.records).tallies
+    assert found["s1"]["bookings"] >= 1
+    assert found["s1"]["bookings"] == found["s1"]["attended"] + found["s1"]["notAttended"] + found["s1"]["notSet"]
+
+
+@given(MISSED)
+@PLAIN
+def test_summaries(world: World) -> None:
+    """Bookings that miss most of their sessions, with and without known starts."""
+    assert subject.outcome(world.batches).summaries == oracle.outcome(world.deliveries, world.records).summaries
+
+
+@given(MISSED)
+@PLAIN
+def test_frequent_no_shows(world: World) -> None:
+    """The alert of a booking, raised and resolved by any of its sessions."""
+    found = subject.outcome(world.batches).alerts
+    expected = oracle.outcome(world.deliveries, world.records).alerts
+    assert found == expected
+
+
+@given(CONTRADICTED, st.sampled_from([Rules(), Rules(0, 0), Rules(60_000_000, 120_000_000)]))
+@sized(150)
+def test_alerts(world: World, rules: Rules) -> None:
+    """Attendances that contradict themselves and their booking: the same alerts open whatever the way there."""
+    found = subject.outcome(world.batches, rules).alerts
+    assert found == oracle.outcome(world.deliveries, world.records, rules).alerts
+    assert ("STATUS_COUNT_MISMATCH", "b2", "s1") in found
+    assert ("UNKNOWN_SESSION", "b2", "s1") in found
+    assert ("PARTICIPANTS_EXCEEDED", "b2", "s1") in found
+
+
+@given(SHARED)
+@PLAIN
+def test_events_and_bookings_commute(world: World) -> None:
+    """All events first, all bookings first, or interleaved: one outcome, with attendances apart from bookings."""
+    found = subject.outcome(world.batches)
+    assert found == subject.outcome(filled(world.deliveries, world.records))
+    assert found == subject.outcome(filled(world.records, world.deliveries))
+    assert found.attendances == subject.outcome([world.deliveries]).attendances
+
+
+@given(SHARED)
+@PLAIN
+def test_repeated_batches(world: World) -> None:
+    """A batch applied twice in a row changes nothing, and neither does the last record of each booking again."""
+    found = subject.outcome(world.batches)
+    last = list({record.key: record for record in world.records}.values())
+    assert subject.outcome([batch for batch in world.batches for _ in range(2)]) == found
+    assert subject.outcome([*world.batches, last, world.deliveries]) == found
+
+
+@given(SHARED, st.integers(1, 3))
+@PLAIN
+def test_erasure_leaves_the_reference_data(world: World, people: int) -> None:
+    """Erased bookings keep what the booking system says of them: listed sessions are NOT_SET again."""
+    erasures = [ev("booking.erased", at(500), b=booking, s=None, by=KIOSK) for booking in THREE]
+    record = upsert("b2", people, sessions=listed("s1"))
+    found = subject.outcome([*world.batches, [record], erasures])
+    assert found.attendances == {}
+    assert found.tallies["s1"]["expectedParticipants"] >= people
+    assert found == oracle.outcome([], [*world.records, record])

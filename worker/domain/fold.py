@@ -1,0 +1,217 @@
+"""The law of the fold (contract, section 3): from events to one attendance, whatever their order, copies and batches.
+
+A row holds nothing but maxima in the law's order, so folding a union is merging the folds; participants are counted
+from a mapping of their own (hash of the participant -> order key of their newest scan), never from a stored number.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from struct import Struct
+from typing import NamedTuple
+
+from schemas.attendance import AttendanceStatus
+from schemas.events import Event, EventType
+
+#: Order keys are compared as bytes; times before 1970 are negative, so they are moved up by this.
+_ZERO = 1 << 63
+_TIMES = Struct(">QQ")
+_EFFECTIVE = Struct(">Q").unpack_from
+
+#: Horizon of what was never deleted: earlier than any event.
+NEVER = -_ZERO
+
+# bound once: a member looked up on an enum costs more than the comparison
+_CHECK_IN = EventType.CHECK_IN.value
+_NO_SHOW = EventType.NO_SHOW.value
+_SCANNED = EventType.PARTICIPANT_SCANNED.value
+_DELETED = EventType.DELETED.value
+
+Scans = Mapping[bytes, bytes]
+"""Hash of a participant (16 bytes) -> order key of their newest scan, all of them newer than the base."""
+
+
+class Mark(NamedTuple):
+    """The newest event of some kind: its order key (effective time, time, digest; 32 bytes) and its source."""
+
+    key: bytes
+    source: str
+
+
+class Base(NamedTuple):
+    """The newest counting check_in, no_show, set or cleared."""
+
+    mark: Mark
+    status: AttendanceStatus
+    number: int
+
+
+class Row(NamedTuple):
+    """One (booking, session) as maxima. Marks not later than the horizon, and reports that a settler covers, are None."""
+
+    horizon: int = NEVER
+    """Latest effective time of an ``attendance.deleted``, microseconds."""
+    base: Base | None = None
+    newest: Mark | None = None
+    attended: Mark | None = None
+    """Newest ATTENDED report (check_in or scan)."""
+    missed: Mark | None = None
+    """Newest NOT_ATTENDED report (no_show)."""
+    settled: Mark | None = None
+    """Newest set or cleared, which settles the reports before it."""
+
+
+EMPTY = Row()
+
+
+class Folded(NamedTuple):
+    """A fold's result: the row, and what changed among the scans (None: covered now)."""
+
+    row: Row
+    scans: dict[bytes, bytes | None]
+
+
+def effective_time(key: bytes) -> int:
+    """The effective time in an order key, microseconds."""
+    effective: int = _EFFECTIVE(key)[0]
+    return effective - _ZERO
+
+
+def event_time(key: bytes) -> int:
+    """The event's own time in an order key, microseconds."""
+    time: int = _EFFECTIVE(key, 8)[0]
+    return time - _ZERO
+
+
+def order_key(event: Event, tolerance: int) -> bytes:
+    """(effective time, time, digest) as 32 bytes that compare as the law orders; ``tolerance`` in microseconds."""
+    time = event.time
+    limit = event.received + tolerance
+    number = "" if event.number is None else event.number
+    text = f"{event.source}\n{event.id}\n{event.type}\n{event.status}\n{number}\n{event.participant_id}"
+    effective = time if time < limit else limit
+    return _TIMES.pack(effective + _ZERO, time + _ZERO) + sha256(text.encode()).digest()[:16]
+
+
+def participant_hash(participant_id: str) -> bytes:
+    """16 bytes that stand for a participant in rows, whatever the length of the id."""
+    return sha256(participant_id.encode()).digest()[:16]
+
+
+def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: int) -> Folded:
+    """Folds events of one (booking, session), each with its order key, into its row.
+
+    Args:
+        row: what was folded before.
+        scans: the participants that count so far; not changed.
+        events: in any order, repeated or not.
+        floor: the booking's horizon (``booking.erased``), microseconds.
+    """
+    horizon, base, newest, attended, missed, settled = row
+    fresh: dict[bytes, bytes] = {}
+    for key, event in events:
+        kind = event.type
+        if kind == _DELETED:
+            horizon = max(horizon, effective_time(key))
+            continue
+        if newest is None or key > newest.key:
+            newest = Mark(key, event.source)
+        if kind == _SCANNED:
+            who = participant_hash(event.participant_id)
+            if key > fresh.get(who, b""):
+                fresh[who] = key
+        elif base is None or key > base.mark.key:
+            base = _base(key, event)
+        if kind == _CHECK_IN or kind == _SCANNED:
+            if attended is None or key > attended.key:
+                attended = Mark(key, event.source)
+        elif kind == _NO_SHOW:
+            if missed is None or key > missed.key:
+                missed = Mark(key, event.source)
+        elif settled is None or key > settled.key:
+            settled = Mark(key, event.source)
+    after = normalised(Row(horizon, base, newest, attended, missed, settled), floor)
+    return Folded(after, _scan_changes(row, after, scans, fresh, floor))
+
+
+def normalised(row: Row, floor: int) -> Row:
+    """The row without what its horizon, or the booking's (``floor``), or a settler makes void."""
+    limit = max(row.horizon, floor)
+    base, newest, attended, missed, settled = row[1:]
+    if limit > NEVER:
+        base = base if base and effective_time(base.mark.key) > limit else None
+        newest, attended, missed, settled = (
+            mark if mark and effective_time(mark.key) > limit else None
+            for mark in (newest, attended, missed, settled)
+        )
+    if settled is not None:
+        attended = attended if attended and attended.key > settled.key else None
+        missed = missed if missed and missed.key > settled.key else None
+    return Row(row.horizon, base, newest, attended, missed, settled)
+
+
+def merge(one: Row, other: Row) -> Row:
+    """The row of the union of two sets of events: commutative, associative, idempotent."""
+    return normalised(
+        Row(
+            max(one.horizon, other.horizon),
+            max(filter(None, (one.base, other.base)), key=_base_key, default=None),
+            *(max(filter(None, pair), key=_mark_key, default=None) for pair in zip(one[2:], other[2:], strict=True)),
+        ),
+        NEVER,
+    )
+
+
+def counting(row: Row, scans: Scans, floor: int) -> dict[bytes, bytes]:
+    """Those of the scans that are newer than the base and past every horizon."""
+    oldest = _oldest_counting(row, floor)
+    return {who: key for who, key in scans.items() if key > oldest}
+
+
+def status_and_number(row: Row, participants: int) -> tuple[AttendanceStatus, int] | None:
+    """What the attendance says with so many distinct participants scanned after the base; None: there is none."""
+    if participants == 0:
+        return None if row.base is None else (row.base.status, row.base.number)
+    at_desk = row.base.number if row.base and row.base.status == AttendanceStatus.ATTENDED else 0
+    return AttendanceStatus.ATTENDED, max(participants, at_desk)
+
+
+def _scan_changes(
+    before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], floor: int
+) -> dict[bytes, bytes | None]:
+    if not scans and not fresh:
+        return {}
+    oldest = _oldest_counting(after, floor)
+    changes: dict[bytes, bytes | None] = {
+        who: key for who, key in fresh.items() if key > oldest and key > scans.get(who, b"")
+    }
+    if oldest > _oldest_counting(before, NEVER):
+        # who was scanned again since then is in the changes already
+        changes.update((who, None) for who, key in scans.items() if key <= oldest and who not in changes)
+    return changes
+
+
+def _oldest_counting(row: Row, floor: int) -> bytes:
+    """The order key that a scan must exceed to count."""
+    limit = max(row.horizon, floor)
+    past = b"" if limit == NEVER else _TIMES.pack(limit + _ZERO, 2**64 - 1) + b"\xff" * 16
+    return max(past, row.base.mark.key) if row.base else past
+
+
+def _base(key: bytes, event: Event) -> Base:
+    if event.type == EventType.CHECK_IN:
+        status, number = AttendanceStatus.ATTENDED, 1
+    elif event.type == EventType.SET:
+        status = AttendanceStatus(event.status)
+        number = 1 if status == AttendanceStatus.ATTENDED else 0
+    else:
+        status = AttendanceStatus.NOT_ATTENDED if event.type == EventType.NO_SHOW else AttendanceStatus.NOT_SET
+        number = 0
+    return Base(Mark(key, event.source), status, number if event.number is None else event.number)
+
+
+def _mark_key(mark: Mark) -> bytes:
+    return mark.key
+
+
+def _base_key(base: Base) -> bytes:
+    return base.mark.key

@@ -1,0 +1,1 @@
+"""The read models in Redis: layout, fenced writer, repair, reader."""

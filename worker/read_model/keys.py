@@ -1,0 +1,72 @@
+"""Every key in Redis, its shape and its life; the README's list is checked against this one.
+
+``NS`` is a namespace: ``<ATTENDANCE_NAMESPACE>:<layout version>.<build>``. ``{p}`` is the partition's number in braces,
+which puts all keys of a partition into one slot of a Redis Cluster. ``G`` is a key generation: a repair fills a new one
+and switches to it in one step. A session, booking or kind in a key is spelt out as it is.
+"""
+
+from typing import NamedTuple
+from zlib import crc32
+
+#: Goes up with every change of what is below; a worker fills a new namespace then.
+LAYOUT_VERSION = 1
+DOC_SHIFT = 5
+"""A document's bucket is the first 16 bits of its id, shifted right by this: 2048 buckets, in the order of the ids."""
+BOOKING_BUCKETS = 1024
+
+LAYOUT = {
+    "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`",
+    "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
+    "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
+    "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
+    "NS:{p}:G:by-booking": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance",
+    "NS:{p}:G:ids:<sessionId>": "set: ids (16 bytes) of the session's attendances",
+    "NS:{p}:G:tally:<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, `expectedParticipants`, "
+    "and `window:<startMs>:<endMs>`, the number of bookings that list it so",
+    "NS:{p}:G:sessions": "sorted set by bytes: every sessionId that has a tally",
+    "NS:{p}:G:booking:<bucket>": "hash: bookingId to its summary, JSON",
+    "NS:{p}:G:alerts": "hash: alertId to the open alert, JSON",
+    "NS:{p}:G:alerts:at": "sorted set: alertId of every open alert by `openedAt` (ms)",
+    "NS:{p}:G:alerts:kind:<kind>": "sorted set: the same of one kind",
+    "NS:{p}:G:alerts:session:<sessionId>": "sorted set: the same of one session",
+    "NS:{p}:G:alerts:booking:<bookingId>": "sorted set: the same of one booking",
+}
+
+
+class PartitionKeys(NamedTuple):
+    """The keys of one partition in one namespace."""
+
+    namespace: str
+    partition: int
+
+    @property
+    def tag(self) -> str:
+        return f"{self.namespace}:{{{self.partition}}}:"
+
+    @property
+    def watermark(self) -> str:
+        return self.tag + "watermark"
+
+    def prefix(self, generation: str) -> str:
+        """What every key of a key generation begins with; the scripts append the rest."""
+        return f"{self.tag}{generation}:"
+
+
+def live_key(base: str) -> str:
+    """The key that names the live namespace."""
+    return f"{base}:live"
+
+
+def namespace(base: str, build: int = 0) -> str:
+    """A namespace of the layout that this code writes."""
+    return f"{base}:{LAYOUT_VERSION}.{build}"
+
+
+def doc_bucket(identity: bytes) -> int:
+    """The bucket of a document by its id of 16 bytes."""
+    return int.from_bytes(identity[:2], "big") >> DOC_SHIFT
+
+
+def booking_bucket(booking_id: str) -> int:
+    """The bucket of a booking's summary."""
+    return crc32(booking_id.encode()) % BOOKING_BUCKETS

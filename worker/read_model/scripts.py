@@ -1,0 +1,24 @@
+"""The Lua scripts: package data, run by their digest, sent again where the server does not know them."""
+
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+
+@cache
+def _source(name: str) -> tuple[bytes, str]:
+    text = files("worker.read_model").joinpath(f"{name}.lua").read_bytes()
+    return text, sha1(text, usedforsecurity=False).hexdigest()
+
+
+async def run(client: "Redis[bytes]", name: str, key: str, *arguments: Any) -> Any:
+    """What the script ``name`` answers for one key."""
+    text, digest = _source(name)
+    try:
+        return await client.evalsha(digest, 1, key, *arguments)
+    except NoScriptError:
+        return await client.eval(text, 1, key, *arguments)

@@ -1,0 +1,149 @@
+"""Settings from the environment (``ATTENDANCE_*``) and an optional ``.env``; the README lists them all."""
+
+import re
+import ssl
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "ATTENDANCE_"
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it and the cure, and no retry helps."""
+
+
+def _duration(text: Any) -> Any:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip()) if isinstance(text, str) else None
+    return timedelta(**{_UNITS[match[2] or "s"]: float(match[1])}) if match else text
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0))]
+
+
+class Settings(BaseSettings):
+    """What a process of this system needs to know. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    broker: str = Field("kafka://localhost:9092", description="Kafka, as kafka://host:port, several joined by commas")
+    broker_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to talk to Kafka"
+    )
+    broker_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how to log in with SASL"
+    )
+    broker_username: str = Field("", description="user name for SASL")
+    broker_password: SecretStr = Field(SecretStr(""), description="password for SASL")
+    broker_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
+    redis: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="Redis or Valkey, as redis://host:port/db or rediss://"
+    )
+    topic_prefix: str = Field("attendance", description="prefix of all topics, and the consumer group; one tenant each")
+    namespace: str = Field("", description="prefix of all Redis keys; the topic prefix where empty")
+    partitions: int = Field(16, ge=1, le=10_000, description="partitions of events, bookings and alerts")
+    replication: int = Field(0, ge=0, le=10, description="copies of each topic; 0: three, or as many as there are brokers")
+    store: str = Field("memory://", description="where workers keep table rows; memory:// today")
+    clock_tolerance: Duration = Field(
+        timedelta(minutes=5), description="how far ahead of its reception an event's time may count"
+    )
+    conflict_window: Duration = Field(
+        timedelta(minutes=10), description="how close two reports must be to contradict each other"
+    )
+    max_event_age: Duration = Field(
+        timedelta(days=30), description="how long before its reception an event may have happened"
+    )
+    session_timeout: Duration = Field(
+        timedelta(seconds=8), description="how long a silent worker keeps its partitions (the broker allows 6 s and more)"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
+
+    @field_validator("broker")
+    @classmethod
+    def _kafka_url(cls, value: str) -> str:
+        for part in re.split("[,;]", value):
+            url = urlsplit(part if "://" in part else f"kafka://{part}")
+            if url.scheme != "kafka" or not url.hostname:
+                raise ValueError("write kafka://host:port, several joined by commas")
+            _ = url.port
+        return value
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        url = urlsplit(value.get_secret_value())
+        if url.scheme not in ("redis", "rediss") or not url.hostname:
+            raise ValueError("write redis://host:port/db or rediss://host:port/db")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _store_url(cls, value: str) -> str:
+        if value != "memory://":
+            raise ValueError("write memory://; other stores are not there yet")
+        return value
+
+    @field_validator("topic_prefix", "namespace")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", value):
+            raise ValueError("write up to 100 letters, digits, dots, dashes and underscores")
+        return value
+
+    @property
+    def redis_namespace(self) -> str:
+        return self.namespace or self.topic_prefix
+
+    @property
+    def bootstrap_servers(self) -> list[str]:
+        """``host:port`` of each broker."""
+        urls = (urlsplit(p if "://" in p else f"kafka://{p}") for p in re.split("[,;]", self.broker))
+        return [f"{url.hostname}:{url.port or 9092}" for url in urls]
+
+    def kafka_client(self) -> dict[str, Any]:
+        """Connection settings as every aiokafka client takes them."""
+        client: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "security_protocol": self.broker_security,
+        }
+        if self.broker_security.endswith("SSL"):
+            client["ssl_context"] = ssl.create_default_context(cafile=self.broker_ca_file)
+        if self.broker_security.startswith("SASL"):
+            client["sasl_mechanism"] = self.broker_sasl_mechanism
+            client["sasl_plain_username"] = self.broker_username
+            client["sasl_plain_password"] = self.broker_password.get_secret_value()
+        return client
+
+    def shaping(self) -> dict[str, int]:
+        """The settings that shape results, recorded with the tables: durations in microseconds."""
+        return {
+            "partitions": self.partitions,
+            "clock_tolerance": micros(self.clock_tolerance),
+            "conflict_window": micros(self.conflict_window),
+            "max_event_age": micros(self.max_event_age),
+        }
+
+
+def micros(duration: timedelta) -> int:
+    """Whole microseconds of a duration."""
+    return duration // timedelta(microseconds=1)
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: one is wrong; the message names its variable and the cure.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ENV_PREFIX + str(first["loc"][0]).upper()
+        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,70 @@
+"""From the raw records of one poll to what the fold needs: events by booking, dead letters, forwards. Pure."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from schemas.decode import booking_of_key, decode, decode_booking, received_at
+from schemas.events import BookingGone, DeadLetter, Event, Reason
+from worker.domain.state import Reference
+
+Records = Sequence[Any]
+PartitionOf = Callable[[str], int]
+
+
+class Intake(NamedTuple):
+    """What one batch holds. Offsets are those of the records."""
+
+    events: dict[str, list[tuple[int, Event]]]
+    references: dict[str, list[Reference]]
+    letters: list[tuple[Any, DeadLetter, int]]
+    """(record, why it can't be used, received in microseconds)."""
+    forwards: list[tuple[Any, str, int]]
+    """(record in the wrong partition, its bookingId, received in microseconds)."""
+    newest: int | None
+    """Newest event time of the batch, microseconds, none of it later than received."""
+
+
+def read_events(records: Records, partition: int, partition_of: PartitionOf, max_age: int) -> Intake:
+    """Records of the events topic; ``max_age`` in microseconds."""
+    intake = Intake({}, {}, [], [], None)
+    events, newest = intake.events, None
+    for record in records:
+        event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
+        if isinstance(event, DeadLetter):
+            intake.letters.append((record, event, received_at(record.headers, record.timestamp)))
+            continue
+        booking_id = event.booking_id
+        if booking_id in events:
+            events[booking_id].append((record.offset, event))
+        elif partition_of(booking_id) == partition:
+            events[booking_id] = [(record.offset, event)]
+        else:
+            intake.forwards.append((record, booking_id, event.received))
+            continue
+        seen = event.time if event.time < event.received else event.received
+        if newest is None or seen > newest:
+            newest = seen
+    return intake._replace(newest=newest)
+
+
+def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -> Intake:
+    """Records of the bookings topic; one that can't be used leaves the booking of its key unknown."""
+    intake = Intake({}, {}, [], [], None)
+    newest = None
+    for record in records:
+        said = decode_booking(record.value, record.headers, record.key)
+        if isinstance(said, DeadLetter):
+            intake.letters.append((record, said, record.timestamp * 1000))
+            booking_id = booking_of_key(record.key)
+            if booking_id is None or partition_of(booking_id) != partition:
+                continue
+            said = BookingGone(booking_id)
+        elif partition_of(said.booking_id) != partition:
+            detail = f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
+            intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), record.timestamp * 1000))
+            continue
+        else:
+            newest = max(newest or 0, record.timestamp * 1000)
+        intake.references.setdefault(said.booking_id, []).append((record.offset, said))
+    return intake._replace(newest=newest)
+

@@ -1,0 +1,279 @@
+"""One partition of the events and bookings topics: its tables, its read models, and the way of each of its batches.
+
+The effects of a batch go out in this order, each awaited: changelog and table; dead letters, forwards and alerts; Redis;
+acknowledgement. A crash between any two of them lets the batch come again, and what it then says again changes nothing.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from time import time
+from typing import Any, Protocol
+from uuid import uuid4
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from redis.asyncio import Redis
+
+from schemas.times import format_time
+from worker.domain.mismatch import Rules
+from worker.domain.rows import PARTITION_GROUP, PARTITION_SUFFIX, changed_rows, load
+from worker.domain.state import BookingState, Draft, apply
+from worker.engine.table import Table
+from worker.read_model.keys import LAYOUT_VERSION
+from worker.read_model.writer import BookingUpdate, Fenced, NeedsRepair, PartitionWriter, Write
+from worker.settings import Settings
+from worker.stream import outbox, project
+from worker.stream.intake import Intake, read_bookings, read_events
+from worker.stream.retry import until_done
+from worker.topics import TopicNames, partition_of
+
+log = structlog.get_logger(__name__)
+
+#: Bookings kept decoded in memory, per partition; beyond, those longest unused are read from the table again.
+CACHED_BOOKINGS = 20_000
+_REPAIR_BOOKINGS = 200
+
+
+class SettingsConflict(Exception):
+    """The tables were made with other settings that shape results; the operator sets those, or refolds."""
+
+
+class Delivered(Protocol):
+    """A Faust event whose value is the list of raw records of one poll."""
+
+    value: Any
+
+    def ack(self) -> bool: ...
+
+
+class Shared:
+    """What all partitions of a worker use."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        producer: AIOKafkaProducer,
+        redis: "Redis[bytes]",
+        attendance: Table,
+        bookings: Table,
+        namespace: str,
+    ) -> None:
+        self.settings = settings
+        self.topics = TopicNames.of(settings.topic_prefix)
+        self.rules = Rules(**{k: v for k, v in settings.shaping().items() if k != "partitions"})
+        self.producer = producer
+        self.redis = redis
+        self.attendance = attendance
+        self.bookings = bookings
+        self.namespace = namespace
+
+    def partition_of(self, booking_id: str) -> int:
+        return partition_of(booking_id, self.settings.partitions)
+
+
+class Partition:
+    """Owner of one partition, from its recovery to its revocation."""
+
+    def __init__(self, number: int, shared: Shared) -> None:
+        self.number = number
+        self._queue: asyncio.Queue[Delivered | None] = asyncio.Queue()
+        self.is_live = False
+        """Whether its read models are up to the table."""
+        self._shared = shared
+        self._cache: dict[str, BookingState] = {}
+        self._marks: dict[str, Any] = {}
+        self._newest: dict[str, int] = {}
+        self._writer: PartitionWriter | None = None
+
+    async def run(self, committed: Mapping[str, int]) -> None:
+        """Works until it is cancelled.
+
+        Args:
+            committed: offsets committed for the events and the bookings topic, where there are any.
+        """
+        generation = await self._generation()
+        shared = self._shared
+        self._writer = PartitionWriter(shared.redis, shared.namespace, self.number, generation)
+        await self._own(committed)
+        while True:
+            delivered = await self._queue.get()
+            if delivered is None:
+                await self._repair()
+            else:
+                await self._process(delivered.value)
+                delivered.ack()
+
+    def deliver(self, delivered: Delivered) -> None:
+        """Takes a batch; the consumer bounds how many wait."""
+        self._queue.put_nowait(delivered)
+
+    async def beat(self, ends: Mapping[str, int]) -> None:
+        """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
+        if self._writer is not None and self.is_live:
+            marks = {f"{topic}.end": end for topic, end in ends.items()}
+            try:
+                await self._writer.beat({**marks, "writtenAt": int(time() * 1000)})
+            except NeedsRepair as error:
+                log.warning("repairing", partition=self.number, reason=str(error))
+                self.is_live = False
+                self._queue.put_nowait(None)
+
+    async def _generation(self) -> str:
+        """The partition's generation, made when it is new; refuses tables that other settings have shaped."""
+        table, shaping = self._shared.attendance, self._shared.settings.shaping()
+        row = table.rows(self.number, PARTITION_GROUP).get(PARTITION_SUFFIX)
+        if row is None:
+            row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
+            changes = {PARTITION_GROUP: {PARTITION_SUFFIX: row}}
+            await until_done(
+                "changelog", lambda: table.flush(self._shared.producer, self.number, changes), partition=self.number
+            )
+        kept = json.loads(row)
+        for name, value in kept["settings"].items():
+            if shaping.get(name) != value:
+                raise SettingsConflict(
+                    f"ATTENDANCE_{name.upper()}: the tables were made with {_readable(name, value)}, this worker has "
+                    f"{_readable(name, shaping.get(name, 0))}; set what they were made with, or refold under a new prefix"
+                )
+        return str(kept["generation"])
+
+    async def _own(self, committed: Mapping[str, int]) -> None:
+        """Becomes the writer of the read models; fills them from the table where they are missing or behind."""
+        assert self._writer is not None
+        claim = await until_done("redis", self._writer.claim, partition=self.number)
+        topics = self._shared.topics
+        events, bookings = committed.get(topics.events, 0), committed.get(topics.bookings, 0)
+        self._marks = {"events.offset": events, "bookings.offset": bookings}
+        behind = claim.events_offset < events or claim.bookings_offset < bookings
+        if not claim.sound or behind:
+            await self._repair()
+        else:
+            self._marks = {"events.offset": claim.events_offset, "bookings.offset": claim.bookings_offset}
+        self.is_live = True
+
+    async def _process(self, records: list[Any]) -> None:
+        """One batch, effect by effect."""
+        shared = self._shared
+        of_events = records[0].topic == shared.topics.events
+        intake = (
+            read_events(records, self.number, shared.partition_of, shared.rules.max_event_age)
+            if of_events
+            else read_bookings(records, self.number, shared.partition_of)
+        )
+        drafts = self._fold(intake)
+        await self._store(drafts)
+        published = [event for draft in drafts for event in project.publications(draft)]
+        updates = [update for update in map(project.update, drafts) if update is not None]
+        for draft in drafts:
+            draft.install()
+        self._advance("events" if of_events else "bookings", records[-1].offset + 1, intake.newest)
+        waiting = outbox.messages(intake, published, shared.topics, self.number, shared.settings.partitions)
+        if waiting:
+            await until_done("kafka", lambda: outbox.send(shared.producer, waiting), partition=self.number)
+        await self._write(updates)
+
+    def _fold(self, intake: Intake) -> list[Draft]:
+        rules = self._shared.rules
+        return [
+            apply(self._state(name), intake.events.get(name, ()), intake.references.get(name, ()), rules)
+            for name in intake.events.keys() | intake.references.keys()
+        ]
+
+    async def _store(self, drafts: list[Draft]) -> None:
+        """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record."""
+        rows: dict[bytes, dict[bytes, bytes | None]] = {}
+        references: dict[bytes, dict[bytes, bytes | None]] = {}
+        for draft in drafts:
+            changed, reference = changed_rows(draft)
+            group = draft.state.booking_id.encode()
+            if changed:
+                rows[group] = changed
+            if reference is not None:
+                references[group] = {b"": reference}
+        for table, changes in ((self._shared.attendance, rows), (self._shared.bookings, references)):
+            if changes:
+                await until_done("changelog", lambda t=table, c=changes: self._flush(t, c), partition=self.number)
+
+    async def _flush(self, table: Table, changes: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
+        await table.flush(self._shared.producer, self.number, changes)
+
+    def _advance(self, topic: str, end: int, newest: int | None) -> None:
+        self._marks[f"{topic}.offset"] = max(end, self._marks.get(f"{topic}.offset", 0))
+        if newest is not None and newest > self._newest.get(topic, newest - 1):
+            self._newest[topic] = newest
+            self._marks[f"{topic}.time"] = format_time(newest)
+
+    async def _write(self, updates: list[BookingUpdate]) -> None:
+        assert self._writer is not None
+        write, writer = Write(updates, dict(self._marks)), self._writer
+        try:
+            await until_done("redis", lambda: writer.apply(write), partition=self.number)
+        except NeedsRepair as error:
+            log.warning("repairing", partition=self.number, reason=str(error))
+            self.is_live = False
+            await self._repair()
+        except Fenced:
+            await self._reclaim()
+
+    async def _reclaim(self) -> None:
+        """Another worker has claimed the partition: most likely Kafka is about to say so. If it does not, it is ours."""
+        self.is_live = False
+        log.warning("fenced", partition=self.number)
+        await asyncio.sleep(2 * self._shared.settings.session_timeout.total_seconds())
+        await self._repair()
+
+    async def _repair(self) -> None:
+        assert self._writer is not None
+        writer = self._writer
+
+        async def attempt() -> None:
+            await writer.repair(self._everything(), self._marks)
+
+        while True:
+            try:
+                await until_done("redis", attempt, partition=self.number)
+            except NeedsRepair:
+                continue
+            except Fenced:
+                await asyncio.sleep(1)
+                continue
+            break
+        self.is_live = True
+        log.info("repaired", partition=self.number)
+
+    async def _everything(self) -> AsyncIterator[list[BookingUpdate]]:
+        """Every booking of the partition as readers see it, some at a time."""
+        some: list[BookingUpdate] = []
+        for name in self._names():
+            some.append(project.whole(self._load(name)))
+            if len(some) >= _REPAIR_BOOKINGS:
+                yield some
+                some = []
+                await asyncio.sleep(0)
+        yield some
+
+    def _names(self) -> Iterator[str]:
+        attendance, bookings = self._shared.attendance, self._shared.bookings
+        known = {*attendance.groups(self.number), *bookings.groups(self.number)} - {PARTITION_GROUP}
+        return (group.decode() for group in known)
+
+    def _state(self, booking_id: str) -> BookingState:
+        """The booking, the most recently used ones from memory."""
+        state = self._cache.pop(booking_id, None)
+        if state is None:
+            state = self._load(booking_id)
+            if len(self._cache) >= CACHED_BOOKINGS:
+                del self._cache[next(iter(self._cache))]
+        self._cache[booking_id] = state
+        return state
+
+    def _load(self, booking_id: str) -> BookingState:
+        group = booking_id.encode()
+        rows = self._shared.attendance.rows(self.number, group)
+        reference = self._shared.bookings.rows(self.number, group).get(b"")
+        return load(booking_id, rows, reference, self._shared.rules)
+
+
+def _readable(name: str, value: int) -> str:
+    return str(value) if name == "partitions" else f"{value / 1e6:g}s"
