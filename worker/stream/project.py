@@ -11,8 +11,8 @@ from schemas.attendance import attendance_id
 from schemas.times import parse_time
 from worker.domain import alerts
 from worker.domain.alerts import Judged
-from worker.domain.mismatch import FREQUENT, kinds
-from worker.domain.state import BookingState, Draft
+from worker.domain.mismatch import BITS, FREQUENT, kinds
+from worker.domain.state import BookingState, Draft, Session
 from worker.domain.views import Pair, Summary
 from worker.read_model.documents import PairDocument
 from worker.read_model.writer import AlertChange, BookingUpdate
@@ -21,19 +21,29 @@ _identity = lru_cache(maxsize=100_000)(attendance_id)
 
 
 def publications(draft: Draft) -> Iterator[AlertEvent]:
-    """Alerts that opened or resolved; where a record was redelivered, the state now of each that ever was open."""
+    """Alerts that opened, changed or resolved; where a record was redelivered, the state now of each that ever was open."""
     for name, session in draft.sessions.items():
-        before, after = session.before.mask, session.mask
-        opening = after if session.again else after & ~before
-        closing = session.ever & ~after if session.again else before & ~after
-        if opening or closing:
-            judged = session.judged(draft, name)
-            yield from (alerts.opened(kind, judged) for kind in kinds(opening))
-            yield from (alerts.resolved(kind, judged) for kind in kinds(closing))
-    before_frequent, again = draft.state.frequent, says_again(draft)
-    if draft.frequent and (again or not before_frequent):
-        yield alerts.opened(FREQUENT, draft.judged())
-    elif not draft.frequent and (before_frequent or (again and draft.ever_frequent)):
+        if not session.mask and not session.ever:
+            continue
+        before, after = judged_before(draft.state, name, session.before), session.judged(draft, name)
+        closing = (session.ever if session.again else session.before.mask) & ~session.mask
+        for kind in kinds(session.mask):
+            known = alerts.open_alert(kind, before) if session.before.mask & BITS[kind] else None
+            if session.again or known != alerts.open_alert(kind, after):
+                yield alerts.opened(kind, after)
+        yield from (alerts.resolved(kind, after) for kind in kinds(closing))
+    yield from _frequent_publications(draft)
+
+
+def _frequent_publications(draft: Draft) -> Iterator[AlertEvent]:
+    again, was = says_again(draft), draft.state.frequent
+    if draft.frequent:
+        after = draft.judged()
+        if again or not was or alerts.open_alert(FREQUENT, unchanged(draft.state).judged()) != alerts.open_alert(
+            FREQUENT, after
+        ):
+            yield alerts.opened(FREQUENT, after)
+    elif was or (again and draft.ever_frequent):
         yield alerts.resolved(FREQUENT, draft.judged())
 
 
@@ -55,21 +65,28 @@ def update(draft: Draft) -> BookingUpdate | None:
 
 def whole(state: BookingState) -> BookingUpdate:
     """All that readers see of a booking, for a repair."""
-    # a draft that changes nothing lends its ways of looking at a booking
-    draft = Draft(
-        state, state.floor, state.offset, state.booking, state.booking_offset, {}, {}, state.summary, state.frequent, False
-    )
     pairs = [_document(state.booking_id, name, pair) for name, pair in state.pairs()]
     opened: list[AlertChange] = []
     for name, session in state.sessions.items():
         if session.mask:
-            seen = session.pair.attendance if session.pair else None
-            judged = Judged(state.booking_id, name, session.row, seen, state.booking, state.floor)
+            judged = judged_before(state, name, session)
             opened += (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))
     if state.frequent:
-        opened.append(_open(alerts.open_alert(FREQUENT, draft.judged())))
+        opened.append(_open(alerts.open_alert(FREQUENT, unchanged(state).judged())))
     summary = _summary(state.booking_id, state.summary)
     return BookingUpdate(state.booking_id, pairs, summary, summary is not None, opened)
+
+
+def judged_before(state: BookingState, name: str, session: Session) -> Judged:
+    """What a session's alerts are judged by before a batch."""
+    seen = session.pair.attendance if session.pair else None
+    return Judged(state.booking_id, name, session.row, seen, state.booking, state.floor)
+
+
+def unchanged(state: BookingState) -> Draft:
+    """The draft of a batch that changes nothing."""
+    ends = (state.floor, state.offset, state.booking, state.booking_offset)
+    return Draft(state, *ends, {}, {}, state.summary, state.frequent, again=False)
 
 
 def says_again(draft: Draft) -> bool:
