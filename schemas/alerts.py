@@ -1,10 +1,10 @@
 """Mismatch alerts as CloudEvents on the alerts topic (contract, section 6)."""
 
 from enum import StrEnum
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired
 from uuid import UUID, uuid5
 
-from typing_extensions import NotRequired
+from typing_extensions import TypedDict
 
 from schemas.attendance import JOIN, Attendance
 

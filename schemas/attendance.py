@@ -2,8 +2,9 @@
 
 from enum import StrEnum
 from hashlib import sha1
-from typing import TypedDict
 from uuid import UUID
+
+from typing_extensions import TypedDict
 
 #: Namespace of every attendance id: UUIDv5(NAMESPACE, bookingId + JOIN + sessionId). Never to change.
 NAMESPACE = UUID("6f0c1f0e-4a55-5d0b-9a67-2f0a3d1c7b42")

@@ -5,10 +5,10 @@ a third of the time a model takes; nothing on the hot path needs more than a dic
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, NotRequired
 
 from pydantic import Field, StringConstraints, TypeAdapter
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from schemas.attendance import AttendanceStatus
 

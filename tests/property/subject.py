@@ -95,7 +95,7 @@ def _drafts(batches: Sequence[Batch], rules: Rules) -> Iterator[Draft]:
     for batch in batches:
         events: list[tuple[int, Event]] = []
         references: list[Reference] = []
-        for offset, record in enumerate(batch, offset + 1):  # noqa: B020, PLW2901 - offsets go on over batches
+        for offset, record in enumerate(batch, offset + 1):  # noqa: B020 - offsets go on over batches
             if isinstance(record, Delivery):
                 events.append((offset, _event(record)))
             else:
@@ -116,9 +116,7 @@ def _apply_all(
         by_booking.setdefault(event.booking_id, ([], []))[0].append((offset, event))
     for offset, said in references:
         by_booking.setdefault(said.booking_id, ([], []))[1].append((offset, said))
-    return [
-        apply(held.setdefault(name, BookingState(name)), *both, rules) for name, both in by_booking.items()
-    ]
+    return [apply(held.setdefault(name, BookingState(name)), *both, rules) for name, both in by_booking.items()]
 
 
 def _event(delivery: Delivery) -> Event:

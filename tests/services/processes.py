@@ -45,7 +45,7 @@ def spawn(argv: Sequence[str], *, log: Path, cwd: Path) -> subprocess.Popen[byte
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it only calls prctl, getppid and kill
+                preexec_fn=_die_with_parent(),
             )
 
     return _spawner().submit(start).result()

@@ -121,7 +121,9 @@ def _expectation(kind: AlertKind, judged: Judged) -> tuple[dict[str, Any], str]:
 
 def _conflict(row: Row) -> str:
     def said(status: str, mark: Mark | None) -> str:
-        return f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
+        return (
+            f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
+        )
 
     return f"{said('ATTENDED', row.attended)}, {said('NOT_ATTENDED', row.missed)}"
 

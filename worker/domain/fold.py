@@ -88,7 +88,7 @@ def order_key(event: Event, tolerance: int) -> bytes:
     limit = event.received + tolerance
     number = "" if event.number is None else event.number
     text = f"{event.source}\n{event.id}\n{event.type}\n{event.status}\n{number}\n{event.participant_id}"
-    effective = time if time < limit else limit
+    effective = min(limit, time)
     return _TIMES.pack(effective + _ZERO, time + _ZERO) + sha256(text.encode()).digest()[:16]
 
 
@@ -140,8 +140,7 @@ def normalised(row: Row, floor: int) -> Row:
     if limit > NEVER:
         base = base if base and effective_time(base.mark.key) > limit else None
         newest, attended, missed, settled = (
-            mark if mark and effective_time(mark.key) > limit else None
-            for mark in (newest, attended, missed, settled)
+            mark if mark and effective_time(mark.key) > limit else None for mark in (newest, attended, missed, settled)
         )
     if settled is not None:
         attended = attended if attended and attended.key > settled.key else None

@@ -68,4 +68,3 @@ def _conflict(row: Row, rules: Rules) -> bool:
     assert one is not None and other is not None
     apart = abs(effective_time(one.key) - effective_time(other.key))
     return one.source != other.source and apart <= rules.conflict_window
-

@@ -163,8 +163,7 @@ class AttendanceReader:
         opened = [
             alert
             for alert in opened
-            if (kind is None or alert["kind"] == kind)
-            and (session_id is None or alert.get("sessionId") == session_id)
+            if (kind is None or alert["kind"] == kind) and (session_id is None or alert.get("sessionId") == session_id)
         ]
         opened.sort(key=lambda alert: (alert["openedAt"], alert["alertId"]), reverse=True)
         return opened[:limit]

@@ -41,7 +41,7 @@ def read_events(records: Records, partition: int, partition_of: PartitionOf, max
         else:
             intake.forwards.append((record, booking_id, event.received))
             continue
-        seen = event.time if event.time < event.received else event.received
+        seen = min(event.received, event.time)
         if newest is None or seen > newest:
             newest = seen
     return intake._replace(newest=newest)
@@ -60,11 +60,12 @@ def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -
                 continue
             said = BookingGone(booking_id)
         elif partition_of(said.booking_id) != partition:
-            detail = f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
+            detail = (
+                f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
+            )
             intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), record.timestamp * 1000))
             continue
         else:
             newest = max(newest or 0, record.timestamp * 1000)
         intake.references.setdefault(said.booking_id, []).append((record.offset, said))
     return intake._replace(newest=newest)
-

@@ -47,7 +47,8 @@ async def send(producer: AIOKafkaProducer, waiting: Iterable[Message]) -> None:
         aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
     """
     sent = [
-        await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers) for m in waiting
+        await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers)
+        for m in waiting
     ]
     await asyncio.gather(*sent)
 

@@ -39,8 +39,10 @@ def _frequent_publications(draft: Draft) -> Iterator[AlertEvent]:
     again, was = says_again(draft), draft.state.frequent
     if draft.frequent:
         after = draft.judged()
-        if again or not was or alerts.open_alert(FREQUENT, unchanged(draft.state).judged()) != alerts.open_alert(
-            FREQUENT, after
+        if (
+            again
+            or not was
+            or alerts.open_alert(FREQUENT, unchanged(draft.state).judged()) != alerts.open_alert(FREQUENT, after)
         ):
             yield alerts.opened(FREQUENT, after)
     elif was or (again and draft.ever_frequent):
@@ -98,7 +100,9 @@ def _alert_changes(draft: Draft, again: bool) -> Iterator[AlertChange]:
     booking_id = draft.state.booking_id
     for name, session in draft.sessions.items():
         closing = (session.ever if session.again else session.before.mask) & ~session.mask
-        yield from (AlertChange(alert_id(kind, booking_id, name), kind, booking_id, name, 0, "") for kind in kinds(closing))
+        yield from (
+            AlertChange(alert_id(kind, booking_id, name), kind, booking_id, name, 0, "") for kind in kinds(closing)
+        )
         if session.mask:
             judged = session.judged(draft, name)
             yield from (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))

@@ -1,0 +1,320 @@
+"""The ``attendance`` command: every command does its work in another module and says here what came of it."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import structlog
+import typer
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from schemas.alerts import AlertKind
+from worker.domain.rows import NewerFormat
+from worker.ops import demo, dev, doctor, export, publish, simulate
+from worker.ops import topics as topic_ops
+from worker.ops.children import ChildFailed
+from worker.ops.embedded import NotForThisPlatform
+from worker.read_model.client import create_redis
+from worker.read_model.reader import AttendanceReader, ReaderError
+from worker.settings import Settings, SettingsError, load_settings
+from worker.stream.partition import SettingsConflict
+from worker.stream.worker import Worker, WorkerCrashed
+from worker.topics import create_producer
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+topics_app = typer.Typer(help="Provision and check the topics.", no_args_is_help=True)
+schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(schemas_app, name="schemas")
+
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists one item a line")]
+
+#: Errors whose message is for people: one line, exit code 1.
+_TOLD = (
+    SettingsError,
+    SettingsConflict,
+    NewerFormat,
+    WorkerCrashed,
+    topic_ops.TopicsError,
+    ChildFailed,
+    NotForThisPlatform,
+    ReaderError,
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except _TOLD as error:
+        _fail(str(error))
+    except KafkaError as error:
+        _fail(doctor.broker_away(load_settings(), error))
+    except RedisError as error:
+        _fail(doctor.redis_away(load_settings(), error))
+
+
+@app.command()
+def worker() -> None:
+    """Fold events into attendances: one worker; start as many as there is work."""
+    settings = load_settings()
+    _configure_logs(settings)
+
+    async def work(stop: asyncio.Event) -> None:
+        bad = [f for f in await doctor.examine(settings) if not f.ok and f.what != "eviction"]
+        if bad:
+            for finding in bad:
+                print(finding.detail, file=sys.stderr)
+            raise typer.Exit(1)
+        await Worker(settings).run(stop)
+
+    _run_until_stopped(work)
+
+
+@app.command("dev")
+def dev_(
+    demo_: Annotated[bool, typer.Option("--demo", help="play the sample events")] = False,
+    once: Annotated[bool, typer.Option("--once", help="with --demo: end after it and print the totals")] = False,
+) -> None:
+    """Broker, Redis and one worker on this machine, without Docker and without Java."""
+    if once and not demo_:
+        raise typer.BadParameter("--once goes with --demo")
+    settings = load_settings()
+    _configure_logs(settings)
+    counts = _run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
+    if counts is not None:
+        print(" ".join(f"{name}={count}" for name, count in counts.items()))
+        if counts != demo.expected():
+            raise typer.Exit(1)
+
+
+@app.command("publish")
+def publish_(
+    files: Annotated[list[typer.FileBinaryRead], typer.Argument(help="JSON lines of events, - for stdin")],
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="history: each event counts as received when it happened")
+    ] = False,
+) -> None:
+    """Publish events from files of JSON lines, keyed by booking."""
+    settings = load_settings()
+    now = int(time.time() * 1000)
+    read = [
+        publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
+        for file in files
+        for number, line in enumerate(file, 1)
+        if line.strip()
+    ]
+    good = [each for each in read if isinstance(each, publish.Outgoing)]
+    bad = [each for each in read if isinstance(each, publish.BadLine)]
+    count = asyncio.run(_with_producer(settings, lambda producer: publish.send(producer, good, settings.partitions)))
+    print(f"published {count} events", file=sys.stderr)
+    for each in bad:
+        print(f"{each.where}: {each.detail}", file=sys.stderr)
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command("simulate")
+def simulate_(
+    count: Annotated[int, typer.Option(min=1, help="how many events")] = 10_000,
+    rate: Annotated[float, typer.Option(min=0, help="events per second, 0 for as fast as it goes")] = 0,
+    bookings: Annotated[int, typer.Option(min=1)] = 1000,
+    sessions: Annotated[int, typer.Option(min=1)] = 20,
+    burst: Annotated[float, typer.Option(min=1, help="how much denser events come at the full hour")] = 1,
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="share of events sent twice")] = 0.02,
+    offline: Annotated[float, typer.Option(min=0, max=1, help="share that arrives late, after an offline gap")] = 0.02,
+    bad_clocks: Annotated[float, typer.Option(min=0, max=1, help="share from a device whose clock is wrong")] = 0.01,
+    bad_payloads: Annotated[float, typer.Option(min=0, max=1, help="share that no one can use")] = 0.001,
+    seed: Annotated[int, typer.Option(help="the same seed makes the same events")] = 1,
+) -> None:
+    """Publish what kiosks and scanners would, with their faults."""
+    settings = load_settings()
+    plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
+    sent = asyncio.run(_with_producer(settings, lambda producer: simulate.run(producer, settings, plan)))
+    print(f"published {sent} events", file=sys.stderr)
+
+
+@app.command()
+def query(
+    id_: Annotated[str | None, typer.Option("--id", help="one attendance by its id")] = None,
+    booking: Annotated[str | None, typer.Option("--booking", help="all attendances of a booking")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="all attendances of a session")] = None,
+    as_json: Json = False,
+) -> None:
+    """Attendances by id, by booking or by session."""
+    chosen = [value for value in (id_, booking, session) if value is not None]
+    if len(chosen) != 1:
+        raise typer.BadParameter("give one of --id, --booking, --session")
+
+    async def ask(reader: AttendanceReader) -> list[Any]:
+        if id_ is not None:
+            found = await reader.get(id_)
+            return [] if found is None else [found]
+        return await reader.by_booking(booking) if booking is not None else await reader.by_session(session or "")
+
+    rows = _read(ask)
+    if id_ is not None and not rows:
+        _fail(f"no attendance has the id {id_}")
+    _print_rows(rows, as_json)
+
+
+@app.command()
+def session(session_id: str, as_json: Json = False) -> None:
+    """The tally of a session."""
+    _print_one(_read(lambda reader: reader.session(session_id)), f"nothing is known of session {session_id}", as_json)
+
+
+@app.command()
+def booking(booking_id: str, as_json: Json = False) -> None:
+    """The summary of a booking."""
+    _print_one(_read(lambda reader: reader.booking(booking_id)), f"nothing is known of booking {booking_id}", as_json)
+
+
+@app.command()
+def alerts(
+    kind: Annotated[AlertKind | None, typer.Option(help="only this kind")] = None,
+    session_: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
+    booking_: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    as_json: Json = False,
+) -> None:
+    """Open mismatch alerts, newest first."""
+    found = _read(lambda reader: reader.alerts(kind=kind, session_id=session_, booking_id=booking_, limit=limit))
+    columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
+    _print_rows(list(found), as_json, columns)
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing."""
+    settings = load_settings()
+    created = asyncio.run(topic_ops.create(settings))
+    print(f"created {', '.join(created)}" if created else "every topic was there already")
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Say where the topics are not as they must be."""
+    problems = asyncio.run(topic_ops.check(load_settings()))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+    print("every topic is as it must be")
+
+
+@app.command("doctor")
+def doctor_(as_json: Json = False) -> None:
+    """Look at broker, topics, Redis and settings."""
+    settings = load_settings()
+    findings = asyncio.run(doctor.examine(settings))
+    if as_json:
+        print(json.dumps({"settings": doctor.shown(settings), "findings": [f._asdict() for f in findings]}))
+    else:
+        for name, value in doctor.shown(settings).items():
+            print(f"{name}={value}")
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@schemas_app.command("export")
+def schemas_export(
+    folder: Annotated[Path, typer.Option("--to", help="folder to write to")] = export.FOLDER,
+) -> None:
+    """Write the JSON Schemas of what travels and rests."""
+    for path in export.write(folder):
+        print(path)
+
+
+def _fail(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(1)
+
+
+def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
+    settings = load_settings()
+
+    async def reading() -> T:
+        client = create_redis(settings)
+        try:
+            return await ask(AttendanceReader(client, settings.redis_namespace))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(reading())
+
+
+async def _with_producer(settings: Settings, use: Callable[[Any], Awaitable[T]]) -> T:
+    producer = create_producer(settings, linger_ms=5)
+    try:
+        await producer.start()
+        return await use(producer)
+    finally:
+        await producer.stop()
+
+
+def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Runs ``work`` with an event that SIGINT and SIGTERM set."""
+
+    async def running() -> T:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        return await work(stop)
+
+    return asyncio.run(running())
+
+
+def _print_one(found: dict[str, Any] | None, missing: str, as_json: bool) -> None:
+    if found is None:
+        _fail(missing)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name}: {value}")
+
+
+def _print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) -> None:
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    names = columns or tuple(rows[0] if rows else ())
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*(str(row.get(name, "")) for name in names))
+    Console().print(table if rows else "none")
+
+
+def _configure_logs(settings: Settings) -> None:
+    """One line an event on stderr. Faust and aiokafka only when something is wrong."""
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    logging.basicConfig(level=max(level, logging.WARNING) if level > logging.DEBUG else level, stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,231 @@
+"""Broker, Redis and one worker in one process tree on this machine; optionally the demo's events, and live counts."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from schemas.alerts import AlertKind
+from worker.ops import demo, doctor, publish, topics
+from worker.ops.children import Child, ChildFailed, answers, usable_port
+from worker.ops.embedded import USUAL_BROKER_PORT, USUAL_REDIS_PORT, broker_command, redis_command
+from worker.read_model.client import create_redis
+from worker.read_model.reader import AttendanceReader, NotServing
+from worker.settings import ENV_PREFIX, Settings
+from worker.topics import TopicNames, create_producer
+
+#: A worker that reads an embedded broker joins its group after half of this, seconds.
+_SESSION_TIMEOUT = "6s"
+_DEV_PARTITIONS = 4
+_START_SECONDS = 30.0
+_GRACE_SECONDS = {"worker": 3.5}
+_SHOWN_PER_SECOND = 4
+#: The demo is played over about a quarter of a minute, so that one sees it.
+_DEMO_EVENTS_PER_TICK = 400
+_TICK_SECONDS = 0.25
+
+
+class Dev:
+    """The process tree. Leaving it ends every child."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self.settings = settings
+        self._console = console
+        self._children: list[Child] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="attendance-dev-")
+
+    async def __aenter__(self) -> "Dev":
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # the worker first: it commits, and needs the others for it
+        for child in reversed(self._children):
+            await child.stop(_GRACE_SECONDS.get(child.name, 1.0))
+        self._folder.cleanup()
+
+    async def watch(self) -> None:
+        """Raises ChildFailed as soon as a child ends."""
+        while True:
+            for child in self._children:
+                child.check()
+            await asyncio.sleep(0.2)
+
+    async def _start(self) -> None:
+        given = self.settings.model_fields_set
+        changes: dict[str, Any] = {}
+        if "redis" not in given:
+            port = await self._launch_redis()
+            changes["redis"] = f"redis://127.0.0.1:{port}/0"
+        if "broker" not in given:
+            port = await self._launch_broker()
+            changes |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT}
+            changes |= {} if "partitions" in given else {"partitions": _DEV_PARTITIONS}
+        kept = {name: getattr(self.settings, name) for name in given - changes.keys()}
+        self.settings = Settings(**(kept | changes))
+        await self._create_topics()
+        environment = {ENV_PREFIX + name.upper(): str(value) for name, value in changes.items()}
+        self._launch("worker", (sys.executable, "-m", "worker", "worker"), environment)
+        await self._until_serving()
+
+    async def _launch_redis(self) -> int:
+        port = self._port("Redis", USUAL_REDIS_PORT)
+        child = self._launch("redis", redis_command(port, self._folder.name))
+        await self._until_answers(child, port)
+        return port
+
+    async def _launch_broker(self) -> int:
+        port = self._port("broker", USUAL_BROKER_PORT)
+        child = self._launch("broker", broker_command(port))
+        await self._until_answers(child, port)
+        return port
+
+    def _launch(self, name: str, command: Any, environment: dict[str, str] | None = None) -> Child:
+        child = Child(name, command, Path(self._folder.name) / f"{name}.log", environment)
+        self._children.append(child)
+        return child
+
+    def _port(self, what: str, usual: int) -> int:
+        port = usable_port(usual)
+        taken = "" if port == usual else f" (port {usual} is taken)"
+        self._console.print(f"{what} on 127.0.0.1:{port}{taken}")
+        return port
+
+    async def _until_answers(self, child: Child, port: int) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while not await answers(port):
+            child.check()
+            if time.monotonic() > end:
+                raise ChildFailed(f"{child.name} does not answer after {_START_SECONDS:.0f} s")
+            await asyncio.sleep(0.05)
+
+    async def _create_topics(self) -> None:
+        # a broker that has just started may refuse for a moment
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(KafkaError), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True
+        ):
+            with attempt:
+                await topics.create(self.settings)
+        findings = await doctor.examine_broker(self.settings)
+        if bad := [finding.detail for finding in findings if not finding.ok]:
+            raise topics.TopicsError(bad[0])
+
+    async def _until_serving(self) -> None:
+        client = create_redis(self.settings)
+        reader, end = AttendanceReader(client, self.settings.redis_namespace), time.monotonic() + _START_SECONDS
+        try:
+            while True:
+                try:
+                    if all(p.lag is not None and p.state == "live" for p in await reader.status()):
+                        return
+                except NotServing:
+                    pass
+                for child in self._children:
+                    child.check()
+                if time.monotonic() > end:
+                    raise ChildFailed(f"the worker does not serve after {_START_SECONDS:.0f} s")
+                await asyncio.sleep(0.1)
+        finally:
+            await client.aclose()
+
+
+async def run(settings: Settings, *, play: bool, once: bool, stop: asyncio.Event) -> dict[str, int] | None:
+    """Runs the tree until ``stop`` is set or, with ``once``, until the demo is over; the totals then.
+
+    Raises:
+        ChildFailed: a child ended by itself, or did not start.
+    """
+    console = Console(stderr=True)
+    began = time.monotonic()
+    async with Dev(settings, console) as dev, AsyncExitStack() as stack:
+        console.print(f"ready after {time.monotonic() - began:.1f} s")
+        client = create_redis(dev.settings)
+        stack.push_async_callback(client.aclose)
+        reader = AttendanceReader(client, dev.settings.redis_namespace)
+        work = [asyncio.create_task(dev.watch()), asyncio.create_task(stop.wait())]
+        if play:
+            work.append(asyncio.create_task(_demo(dev.settings, reader, once=once)))
+        if not once:
+            shown = asyncio.create_task(_show(reader, console))
+            work.append(shown)
+        try:
+            done, _ = await asyncio.wait(work[:2] + (work[2:3] if once else []), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+        return await totals(reader) if once and not stop.is_set() else None
+
+
+async def totals(reader: AttendanceReader) -> dict[str, int]:
+    """Counts over all that Redis holds."""
+    sessions = await reader.sessions()
+    tallies = [tally for tally in await asyncio.gather(*map(reader.session, sessions)) if tally]
+    return {
+        "bookings": await reader.count_bookings(),
+        "sessions": len(sessions),
+        "attended": sum(tally["attended"] for tally in tallies),
+        "not_attended": sum(tally["notAttended"] for tally in tallies),
+        "frequent_no_shows": await reader.count_alerts(AlertKind.FREQUENT_NO_SHOWS),
+    }
+
+
+async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> None:
+    """Publishes the demo's events and waits until all of them are applied."""
+    producer = create_producer(settings, linger_ms=5)
+    await producer.start()
+    try:
+        outgoing = demo.outgoing(TopicNames.of(settings.topic_prefix), time.time_ns() // 1000)
+        if once:
+            await publish.send(producer, outgoing, settings.partitions)
+        else:
+            await _play(producer, outgoing, settings.partitions)
+    finally:
+        await producer.stop()
+    wanted = demo.expected()
+    while await totals(reader) != wanted:
+        await asyncio.sleep(0.1)
+
+
+async def _play(producer: Any, outgoing: Iterator[publish.Outgoing], partitions: int) -> None:
+    while some := list(islice(outgoing, _DEMO_EVENTS_PER_TICK)):
+        await publish.send(producer, some, partitions)
+        await asyncio.sleep(_TICK_SECONDS)
+
+
+async def _show(reader: AttendanceReader, console: Console) -> None:
+    """Live counts, a table on a terminal and a line every other second elsewhere."""
+    if not console.is_terminal:
+        while True:
+            counts = await totals(reader)
+            console.print(" ".join(f"{name}={count}" for name, count in counts.items()))
+            await asyncio.sleep(2)
+    with Live(console=console, refresh_per_second=_SHOWN_PER_SECOND) as live:
+        while True:
+            live.update(_table(await totals(reader)))
+            await asyncio.sleep(1 / _SHOWN_PER_SECOND)
+
+
+def _table(counts: dict[str, int]) -> Table:
+    table = Table(title="attendance, live (Ctrl-C ends it)")
+    for name in counts:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*(f"{count:,}" for count in counts.values()))
+    return table

@@ -1,0 +1,102 @@
+"""Looks at broker, topics, Redis and settings, and gives each a verdict with the cure."""
+
+import asyncio
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from aiokafka.errors import KafkaError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from worker.ops import topics
+from worker.read_model.client import create_redis
+from worker.read_model.keys import live_key
+from worker.settings import ENV_PREFIX, Settings
+
+_TIMEOUT = 15.0
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Broker, topics and Redis. Never raises for a service that is away: that is a finding."""
+    return [*await examine_broker(settings), *await examine_redis(settings)]
+
+
+async def examine_broker(settings: Settings) -> list[Finding]:
+    """Whether the broker answers and the topics are as they must be."""
+    try:
+        problems = await asyncio.wait_for(topics.check(settings), _TIMEOUT)
+    except (KafkaError, OSError, TimeoutError) as error:
+        return [Finding("broker", False, broker_away(settings, error))]
+    reached = Finding("broker", True, f"answers at {', '.join(settings.bootstrap_servers)}")
+    bad = [Finding("topics", False, problem) for problem in problems]
+    return [reached, *(bad or [Finding("topics", True, f"{len(topics.plans(settings))} topics are as they must be")])]
+
+
+async def examine_redis(settings: Settings) -> list[Finding]:
+    """Whether Redis answers, is new enough and never evicts, and what was recorded in it."""
+    client = create_redis(settings)
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            return await _redis_findings(client, settings)
+    except (RedisError, OSError, TimeoutError) as error:
+        return [Finding("redis", False, redis_away(settings, error))]
+    finally:
+        await client.aclose()
+
+
+def broker_away(settings: Settings, error: BaseException) -> str:
+    """One line for a broker that cannot be reached."""
+    servers = ", ".join(settings.bootstrap_servers)
+    return f"{ENV_PREFIX}BROKER: no Kafka answers at {servers} ({_said(error)}): start it, or set another address"
+
+
+def redis_away(settings: Settings, error: BaseException) -> str:
+    """One line for a Redis that cannot be reached, without its password."""
+    url = urlsplit(settings.redis.get_secret_value())
+    where = f"{url.hostname}:{url.port or 6379}"
+    return f"{ENV_PREFIX}REDIS: no Redis answers at {where} ({_said(error)}): start it, or set another address"
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Every setting by its variable, secrets masked."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
+
+
+async def _redis_findings(client: "Redis[bytes]", settings: Settings) -> list[Finding]:
+    info: dict[str, Any] = await client.info()
+    version = str(info.get("valkey_version") or info.get("redis_version"))
+    new_enough = int(version.split(".")[0]) >= 7
+    findings = [Finding("redis", new_enough, f"version {version}" + ("" if new_enough else ": use 7 or newer"))]
+    policy = info.get("maxmemory_policy", "")
+    cure = "" if policy == "noeviction" else ": set it to noeviction, an evicted index key falsifies answers"
+    findings.append(Finding("eviction", policy == "noeviction", f"maxmemory-policy {policy}{cure}"))
+    count = await client.hget(live_key(settings.redis_namespace), "partitions")
+    if count is not None and int(count) != settings.partitions:
+        detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models were made with {int(count)}"
+        findings.append(Finding("partitions", False, f"{detail}: set that, or another {ENV_PREFIX}NAMESPACE"))
+    return findings
+
+
+def _said(error: BaseException) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+
+
+def _masked(name: str, value: Any) -> str:
+    if name == "redis":
+        url = urlsplit(value.get_secret_value())
+        if url.password is None:
+            return url.geturl()
+        host = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
+        return url._replace(netloc=f"{url.username or ''}:***@{host}").geturl()
+    if name == "broker_password":
+        return "***" if value.get_secret_value() else ""
+    return str(value)

@@ -1,0 +1,137 @@
+"""Kiosks and scanners with their faults: bursts, offline gaps, duplicates, wrong clocks, payloads no one can use."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+
+from schemas.events import EventType
+from schemas.times import format_time
+from worker.ops.publish import Outgoing, event, send
+from worker.settings import Settings
+from worker.topics import TopicNames
+
+_SECOND = 1_000_000
+_MINUTE = 60 * _SECOND
+_HOUR = 60 * _MINUTE
+_KINDS = (EventType.CHECK_IN, EventType.PARTICIPANT_SCANNED, EventType.NO_SHOW, EventType.SET)
+_WEIGHTS = (60, 25, 10, 5)
+_BAD_VALUES = (b"{", b"[]", b'{"specversion":"1.0"}', b"\xff\xfe")
+
+
+class Plan(NamedTuple):
+    """What to simulate; shares are within 0-1, ``rate`` in events per second (0: as fast as it goes)."""
+
+    count: int
+    rate: float
+    bookings: int
+    sessions: int
+    burst: float
+    duplicates: float
+    offline: float
+    bad_clocks: float
+    bad_payloads: float
+    seed: int
+
+
+async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan) -> int:
+    """Publishes bookings and then events as planned; how many events."""
+    topics = TopicNames.of(settings.topic_prefix)
+    await send(producer, bookings(topics, plan, _now()), settings.partitions)
+    made = events(topics, plan)
+    began, sent = time.monotonic(), 0
+    step = max(1, min(1000, int(plan.rate / 20) or 1000)) if plan.rate else 1000
+    while some := list(islice(made, step)):
+        sent += await send(producer, some, settings.partitions)
+        if plan.rate:
+            # a burst: dense for a tenth of every ten seconds, the mean rate stays
+            dense = plan.burst if (time.monotonic() - began) % 10 < 1 else 1.0
+            await asyncio.sleep(max(0.0, sent / plan.rate / dense - (time.monotonic() - began)))
+    return sent
+
+
+def bookings(topics: TopicNames, plan: Plan, now: int) -> Iterator[Outgoing]:
+    """One booking record each, listing all sessions; some for several people, some canceled."""
+    chance = random.Random(plan.seed)
+    sessions = [
+        {
+            "sessionId": _session(i),
+            "startsAt": format_time(now + i * _HOUR),
+            "endsAt": format_time(now + (i + 1) * _HOUR),
+        }
+        for i in range(plan.sessions)
+    ]
+    for number in range(plan.bookings):
+        data = {
+            "bookingId": _booking(number),
+            "numberOfParticipants": chance.choice((1, 1, 2, 4)),
+            "status": "CANCELED" if chance.random() < 0.01 else "CONFIRMED",
+            "sessions": sessions,
+        }
+        yield event(topics, _envelope(f"b{number}", "/booking-system", EventType.BOOKING_UPSERTED, now, data))
+
+
+def events(topics: TopicNames, plan: Plan) -> Iterator[Outgoing]:
+    """The planned events, each timed when it is made; duplicates and late ones among them."""
+    chance = random.Random(plan.seed + 1)
+    late: list[Outgoing] = []
+    for number in range(plan.count):
+        made = _event(topics, plan, chance, number)
+        if chance.random() < plan.offline:
+            late.append(made)
+        else:
+            yield made
+        if chance.random() < plan.duplicates:
+            yield made
+        if len(late) >= 50:
+            yield from late
+            late = []
+    yield from late
+
+
+def _event(topics: TopicNames, plan: Plan, chance: random.Random, number: int) -> Outgoing:
+    booking = _booking(chance.randrange(plan.bookings))
+    if chance.random() < plan.bad_payloads:
+        return Outgoing(topics.events, booking, chance.choice(_BAD_VALUES), [])
+    kind = chance.choices(_KINDS, _WEIGHTS)[0]
+    data: dict[str, Any] = {"bookingId": booking, "sessionId": _session(chance.randrange(plan.sessions))}
+    if kind is EventType.CHECK_IN and chance.random() < 0.3:
+        data["numberOfAttendees"] = chance.randint(0, 4)
+    elif kind is EventType.PARTICIPANT_SCANNED:
+        data["participantId"] = f"p{chance.randrange(4)}"
+    elif kind is EventType.SET:
+        data |= {
+            "status": chance.choice(("ATTENDED", "NOT_ATTENDED", "NOT_SET")),
+            "numberOfAttendees": chance.randint(0, 2),
+        }
+    now = _now()
+    if chance.random() < plan.bad_clocks:
+        now += chance.choice((-40 * 24 * _HOUR, -6 * _HOUR, 3 * _MINUTE, 5 * _HOUR))
+    return event(topics, _envelope(f"e{plan.seed}-{number}", f"/devices/kiosk-{chance.randrange(20)}", kind, now, data))
+
+
+def _envelope(identity: str, source: str, kind: EventType, time_: int, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": identity,
+        "source": source,
+        "type": kind.value,
+        "time": format_time(time_),
+        "data": data,
+    }
+
+
+def _booking(number: int) -> str:
+    return f"BK-{number:06d}"
+
+
+def _session(number: int) -> str:
+    return f"session-{number:03d}"
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
