@@ -179,9 +179,7 @@ def _needs_a_look(value: bytes) -> bool:
 
 def _is_binary(headers: Headers) -> bool:
     names = dict(headers)
-    return any(n.startswith("ce_") for n in names) and not (names.get("content-type") or b"").lower().startswith(
-        _CLOUDEVENTS
-    )
+    return any(n.startswith("ce_") for n in names) and not (names.get("content-type") or b"").lower().startswith(_CLOUDEVENTS)
 
 
 def _validated(value: bytes | None, headers: Headers, topic: Topic) -> Any:

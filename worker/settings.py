@@ -41,18 +41,14 @@ class Settings(BaseSettings):
     )
     broker_username: str = Field("", description="user name for SASL")
     broker_password: SecretStr = Field(SecretStr(""), description="password for SASL")
-    broker_ca_file: Path | None = Field(
-        None, description="PEM file of the authority that signed the broker's certificate"
-    )
+    broker_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
     redis: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"), description="Redis or Valkey, as redis://host:port/db or rediss://"
     )
     topic_prefix: str = Field("attendance", description="prefix of all topics, and the consumer group; one tenant each")
     namespace: str = Field("", description="prefix of all Redis keys; the topic prefix where empty")
     partitions: int = Field(16, ge=1, le=10_000, description="partitions of events, bookings and alerts")
-    replication: int = Field(
-        0, ge=0, le=10, description="copies of each topic; 0: three, or as many as there are brokers"
-    )
+    replication: int = Field(0, ge=0, le=10, description="copies of each topic; 0: three, or as many as there are brokers")
     store: str = Field("memory://", description="where workers keep table rows; memory:// today")
     clock_tolerance: Duration = Field(
         timedelta(minutes=5), description="how far ahead of its reception an event's time may count"
@@ -60,9 +56,7 @@ class Settings(BaseSettings):
     conflict_window: Duration = Field(
         timedelta(minutes=10), description="how close two reports must be to contradict each other"
     )
-    max_event_age: Duration = Field(
-        timedelta(days=30), description="how long before its reception an event may have happened"
-    )
+    max_event_age: Duration = Field(timedelta(days=30), description="how long before its reception an event may have happened")
     session_timeout: Duration = Field(
         timedelta(seconds=8),
         description="how long a silent worker keeps its partitions (the broker allows 6 s and more)",

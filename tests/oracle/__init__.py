@@ -14,7 +14,7 @@ from tests.oracle.tallies import summaries, tallies
 __all__ = ["BookingRecord", "Delivery", "Outcome", "Rules", "outcome"]
 
 
-def outcome(deliveries: Iterable[Delivery], bookings: Iterable[BookingRecord], rules: Rules = Rules()) -> Outcome:  # noqa: B008 (frozen)
+def outcome(deliveries: Iterable[Delivery], bookings: Iterable[BookingRecord], rules: Rules = Rules()) -> Outcome:
     """What the contract says these deliveries and booking records (in topic order) come to."""
     judged = judged_pairs(deliveries, rules)
     known = known_bookings(list(bookings))

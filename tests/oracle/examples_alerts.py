@@ -11,7 +11,7 @@ def case(
     deliveries: list[Delivery],
     *kinds: str,
     bookings: list[BookingRecord] | None = None,
-    rules: Rules = Rules(),  # noqa: B008 (frozen)
+    rules: Rules = Rules(),
 ) -> Example:
     """An example of which alerts are open for (b1, s1), or b1 where the kind is of bookings, and no others."""
     keys: set[Key] = {(kind, "b1", None if kind == "FREQUENT_NO_SHOWS" else "s1") for kind in kinds}
@@ -146,9 +146,7 @@ CLOCKS = [
     case("an older event's clock ran ahead", [ev("check_in", at(60), received=at(0)), ev("check_in", at(6))]),
     case("a scan's clock ran ahead", [ev("check_in", at(1)), scan("p1", at(60), received=at(0))], AHEAD),
     case("a copy was received when its time had come", [ev("check_in", at(60), received=at(m)) for m in (0, 55)]),
-    case(
-        "a copy was received before its time had come", [ev("check_in", at(60), received=at(m)) for m in (0, 54)], AHEAD
-    ),
+    case("a copy was received before its time had come", [ev("check_in", at(60), received=at(m)) for m in (0, 54)], AHEAD),
     case("a deletion's clock ran ahead", [ev("check_in", at(0)), ev("deleted", at(60), received=at(0))]),
 ]
 

@@ -184,17 +184,13 @@ HORIZON = [
     ),
     Example(
         "a deletion concerns one session of one booking",
-        [ev("deleted", at(9))]
-        + [ev("check_in", at(0), b=b, s=s) for b, s in (("b1", "s1"), ("b1", "s2"), ("b2", "s1"))],
+        [ev("deleted", at(9))] + [ev("check_in", at(0), b=b, s=s) for b, s in (("b1", "s1"), ("b1", "s2"), ("b2", "s1"))],
         attendances=att("ATTENDED", 1, at(0), s="s2") | att("ATTENDED", 1, at(0), b="b2"),
     ),
     Example(
         "an erasure reaches every session of the booking and no other booking",
         [erased(at(5))]
-        + [
-            ev("check_in", at(m), b=b, s=s)
-            for m, b, s in ((0, "b1", "s1"), (5, "b1", "s2"), (6, "b1", "s3"), (0, "b2", "s1"))
-        ],
+        + [ev("check_in", at(m), b=b, s=s) for m, b, s in ((0, "b1", "s1"), (5, "b1", "s2"), (6, "b1", "s3"), (0, "b2", "s1"))],
         attendances=att("ATTENDED", 1, at(6), s="s3") | att("ATTENDED", 1, at(0), b="b2"),
     ),
     Example(

@@ -125,9 +125,7 @@ def listed(*sessions: str | tuple[str, int | None, int | None]) -> list[dict[str
     return entries
 
 
-def att(
-    status: str, number: int, updated: int, *, by: str = KIOSK, b: str = "b1", s: str = "s1"
-) -> dict[Pair, dict[str, Any]]:
+def att(status: str, number: int, updated: int, *, by: str = KIOSK, b: str = "b1", s: str = "s1") -> dict[Pair, dict[str, Any]]:
     """The one attendance expected, `updated` at a whole millisecond; join several with `|`."""
     assert updated % MILLISECOND == 0
     return {

@@ -83,9 +83,7 @@ def test_erasure(data: st.DataObject, late: list[Delivery]) -> None:
     assert found == subject.outcome([[*after, *other]]) == oracle.outcome([*after, *other], [])
 
 
-@given(
-    data=st.data(), before=histories(happenings(COUNTED)), after=histories(happenings(("deleted", "booking.erased")))
-)
+@given(data=st.data(), before=histories(happenings(COUNTED)), after=histories(happenings(("deleted", "booking.erased"))))
 @PLAIN
 def test_horizons_of_any_clock(data: st.DataObject, before: list[Delivery], after: list[Delivery]) -> None:
     """Deletions and erasures by clocks that run ahead, and copies of them received later."""

@@ -25,7 +25,7 @@ class Judged(NamedTuple):
     statuses: tuple[tuple[str, AttendanceStatus], ...] = ()
     """Of the whole booking: its attendances' statuses by session, in order."""
     newest: int = NEVER
-    """Of the whole booking: the newest ``updated`` of its attendances, microseconds."""
+    """Of the whole booking, else `NEVER`: the newest ``updated`` of its attendances, microseconds."""
 
 
 def opened(kind: AlertKind, judged: Judged) -> AlertEvent:
@@ -66,10 +66,7 @@ def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
 
 def _updated(judged: Judged) -> int:
     """The attendance's ``updated`` now; of one that is gone, the time at which it went."""
-    if judged.session_id is None:
-        known = judged.newest
-    else:
-        known = judged.seen.updated if judged.seen else NEVER
+    known = judged.seen.updated if judged.seen else judged.newest
     known = known if known > NEVER else max(judged.row.horizon, judged.floor)
     # an alert of a booking whose attendances all went, with no horizon that reaches it, cannot be; never fail on it
     return known if known > NEVER else 0
@@ -121,9 +118,7 @@ def _expectation(kind: AlertKind, judged: Judged) -> tuple[dict[str, Any], str]:
 
 def _conflict(row: Row) -> str:
     def said(status: str, mark: Mark | None) -> str:
-        return (
-            f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
-        )
+        return f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
 
     return f"{said('ATTENDED', row.attended)}, {said('NOT_ATTENDED', row.missed)}"
 

@@ -25,6 +25,7 @@ _CHECK_IN = EventType.CHECK_IN.value
 _NO_SHOW = EventType.NO_SHOW.value
 _SCANNED = EventType.PARTICIPANT_SCANNED.value
 _DELETED = EventType.DELETED.value
+_ARRIVALS = (_CHECK_IN, _SCANNED)
 
 Scans = Mapping[bytes, bytes]
 """Hash of a participant (16 bytes) -> order key of their newest scan, all of them newer than the base."""
@@ -121,7 +122,7 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: i
                 fresh[who] = key
         elif base is None or key > base.mark.key:
             base = _base(key, event)
-        if kind == _CHECK_IN or kind == _SCANNED:
+        if kind in _ARRIVALS:
             if attended is None or key > attended.key:
                 attended = Mark(key, event.source)
         elif kind == _NO_SHOW:
@@ -174,15 +175,11 @@ def status_and_number(row: Row, participants: int) -> tuple[AttendanceStatus, in
     return AttendanceStatus.ATTENDED, max(participants, at_desk)
 
 
-def _scan_changes(
-    before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], floor: int
-) -> dict[bytes, bytes | None]:
+def _scan_changes(before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], floor: int) -> dict[bytes, bytes | None]:
     if not scans and not fresh:
         return {}
     oldest = _oldest_counting(after, floor)
-    changes: dict[bytes, bytes | None] = {
-        who: key for who, key in fresh.items() if key > oldest and key > scans.get(who, b"")
-    }
+    changes: dict[bytes, bytes | None] = {who: key for who, key in fresh.items() if key > oldest and key > scans.get(who, b"")}
     if oldest > _oldest_counting(before, NEVER):
         # who was scanned again since then is in the changes already
         changes.update((who, None) for who, key in scans.items() if key <= oldest and who not in changes)

@@ -37,9 +37,7 @@ def kinds(mask: int) -> list[AlertKind]:
     return [kind for kind, bit in BITS.items() if mask & bit]
 
 
-def detect(
-    session_id: str, status: AttendanceStatus, number: int, row: Row, booking: Booking | None, rules: Rules
-) -> int:
+def detect(session_id: str, status: AttendanceStatus, number: int, row: Row, booking: Booking | None, rules: Rules) -> int:
     """The mask of what is wrong with an attendance, given its row and what is known of its booking."""
     mask = 0
     if (number == 0) if status == AttendanceStatus.ATTENDED else (number > 0):
@@ -51,7 +49,7 @@ def detect(
             mask |= _CANCELED
         if booking.sessions is not None and session_id not in booking.sessions:
             mask |= _UNKNOWN
-    if row.missed is not None and row.attended is not None and _conflict(row, rules):
+    if _conflict(row, rules):
         mask |= _CONFLICTING
     if row.newest is not None and row.newest.key[:8] < row.newest.key[8:16]:
         mask |= _AHEAD
@@ -65,6 +63,7 @@ def frequent_no_shows(attended: int, missed: int) -> bool:
 
 def _conflict(row: Row, rules: Rules) -> bool:
     one, other = row.attended, row.missed
-    assert one is not None and other is not None
+    if one is None or other is None:
+        return False
     apart = abs(effective_time(one.key) - effective_time(other.key))
     return one.source != other.source and apart <= rules.conflict_window

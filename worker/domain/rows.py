@@ -67,7 +67,8 @@ def encode_session(row: Row, ever: int, offset: int) -> bytes:
     """A session's row; marks that are the same event are written once."""
     marks = (row.base.mark if row.base else None, row.newest, row.attended, row.missed, row.settled)
     places: dict[Mark, int] = {}
-    codes, body = 0, []
+    codes = 0
+    body: list[bytes] = []
     for index, mark in enumerate(marks):
         code = _ABSENT if mark is None else places.get(mark, _SPELT_OUT)
         if mark is not None and code == _SPELT_OUT:
@@ -133,7 +134,7 @@ def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
     return encode_session(fold.merge(row, other_row), ever | other_ever, max(offset, other_offset))
 
 
-def merge_booking_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
+def merge_booking_rows(_suffix: bytes, one: bytes, other: bytes) -> bytes:
     """Of two rows of ``bookings`` the one with the later offset."""
     _check(max(one[0], other[0]))
     return max(one, other, key=lambda value: _REFERENCE.unpack_from(value)[1])

@@ -147,9 +147,7 @@ class Draft:
             state.sessions[session_id] = session
 
 
-def apply(
-    state: BookingState, events: Sequence[tuple[int, Event]], references: Sequence[Reference], rules: Rules
-) -> Draft:
+def apply(state: BookingState, events: Sequence[tuple[int, Event]], references: Sequence[Reference], rules: Rules) -> Draft:
     """What these records, each with its offset and in the order of their offsets, make of a booking."""
     floor, offset, again = state.floor, state.offset, False
     by_session: dict[str, list[tuple[bytes, Event]]] = {}

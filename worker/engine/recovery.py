@@ -47,7 +47,7 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
             if await _read(consumer, by_topic):
                 progress = monotonic()
             elif monotonic() - progress > STALL_SECONDS:
-                raise TimeoutError(f"no record of {sorted(waiting)[0]} came for {STALL_SECONDS:.0f} s")
+                raise TimeoutError(f"no record of {min(waiting)} came for {STALL_SECONDS:.0f} s")
             done = {tp for tp in waiting if await _at_end(consumer, tp, ends[tp])}
             waiting -= done
             consumer.pause(*done)

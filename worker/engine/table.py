@@ -71,9 +71,7 @@ class Table:
                 group, _, suffix = record.key.partition(SEPARATOR)
                 rows = held.groups.setdefault(group, {})
                 old = rows.get(suffix)
-                rows[suffix] = (
-                    record.value if old is None or old == record.value else self._merge(suffix, old, record.value)
-                )
+                rows[suffix] = record.value if old is None or old == record.value else self._merge(suffix, old, record.value)
         if records:
             held.next_offset = records[-1].offset + 1
 

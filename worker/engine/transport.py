@@ -7,7 +7,7 @@ a batch is committed when it and everything before it in its partition was ackno
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -46,13 +46,13 @@ class Batch:
     done: bool = False
 
 
-class RawSchema(faust.Schema):
+class RawSchema(faust.Schema[Any, Any]):
     """Passes records through as they are; the agent decodes."""
 
     def compile(self, app: Any, **_: Any) -> Any:
         create_event = app.create_event
 
-        async def decode(message: Any, *, propagate: bool = False) -> Any:
+        async def decode(message: Any, **_: Any) -> Any:
             return create_event(message.key, message.value, message.headers or None, message)
 
         return decode
@@ -118,8 +118,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # the stock method takes round robin for an app without Faust tables, which would part events from bookings
         self._assignor = self.app.assignor
-        consumer._partition_assignment_strategy = [self._assignor]
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         return consumer
 
     def verify_event_path(self, now: float, tp: TP) -> None:
@@ -167,7 +167,7 @@ class Consumer(driver.Consumer):
                 self.log.warning("%s: offset %d is missing before %d, seeking back", tp, taken, found[0].offset)
                 await self._seek(tp, taken)
             elif taken:
-                message = self._to_message(tp, taken[-1])
+                message: Any = self._to_message(tp, taken[-1])
                 message.value = taken
                 yield tp, message
 
@@ -197,8 +197,8 @@ class Consumer(driver.Consumer):
                 return False
             return self.ledger.complete(message.tp, message.offset + 1)
 
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[TP]:
-        return [tp for tp in self.ledger.completed if topics is None or tp in topics or tp.topic in topics]
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in list(self.ledger.completed) if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.ledger.completed.get(tp)

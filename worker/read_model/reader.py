@@ -80,7 +80,7 @@ class AttendanceReader:
         base: ``ATTENDANCE_NAMESPACE``.
     """
 
-    def __init__(self, client: "Redis[bytes]", base: str) -> None:
+    def __init__(self, client: Redis, base: str) -> None:
         self._client = client
         self._base = base
         self._namespace = ""
@@ -213,7 +213,8 @@ class AttendanceReader:
 
     async def _locate(self) -> None:
         """Which namespace is live, asked once per question: it may be switched at any time."""
-        live, count = await self._client.hmget(live_key(self._base), "namespace", "partitions")
+        found: Any = await self._client.hmget(live_key(self._base), "namespace", "partitions")
+        live, count = found
         if live is None or count is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
         name = live.decode()
@@ -239,7 +240,8 @@ class AttendanceReader:
             for number, some in zip(where, commands, strict=True):
                 found.append([next(answers) for _ in some])
                 marks.append(_partition(number, next(answers)))
-            if all([self._is_current(mark) for mark in marks]):
+            current = [self._is_current(mark) for mark in marks]
+            if all(current):
                 return found, _freshness(marks)
         raise NotServing("the read models are being switched: ask again")
 

@@ -10,12 +10,12 @@ from redis.exceptions import NoScriptError
 
 
 @cache
-def _source(name: str) -> tuple[bytes, str]:
-    text = files("worker.read_model").joinpath(f"{name}.lua").read_bytes()
-    return text, sha1(text, usedforsecurity=False).hexdigest()
+def _source(name: str) -> tuple[str, str]:
+    text = files("worker.read_model").joinpath(f"{name}.lua").read_text()
+    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-async def run(client: "Redis[bytes]", name: str, key: str, *arguments: Any) -> Any:
+async def run(client: Redis, name: str, key: str, *arguments: Any) -> Any:
     """What the script ``name`` answers for one key."""
     text, digest = _source(name)
     try:

@@ -77,7 +77,7 @@ class Claim(NamedTuple):
 class PartitionWriter:
     """Writes one partition's read models in one namespace."""
 
-    def __init__(self, client: "Redis[bytes]", namespace: str, partition: int, generation: str) -> None:
+    def __init__(self, client: Redis, namespace: str, partition: int, generation: str) -> None:
         self._client = client
         self._keys = PartitionKeys(namespace, partition)
         self._generation = generation
@@ -147,7 +147,7 @@ class PartitionWriter:
             raise NeedsRepair(f"partition {partition}: the read models in Redis are lost or incomplete")
 
 
-async def announce(client: "Redis[bytes]", base: str, namespace: str, partitions: int) -> tuple[str, int]:
+async def announce(client: Redis, base: str, namespace: str, partitions: int) -> tuple[str, int]:
     """Makes a namespace the live one where none is; the live one and its number of partitions."""
     key = live_key(base)
     async with client.pipeline(transaction=True) as pipe:

@@ -60,9 +60,7 @@ def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -
                 continue
             said = BookingGone(booking_id)
         elif partition_of(said.booking_id) != partition:
-            detail = (
-                f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
-            )
+            detail = f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
             intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), record.timestamp * 1000))
             continue
         else:

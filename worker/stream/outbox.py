@@ -33,10 +33,7 @@ def messages(
     return [
         *(_dead_letter(*letter, topics=topics, partition=partition) for letter in intake.letters),
         *(_forward(*forward, topics=topics, partitions=partitions) for forward in intake.forwards),
-        *(
-            Message(topics.alerts, partition, event["data"]["alertId"].encode(), orjson.dumps(event), [])
-            for event in published
-        ),
+        *(Message(topics.alerts, partition, event["data"]["alertId"].encode(), orjson.dumps(event), []) for event in published),
     ]
 
 
@@ -46,10 +43,7 @@ async def send(producer: AIOKafkaProducer, waiting: Iterable[Message]) -> None:
     Raises:
         aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
     """
-    sent = [
-        await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers)
-        for m in waiting
-    ]
+    sent = [await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers) for m in waiting]
     await asyncio.gather(*sent)
 
 

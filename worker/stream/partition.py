@@ -54,7 +54,7 @@ class Shared:
         self,
         settings: Settings,
         producer: AIOKafkaProducer,
-        redis: "Redis[bytes]",
+        redis: Redis,
         attendance: Table,
         bookings: Table,
         namespace: str,
@@ -125,10 +125,7 @@ class Partition:
         row = table.rows(self.number, PARTITION_GROUP).get(PARTITION_SUFFIX)
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
-            changes = {PARTITION_GROUP: {PARTITION_SUFFIX: row}}
-            await until_done(
-                "changelog", lambda: table.flush(self._shared.producer, self.number, changes), partition=self.number
-            )
+            await self._flush(table, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
         kept = json.loads(row)
         for name, value in kept["settings"].items():
             if shaping.get(name) != value:
@@ -191,12 +188,13 @@ class Partition:
                 rows[group] = changed
             if reference is not None:
                 references[group] = {b"": reference}
-        for table, changes in ((self._shared.attendance, rows), (self._shared.bookings, references)):
-            if changes:
-                await until_done("changelog", lambda t=table, c=changes: self._flush(t, c), partition=self.number)
+        await self._flush(self._shared.attendance, rows)
+        await self._flush(self._shared.bookings, references)
 
     async def _flush(self, table: Table, changes: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
-        await table.flush(self._shared.producer, self.number, changes)
+        if changes:
+            producer = self._shared.producer
+            await until_done("changelog", lambda: table.flush(producer, self.number, changes), partition=self.number)
 
     def _advance(self, topic: str, end: int, newest: int | None) -> None:
         self._marks[f"{topic}.offset"] = max(end, self._marks.get(f"{topic}.offset", 0))

@@ -100,9 +100,7 @@ def _alert_changes(draft: Draft, again: bool) -> Iterator[AlertChange]:
     booking_id = draft.state.booking_id
     for name, session in draft.sessions.items():
         closing = (session.ever if session.again else session.before.mask) & ~session.mask
-        yield from (
-            AlertChange(alert_id(kind, booking_id, name), kind, booking_id, name, 0, "") for kind in kinds(closing)
-        )
+        yield from (AlertChange(alert_id(kind, booking_id, name), kind, booking_id, name, 0, "") for kind in kinds(closing))
         if session.mask:
             judged = session.judged(draft, name)
             yield from (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))

@@ -32,7 +32,7 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]], **context: 
     async def call() -> T:
         return await attempt()
 
-    result = await retrying(call)
+    result: T = await retrying(call)
     if retrying.statistics["attempt_number"] > 1:
         log.info("goes on", what=what, attempts=retrying.statistics["attempt_number"], **context)
     return result

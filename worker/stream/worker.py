@@ -5,7 +5,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -97,7 +97,7 @@ class Worker:
                 await producer.stop()
                 await redis.aclose()
 
-    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: "Redis[bytes]", folder: Path) -> None:
+    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, folder: Path) -> None:
         live = await self._announce(redis)
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES)
@@ -109,7 +109,8 @@ class Worker:
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat = asyncio.create_task(self._beat())
         try:
-            await asyncio.wait([*waits, self._failed, beat], return_when=asyncio.FIRST_COMPLETED)
+            awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done() or beat.done():
                 await (self._failed if self._failed.done() else beat)
             if waits[1].done():
@@ -121,12 +122,12 @@ class Worker:
 
     async def _stop(self, started: asyncio.Task[None]) -> None:
         if started.done() and not self._app.crashed and not self._failed.done():
-            await self._app.consumer.drain()
+            await self._consumer.drain()
         await self._cancel()
         started.cancel()
         await self._app.stop()
 
-    async def _announce(self, redis: "Redis[bytes]") -> str:
+    async def _announce(self, redis: Redis) -> str:
         base, count = self.settings.redis_namespace, self.settings.partitions
         live, found = await until_done("redis", lambda: announce(redis, base, namespace(base), count))
         if found != count:
@@ -143,12 +144,17 @@ class Worker:
             if message.generation_id == self._app.consumer_generation_id:
                 self._partition(message.partition).deliver(event)
 
+    @property
+    def _consumer(self) -> transport.Consumer:
+        return cast(transport.Consumer, self._app.consumer)
+
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
             self._partitions[number] = Partition(number, self._shared)
         return self._partitions[number]
 
-    async def _on_assigned(self, _sender: Any, assigned: set[TP], **_: Any) -> None:
+    async def _on_assigned(self, *signaled: Any, **_: Any) -> None:
+        _sender, assigned = signaled
         numbers = {tp.partition for tp in assigned}
         for table in (self._shared.attendance, self._shared.bookings):
             for number in table.partitions - numbers:
@@ -156,7 +162,7 @@ class Worker:
         log.info("assigned", partitions=sorted(numbers))
         self._spawn(self._recover(numbers))
 
-    async def _on_revoked(self, _sender: Any, revoked: set[TP], **_: Any) -> None:
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._cancel()
 
     async def _cancel(self) -> None:
@@ -179,8 +185,8 @@ class Worker:
     async def _recover(self, numbers: set[int]) -> None:
         shared = self._shared
         tables = (shared.attendance, shared.bookings)
-        await self._app.consumer.positioned.wait()
-        committed = self._app.consumer.committed
+        await self._consumer.positioned.wait()
+        committed = self._consumer.committed
         if numbers:
             async for number in recover(tables, numbers, self.settings.kafka_client()):
                 ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
@@ -210,7 +216,7 @@ class Worker:
         ends = {
             name: end
             for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings))
-            if (end := self._app.consumer.highwater(TP(topic, partition.number))) is not None
+            if (end := self._consumer.highwater(TP(topic, partition.number))) is not None
         }
         try:
             await partition.beat(ends)

@@ -1,0 +1,56 @@
+"""The parts that every event passes, alone: decode and fold, each the best of five repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+from schemas.decode import decode
+from schemas.events import Event
+from tests.bench.workload import Record, Workload
+from worker.domain.fold import EMPTY, NEVER, Row, fold, order_key
+from worker.settings import Settings, micros
+
+REPEATS = 5
+SAMPLE = 20_000
+
+
+class Parts(NamedTuple):
+    """Microseconds per event."""
+
+    decode_us: float
+    fold_us: float
+    """The order key and the fold of one event into the row that those before it made."""
+
+
+def measure(settings: Settings, workload: Workload, now: int) -> Parts:
+    """Times the parts on events of the workload, received at `now` (microseconds)."""
+    records = workload.events[0][:SAMPLE]
+    max_age, tolerance = micros(settings.max_event_age), micros(settings.clock_tolerance)
+    decoded = _decode_all(records, now // 1000, max_age)
+    return Parts(
+        _best(lambda: _decode_all(records, now // 1000, max_age), len(records)),
+        _best(lambda: _fold_all(decoded, tolerance), len(decoded)),
+    )
+
+
+def _decode_all(records: Sequence[Record], timestamp: int, max_age: int) -> list[Event]:
+    decoded = [decode(value, (), timestamp, max_age=max_age) for _, value in records]
+    return [event for event in decoded if isinstance(event, Event)]
+
+
+def _fold_all(events: Sequence[Event], tolerance: int) -> None:
+    rows: dict[tuple[str, str], Row] = {}
+    for event in events:
+        pair = (event.booking_id, event.session_id)
+        rows[pair] = fold(rows.get(pair, EMPTY), {}, [(order_key(event, tolerance), event)], NEVER).row
+
+
+def _best(work: Callable[[], object], count: int) -> float:
+    times = []
+    for _ in range(REPEATS):
+        start = perf_counter()
+        work()
+        times.append(perf_counter() - start)
+    return min(times) / count * 1e6
