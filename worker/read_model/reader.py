@@ -20,7 +20,7 @@ from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
 from schemas.times import format_time
 from worker.read_model.documents import unpack
-from worker.read_model.keys import PartitionKeys, booking_bucket, doc_bucket, live_key, namespace
+from worker.read_model.keys import BOOKING_BUCKETS, PartitionKeys, booking_bucket, doc_bucket, live_key, namespace
 from worker.topics import partition_of
 
 #: A heartbeat older than this says nothing, seconds.
@@ -176,12 +176,11 @@ class AttendanceReader:
 
     async def count_bookings(self) -> int:
         """How many bookings have a summary."""
-        from worker.read_model.keys import BOOKING_BUCKETS
+        return sum(sum(lengths) for lengths in await self._of_booking_buckets("hlen"))
 
-        everywhere = await self._all()
-        buckets = [("hlen", f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
-        answers, _ = await self._ask(everywhere, [buckets for _ in everywhere])
-        return sum(sum(lengths) for lengths in answers)
+    async def bookings(self) -> list[str]:
+        """Every booking that has a summary; for small installations and tests, it reads all of them."""
+        return sorted(name.decode() for names in await self._of_booking_buckets("hkeys") for some in names for name in some)
 
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
@@ -202,6 +201,12 @@ class AttendanceReader:
             if packed is not None
         ]
         return sorted((each for each in found if each is not None), key=lambda each: each["id"])
+
+    async def _of_booking_buckets(self, command: str) -> list[list[Any]]:
+        everywhere = await self._all()
+        commands = [(command, f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
+        answers, _ = await self._ask(everywhere, [commands for _ in everywhere])
+        return answers
 
     async def _all(self) -> list[int]:
         await self._locate()

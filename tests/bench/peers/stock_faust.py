@@ -1,3 +1,4 @@
+# ruff: noqa: N815 - wire names are the contract's
 """The job in stock Faust, as its documentation teaches: typed records, a table, an agent that takes one event at a time.
 
 The newest event of a booking and session wins; its state is in a table with a changelog, and a document and two index

@@ -1,0 +1,1 @@
+"""The system from outside, on a real Kafka and a real Redis."""
