@@ -6,12 +6,14 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import structlog
 import typer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from rich.console import Console
@@ -114,16 +116,18 @@ def publish_(
     """Publish events from files of JSON lines, keyed by booking."""
     settings = load_settings()
     now = int(time.time() * 1000)
-    read = [
-        publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
-        for file in files
-        for number, line in enumerate(file, 1)
-        if line.strip()
-    ]
-    good = [each for each in read if isinstance(each, publish.Outgoing)]
-    bad = [each for each in read if isinstance(each, publish.BadLine)]
-    count = asyncio.run(_with_producer(settings, lambda producer: publish.send(producer, good, settings.partitions)))
-    print(f"published {count} events", file=sys.stderr)
+    bad: list[publish.BadLine] = []
+
+    def good() -> Iterator[publish.Outgoing]:
+        for file in files:
+            for number, line in enumerate(file, 1):
+                read = publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
+                if isinstance(read, publish.Outgoing):
+                    yield read
+                elif line.strip():
+                    bad.append(read)
+
+    _publish(settings, lambda producer, progress: publish.send(producer, good(), progress))
     for each in bad:
         print(f"{each.where}: {each.detail}", file=sys.stderr)
     if bad:
@@ -146,8 +150,7 @@ def simulate_(
     """Publish what kiosks and scanners would, with their faults."""
     settings = load_settings()
     plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
-    sent = asyncio.run(_with_producer(settings, lambda producer: simulate.run(producer, settings, plan)))
-    print(f"published {sent} events", file=sys.stderr)
+    _publish(settings, lambda producer, progress: simulate.run(producer, settings, plan, progress))
 
 
 @app.command()
@@ -262,13 +265,20 @@ def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
     return asyncio.run(reading())
 
 
-async def _with_producer(settings: Settings, use: Callable[[Any], Awaitable[T]]) -> T:
-    producer = create_producer(settings, linger_ms=5)
-    try:
-        await producer.start()
-        return await use(producer)
-    finally:
-        await producer.stop()
+def _publish(settings: Settings, work: Callable[[AIOKafkaProducer, publish.Progress], Awaitable[int]]) -> None:
+    """Publishes with a producer of its own, shows how far it is on a terminal, says how many it was."""
+
+    async def publishing() -> int:
+        producer = create_producer(settings, linger_ms=5)
+        console = Console(stderr=True)
+        with console.status("publishing") if console.is_terminal else nullcontext() as status:
+            try:
+                await producer.start()
+                return await work(producer, lambda count: status.update(f"published {count:,}") if status else None)
+            finally:
+                await producer.stop()
+
+    print(f"published {asyncio.run(publishing())} events", file=sys.stderr)
 
 
 def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:

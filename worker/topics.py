@@ -11,7 +11,7 @@ from worker.settings import Settings
 MIB = 1024 * 1024
 #: What a broker takes as one record batch; a dead letter may be an original of that size with headers.
 MAX_MESSAGE_BYTES = 2 * MIB
-MAX_DEAD_LETTER_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
+MAX_DEAD_LETTER_BYTES = MAX_MESSAGE_BYTES + 128 * 1024
 TABLES = ("attendance", "bookings")
 BATCH_BYTES = 512 * 1024
 

@@ -125,7 +125,7 @@ class System:
 
     def until_serving(self, timeout: float = 60) -> None:
         """Until every partition is live and fresh."""
-        self.until(lambda reader: _serves(reader), timeout, "serving")
+        self.until(_serves, timeout, "serving")
 
     def until_applied(self, timeout: float = 60) -> None:
         """Until the watermark of every partition has reached the end of both topics."""

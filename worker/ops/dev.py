@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from aiokafka.errors import KafkaError
 from rich.console import Console
@@ -29,6 +30,11 @@ from worker.topics import TopicNames, create_producer
 _SESSION_TIMEOUT = "6s"
 _DEV_PARTITIONS = 4
 _START_SECONDS = 30.0
+_USUAL = {
+    "ATTENDANCE_BROKER": f"kafka://127.0.0.1:{USUAL_BROKER_PORT}",
+    "ATTENDANCE_REDIS": f"redis://127.0.0.1:{USUAL_REDIS_PORT}/0",
+    "ATTENDANCE_PARTITIONS": str(_DEV_PARTITIONS),
+}
 _GRACE_SECONDS = {"worker": 3.5}
 _SHOWN_PER_SECOND = 4
 #: The demo is played over about a quarter of a minute, so that one sees it.
@@ -76,11 +82,17 @@ class Dev:
             port = await self._launch_broker()
             changes |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT}
             changes |= {} if "partitions" in given else {"partitions": _DEV_PARTITIONS}
+            if "redis" in given:
+                # a broker that begins empty contradicts whatever an earlier one left in this Redis
+                changes["namespace"] = f"{self.settings.redis_namespace}-dev-{uuid4().hex[:8]}"
         kept = {name: getattr(self.settings, name) for name in given - changes.keys()}
         self.settings = Settings(**(kept | changes))
         await self._create_topics()
         environment = {ENV_PREFIX + name.upper(): str(value) for name, value in changes.items()}
         self._launch("worker", (sys.executable, "-m", "worker", "worker"), environment)
+        shown = {name: value for name, value in environment.items() if not name.endswith("TIMEOUT")}
+        if any(_USUAL.get(name) != value for name, value in shown.items()):
+            self._console.print("for other commands: export " + " ".join(f"{n}={v}" for n, v in shown.items()), soft_wrap=True)
         await self._until_serving()
 
     async def _launch_redis(self) -> int:
@@ -194,9 +206,9 @@ async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> 
     try:
         outgoing = demo.outgoing(TopicNames.of(settings.topic_prefix), time.time_ns() // 1000)
         if once:
-            await publish.send(producer, outgoing, settings.partitions)
+            await publish.send(producer, outgoing)
         else:
-            await _play(producer, outgoing, settings.partitions)
+            await _play(producer, outgoing)
     finally:
         await producer.stop()
     wanted = demo.expected()
@@ -204,9 +216,9 @@ async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> 
         await asyncio.sleep(0.1)
 
 
-async def _play(producer: Any, outgoing: Iterator[publish.Outgoing], partitions: int) -> None:
+async def _play(producer: Any, outgoing: Iterator[publish.Outgoing]) -> None:
     while some := list(islice(outgoing, _DEMO_EVENTS_PER_TICK)):
-        await publish.send(producer, some, partitions)
+        await publish.send(producer, some)
         await asyncio.sleep(_TICK_SECONDS)
 
 

@@ -1,7 +1,7 @@
 """Publishes events as devices would: keyed by booking, into its partition, with acks from every replica."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,6 +14,9 @@ from worker.topics import TopicNames, partition_of
 
 _BOOKING_TYPES = frozenset({EventType.BOOKING_UPSERTED.value, EventType.BOOKING_DELETED.value})
 _IN_FLIGHT = 5000
+
+Progress = Callable[[int], None]
+"""Told how many events are sent."""
 
 
 class Outgoing(NamedTuple):
@@ -65,26 +68,32 @@ def event(topics: TopicNames, document: dict[str, Any], headers: list[tuple[str,
     return Outgoing(topic, document["data"]["bookingId"], orjson.dumps(document), headers or [])
 
 
-async def send(producer: AIOKafkaProducer, outgoing: Iterable[Outgoing], partitions: int) -> int:
+async def send(producer: AIOKafkaProducer, outgoing: Iterable[Outgoing], progress: Progress | None = None) -> int:
     """Sends and waits until Kafka has all of them; how many.
 
     Raises:
-        aiokafka.errors.KafkaError: one could not be sent.
+        aiokafka.errors.KafkaError: one could not be sent, or a topic is missing.
     """
     count = 0
+    partitions: dict[str, int] = {}
     for some in _some(outgoing, _IN_FLIGHT):
+        for topic in {each.topic for each in some} - partitions.keys():
+            # the topic's own number, not the setting's: whoever publishes need not know how workers are set
+            partitions[topic] = len(await producer.partitions_for(topic))
         sent = [
             await producer.send(
                 each.topic,
                 key=each.booking_id.encode(),
                 value=each.value,
                 headers=each.headers,
-                partition=partition_of(each.booking_id, partitions),
+                partition=partition_of(each.booking_id, partitions[each.topic]),
             )
             for each in some
         ]
         await asyncio.gather(*sent)
         count += len(sent)
+        if progress is not None:
+            progress(count)
     return count
 
 

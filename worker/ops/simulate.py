@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.events import EventType
 from schemas.times import format_time
-from worker.ops.publish import Outgoing, event, send
+from worker.ops.publish import Outgoing, Progress, event, send
 from worker.settings import Settings
 from worker.topics import TopicNames
 
@@ -38,15 +38,16 @@ class Plan(NamedTuple):
     seed: int
 
 
-async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan) -> int:
+async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progress: Progress) -> int:
     """Publishes bookings and then events as planned; how many events."""
     topics = TopicNames.of(settings.topic_prefix)
-    await send(producer, bookings(topics, plan, _now()), settings.partitions)
+    await send(producer, bookings(topics, plan, _now()))
     made = events(topics, plan)
     began, sent = time.monotonic(), 0
     step = max(1, min(1000, int(plan.rate / 20) or 1000)) if plan.rate else 1000
     while some := list(islice(made, step)):
-        sent += await send(producer, some, settings.partitions)
+        sent += await send(producer, some)
+        progress(sent)
         if plan.rate:
             # a burst: dense for a tenth of every ten seconds, the mean rate stays
             dense = plan.burst if (time.monotonic() - began) % 10 < 1 else 1.0

@@ -1,7 +1,7 @@
 """What a batch sends to Kafka beside its changelog: dead letters, forwards, alerts. Repeating it is harmless."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,9 +11,13 @@ from schemas.alerts import AlertEvent
 from schemas.events import RECEIVED_HEADER
 from schemas.times import format_time
 from worker.stream.intake import Intake
-from worker.topics import TopicNames, partition_of
+from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
-_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen"})
+_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
+#: A record batch of 2 MiB may hold far more when it is compressed; beyond these a dead letter would be stuck for ever.
+_VALUE_LIMIT = MAX_MESSAGE_BYTES
+_KEY_LIMIT = 8 * 1024
+_HEADERS_LIMIT = 32 * 1024
 
 
 class Message(NamedTuple):
@@ -49,7 +53,7 @@ async def send(producer: AIOKafkaProducer, waiting: Iterable[Message]) -> None:
 
 def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:
     """The original, untouched, with why and whence in headers; its own headers stay, for a replay."""
-    own = [(name, content) for name, content in record.headers if name not in _LETTER_HEADERS]
+    own = _bounded(record, _LETTER_HEADERS)
     ours = {
         "reason": letter.reason,
         "detail": letter.detail,
@@ -58,15 +62,28 @@ def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames,
         "offset": str(record.offset),
         "first-seen": format_time(max(received, 0)),
     }
+    if len(record.value or b"") > _VALUE_LIMIT:
+        ours["truncated"] = str(len(record.value))
     headers = [*own, *((name, text.encode()) for name, text in ours.items())]
-    return Message(topics.dead_letters, partition, record.key, record.value, headers)
+    key, value = record.key and record.key[:_KEY_LIMIT], record.value and record.value[:_VALUE_LIMIT]
+    return Message(topics.dead_letters, partition, key, value, headers)
 
 
 def _forward(record: Any, booking_id: str, received: int, *, topics: TopicNames, partitions: int) -> Message:
     """The event to its booking's partition, saying when it first came."""
-    own = [(name, content) for name, content in record.headers if name != RECEIVED_HEADER]
+    own = _bounded(record, {RECEIVED_HEADER})
     headers = [*own, (RECEIVED_HEADER, _exact(received).encode())]
     return Message(topics.events, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
+
+
+def _bounded(record: Any, without: Collection[str]) -> list[tuple[str, bytes]]:
+    """The record's own headers but some, those of CloudEvents first, as far as they fit."""
+    kept, size = [], 0
+    for name, content in sorted(record.headers, key=lambda header: not header[0].startswith("ce_")):
+        size += len(name) + len(content or b"")
+        if name not in without and size <= _HEADERS_LIMIT:
+            kept.append((name, content))
+    return kept
 
 
 def _exact(received: int) -> str:

@@ -25,6 +25,7 @@ from worker.read_model.writer import BookingUpdate, Fenced, NeedsRepair, Partiti
 from worker.settings import Settings
 from worker.stream import outbox, project
 from worker.stream.intake import Intake, read_bookings, read_events
+from worker.stream.lease import Lease
 from worker.stream.retry import until_done
 from worker.topics import TopicNames, partition_of
 
@@ -67,6 +68,7 @@ class Shared:
         self.attendance = attendance
         self.bookings = bookings
         self.namespace = namespace
+        self.lease = Lease(settings.session_timeout.total_seconds())
 
     def partition_of(self, booking_id: str) -> int:
         return partition_of(booking_id, self.settings.partitions)
@@ -166,8 +168,7 @@ class Partition:
             draft.install()
         self._advance("events" if of_events else "bookings", records[-1].offset + 1, intake.newest)
         waiting = outbox.messages(intake, published, shared.topics, self.number, shared.settings.partitions)
-        if waiting:
-            await until_done("kafka", lambda: outbox.send(shared.producer, waiting), partition=self.number)
+        await self._send(waiting)
         await self._write(updates)
 
     def _fold(self, intake: Intake) -> list[Draft]:
@@ -192,9 +193,20 @@ class Partition:
         await self._flush(self._shared.bookings, references)
 
     async def _flush(self, table: Table, changes: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
+        async def attempt() -> None:
+            await self._shared.lease.hold()
+            await table.flush(self._shared.producer, self.number, changes)
+
         if changes:
-            producer = self._shared.producer
-            await until_done("changelog", lambda: table.flush(producer, self.number, changes), partition=self.number)
+            await until_done("changelog", attempt, partition=self.number)
+
+    async def _send(self, waiting: list[outbox.Message]) -> None:
+        async def attempt() -> None:
+            await self._shared.lease.hold()
+            await outbox.send(self._shared.producer, waiting)
+
+        if waiting:
+            await until_done("kafka", attempt, partition=self.number)
 
     def _advance(self, topic: str, end: int, newest: int | None) -> None:
         self._marks[f"{topic}.offset"] = max(end, self._marks.get(f"{topic}.offset", 0))

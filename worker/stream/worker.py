@@ -106,8 +106,10 @@ class Worker:
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
         started = asyncio.create_task(self._app.start())
+        started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat = asyncio.create_task(self._beat())
+        lease = asyncio.create_task(self._shared.lease.keep())
         try:
             awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -116,7 +118,7 @@ class Worker:
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
         finally:
-            for task in (*waits, beat):
+            for task in (*waits, beat, lease):
                 task.cancel()
             await self._stop(started)
 
@@ -187,10 +189,16 @@ class Worker:
         tables = (shared.attendance, shared.bookings)
         await self._consumer.positioned.wait()
         committed = self._consumer.committed
-        if numbers:
-            async for number in recover(tables, numbers, self.settings.kafka_client()):
+        waiting = set(numbers)
+
+        async def attempt() -> None:
+            async for number in recover(tables, set(waiting), self.settings.kafka_client()):
+                waiting.discard(number)
                 ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
                 self._spawn(self._partition(number).run(ours))
+
+        if waiting:
+            await until_done("recovery", attempt)
         log.info("recovered", partitions=sorted(numbers))
 
     async def _beat(self) -> None:
