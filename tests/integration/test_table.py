@@ -53,8 +53,10 @@ class Bench:
 
 
 def run(kafka: Broker, scenario: Scenario) -> None:
+    bench = Bench(kafka)
+
     async def running() -> None:
-        async with Bench(kafka).running() as bench:
+        async with bench.running():
             await scenario(bench)
 
     asyncio.run(running())

@@ -54,7 +54,7 @@ def test_overridden_and_called_methods_are_as_expected(method: object, parameter
         (faust_consumer.Consumer._filter_committable_offsets, ["_new_offset", "_should_commit"]),
         (faust_consumer.Consumer.on_partitions_revoked, ["self._on_partitions_revoked"]),
         (faust_consumer.Consumer.perform_seek, ["_committed_offset"]),
-        (Recovery._restart_recovery, ["if not self.tables", "self._resume_streams"]),
+        (Recovery, ["if not self.tables", "self._resume_streams"]),
         (Recovery._resume_streams, ["resume_partitions", "perform_seek", "flow_control.resume()"]),
         (AIOKafkaConsumer.__init__, ["_partition_assignment_strategy", "_fetch_max_wait_ms"]),
         (Message.ack, ["on_final_ack"]),
