@@ -1,0 +1,85 @@
+"""Ten thousand people scanned into one attendance: the law holds, and no row grows with them."""
+
+import random
+
+from schemas.attendance import AttendanceStatus
+from schemas.events import Event
+from worker.domain.mismatch import Rules
+from worker.domain.rows import changed_rows, load
+from worker.domain.state import BookingState, apply
+
+RULES = Rules(300_000_000, 600_000_000, 30 * 86_400_000_000)
+PEOPLE = 10_000
+LARGEST_RECORD = 64 * 1024
+START = 1_795_000_000_000_000
+
+
+def scan(who: int, time: int) -> Event:
+    kind = "attendance.participant_scanned"
+    return Event(kind, "b", "s", time, "/gate", f"{who}-{time}", "", None, f"person-{who}", time)
+
+
+def check_in(number: int, time: int) -> Event:
+    return Event("attendance.check_in", "b", "s", time, "/desk", f"c{time}", "", number, "", time)
+
+
+class Stored:
+    """A booking whose every batch goes through its stored rows."""
+
+    def __init__(self) -> None:
+        self.state = BookingState("b")
+        self.rows: dict[bytes, bytes] = {}
+        self.largest = 0
+        self.written = 0
+        self.offset = 0
+
+    def fold(self, events: list[Event]) -> None:
+        numbered = list(enumerate(events, self.offset))
+        self.offset += len(events)
+        draft = apply(self.state, numbered, [], RULES)
+        for suffix, value in changed_rows(draft)[0].items():
+            self.written += 1
+            self.largest = max(self.largest, len(suffix) + len(value or b""))
+            if value is None:
+                self.rows.pop(suffix, None)
+            else:
+                self.rows[suffix] = value
+        draft.install()
+
+    def is_what_it_stores(self) -> bool:
+        """Whether loading the rows gives the state; an offset is stored only with a change."""
+        loaded = load("b", self.rows, None, RULES)
+        loaded.sessions["s"].offset = self.state.sessions["s"].offset
+        return loaded == self.state
+
+    def attendance(self) -> tuple[AttendanceStatus, int]:
+        pair = self.state.sessions["s"].pair
+        assert pair is not None
+        assert pair.attendance is not None
+        return pair.attendance.status, pair.attendance.number
+
+
+def test_everybody_counts_once_and_rows_stay_small() -> None:
+    stored = Stored()
+    arrivals = [scan(who, START + who) for who in range(PEOPLE)]
+    again = random.Random(3).sample(arrivals, PEOPLE // 2)
+    everything = [*arrivals, *again]
+    random.Random(4).shuffle(everything)
+    for first in range(0, len(everything), 700):
+        stored.fold(everything[first : first + 700])
+    assert stored.attendance() == (AttendanceStatus.ATTENDED, PEOPLE)
+    assert stored.largest < LARGEST_RECORD
+    assert stored.written < PEOPLE * 1.2, "a batch writes the people it holds, not all of them"
+    assert stored.is_what_it_stores()
+
+
+def test_a_late_base_covers_those_before_it_and_their_rows_go() -> None:
+    stored = Stored()
+    stored.fold([scan(who, START + who) for who in range(PEOPLE)])
+    half = PEOPLE // 2
+    stored.fold([check_in(3, START + half - 1)])
+    assert stored.attendance() == (AttendanceStatus.ATTENDED, half)
+    assert len(stored.rows) == half + 1
+    stored.fold([check_in(9000, START + half)])
+    assert stored.attendance() == (AttendanceStatus.ATTENDED, 9000), "the desk counted more than the gate"
+    assert stored.is_what_it_stores()
