@@ -107,7 +107,7 @@ def _worker(name: str, settings: Settings, folder: Path) -> Child:
 class _Watch:
     """Reads the watermarks of a running worker."""
 
-    def __init__(self, settings: Settings, redis: Redis[bytes], child: Child) -> None:
+    def __init__(self, settings: Settings, redis: Redis, child: Child) -> None:
         self._reader = AttendanceReader(redis, settings.redis_namespace)
         self._redis = redis
         self._child = child
@@ -153,6 +153,6 @@ def _has_begun(offset: int, end: int) -> bool:
     return offset > 0 or end == 0
 
 
-async def _used_memory(redis: Redis[bytes]) -> int:
+async def _used_memory(redis: Redis) -> int:
     info: dict[str, Any] = await redis.info("memory")
     return int(info["used_memory"])

@@ -1,107 +1,32 @@
 """Redis is fenced: one writer per partition, repeats change nothing, what is lost is noticed and repaired as a whole."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis as Client
 from redis.exceptions import ConnectionError as RedisGone
 
-from schemas.attendance import AttendanceStatus, attendance_id
+from tests.integration.place import (
+    ATTENDED,
+    MARKS,
+    MINUTE,
+    Pairs,
+    Place,
+    batches,
+    document,
+    on,
+    random_pair,
+    some,
+    update,
+    write,
+)
 from tests.services import Redis, RedisServer
 from worker.read_model import writer as writer_module
-from worker.read_model.documents import PairDocument, pack
-from worker.read_model.keys import PartitionKeys, doc_bucket, namespace
 from worker.read_model.reader import AttendanceReader, NotServing
-from worker.read_model.writer import AlertChange, BookingUpdate, Claim, Fenced, NeedsRepair, PartitionWriter, Write, announce
-
-ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
-MARKS = {"events.offset": 7, "bookings.offset": 3}
-COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
-MINUTE = 60_000_000
-
-Pairs = dict[tuple[str, str], PairDocument]
-"""What a partition should hold, by booking and session."""
-
-
-class Unreliable(PartitionWriter):
-    """A writer that can lose an answer, or die, at a call that the test chooses."""
-
-    lose_answer = False
-    calls_left = 1_000_000
-
-    async def _run(self, script: str, *arguments: Any) -> Any:
-        if self.calls_left == 0:
-            raise RedisGone("this writer died")
-        self.calls_left -= 1
-        answer = await super()._run(script, *arguments)
-        if self.lose_answer:
-            self.lose_answer = False
-            raise RedisGone("the answer is lost")
-        return answer
-
-
-class Place:
-    """Partition 0 of a namespace of its own."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.base = f"fence-{uuid4().hex[:10]}"
-        self.keys = PartitionKeys(namespace(self.base), 0)
-
-    def writer(self, generation: str = "g1") -> Unreliable:
-        return Unreliable(self.client, self.keys.namespace, 0, generation)
-
-    async def owner(self, pairs: Pairs, generation: str = "g1") -> Unreliable:
-        """A writer that has filled the partition."""
-        owner = self.writer(generation)
-        await owner.repair(batches(pairs), MARKS)
-        return owner
-
-    async def content(self) -> dict[bytes, bytes | None]:
-        """Every key of the partition, with all that it holds."""
-        return {key: await self.client.dump(key) async for key in self.client.scan_iter(f"{self.keys.tag}*")}
-
-    async def mark(self, field: str) -> str:
-        return ((await self.client.hget(self.keys.watermark, field)) or b"").decode()
-
-    async def generations(self) -> set[str]:
-        """The key generations of which any key is there."""
-        names = [key.decode().removeprefix(self.keys.tag) for key in await self.content()]
-        return {name.partition(":")[0] for name in names if name != "watermark"}
-
-    async def holds(self, pairs: Pairs) -> bool:
-        """Whether documents, tallies and the list of sessions are what these pairs come to, and nothing else."""
-        prefix = self.keys.prefix(await self.mark("keys"))
-        documents: dict[bytes, bytes] = {}
-        tallies: dict[str, dict[str, int]] = {}
-        for key in [name.decode() for name in await self.content()]:
-            if key.startswith(prefix + "doc:"):
-                documents |= await self.client.hgetall(key)
-            if key.startswith(prefix + "tally:"):
-                fields = await self.client.hgetall(key)
-                tallies[key.removeprefix(prefix + "tally:")] = {k.decode(): int(v) for k, v in fields.items()}
-        sessions = [name.decode() for name in await self.client.zrange(prefix + "sessions", 0, -1)]
-        wanted = recount(pairs)
-        full = {name: {**dict.fromkeys(COUNTS, 0), **tally} for name, tally in tallies.items()}
-        assert documents == {attendance_id(*pair): pack(document) for pair, document in pairs.items()}
-        assert full == wanted
-        assert sessions == sorted(wanted)
-        return True
-
-
-def on(server: Redis, scenario: Callable[[Place], Awaitable[None]]) -> None:
-    async def running() -> None:
-        client = Client.from_url(server.url)
-        try:
-            await scenario(Place(client))
-        finally:
-            await client.aclose()
-
-    asyncio.run(running())
+from worker.read_model.writer import Claim, Fenced, NeedsRepair, Write, announce
 
 
 @pytest.fixture(scope="module")
@@ -109,70 +34,6 @@ def own_redis() -> Iterator[RedisServer]:
     """A server that this module may flush."""
     with RedisServer() as server:
         yield server
-
-
-def document(
-    booking: str,
-    session: str,
-    seen: tuple[AttendanceStatus, int] | None = (ATTENDED, 1),
-    expected: int = 0,
-    window: tuple[int | None, int | None] | None = None,
-) -> PairDocument:
-    return PairDocument(booking, session, seen and (*seen, 1_795_000_000_000_000, "kiosk"), expected, window)
-
-
-def some(count: int, sessions: int = 3) -> Pairs:
-    """Attendances of so many bookings."""
-    names = [(f"b{number}", f"s{number % sessions}") for number in range(count)]
-    return {name: document(*name) for name in names}
-
-
-def update(name: tuple[str, str], now: PairDocument | None, alerts: Iterable[AlertChange] = ()) -> BookingUpdate:
-    summary = None if now is None else {"bookingId": name[0], "attended": 1}
-    return BookingUpdate(name[0], [(attendance_id(*name), now)], summary, True, list(alerts))
-
-
-def alert(name: tuple[str, str]) -> AlertChange:
-    text = f'{{"kind":"CLOCK_AHEAD","bookingId":"{name[0]}","sessionId":"{name[1]}"}}'
-    return AlertChange(f"alert-{name[0]}-{name[1]}", "CLOCK_AHEAD", *name, 1_795_000_000_000, text)
-
-
-async def batches(pairs: Pairs) -> AsyncIterator[list[BookingUpdate]]:
-    """A partition as its table hands it to a repair; every third pair has an alert."""
-    updates = [update(name, now, [alert(name)] * (at % 3 == 0)) for at, (name, now) in enumerate(pairs.items())]
-    for start in range(0, len(updates), 200):
-        yield updates[start : start + 200]
-        await asyncio.sleep(0)
-
-
-def write(*changes: tuple[tuple[str, str], PairDocument | None]) -> Write:
-    return Write([update(name, now) for name, now in changes], MARKS)
-
-
-def recount(pairs: Pairs) -> dict[str, dict[str, int]]:
-    """The tally of each session, counted from nothing."""
-    tallies: dict[str, dict[str, int]] = {}
-    for (_, session), pair in pairs.items():
-        status, number = pair.attendance[:2] if pair.attendance else (NOT_SET, 0)
-        tally = tallies.setdefault(session, dict.fromkeys(COUNTS, 0))
-        tally["bookings"] += 1
-        tally[{ATTENDED: "attended", NOT_ATTENDED: "notAttended", NOT_SET: "notSet"}[status]] += 1
-        tally["attendees"] += number if status == ATTENDED else 0
-        tally["expectedParticipants"] += pair.expected
-        if pair.window and pair.window != (None, None):
-            field = "window:" + ":".join("" if moment is None else str(moment // 1000) for moment in pair.window)
-            tally[field] = tally.get(field, 0) + 1
-    return tallies
-
-
-def random_pair(chance: random.Random, name: tuple[str, str]) -> PairDocument | None:
-    """A pair as any booking may have it: gone, listed, canceled, unknown, with any window."""
-    seen = chance.choice([None, (ATTENDED, 1), (ATTENDED, chance.randrange(5)), (NOT_ATTENDED, 0), (NOT_SET, 0), (NOT_SET, 2)])
-    start, end = (chance.choice([None, chance.randrange(-3, 3) * MINUTE]) for _ in range(2))
-    window = chance.choice([None, (start, end), (MINUTE, 2 * MINUTE)])
-    if chance.random() < 0.25 or (seen is None and window is None):
-        return None
-    return document(*name, seen, chance.choice([0, 1, 3]), window)
 
 
 def test_an_old_owner_is_refused_after_a_new_claim(redis_server: Redis) -> None:
@@ -227,15 +88,10 @@ def test_a_repeated_chunk_changes_nothing(redis_server: Redis, monkeypatch: pyte
             with pytest.raises(RedisGone):
                 await owner.apply(batch)
             before, left = await place.content(), len(batch.chunks)
-            answer = owner._run
             owner.calls_left = 1  # the repeat, and no further chunk
-            if left > 1:
-                with pytest.raises(RedisGone):
-                    await owner.apply(batch)
-            else:
+            with contextlib.nullcontext() if left == 1 else pytest.raises(RedisGone):
                 await owner.apply(batch)
             owner.calls_left = 1_000_000
-            assert owner._run == answer
             assert len(batch.chunks) == left - 1
             assert await place.content() == before
         assert await place.holds({**some(2), **added})
@@ -255,5 +111,180 @@ def test_a_missing_chunk_needs_repair(redis_server: Redis) -> None:
         with pytest.raises(NeedsRepair):
             await owner.apply(write((("b1", "s1"), None)))
         assert await place.content() == before
+
+    on(redis_server, scenario)
+
+
+def test_a_flush_needs_repair_and_revives_nothing(own_redis: RedisServer) -> None:
+    async def scenario(place: Place) -> None:
+        owner = await place.owner(some(9))
+        await place.client.flushall()
+        for refused in (owner.apply(write((("b1", "s1"), None))), owner.beat({"writtenAt": 1})):
+            with pytest.raises(NeedsRepair):
+                await refused
+            assert await place.content() == {}, "a refused write leaves nothing behind"
+        await owner.repair(batches(some(4)), MARKS)
+        await owner.apply(write((("b1", "s1"), None)))
+        left = {name: pair for name, pair in some(4).items() if name[0] != "b1"}
+        assert await place.holds(left)
+        assert await place.writer().claim() == Claim(True, 7, 3)
+
+    on(own_redis, scenario)
+
+
+def test_an_epoch_is_never_given_twice_even_after_a_flush(own_redis: RedisServer) -> None:
+    async def scenario(place: Place) -> None:
+        old, epochs = await place.owner(some(3)), [int(await place.mark("epoch"))]
+        for _ in range(20):
+            await place.client.flushall()
+            new = place.writer()
+            assert await new.claim() == Claim(False, -1, -1)
+            epochs.append(int(await place.mark("epoch")))
+            await new.repair(batches(some(3)), MARKS)
+            epochs.append(int(await place.mark("epoch")))
+        assert epochs == sorted(set(epochs))
+        with pytest.raises(Fenced):
+            await old.apply(write((("b1", "s1"), None)))
+
+    on(own_redis, scenario)
+
+
+def test_another_generation_is_not_sound_and_needs_repair(redis_server: Redis) -> None:
+    """A tenant whose topics were made anew finds the read models of the old ones."""
+
+    async def scenario(place: Place) -> None:
+        await place.owner(some(5), "old topics")
+        new = place.writer("new topics")
+        assert not (await new.claim()).sound
+        before = await place.content()
+        with pytest.raises(NeedsRepair):
+            await new.apply(write((("b1", "s1"), None)))
+        with pytest.raises(NeedsRepair):
+            await new.beat({"writtenAt": 1})
+        assert await place.content() == before
+        await new.repair(batches(some(2)), MARKS)
+        assert await place.holds(some(2))
+        assert (await place.writer("new topics").claim()).sound
+
+    on(redis_server, scenario)
+
+
+def test_a_partition_in_repair_is_not_sound(redis_server: Redis) -> None:
+    async def scenario(place: Place) -> None:
+        owner = await place.owner(some(5))
+        owner.calls_left = 3
+        with pytest.raises(RedisGone):
+            await owner.repair(batches(some(5)), MARKS)
+        assert not (await place.writer().claim()).sound
+
+    on(redis_server, scenario)
+
+
+def test_a_repair_leaves_one_key_generation(redis_server: Redis) -> None:
+    """No key of what was before stays, and nothing that the table no longer has comes back."""
+
+    async def scenario(place: Place) -> None:
+        owner = await place.owner(some(700))
+        (first,) = await place.generations()
+        await owner.repair(batches(some(3)), MARKS)
+        assert await place.generations() == {await place.mark("keys")} != {first}
+        assert await place.holds(some(3))
+        await owner.repair(batches({}), MARKS)
+        assert list(await place.content()) == [place.keys.watermark.encode()]
+
+    on(redis_server, scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_repairs_that_die_leave_nothing_behind_the_one_that_ends(redis_server: Redis, seed: int) -> None:
+    """Wherever earlier repairs stopped, twice in a row or more, the last one leaves the keys of one generation."""
+
+    async def scenario(place: Place) -> None:
+        chance = random.Random(seed)
+        await place.owner(some(450))
+        for _ in range(12):
+            for _ in range(chance.randrange(1, 4)):
+                dying = place.writer()
+                dying.calls_left = chance.randrange(14)
+                with contextlib.suppress(RedisGone):
+                    await dying.repair(batches(some(450)), MARKS)
+            await place.owner(some(5))
+            assert await place.generations() == {await place.mark("keys")}
+            assert await place.holds(some(5))
+
+    on(redis_server, scenario)
+
+
+def test_readers_see_a_repair_in_one_step(redis_server: Redis) -> None:
+    """Asked all along: the whole before, nothing while it is repaired, the whole after."""
+
+    async def scenario(place: Place) -> None:
+        owner = await place.owner(some(1500, sessions=1))
+        await announce(place.client, place.base, place.keys.namespace, 1)
+        reader = AttendanceReader(place.client, place.base)
+        seen: list[int | None] = []
+
+        async def look() -> None:
+            try:
+                tally = await reader.session("s0")
+                seen.append(tally and tally["bookings"])
+            except NotServing:
+                seen.append(None)
+
+        await look()
+        repair = asyncio.create_task(owner.repair(batches(some(3000, sessions=1)), MARKS))
+        while not repair.done():
+            await look()
+        await look()
+        changes = [now for before, now in zip([object(), *seen], seen, strict=False) if now != before]
+        assert changes in ([1500, None, 3000], [1500, 3000])
+        assert seen.count(None) > 5, "nobody looked during the repair"
+        assert len(await reader.by_session("s0")) == await reader.count_bookings() == 3000
+
+    on(redis_server, scenario)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tallies_are_what_a_recount_of_the_pairs_gives(redis_server: Redis, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Whatever pairs come, change and go, in chunks of any size, with lost answers, repeats and repairs."""
+    chance = random.Random(seed)
+    monkeypatch.setattr(writer_module, "CHUNK", chance.choice([1, 3, 100]))
+
+    async def scenario(place: Place) -> None:
+        pairs: Pairs = {}
+        owner = await place.owner(pairs)
+        for _ in range(60):
+            names = [(f"b{chance.randrange(6)}", f"s{chance.randrange(4)}") for _ in range(chance.randrange(1, 8))]
+            changes = {name: random_pair(chance, name) for name in names}
+            batch = Write([update(name, now) for name, now in changes.items()], MARKS)
+            owner.lose_answer = chance.random() < 0.3
+            with contextlib.suppress(RedisGone):
+                await owner.apply(batch)
+            await owner.apply(batch)
+            pairs = {name: now for name, now in {**pairs, **changes}.items() if now is not None}
+            if chance.random() < 0.05:
+                owner = await place.owner(pairs)
+            assert await place.holds(pairs)
+
+    on(redis_server, scenario)
+
+
+def test_windows_and_sessions_vanish_with_their_last_pair(redis_server: Redis) -> None:
+    async def scenario(place: Place) -> None:
+        owner = await place.owner({})
+        listed = document("b1", "s1", None, 2, (0, MINUTE))
+        both: Pairs = {("b1", "s1"): listed, ("b2", "s1"): document("b2", "s1", (ATTENDED, 1), 1, (0, MINUTE))}
+        await owner.apply(write(*both.items()))
+        tally = place.keys.prefix(await place.mark("keys")) + "tally:s1"
+        assert await place.client.hget(tally, "window:0:60000") == b"2"
+        await owner.apply(write((("b1", "s1"), None)))
+        assert await place.client.hget(tally, "window:0:60000") == b"1"
+        canceled = document("b2", "s1", (ATTENDED, 1))
+        await owner.apply(write((("b2", "s1"), canceled)))
+        assert not await place.client.hexists(tally, "window:0:60000")
+        assert await place.holds({("b2", "s1"): canceled})
+        await owner.apply(write((("b2", "s1"), None)))
+        assert await place.holds({})
+        assert list(await place.content()) == [place.keys.watermark.encode()]
 
     on(redis_server, scenario)

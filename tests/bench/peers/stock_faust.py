@@ -71,7 +71,7 @@ class Progress:
         return Result(self._done, perf_counter() - start, process_time() - cpu)
 
 
-def create_app(place: Workplace, redis: Redis[bytes], progress: Progress, datadir: str) -> faust.App:
+def create_app(place: Workplace, redis: Redis, progress: Progress, datadir: str) -> faust.App:
     """The app, with the settings that its documentation leaves alone left alone, but for a quick start."""
     app = faust.App(
         f"stock-faust-{int(time())}",
@@ -100,7 +100,7 @@ def create_app(place: Workplace, redis: Redis[bytes], progress: Progress, datadi
     return app
 
 
-async def _apply(event: Event, table: Any, redis: Redis[bytes]) -> None:
+async def _apply(event: Event, table: Any, redis: Redis) -> None:
     data = event.data
     key = f"{data.bookingId}|{data.sessionId}"
     known = table.get(key)

@@ -1,0 +1,165 @@
+"""One partition of the read models in a namespace of its own, and what it should hold, counted from nothing."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+from uuid import uuid4
+
+from redis.asyncio import Redis as Client
+from redis.exceptions import ConnectionError as RedisGone
+
+from schemas.attendance import AttendanceStatus, attendance_id
+from tests.services import Redis
+from worker.read_model.documents import PairDocument, pack
+from worker.read_model.keys import PartitionKeys, namespace
+from worker.read_model.writer import AlertChange, BookingUpdate, PartitionWriter, Write
+
+ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
+MARKS = {"events.offset": 7, "bookings.offset": 3}
+COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
+MINUTE = 60_000_000
+
+Pairs = dict[tuple[str, str], PairDocument]
+"""What a partition should hold, by booking and session."""
+
+
+class Unreliable(PartitionWriter):
+    """A writer that can lose an answer, or die, at a call that the test chooses."""
+
+    lose_answer = False
+    calls_left = 1_000_000
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        if self.calls_left == 0:
+            raise RedisGone("this writer died")
+        self.calls_left -= 1
+        answer = await super()._run(script, *arguments)
+        if self.lose_answer:
+            self.lose_answer = False
+            raise RedisGone("the answer is lost")
+        return answer
+
+
+class Place:
+    """Partition 0 of a namespace of its own."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.base = f"fence-{uuid4().hex[:10]}"
+        self.keys = PartitionKeys(namespace(self.base), 0)
+
+    def writer(self, generation: str = "g1") -> Unreliable:
+        return Unreliable(self.client, self.keys.namespace, 0, generation)
+
+    async def owner(self, pairs: Pairs, generation: str = "g1") -> Unreliable:
+        """A writer that has filled the partition."""
+        owner = self.writer(generation)
+        await owner.repair(batches(pairs), MARKS)
+        return owner
+
+    async def content(self) -> dict[bytes, bytes | None]:
+        """Every key of the partition, with all that it holds."""
+        return {key: await self.client.dump(key) async for key in self.client.scan_iter(f"{self.keys.tag}*")}
+
+    async def mark(self, field: str) -> str:
+        return ((await self.client.hget(self.keys.watermark, field)) or b"").decode()
+
+    async def generations(self) -> set[str]:
+        """The key generations of which any key is there."""
+        names = [key.decode().removeprefix(self.keys.tag) for key in await self.content()]
+        return {name.partition(":")[0] for name in names if name != "watermark"}
+
+    async def holds(self, pairs: Pairs) -> bool:
+        """Whether documents, tallies and the list of sessions are what these pairs come to, and nothing else."""
+        prefix = self.keys.prefix(await self.mark("keys"))
+        documents: dict[bytes, bytes] = {}
+        tallies: dict[str, dict[str, int]] = {}
+        for key in [name.decode() for name in await self.content()]:
+            if key.startswith(prefix + "doc:"):
+                documents |= await self.client.hgetall(key)
+            if key.startswith(prefix + "tally:"):
+                fields = await self.client.hgetall(key)
+                tallies[key.removeprefix(prefix + "tally:")] = {k.decode(): int(v) for k, v in fields.items()}
+        sessions = [name.decode() for name in await self.client.zrange(prefix + "sessions", 0, -1)]
+        wanted = recount(pairs)
+        full = {name: {**dict.fromkeys(COUNTS, 0), **tally} for name, tally in tallies.items()}
+        assert documents == {attendance_id(*pair): pack(document) for pair, document in pairs.items()}
+        assert full == wanted
+        assert sessions == sorted(wanted)
+        return True
+
+
+def on(server: Redis, scenario: Callable[[Place], Awaitable[None]]) -> None:
+    async def running() -> None:
+        client = Client.from_url(server.url)
+        try:
+            await scenario(Place(client))
+        finally:
+            await client.aclose()
+
+    asyncio.run(running())
+
+
+def document(
+    booking: str,
+    session: str,
+    seen: tuple[AttendanceStatus, int] | None = (ATTENDED, 1),
+    expected: int = 0,
+    window: tuple[int | None, int | None] | None = None,
+) -> PairDocument:
+    return PairDocument(booking, session, seen and (*seen, 1_795_000_000_000_000, "kiosk"), expected, window)
+
+
+def some(count: int, sessions: int = 3) -> Pairs:
+    """Attendances of so many bookings."""
+    names = [(f"b{number}", f"s{number % sessions}") for number in range(count)]
+    return {name: document(*name) for name in names}
+
+
+def update(name: tuple[str, str], now: PairDocument | None, alerts: Iterable[AlertChange] = ()) -> BookingUpdate:
+    summary = None if now is None else {"bookingId": name[0], "attended": 1}
+    return BookingUpdate(name[0], [(attendance_id(*name), now)], summary, True, list(alerts))
+
+
+def alert(name: tuple[str, str]) -> AlertChange:
+    text = f'{{"kind":"CLOCK_AHEAD","bookingId":"{name[0]}","sessionId":"{name[1]}"}}'
+    return AlertChange(f"alert-{name[0]}-{name[1]}", "CLOCK_AHEAD", *name, 1_795_000_000_000, text)
+
+
+async def batches(pairs: Pairs) -> AsyncIterator[list[BookingUpdate]]:
+    """A partition as its table hands it to a repair; every third pair has an alert."""
+    updates = [update(name, now, [alert(name)] * (at % 3 == 0)) for at, (name, now) in enumerate(pairs.items())]
+    for start in range(0, len(updates), 200):
+        yield updates[start : start + 200]
+        await asyncio.sleep(0)
+
+
+def write(*changes: tuple[tuple[str, str], PairDocument | None]) -> Write:
+    return Write([update(name, now) for name, now in changes], MARKS)
+
+
+def recount(pairs: Pairs) -> dict[str, dict[str, int]]:
+    """The tally of each session, counted from nothing."""
+    tallies: dict[str, dict[str, int]] = {}
+    for (_, session), pair in pairs.items():
+        status, number = pair.attendance[:2] if pair.attendance else (NOT_SET, 0)
+        tally = tallies.setdefault(session, dict.fromkeys(COUNTS, 0))
+        tally["bookings"] += 1
+        tally[{ATTENDED: "attended", NOT_ATTENDED: "notAttended", NOT_SET: "notSet"}[status]] += 1
+        tally["attendees"] += number if status == ATTENDED else 0
+        tally["expectedParticipants"] += pair.expected
+        if pair.window and pair.window != (None, None):
+            field = "window:" + ":".join("" if moment is None else str(moment // 1000) for moment in pair.window)
+            tally[field] = tally.get(field, 0) + 1
+    return tallies
+
+
+def random_pair(chance: random.Random, name: tuple[str, str]) -> PairDocument | None:
+    """A pair as any booking may have it: gone, listed, canceled, unknown, with any window."""
+    seen = chance.choice([None, (ATTENDED, 1), (ATTENDED, chance.randrange(5)), (NOT_ATTENDED, 0), (NOT_SET, 0), (NOT_SET, 2)])
+    start, end = (chance.choice([None, chance.randrange(-3, 3) * MINUTE]) for _ in range(2))
+    window = chance.choice([None, (start, end), (MINUTE, 2 * MINUTE)])
+    if chance.random() < 0.25 or (seen is None and window is None):
+        return None
+    return document(*name, seen, chance.choice([0, 1, 3]), window)

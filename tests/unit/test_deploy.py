@@ -1,0 +1,396 @@
+"""The compose file and the image agree with the settings, the topics and the commands; no Docker engine is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+import typer
+import yaml
+
+from worker.engine.transport import DRAIN_SECONDS
+from worker.settings import ENV_PREFIX, Settings
+from worker.topics import MAX_DEAD_LETTER_BYTES
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OURS = [name for name, service in SERVICES.items() if service["image"].startswith(f"{PROJECT['name']}:")]
+LOOPBACK = "127.0.0.1"
+#: The port redis-server takes when its command names none.
+REDIS_PORT = 6379
+
+
+class Port(NamedTuple):
+    """A published port."""
+
+    address: str
+    host: int
+    container: int
+
+
+class Listener(NamedTuple):
+    """Where a listener binds, or what it says of itself."""
+
+    host: str
+    port: int
+
+
+class Instruction(NamedTuple):
+    """One instruction of the Dockerfile, its lines joined."""
+
+    name: str
+    words: list[str]
+
+    @property
+    def flags(self) -> list[str]:
+        return [word for word in self.words if word.startswith("--")]
+
+    @property
+    def arguments(self) -> list[str]:
+        return [word for word in self.words if not word.startswith("--")]
+
+    @property
+    def exec_form(self) -> list[str]:
+        """The words of a JSON array; a shell's line is none, since a shell would keep signals from the program."""
+        text = " ".join(self.words)
+        assert text.startswith("["), f"{self.name} {text} is not in exec form"
+        return [str(word) for word in yaml.safe_load(text)]
+
+
+def stages() -> list[list[Instruction]]:
+    """The Dockerfile's instructions, a list for each stage."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "deploy/Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = [line.split() for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip()]
+    found: list[list[Instruction]] = []
+    for name, *words in lines:
+        if name == "FROM":
+            found.append([])
+        found[-1].append(Instruction(name, words))
+    return found
+
+
+def last(name: str) -> Instruction:
+    """The instruction of this name that holds in the image."""
+    *_, final = stages()
+    return [one for one in final if one.name == name][-1]
+
+
+def copied() -> list[str]:
+    """What the Dockerfile takes from the checkout."""
+    copies = [one for stage in stages() for one in stage if one.name in ("COPY", "ADD")]
+    return [source for one in copies if not any(f.startswith("--from=") for f in one.flags) for source in one.arguments[:-1]]
+
+
+def port(text: str) -> Port:
+    """``address:host:container``; without an address Docker binds every one."""
+    *address, host, container = text.split(":")
+    return Port(":".join(address) or "0.0.0.0", int(host), int(container))
+
+
+def ports(service: str) -> list[Port]:
+    return [port(text) for text in SERVICES[service].get("ports", ())]
+
+
+def listeners(setting: str) -> dict[str, Listener]:
+    """``NAME://host:port``, several joined by commas, by their names."""
+    found = {}
+    for entry in SERVICES["kafka"]["environment"][setting].split(","):
+        name, host, number = re.fullmatch(r"(\w+)://([\w.-]*):(\d+)", entry).groups()  # type: ignore[union-attr]
+        found[name] = Listener(host, int(number))
+    return found
+
+
+def broker_number(setting: str) -> int:
+    return int(SERVICES["kafka"]["environment"][setting])
+
+
+def health_check(service: str) -> str:
+    kind, *command = SERVICES[service]["healthcheck"]["test"]
+    assert kind in ("CMD", "CMD-SHELL")
+    return " ".join(command)
+
+
+def seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+)(s|m)", text)
+    assert match, f"{text}: write 20s or 2m"
+    return int(match[1]) * {"s": 1, "m": 60}[match[2]]
+
+
+def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings that a service of ours runs with: those of its environment and nothing of this machine's."""
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+    for name, value in SERVICES[service]["environment"].items():
+        monkeypatch.setenv(name, value)
+    return Settings(_env_file=None)
+
+
+def listens(service: str) -> set[int]:
+    """The ports that the other services may use."""
+    if service == "redis":
+        command = SERVICES["redis"]["command"]
+        return {int(command[command.index("--port") + 1]) if "--port" in command else REDIS_PORT}
+    assert service == "kafka"
+    bound = listeners("KAFKA_LISTENERS")
+    return {
+        at.port
+        for name, at in listeners("KAFKA_ADVERTISED_LISTENERS").items()
+        if at.host == service and bound[name] == Listener("", at.port)
+    }
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:\w+://)?([\w.-]+):(\d+)(?:/\d+)?", url)
+    assert match, f"{url}: the compose file names hosts and ports in full"
+    return match[1], int(match[2])
+
+
+# --- the compose file --------------------------------------------------------
+
+
+def test_there_are_a_broker_a_redis_the_topics_and_the_workers() -> None:
+    assert set(SERVICES) >= {"kafka", "redis", "topics", "worker"}
+    assert set(OURS) >= {"topics", "worker"}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_variable_is_a_setting(service: str) -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    assert SERVICES[service]["environment"].keys() <= known
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_environment_is_shared_and_loads(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = SERVICES[service]["environment"]
+    assert environment == COMPOSE["x-attendance-environment"]
+    # text, so that YAML's idea of a number or a truth value does not come between; nothing to interpolate
+    assert all(isinstance(value, str) and "$" not in value for value in environment.values())
+    loaded = settings_of(service, monkeypatch)
+    for name in ("broker", "partitions", "log_level"):
+        assert str(getattr(loaded, name)) == environment[ENV_PREFIX + name.upper()]
+    assert loaded.redis.get_secret_value() == environment["ATTENDANCE_REDIS"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_broker_and_redis_are_services_at_ports_they_listen_on(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = settings_of(service, monkeypatch)
+    for url in (*loaded.bootstrap_servers, loaded.redis.get_secret_value()):
+        host, number = host_and_port(url)
+        assert host in SERVICES
+        assert number in listens(host), f"{host} does not listen on {number} for the other services"
+
+
+def test_the_host_reaches_broker_and_redis_with_the_default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SERVICES["worker"], "environment", {})
+    defaults = settings_of("worker", monkeypatch)
+    (broker,) = (host_and_port(server) for server in defaults.bootstrap_servers)
+    bound = listeners("KAFKA_LISTENERS")
+    advertised = {at: bound[name] for name, at in listeners("KAFKA_ADVERTISED_LISTENERS").items()}
+    assert advertised[Listener(*broker)].host == ""
+    assert Port(LOOPBACK, broker[1], advertised[Listener(*broker)].port) in ports("kafka")
+    redis_port = host_and_port(defaults.redis.get_secret_value())[1]
+    assert Port(LOOPBACK, redis_port, REDIS_PORT) in ports("redis")
+    assert listens("redis") == {REDIS_PORT}
+
+
+def test_the_broker_takes_the_largest_dead_letter() -> None:
+    assert broker_number("KAFKA_MESSAGE_MAX_BYTES") >= MAX_DEAD_LETTER_BYTES
+    assert broker_number("KAFKA_REPLICA_FETCH_MAX_BYTES") >= broker_number("KAFKA_MESSAGE_MAX_BYTES")
+
+
+def test_topics_are_made_by_the_command_alone() -> None:
+    assert SERVICES["kafka"]["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+    assert SERVICES["topics"]["command"] == ["topics", "create"]
+
+
+def test_the_broker_is_one_kraft_node_whose_every_listener_has_its_part() -> None:
+    environment = SERVICES["kafka"]["environment"]
+    bound, advertised = listeners("KAFKA_LISTENERS"), listeners("KAFKA_ADVERTISED_LISTENERS")
+    controller = environment["KAFKA_CONTROLLER_LISTENER_NAMES"]
+    protocols = dict(entry.split(":") for entry in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
+    assert set(environment["KAFKA_PROCESS_ROLES"].split(",")) == {"broker", "controller"}
+    assert set(bound) == set(protocols) == {*advertised, controller}
+    assert environment["KAFKA_INTER_BROKER_LISTENER_NAME"] in advertised
+    voter = f"{environment['KAFKA_NODE_ID']}@{bound[controller].host}:{bound[controller].port}"
+    assert environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] == voter
+    assert all(environment[name] == "1" for name in environment if name.endswith(("_FACTOR", "_ISR", "_REPLICAS")))
+
+
+def test_the_broker_keeps_its_data_and_its_identity_in_a_named_volume() -> None:
+    environment = SERVICES["kafka"]["environment"]
+    targets = dict(volume.split(":") for volume in SERVICES["kafka"]["volumes"])
+    assert re.fullmatch(r"[\w-]{22}", environment["CLUSTER_ID"]), "Kafka formats its folder with this; 16 bytes in base64"
+    assert [name for name, target in targets.items() if target == environment["KAFKA_LOG_DIRS"]] == ["kafka-data"]
+    assert set(targets) <= COMPOSE["volumes"].keys()
+
+
+def test_redis_evicts_nothing() -> None:
+    command = SERVICES["redis"]["command"]
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
+@pytest.mark.parametrize("service", ["kafka", "redis"])
+def test_a_health_check_asks_the_service_itself(service: str) -> None:
+    command = health_check(service)
+    if service == "redis":
+        assert "redis-cli ping" in command
+        return
+    assert command.startswith("/opt/kafka/bin/kafka-broker-api-versions.sh --bootstrap-server ")
+    host, number = host_and_port(command.split()[-1])
+    assert host == service
+    assert number in listens(service)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_ports_are_open_to_this_machine_only(service: str) -> None:
+    assert {at.address for at in ports(service)} <= {LOOPBACK}
+    assert SERVICES[service].get("network_mode") != "host"
+
+
+@pytest.mark.parametrize(("text", "address"), [("9092:9092", "0.0.0.0"), ("127.0.0.1:1:2", LOOPBACK), ("::1:1:2", "::1")])
+def test_a_port_without_an_address_counts_as_open(text: str, address: str) -> None:
+    assert port(text).address == address
+
+
+def test_no_two_services_publish_the_same_port() -> None:
+    taken = [at.host for service in SERVICES for at in ports(service)]
+    assert len(taken) == len(set(taken))
+    assert not ports("worker"), "replicas cannot share a port"
+
+
+def base_images() -> list[str]:
+    return [stage[0].arguments[0] for stage in stages()]
+
+
+@pytest.mark.parametrize("image", [*{service["image"] for service in SERVICES.values()}, *base_images()])
+def test_images_are_pinned_to_a_release(image: str) -> None:
+    assert re.search(r":\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?$", image), f"{image}: name a whole version"
+
+
+def test_our_image_is_built_once_and_has_the_version_of_the_project() -> None:
+    assert {SERVICES[service]["image"] for service in OURS} == {f"{PROJECT['name']}:{PROJECT['version']}"}
+    assert [service for service in OURS if "build" in SERVICES[service]] == ["topics"]
+    # the others wait for nothing from a registry, where somebody else could own the name
+    assert {SERVICES[service]["pull_policy"] for service in OURS} == {"build", "never"}
+    assert SERVICES["topics"]["build"] == {"context": ".", "dockerfile": "deploy/Dockerfile"}
+
+
+def test_services_start_in_order() -> None:
+    waits: Mapping[str, Mapping[str, Mapping[str, str]]] = {s: SERVICES[s]["depends_on"] for s in ("topics", "worker")}
+    assert waits["topics"]["kafka"]["condition"] == "service_healthy"
+    assert waits["worker"]["topics"]["condition"] == "service_completed_successfully"
+    assert waits["worker"]["redis"]["condition"] == "service_healthy"
+    assert SERVICES["topics"]["restart"] == "no"
+    assert SERVICES["worker"]["restart"] == "unless-stopped"
+
+
+def test_there_is_more_than_one_worker_and_each_may_drain() -> None:
+    assert SERVICES["worker"]["deploy"]["replicas"] == 2
+    assert "container_name" not in SERVICES["worker"], "replicas cannot share a name"
+    assert seconds(SERVICES["worker"]["stop_grace_period"]) > DRAIN_SECONDS
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_process_that_handles_no_signal_ends_all_the_same(service: str) -> None:
+    # process 1 ignores what it does not handle
+    assert SERVICES[service]["init"] is True
+
+
+def command_named(words: list[str]) -> click.Command:
+    """The command that these words reach; a missing one is a KeyError."""
+    from worker.cli import app  # here, so that the rest of this file does not need it
+
+    found: Any = typer.main.get_command(app)
+    for word in words:
+        found = found.commands[word]
+    return found
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_command_of_the_compose_file_is_one(service: str) -> None:
+    found: Any = command_named(SERVICES[service]["command"])
+    assert not hasattr(found, "commands"), "a group, which only prints its help"
+
+
+# --- the image ---------------------------------------------------------------
+
+
+def test_what_the_dockerfile_copies_is_here_and_reaches_the_builder() -> None:
+    first, *rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert first == "*", "what is not asked for, secrets and .venv among it, stays out"
+    assert {source.rstrip("/") for source in copied()} == let_in
+    assert all((ROOT / source).exists() for source in copied())
+    assert not any(fnmatch(name, rule) for name in let_in for rule in rules if not rule.startswith("!"))
+
+
+def test_the_dockerfile_copies_all_that_the_wheel_is_made_of() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {*build["packages"], "pyproject.toml", PROJECT["readme"]} <= set(copied())
+
+
+def test_the_install_is_constrained_and_has_no_extras() -> None:
+    (install,) = [" ".join(i.words) for stage in stages() for i in stage if "pip" in i.words and i.name == "RUN"]
+    match = re.search(r"install (?:-\S+ \S+ )*-c (\S+) (\S+)$", install)
+    assert match, f"{install}: install -c CONSTRAINTS ."
+    assert match[1] in copied()
+    assert match[2] == ".", "extras are for tests and for `attendance dev`"
+
+
+def test_every_dependency_is_constrained() -> None:
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "deploy/constraints.txt").read_text().split() if "==" in line}
+    asked = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in PROJECT["dependencies"]}
+    assert {name.replace("_", "-") for name in asked} <= {name.replace("_", "-") for name in pinned}
+
+
+def test_the_python_is_one_the_project_runs_on_and_the_same_in_every_stage() -> None:
+    versions = {re.fullmatch(r"python:(\d+)\.(\d+)\.\d+(?:-\w+)+", image).groups() for image in base_images()}  # type: ignore[union-attr]
+    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()  # type: ignore[union-attr]
+    ((major, minor),) = versions
+    assert major == "3"
+    assert int(low) <= int(minor) < int(high)
+    # a virtual environment copied to another release of Debian may miss its libraries
+    assert len({image.replace("-slim", "") for image in base_images()}) == 1
+
+
+def test_the_image_has_no_build_tools() -> None:
+    first, *_, final = stages()
+    assert "-slim" in final[0].arguments[0]
+    assert len(stages()) > 1
+    assert [one.flags for one in final if one.name == "COPY"] == [[f"--from={first[0].arguments[-1]}"]]
+    run = " ".join(word for one in final if one.name == "RUN" for word in one.words)
+    assert not re.search(r"\b(apt|apt-get|pip|gcc|curl|wget)\b", run)
+
+
+def test_the_image_runs_as_a_user_that_is_not_root() -> None:
+    (user,) = last("USER").words
+    assert re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", user), "numbers, so that Kubernetes can tell"
+    *_, final = stages()
+    names = [one.name for one in final]
+    assert "RUN" not in names[names.index("USER") :]
+
+
+def test_the_image_starts_the_console_script() -> None:
+    (script,) = last("ENTRYPOINT").exec_form
+    assert script in PROJECT["scripts"]
+    assert command_named(last("CMD").exec_form).name == "worker"
+    path, value = last("ENV").words[0].split("=")
+    assert path == "PATH"
+    *_, final = stages()
+    (copy,) = [one for one in final if one.name == "COPY"]
+    assert value.split(":")[0] == f"{copy.arguments[-1]}/bin"
+    assert copy.arguments[0] == copy.arguments[-1], "a virtual environment does not work in another folder"
+
+
+def test_the_image_stops_at_once_and_logs_at_once() -> None:
+    assert last("STOPSIGNAL").words == ["SIGTERM"]
+    assert "PYTHONUNBUFFERED=1" in last("ENV").words
