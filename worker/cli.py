@@ -9,22 +9,22 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import structlog
 import typer
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
 
 from schemas.alerts import AlertKind
 from worker.domain.rows import NewerFormat
+from worker.logs import configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
+from worker.ops.show import fail, print_one, print_rows
 from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, SettingsError, load_settings
@@ -65,18 +65,22 @@ def main() -> None:
     try:
         app()
     except _TOLD as error:
-        _fail(str(error))
+        fail(str(error))
     except KafkaError as error:
-        _fail(doctor.broker_away(load_settings(), error))
+        fail(doctor.broker_away(load_settings(), error))
     except RedisError as error:
-        _fail(doctor.redis_away(load_settings(), error))
+        fail(doctor.redis_away(load_settings(), error))
+    except Exception as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        fail(f"this should not happen: {error!r}; ATTENDANCE_LOG_LEVEL=DEBUG shows where")
 
 
 @app.command()
 def worker() -> None:
     """Fold events into attendances: one worker; start as many as there is work."""
     settings = load_settings()
-    _configure_logs(settings)
+    configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
         bad = [f for f in await doctor.examine(settings) if not f.ok and f.what != "eviction"]
@@ -98,7 +102,7 @@ def dev_(
     if once and not demo_:
         raise typer.BadParameter("--once goes with --demo")
     settings = load_settings()
-    _configure_logs(settings)
+    configure_logs(settings)
     counts = _run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
     if counts is not None:
         print(" ".join(f"{name}={count}" for name, count in counts.items()))
@@ -173,20 +177,20 @@ def query(
 
     rows = _read(ask)
     if id_ is not None and not rows:
-        _fail(f"no attendance has the id {id_}")
-    _print_rows(rows, as_json)
+        fail(f"no attendance has the id {id_}")
+    print_rows(rows, as_json)
 
 
 @app.command()
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
-    _print_one(_read(lambda reader: reader.session(session_id)), f"nothing is known of session {session_id}", as_json)
+    print_one(_read(lambda reader: reader.session(session_id)), f"nothing is known of session {session_id}", as_json)
 
 
 @app.command()
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
-    _print_one(_read(lambda reader: reader.booking(booking_id)), f"nothing is known of booking {booking_id}", as_json)
+    print_one(_read(lambda reader: reader.booking(booking_id)), f"nothing is known of booking {booking_id}", as_json)
 
 
 @app.command()
@@ -200,7 +204,7 @@ def alerts(
     """Open mismatch alerts, newest first."""
     found = _read(lambda reader: reader.alerts(kind=kind, session_id=session_, booking_id=booking_, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
-    _print_rows(list(found), as_json, columns)
+    print_rows(list(found), as_json, columns)
 
 
 @topics_app.command("create")
@@ -247,11 +251,6 @@ def schemas_export(
         print(path)
 
 
-def _fail(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(1)
-
-
 def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
     settings = load_settings()
 
@@ -291,40 +290,3 @@ def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) 
         return await work(stop)
 
     return asyncio.run(running())
-
-
-def _print_one(found: dict[str, Any] | None, missing: str, as_json: bool) -> None:
-    if found is None:
-        _fail(missing)
-    if as_json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name}: {value}")
-
-
-def _print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) -> None:
-    if as_json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    names = columns or tuple(rows[0] if rows else ())
-    table = Table(*names)
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in names))
-    Console().print(table if rows else "none")
-
-
-def _configure_logs(settings: Settings) -> None:
-    """One line an event on stderr. Faust and aiokafka only when something is wrong."""
-    level = logging.getLevelNamesMapping()[settings.log_level]
-    logging.basicConfig(level=max(level, logging.WARNING) if level > logging.DEBUG else level, stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,8 @@ _progress = Console(stderr=True, highlight=False)
 def main() -> int:
     """Exit code: 0, 1 where nothing could be measured."""
     options = _options()
+    # a topic just made has no leader for a moment; clients warn of each retry
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
     try:
         with KafkaCluster() as kafka, RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
             settings = load_settings(

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from schemas.attendance import AttendanceStatus, attendance_id
 from tests.services import Redis
 from worker.read_model.documents import PairDocument, pack
-from worker.read_model.keys import PartitionKeys, namespace
+from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.writer import AlertChange, BookingUpdate, PartitionWriter, Write
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
@@ -58,44 +58,60 @@ class Place:
         await owner.repair(batches(pairs), MARKS)
         return owner
 
-    async def content(self) -> dict[bytes, bytes | None]:
+    async def names(self) -> list[str]:
+        """Every key of the partition."""
+        return [key.decode() async for key in self.client.scan_iter(f"{self.keys.tag}*", count=2000)]
+
+    async def content(self) -> dict[str, bytes]:
         """Every key of the partition, with all that it holds."""
-        return {key: await self.client.dump(key) async for key in self.client.scan_iter(f"{self.keys.tag}*")}
+        names = await self.names()
+        async with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.dump(name)
+            return dict(zip(names, await pipe.execute(), strict=True))
+
+    async def hashes(self, prefix: str) -> dict[str, dict[bytes, bytes]]:
+        """Every hash whose key begins so, by the rest of its key."""
+        names = [name for name in await self.names() if name.startswith(prefix)]
+        async with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(name)
+            return dict(zip((n.removeprefix(prefix) for n in names), await pipe.execute(), strict=True))
 
     async def mark(self, field: str) -> str:
         return ((await self.client.hget(self.keys.watermark, field)) or b"").decode()
 
     async def generations(self) -> set[str]:
         """The key generations of which any key is there."""
-        names = [key.decode().removeprefix(self.keys.tag) for key in await self.content()]
+        names = [name.removeprefix(self.keys.tag) for name in await self.names()]
         return {name.partition(":")[0] for name in names if name != "watermark"}
 
     async def holds(self, pairs: Pairs) -> bool:
         """Whether documents, tallies and the list of sessions are what these pairs come to, and nothing else."""
         prefix = self.keys.prefix(await self.mark("keys"))
-        documents: dict[bytes, bytes] = {}
-        tallies: dict[str, dict[str, int]] = {}
-        for key in [name.decode() for name in await self.content()]:
-            if key.startswith(prefix + "doc:"):
-                documents |= await self.client.hgetall(key)
-            if key.startswith(prefix + "tally:"):
-                fields = await self.client.hgetall(key)
-                tallies[key.removeprefix(prefix + "tally:")] = {k.decode(): int(v) for k, v in fields.items()}
+        documents = {i: d for bucket in (await self.hashes(prefix + "doc:")).values() for i, d in bucket.items()}
+        tallies = {
+            session: {**dict.fromkeys(COUNTS, 0), **{field.decode(): int(count) for field, count in tally.items()}}
+            for session, tally in (await self.hashes(prefix + "tally:")).items()
+        }
         sessions = [name.decode() for name in await self.client.zrange(prefix + "sessions", 0, -1)]
         wanted = recount(pairs)
-        full = {name: {**dict.fromkeys(COUNTS, 0), **tally} for name, tally in tallies.items()}
         assert documents == {attendance_id(*pair): pack(document) for pair, document in pairs.items()}
-        assert full == wanted
+        assert tallies == wanted
         assert sessions == sorted(wanted)
         return True
 
 
 def on(server: Redis, scenario: Callable[[Place], Awaitable[None]]) -> None:
+    """Runs a scenario in a place of its own."""
+
     async def running() -> None:
         client = Client.from_url(server.url)
+        place = Place(client)
         try:
-            await scenario(Place(client))
+            await scenario(place)
         finally:
+            await client.unlink(live_key(place.base), *await place.names())
             await client.aclose()
 
     asyncio.run(running())

@@ -131,7 +131,8 @@ def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
         monkeypatch.delenv(name)
     for name, value in SERVICES[service]["environment"].items():
         monkeypatch.setenv(name, value)
-    return Settings(_env_file=None)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    return Settings()
 
 
 def listens(service: str) -> set[int]:
@@ -309,9 +310,9 @@ def command_named(words: list[str]) -> click.Command:
     """The command that these words reach; a missing one is a KeyError."""
     from worker.cli import app  # here, so that the rest of this file does not need it
 
-    found: Any = typer.main.get_command(app)
+    found: click.Command = typer.main.get_command(app)
     for word in words:
-        found = found.commands[word]
+        found = vars(found)["commands"][word]
     return found
 
 
@@ -335,7 +336,16 @@ def test_what_the_dockerfile_copies_is_here_and_reaches_the_builder() -> None:
 
 def test_the_dockerfile_copies_all_that_the_wheel_is_made_of() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {*build["packages"], "pyproject.toml", PROJECT["readme"]} <= set(copied())
+    parts = {*build["packages"], *build.get("force-include", ()), "pyproject.toml", PROJECT["readme"]}
+    assert parts <= set(copied())
+
+
+def test_what_the_dockerfile_copies_keeps_its_place() -> None:
+    build, *_ = stages()
+    for *sources, target in (one.arguments for one in build if one.name == "COPY"):
+        for source in sources:
+            inside = Path(target) / Path(source).name if target.endswith("/") else Path(target)
+            assert inside == Path(source)
 
 
 def test_the_install_is_constrained_and_has_no_extras() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from itertools import islice
 from pathlib import Path
@@ -52,11 +52,6 @@ class Dev:
         self._folder = tempfile.TemporaryDirectory(prefix="attendance-dev-")
 
     async def __aenter__(self) -> "Dev":
-        try:
-            await self._start()
-        except BaseException:
-            await self.__aexit__()
-            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,7 +67,8 @@ class Dev:
                 child.check()
             await asyncio.sleep(0.2)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Starts what the settings do not name, and the worker; returns when it serves."""
         given = self.settings.model_fields_set
         changes: dict[str, Any] = {}
         if "redis" not in given:
@@ -165,25 +161,33 @@ async def run(settings: Settings, *, play: bool, once: bool, stop: asyncio.Event
     console = Console(stderr=True)
     began = time.monotonic()
     async with Dev(settings, console) as dev, AsyncExitStack() as stack:
+        await _first_of([dev.start(), stop.wait()])
+        if stop.is_set():
+            return None
         console.print(f"ready after {time.monotonic() - began:.1f} s")
         client = create_redis(dev.settings)
         stack.push_async_callback(client.aclose)
         reader = AttendanceReader(client, dev.settings.redis_namespace)
-        work = [asyncio.create_task(dev.watch()), asyncio.create_task(stop.wait())]
+        work: list[Coroutine[Any, Any, object]] = [dev.watch(), stop.wait()]
         if play:
-            work.append(asyncio.create_task(_demo(dev.settings, reader, once=once)))
+            work.append(_demo(dev.settings, reader, once=once))
         if not once:
-            shown = asyncio.create_task(_show(reader, console))
-            work.append(shown)
-        try:
-            done, _ = await asyncio.wait(work[:2] + (work[2:3] if once else []), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            work.append(_show(reader, console))
+        await _first_of(work)
         return await totals(reader) if once and not stop.is_set() else None
+
+
+async def _first_of(work: list[Coroutine[Any, Any, object]]) -> None:
+    """Until one of them ends, which ends the others; raises what it raised."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def totals(reader: AttendanceReader) -> dict[str, int]:
@@ -200,7 +204,7 @@ async def totals(reader: AttendanceReader) -> dict[str, int]:
 
 
 async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> None:
-    """Publishes the demo's events and waits until all of them are applied."""
+    """Publishes the demo's events; with ``once`` it ends when all of them are applied, else never."""
     producer = create_producer(settings, linger_ms=5)
     await producer.start()
     try:
@@ -211,9 +215,18 @@ async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> 
             await _play(producer, outgoing)
     finally:
         await producer.stop()
-    wanted = demo.expected()
-    while await totals(reader) != wanted:  # noqa: ASYNC110 - Redis says nothing by itself
-        await asyncio.sleep(0.1)
+    wanted = demo.expected() if once else None
+    while await _served_totals(reader) != wanted:  # noqa: ASYNC110 - Redis says nothing by itself
+        await asyncio.sleep(0.1 if once else 60)
+
+
+async def _served_totals(reader: AttendanceReader) -> dict[str, int]:
+    """The totals, as soon as they are served."""
+    while True:
+        try:
+            return await totals(reader)
+        except NotServing:
+            await asyncio.sleep(0.1)
 
 
 async def _play(producer: Any, outgoing: Iterator[publish.Outgoing]) -> None:
@@ -226,12 +239,12 @@ async def _show(reader: AttendanceReader, console: Console) -> None:
     """Live counts, a table on a terminal and a line every other second elsewhere."""
     if not console.is_terminal:
         while True:
-            counts = await totals(reader)
+            counts = await _served_totals(reader)
             console.print(" ".join(f"{name}={count}" for name, count in counts.items()))
             await asyncio.sleep(2)
     with Live(console=console, refresh_per_second=_SHOWN_PER_SECOND) as live:
         while True:
-            live.update(_table(await totals(reader)))
+            live.update(_table(await _served_totals(reader)))
             await asyncio.sleep(1 / _SHOWN_PER_SECOND)
 
 

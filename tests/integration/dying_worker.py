@@ -1,0 +1,162 @@
+"""A normal worker with small batches that ends at once, as by SIGKILL, at its n-th pass of a named point.
+
+``python -m tests.integration.dying_worker POINT TOPIC N``: TOPIC is events, bookings or any, and counts only the passes
+in batches of that topic. Point ``never`` makes it a worker with small batches and nothing else.
+"""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+from worker import cli
+from worker.engine import table, transport
+from worker.read_model import writer
+from worker.stream import outbox, partition
+from worker.stream import worker as stream_worker
+
+EXIT_CODE = 137
+POLL_RECORDS = 30
+CHUNK = 3
+
+POINTS = (
+    "before the changelog",
+    "changelog sent, table unchanged",
+    "between the two changelogs",
+    "before the messages",
+    "half of the messages sent",
+    "after the messages",
+    "after the first chunk",
+    "before the last chunk",
+    "Redis written, no ack",
+    "acknowledged, not committed",
+)
+
+Method = Callable[..., Awaitable[Any]]
+
+
+class Death:
+    """Which pass of which point is the last."""
+
+    def __init__(self, point: str, topic: str, passes: int) -> None:
+        self._point, self._topic, self._left = point, topic, passes
+        self._batch: ContextVar[str] = ContextVar("batch", default="")
+        self._stored: ContextVar[bool] = ContextVar("stored", default=False)
+
+    def at(self, point: str, topic: str | None = None) -> None:
+        """Ends the process where this is the pass."""
+        topic = topic or self._batch.get()
+        if point == self._point and topic and self._topic in ("any", topic):
+            self._left -= 1
+            if self._left <= 0:
+                print(f"dies: {point}, in {topic}", flush=True)
+                os._exit(EXIT_CODE)
+
+    def install(self) -> None:
+        """Wraps every point."""
+        wrap(partition.Partition, "_process", self._process)
+        wrap(table.Table, "flush", self._flush)
+        wrap(outbox, "send", self._send)
+        wrap(writer.PartitionWriter, "apply", self._apply)
+        acknowledge = transport.Consumer.ack
+
+        def ack(consumer: Any, message: Any) -> bool:
+            done = acknowledge(consumer, message)
+            self.at("acknowledged, not committed", message.tp.topic.rpartition(".")[2])
+            return done
+
+        transport.Consumer.ack = ack  # type: ignore[method-assign]
+
+    async def _process(self, process: Method, owner: Any, records: list[Any]) -> None:
+        self._batch.set(records[0].topic.rpartition(".")[2])
+        self._stored.set(False)
+        await process(owner, records)
+        self._batch.set("")
+
+    async def _flush(self, flush: Method, held: Any, producer: Any, number: int, changes: Any) -> None:
+        self.at("before the changelog")
+        if self._stored.get():
+            self.at("between the two changelogs")
+        await flush(held, Appending(producer, lambda: self.at("changelog sent, table unchanged")), number, changes)
+        self._stored.set(True)
+
+    async def _send(self, send: Method, producer: Any, waiting: list[Any]) -> None:
+        self.at("before the messages")
+        if len(waiting) > 1:
+            await send(producer, waiting[: len(waiting) // 2])
+            self.at("half of the messages sent")
+            waiting = waiting[len(waiting) // 2 :]
+        await send(producer, waiting)
+        self.at("after the messages")
+
+    async def _apply(self, apply: Method, owner: Any, write: Any) -> None:
+        chunks, several = write.chunks, len(write.chunks) > 1
+        write.chunks = Watched(chunks, before_last=lambda: several and self.at("before the last chunk"))
+        write.chunks.popped = lambda: several and self.at("after the first chunk")
+        await apply(owner, write)
+        self.at("Redis written, no ack")
+
+
+class Appending:
+    """A producer whose record batches are said to be there before the table hears of it."""
+
+    def __init__(self, producer: Any, appended: Callable[[], None]) -> None:
+        self._producer, self._appended = producer, appended
+
+    def create_batch(self) -> Any:
+        return self._producer.create_batch()
+
+    async def send_batch(self, *given: Any, **named: Any) -> Any:
+        sent = await self._producer.send_batch(*given, **named)
+
+        async def appended() -> Any:
+            metadata = await sent
+            self._appended()
+            return metadata
+
+        return appended()
+
+
+class Watched:
+    """The chunks of a write: tells when the first was applied, and when only the last is left."""
+
+    def __init__(self, chunks: Any, before_last: Callable[[], Any]) -> None:
+        self._chunks, self._before_last = chunks, before_last
+        self.popped: Callable[[], Any] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, index: int) -> Any:
+        if len(self._chunks) == 1:
+            self._before_last()
+        return self._chunks[index]
+
+    def popleft(self) -> Any:
+        chunk = self._chunks.popleft()
+        self.popped()
+        return chunk
+
+
+def wrap(holder: Any, name: str, around: Method) -> None:
+    """Puts ``around(original, ...)`` in the place of a coroutine function."""
+    original = getattr(holder, name)
+
+    async def wrapped(*given: Any) -> Any:
+        return await around(original, *given)
+
+    setattr(holder, name, wrapped)
+
+
+def main(point: str, topic: str, passes: int) -> None:
+    assert point in (*POINTS, "never"), point
+    stream_worker.MAX_POLL_RECORDS = POLL_RECORDS
+    writer.CHUNK = CHUNK
+    Death(point, topic, passes).install()
+    sys.argv = ["attendance", "worker"]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
