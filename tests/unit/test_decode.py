@@ -128,10 +128,12 @@ def test_unknown_types(bad: str) -> None:
 
 @pytest.mark.parametrize("bad", [MISSING, None, 1, "{}", [], [{}]], ids=str)
 def test_data_is_an_object(bad: Any) -> None:
-    letter = letter_of(spoiled(CHECK_IN, "data", bad))
-    assert letter.detail.startswith("data: ")
     # in binary mode the value is the data, and a value that is no object is no event at all
-    assert letter.reason == "invalid-field"
+    value = raw(spoiled(CHECK_IN, "data", bad))
+    for letter in (take(value), take(looked_at(value))):
+        assert isinstance(letter, DeadLetter)
+        assert letter.reason == "invalid-field"
+        assert letter.detail.startswith("data: ")
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in DATA for name in DATA[kind] if name.endswith("Id")])
@@ -186,7 +188,6 @@ def test_control_characters_and_lone_surrogates_are_ill_typed(kind: str, path: s
             letter = letter_of(spoiled(kind, path, text))
             assert letter.reason == reason, ascii(text)
             assert letter.detail.startswith(f"{path}: "), ascii(text)
-            assert ascii(bad)[1:-1] not in letter.detail or bad == " "
 
 
 def test_other_odd_characters_are_fine() -> None:

@@ -34,7 +34,7 @@ def test_both_modes() -> None:
 
 
 def test_defaults() -> None:
-    fewest = {name: MISSING for name in ("walkInsAllowed", "serviceType", "status", "sessions")}
+    fewest = dict.fromkeys(("walkInsAllowed", "serviceType", "status", "sessions"), MISSING)
     assert booking(document(UPSERTED, **fewest)) == Booking("b1", 2, False, False, None, RECEIVED)
 
 
@@ -59,7 +59,7 @@ def test_a_session_listed_twice_has_the_earliest_start_and_the_latest_end() -> N
         assert booking(document(UPSERTED, sessions=listed)).sessions == {GUID.lower(): Window(RECEIVED, RECEIVED + 2 * HOUR)}
 
 
-@pytest.mark.parametrize("number", [1, 100_001, 2**31, 10**12])
+@pytest.mark.parametrize("number", [1, 100_001, 2**31 - 1])
 def test_number_of_participants_is_1_or_more(number: int) -> None:
     assert booking(document(UPSERTED, numberOfParticipants=number)).participants == number
 

@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from worker.engine.transport import DRAIN_SECONDS
-from worker.settings import ENV_PREFIX, Settings
+from worker.settings import ENV_PREFIX, Settings, load_settings
 from worker.topics import MAX_DEAD_LETTER_BYTES
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +132,7 @@ def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in SERVICES[service]["environment"].items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
-    return Settings()
+    return load_settings()
 
 
 def listens(service: str) -> set[int]:

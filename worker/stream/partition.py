@@ -250,7 +250,7 @@ class Partition:
                 continue
             break
         self.is_live = True
-        log.info("repaired", partition=self.number)
+        log.info("filled", partition=self.number)
 
     async def _everything(self) -> AsyncIterator[list[BookingUpdate]]:
         """Every booking of the partition as readers see it, some at a time."""
