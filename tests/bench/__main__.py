@@ -28,7 +28,7 @@ _progress = Console(stderr=True, highlight=False)
 
 
 def main() -> int:
-    """Exit code: 0, 1 where nothing could be measured."""
+    """Exit code: 0, 1 where nothing could be measured, 130 for Ctrl-C."""
     options = _options()
     # a topic just made has no leader for a moment; clients warn of each retry
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
@@ -41,6 +41,8 @@ def main() -> int:
     except (BenchFailed, ServiceError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
