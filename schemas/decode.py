@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.cures import CURES, STATUS_CURES
 from schemas.events import (
     DATA,
     ENVELOPE,
@@ -38,29 +39,6 @@ _HIDING = re.compile(rb"\\(?:[bfnrt]|u00[01]|u007[fF]|u[dD][89a-fA-F])").search
 _EVENTS_JSON = STRUCTURED[Topic.EVENTS].validate_json
 _CLOUDEVENTS = b"application/cloudevents"
 _IDENTIFIERS = frozenset({"id", "source", "bookingId", "sessionId", "participantId"})
-_CURES = {
-    "specversion": 'write "1.0"',
-    "id": "write 1 to 256 characters, none of them a control character",
-    "source": "write 1 to 256 characters, none of them a control character",
-    "type": "write one of the contract's event types",
-    "time": "write an RFC 3339 date-time with offset, as in 2026-11-22T10:00:00.123Z",
-    "startsAt": "write an RFC 3339 date-time with offset, or leave it out",
-    "endsAt": "write an RFC 3339 date-time with offset, or leave it out",
-    "data": "write a JSON object",
-    "bookingId": "write 1 to 128 characters, none of them a control character",
-    "sessionId": "write 1 to 250 characters, none of them a control character",
-    "participantId": "write 1 to 128 characters, none of them a control character",
-    "numberOfAttendees": "write a whole number from 0 to 100000, or leave it out",
-    "numberOfParticipants": "write a whole number from 1 to 2147483647",
-    "walkInsAllowed": "write true or false, or leave it out",
-    "serviceType": "write APPOINTMENT, CLASS or COURSE, or leave it out",
-    "status": "",
-    "sessions": "write a list of sessions with a sessionId each, or leave it out",
-}
-_STATUS_CURES = {
-    EventType.SET: "write NOT_SET, ATTENDED or NOT_ATTENDED",
-    EventType.BOOKING_UPSERTED: "write CONFIRMED or CANCELED, or leave it out",
-}
 
 
 class _Refused(Exception):
@@ -173,8 +151,8 @@ def _explain(value: bytes | None, headers: Headers, received: int, max_age: int)
 
 
 def _needs_a_look(value: bytes) -> bool:
-    """Whether a text in it may hold a control character or a surrogate: escaped, or DEL, the one that JSON lets pass."""
-    return (b"\\" in value and _HIDING(value) is not None) or b"\x7f" in value
+    """Whether it may hold what pydantic lets pass: escaped control characters and surrogates, DEL, NaN and Infinity."""
+    return (b"\\" in value and _HIDING(value) is not None) or b"\x7f" in value or b"NaN" in value or b"Infinity" in value
 
 
 def _is_binary(headers: Headers) -> bool:
@@ -198,7 +176,9 @@ def _validated(value: bytes | None, headers: Headers, topic: Topic) -> Any:
         raise _Refused(Reason.UNKNOWN_TYPE, f"type: not one of the {topic} topic; use {', '.join(DATA[topic])}")
     data = doc.get("data")
     if not isinstance(data, dict):
-        raise _Refused(Reason.INVALID_FIELD, f"data: {_CURES['data']}")
+        raise _Refused(Reason.INVALID_FIELD, f"data: {CURES['data']}")
+    if kind == EventType.BOOKING_UPSERTED:
+        _check_listed(data.get("sessions"))
     return {**doc, "data": _check(Reason.INVALID_FIELD, adapter.validate_python, data, "data.", kind)}
 
 
@@ -235,22 +215,29 @@ def _check(reason: Reason, validate: Any, doc: dict[str, Any], prefix: str = "",
         checked = validate(doc)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = next(part for part in reversed(first["loc"]) if isinstance(part, str) and part in _CURES)
-        cure = _STATUS_CURES[EventType(kind)] if field == "status" else _CURES[field]
+        field = next(part for part in reversed(first["loc"]) if isinstance(part, str) and part in CURES)
+        cure = STATUS_CURES[EventType(kind)] if field == "status" else CURES[field]
         where = prefix + ".".join(str(part) for part in first["loc"])
         raise _Refused(reason, f"{where}: {'is missing; ' if first['type'] == 'missing' else ''}{cure}") from None
     for name in _IDENTIFIERS.intersection(checked):
         # in the text as it came: trimming takes some control characters away
         if _CONTROL(doc[name]):
-            raise _Refused(reason, f"{prefix}{name}: {_CURES[name]}")
+            raise _Refused(reason, f"{prefix}{name}: {CURES[name]}")
     return checked
+
+
+def _check_listed(sessions: Any) -> None:
+    for index, entry in enumerate(sessions if isinstance(sessions, list) else ()):
+        name = entry.get("sessionId") if isinstance(entry, dict) else None
+        if isinstance(name, str) and _CONTROL(name):
+            raise _Refused(Reason.INVALID_FIELD, f"data.sessions.{index}.sessionId: {CURES['sessionId']}")
 
 
 def _check_time(text: str, where: str, reason: Reason) -> int:
     try:
         return parse_time(text)
     except ValueError:
-        raise _Refused(reason, f"{where}: {_CURES[where.rpartition('.')[2]]}") from None
+        raise _Refused(reason, f"{where}: {CURES[where.rpartition('.')[2]]}") from None
 
 
 def _gone(key: bytes | None) -> BookingGone:
@@ -266,8 +253,6 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
     sessions: dict[str, Window] | None = None if listed is None else {}
     for index, entry in enumerate(listed or ()):
         where = f"data.sessions.{index}"
-        if _CONTROL(entry["sessionId"]):
-            raise _Refused(Reason.INVALID_FIELD, f"{where}.sessionId: {_CURES['sessionId']}")
         window = Window(*(_optional_time(entry, name, where) for name in ("startsAt", "endsAt")))
         session_id = normalise(entry["sessionId"])
         assert sessions is not None

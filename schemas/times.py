@@ -35,9 +35,10 @@ def _since_epoch_rare(text: str) -> timedelta:
 
 
 def format_time(micros: int) -> str:
-    """RFC 3339 of microseconds since the epoch: UTC, milliseconds (cut), ``Z``.
-
-    Raises:
-        OverflowError: the year is not within 1-9999.
-    """
-    return (_NAIVE_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="milliseconds") + "Z"
+    """RFC 3339 of microseconds since the epoch: UTC, milliseconds (cut), ``Z``; years beyond 1-9999 at their bound."""
+    try:
+        moment = _NAIVE_EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        # an offset can carry a date-time that RFC 3339 allows beyond the years that it can write
+        moment = datetime.max if micros > 0 else datetime.min
+    return moment.isoformat(timespec="milliseconds") + "Z"

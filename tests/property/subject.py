@@ -33,7 +33,7 @@ def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
     summaries: dict[str, dict[str, Any]] = {}
     alerts: dict[str, dict[str, Any]] = {}
     for draft in _drafts(batches, rules):
-        update = project.update(draft)
+        update = project.effects(draft).update
         if update is None:
             continue
         for identity, document in update.pairs:
@@ -59,7 +59,7 @@ def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
 
 def published(batches: Sequence[Batch], rules: Rules = Rules()) -> list[dict[str, Any]]:
     """Alert CloudEvents in the order in which they are published."""
-    return [json.loads(json.dumps(event)) for draft in _drafts(batches, rules) for event in project.publications(draft)]
+    return [json.loads(json.dumps(event)) for draft in _drafts(batches, rules) for event in project.effects(draft).published]
 
 
 def state(deliveries: Sequence[Delivery]) -> State:

@@ -94,5 +94,5 @@ def test_make_targets_exist() -> None:
 
 
 def test_files_it_names_exist() -> None:
-    named = {name for name in re.findall(r"`((?:worker|tests|schemas|deploy)/[\w./-]*)`", README)}
+    named = set(re.findall(r"`((?:worker|tests|schemas|deploy)/[\w./-]*)`", README))
     assert [name for name in named if not (ROOT / name).exists()] == []

@@ -28,9 +28,8 @@ class Judged(NamedTuple):
     """Of the whole booking, else `NEVER`: the newest ``updated`` of its attendances, microseconds."""
 
 
-def opened(kind: AlertKind, judged: Judged) -> AlertEvent:
-    """The CloudEvent that says an alert is open."""
-    data = open_alert(kind, judged)
+def opened(data: AlertData, judged: Judged) -> AlertEvent:
+    """The CloudEvent that says an alert, made by `open_alert`, is open."""
     return _event(data, judged, data["openedAt"], resolved=False)
 
 

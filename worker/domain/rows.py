@@ -23,7 +23,7 @@ from worker.domain import fold
 from worker.domain.fold import Base, Mark, Row
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
 from worker.domain.state import BookingState, Draft, Session
-from worker.domain.views import ATTENDED, NOT_ATTENDED, pair, see, summarise
+from worker.domain.views import pair, see, summarise
 
 FORMAT = 1
 SEPARATOR = b"\0"
@@ -161,8 +161,8 @@ def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, 
         _judge(session, name.decode(), state, rules)
         state.sessions[name.decode()] = session
     state.summary = summarise(state.pairs(), state.booking)
-    statuses = [each.attendance.status for _, each in state.pairs() if each.attendance]
-    state.frequent = frequent_no_shows(statuses.count(ATTENDED), statuses.count(NOT_ATTENDED))
+    summary = state.summary
+    state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     return state
 
 

@@ -11,7 +11,7 @@ from schemas.events import Booking, BookingGone, Event, EventType
 from worker.domain.alerts import Judged
 from worker.domain.fold import EMPTY, NEVER, Row, effective_time, fold, order_key
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
-from worker.domain.views import ATTENDED, NOT_ATTENDED, Pair, Summary, pair, see, summarise
+from worker.domain.views import Pair, Summary, pair, see, summarise
 
 _ERASED = EventType.BOOKING_ERASED.value
 
@@ -223,9 +223,8 @@ def _project(draft: Draft, whole: bool) -> None:
                     draft.listed[name] = (then, now)
     elif all(_status(each.pair) == _status(each.before.pair) for each in draft.sessions.values()):
         return
-    draft.summary = summarise(draft.pairs(), draft.booking)
-    seen = [each.attendance.status for _, each in draft.pairs() if each.attendance is not None]
-    draft.frequent = frequent_no_shows(seen.count(ATTENDED), seen.count(NOT_ATTENDED))
+    summary = draft.summary = summarise(draft.pairs(), draft.booking)
+    draft.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
 
 
 def _status(each: Pair | None) -> object:

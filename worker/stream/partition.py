@@ -162,8 +162,9 @@ class Partition:
         )
         drafts = self._fold(intake)
         await self._store(drafts)
-        published = [event for draft in drafts for event in project.publications(draft)]
-        updates = [update for update in map(project.update, drafts) if update is not None]
+        effects = [project.effects(draft) for draft in drafts]
+        published = [event for each in effects for event in each.published]
+        updates = [each.update for each in effects if each.update is not None]
         for draft in drafts:
             draft.install()
         self._advance("events" if of_events else "bookings", records[-1].offset + 1, intake.newest)

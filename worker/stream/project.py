@@ -1,18 +1,17 @@
 """From what a batch made of a booking to what readers and the alerts topic get of it. Pure."""
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.alerts import AlertData, AlertEvent, alert_id
+from schemas.alerts import AlertData, AlertEvent, AlertKind, alert_id
 from schemas.attendance import attendance_id
 from schemas.times import parse_time
 from worker.domain import alerts
 from worker.domain.alerts import Judged
 from worker.domain.mismatch import BITS, FREQUENT, kinds
-from worker.domain.state import BookingState, Draft, Session
+from worker.domain.state import BookingState, Draft, Session, SessionDraft
 from worker.domain.views import Pair, Summary
 from worker.read_model.documents import PairDocument
 from worker.read_model.writer import AlertChange, BookingUpdate
@@ -20,37 +19,15 @@ from worker.read_model.writer import AlertChange, BookingUpdate
 _identity = lru_cache(maxsize=100_000)(attendance_id)
 
 
-def publications(draft: Draft) -> Iterator[AlertEvent]:
-    """Alerts that opened, changed or resolved; where a record was redelivered, the state now of each that ever was open."""
-    for name, session in draft.sessions.items():
-        if not session.mask and not session.ever:
-            continue
-        before, after = judged_before(draft.state, name, session.before), session.judged(draft, name)
-        closing = (session.ever if session.again else session.before.mask) & ~session.mask
-        for kind in kinds(session.mask):
-            known = alerts.open_alert(kind, before) if session.before.mask & BITS[kind] else None
-            if session.again or known != alerts.open_alert(kind, after):
-                yield alerts.opened(kind, after)
-        yield from (alerts.resolved(kind, after) for kind in kinds(closing))
-    yield from _frequent_publications(draft)
+class Effects(NamedTuple):
+    """What a batch does outside: alerts to publish, and what readers get (None: nothing changes for them)."""
+
+    published: list[AlertEvent]
+    update: BookingUpdate | None
 
 
-def _frequent_publications(draft: Draft) -> Iterator[AlertEvent]:
-    again, was = says_again(draft), draft.state.frequent
-    if draft.frequent:
-        after = draft.judged()
-        if (
-            again
-            or not was
-            or alerts.open_alert(FREQUENT, unchanged(draft.state).judged()) != alerts.open_alert(FREQUENT, after)
-        ):
-            yield alerts.opened(FREQUENT, after)
-    elif was or (again and draft.ever_frequent):
-        yield alerts.resolved(FREQUENT, draft.judged())
-
-
-def update(draft: Draft) -> BookingUpdate | None:
-    """What changes for readers, None where nothing does."""
+def effects(draft: Draft) -> Effects:
+    """What changed; where a record was redelivered, the state now of all that it touches."""
     booking_id, again = draft.state.booking_id, says_again(draft)
     pairs = [
         _document(booking_id, name, session.pair)
@@ -58,11 +35,46 @@ def update(draft: Draft) -> BookingUpdate | None:
         if session.again or session.pair != session.before.pair
     ]
     pairs += [_document(booking_id, name, after) for name, (_, after) in draft.listed.items()]
+    published: list[AlertEvent] = []
+    changes: list[AlertChange] = []
+    for name, session in draft.sessions.items():
+        if session.ever:
+            _session_alerts(draft, name, session, published, changes)
+    if draft.ever_frequent:
+        _frequent_alert(draft, again, published, changes)
     has_summary = again or draft.summary != draft.state.summary
-    changes = list(_alert_changes(draft, again))
     if not pairs and not has_summary and not changes:
-        return None
-    return BookingUpdate(booking_id, pairs, _summary(booking_id, draft.summary), has_summary, changes)
+        return Effects(published, None)
+    return Effects(published, BookingUpdate(booking_id, pairs, _summary(booking_id, draft.summary), has_summary, changes))
+
+
+def _session_alerts(
+    draft: Draft, name: str, session: SessionDraft, published: list[AlertEvent], changes: list[AlertChange]
+) -> None:
+    before, after = judged_before(draft.state, name, session.before), session.judged(draft, name)
+    for kind in kinds(session.mask):
+        known = alerts.open_alert(kind, before) if session.before.mask & BITS[kind] else None
+        alert = alerts.open_alert(kind, after)
+        if session.again or alert != known:
+            published.append(alerts.opened(alert, after))
+            changes.append(_open(alert))
+    for kind in kinds((session.ever if session.again else session.before.mask) & ~session.mask):
+        published.append(alerts.resolved(kind, after))
+        changes.append(_closed(kind, draft.state.booking_id, name))
+
+
+def _frequent_alert(draft: Draft, again: bool, published: list[AlertEvent], changes: list[AlertChange]) -> None:
+    was = draft.state.frequent
+    if draft.frequent:
+        known = alerts.open_alert(FREQUENT, unchanged(draft.state).judged()) if was else None
+        judged = draft.judged()
+        alert = alerts.open_alert(FREQUENT, judged)
+        if again or alert != known:
+            published.append(alerts.opened(alert, judged))
+            changes.append(_open(alert))
+    elif was or again:
+        published.append(alerts.resolved(FREQUENT, draft.judged()))
+        changes.append(_closed(FREQUENT, draft.state.booking_id, None))
 
 
 def whole(state: BookingState) -> BookingUpdate:
@@ -96,20 +108,8 @@ def says_again(draft: Draft) -> bool:
     return draft.again or any(session.again for session in draft.sessions.values())
 
 
-def _alert_changes(draft: Draft, again: bool) -> Iterator[AlertChange]:
-    booking_id = draft.state.booking_id
-    for name, session in draft.sessions.items():
-        closing = (session.ever if session.again else session.before.mask) & ~session.mask
-        yield from (AlertChange(alert_id(kind, booking_id, name), kind, booking_id, name, 0, "") for kind in kinds(closing))
-        if session.mask:
-            judged = session.judged(draft, name)
-            yield from (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))
-    if draft.frequent:
-        # its openedAt is the newest attendance's, which any change of the booking may have moved
-        if draft.sessions or draft.listed or again:
-            yield _open(alerts.open_alert(FREQUENT, draft.judged()))
-    elif draft.state.frequent or (again and draft.ever_frequent):
-        yield AlertChange(alert_id(FREQUENT, booking_id, None), FREQUENT, booking_id, "", 0, "")
+def _closed(kind: AlertKind, booking_id: str, session_id: str | None) -> AlertChange:
+    return AlertChange(alert_id(kind, booking_id, session_id), kind, booking_id, session_id or "", 0, "")
 
 
 def _open(alert: AlertData) -> AlertChange:
