@@ -51,27 +51,27 @@ def test_an_old_owner_is_refused_after_a_new_claim(redis_server: Redis) -> None:
     on(redis_server, scenario)
 
 
-@pytest.mark.parametrize("done", [2, 3, 5, 8])
-def test_an_old_owner_in_the_middle_of_a_repair_is_refused(redis_server: Redis, done: int) -> None:
-    """The new owner claims when the old one's repair has made so many calls; then the old one goes on."""
+@pytest.mark.parametrize("step", ["begin", "apply", "switch"])
+def test_an_old_owner_in_the_middle_of_a_repair_is_refused(redis_server: Redis, step: str) -> None:
+    """The new owner claims and repairs just before the old one's repair takes this step."""
 
     async def scenario(place: Place) -> None:
         await place.owner(some(50))
         old, new = place.writer(), place.writer()
-        calls = 0
-        run = old._run
+        run, came = old._run, False
 
         async def interrupted(script: str, *arguments: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == done + 1:
+            nonlocal came
+            if not came and step in (script, *arguments[:1]):
+                came = True
                 await new.repair(batches(some(40)), MARKS)
             return await run(script, *arguments)
 
         old._run = interrupted  # type: ignore[method-assign]
         with pytest.raises(Fenced):
-            await old.repair(batches(some(900)), MARKS)
+            await old.repair(batches(some(300)), MARKS)
         assert await place.holds(some(40))
+        assert await place.mark("state") == "live"
 
     on(redis_server, scenario)
 
@@ -137,14 +137,13 @@ def test_an_epoch_is_never_given_twice_even_after_a_flush(own_redis: RedisServer
         old, epochs = await place.owner(some(3)), [int(await place.mark("epoch"))]
         for _ in range(20):
             await place.client.flushall()
-            new = place.writer()
-            assert await new.claim() == Claim(False, -1, -1)
-            epochs.append(int(await place.mark("epoch")))
-            await new.repair(batches(some(3)), MARKS)
+            await place.owner(some(3))
             epochs.append(int(await place.mark("epoch")))
         assert epochs == sorted(set(epochs))
         with pytest.raises(Fenced):
             await old.apply(write((("b1", "s1"), None)))
+        await place.client.flushall()
+        assert await place.writer().claim() == Claim(False, -1, -1)
 
     on(own_redis, scenario)
 

@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
 import pytest
 import typer
 import yaml
@@ -306,19 +305,19 @@ def test_a_process_that_handles_no_signal_ends_all_the_same(service: str) -> Non
     assert SERVICES[service]["init"] is True
 
 
-def command_named(words: list[str]) -> click.Command:
+def command_named(words: list[str]) -> Any:
     """The command that these words reach; a missing one is a KeyError."""
     from worker.cli import app  # here, so that the rest of this file does not need it
 
-    found: click.Command = typer.main.get_command(app)
+    found: Any = typer.main.get_command(app)
     for word in words:
-        found = vars(found)["commands"][word]
+        found = found.commands[word]
     return found
 
 
 @pytest.mark.parametrize("service", OURS)
 def test_every_command_of_the_compose_file_is_one(service: str) -> None:
-    found: Any = command_named(SERVICES[service]["command"])
+    found = command_named(SERVICES[service]["command"])
     assert not hasattr(found, "commands"), "a group, which only prints its help"
 
 

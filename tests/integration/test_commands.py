@@ -1,0 +1,241 @@
+"""The commands (contract, section 7): what they answer, and that what they refuse is one line that says what to do."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from schemas.attendance import attendance_id, guid
+from tests.integration.system import System, running
+from tests.services import Broker, Redis
+from tests.services.ports import ReservedPort
+
+NOW, THEN = "2026-11-22T10:00:00Z", "2020-01-01T10:00:00Z"
+ANSWERS = (["topics", "check"], ["topics", "create"], ["publish"], ["worker"], ["doctor"])
+COMMANDS = [[], ["worker"], ["dev"], ["publish"], ["simulate"], ["query"], ["session"], ["booking"], ["alerts"]]
+COMMANDS += [["topics"], ["topics", "create"], ["topics", "check"], ["doctor"], ["schemas"], ["schemas", "export"]]
+
+
+@pytest.fixture(scope="module")
+def served(kafka: Broker, redis_server: Redis) -> Iterator[System]:
+    """A worker, and what three bookings came to."""
+    with running(System(kafka, redis_server)) as system:
+        sessions = [{"sessionId": "yoga", "startsAt": NOW}, {"sessionId": "boxing"}]
+        data = {"bookingId": "b1", "numberOfParticipants": 1, "sessions": sessions}
+        system.publish([system.booking(_event("booking.upserted", data))])
+        came = {"bookingId": "b1", "sessionId": "yoga", "numberOfAttendees": 3}
+        missed = [{"bookingId": booking, "sessionId": "yoga"} for booking in ("b2", "b3")]
+        events = [_event("attendance.check_in", came), *(_event("attendance.no_show", each) for each in missed)]
+        system.publish(system.event(each) for each in events)
+        system.until_applied()
+        yield system
+
+
+@pytest.fixture
+def refused() -> Iterator[int]:
+    """A port where nobody answers."""
+    port = ReservedPort()
+    yield port.number
+    port.release()
+
+
+def _event(kind: str, data: dict[str, Any], time: str = NOW) -> dict[str, Any]:
+    return {"specversion": "1.0", "id": "1", "source": "k", "type": kind, "time": time, "data": data}
+
+
+def _check_in(booking: str, time: str = NOW, **data: Any) -> dict[str, Any]:
+    return _event("attendance.check_in", {"bookingId": booking, "sessionId": "s1", **data}, time)
+
+
+def _lines(*documents: Any) -> bytes:
+    return b"\n".join(each if isinstance(each, bytes) else json.dumps(each).encode() for each in documents) + b"\n"
+
+
+def _one_line(done: CompletedProcess[str], *parts: str, code: int = 1) -> None:
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def _jsons(done: CompletedProcess[str]) -> list[Any]:
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _statuses(system: System, booking: str) -> dict[str, str]:
+    return {each["sessionId"]: each["status"] for each in system.read(lambda reader: reader.by_booking(booking))}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help(command: list[str], kafka: Broker, redis_server: Redis) -> None:
+    done = System(kafka, redis_server).run_cli(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
+
+
+def test_publish_files_and_stdin(served: System, tmp_path: Path) -> None:
+    booking = {"bookingId": " p0 ", "numberOfParticipants": 1, "sessions": [{"sessionId": "listed"}]}
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_bytes(_lines(_check_in("p1"), b"", _check_in(" p2 "), _event("booking.upserted", booking)))
+    two.write_bytes(_lines(_check_in("p3"))[:-1] + b"\r\n")
+    done = served.run_cli("publish", str(one), str(two), "-", stdin=_lines(_check_in("p4")))
+    assert done.returncode == 0, done.stderr
+    assert "5" in done.stderr
+    served.until_applied()
+    assert [_statuses(served, f"p{number}") for number in range(1, 5)] == [{"s1": "ATTENDED"}] * 4
+    assert served.read(lambda reader: reader.session("listed"))["bookings"] == 1  # type: ignore[index]
+    keys = {record.key for topic in served.topics[:2] for record in served.consume(topic)}
+    assert {b"p0", b"p1", b"p2", b"p3", b"p4"} <= keys
+
+
+def _overlong() -> bytes:
+    return json.dumps({**_check_in("x"), "pad": "x" * 65_536}).encode()
+
+
+BAD_LINES: list[tuple[Any, str]] = [
+    (b"{", "JSON"),
+    (b"[1]", "invalid-json"),
+    (b"\xff\xfe", "JSON"),
+    (_check_in("x", time="today"), "time"),
+    (_check_in("x", numberOfAttendees=-1), "data.numberOfAttendees"),
+    (_check_in("x", time=THEN), "time-too-old"),
+    (_event("booking.upserted", {"bookingId": ["x"]}), "data.bookingId"),
+    (_event("no.such", {}), "unknown-type"),
+    (_overlong(), "too-large"),
+]
+ODD_TYPES: list[tuple[Any, str]] = [(b'{"type":[]}', "invalid-envelope"), (b'{"type":{},"time":[]}', "invalid-envelope")]
+
+
+@pytest.mark.parametrize("bad", [BAD_LINES, ODD_TYPES], ids=["usual", "odd types"])
+def test_publish_names_bad_lines(served: System, tmp_path: Path, bad: list[tuple[Any, str]]) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(_lines(_check_in("good"), b"", *(line for line, _ in bad), _check_in("good")))
+    done = served.run_cli("publish", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    named = [line for line in done.stderr.splitlines() if line.startswith(f"{file}:")]
+    assert len(named) == len(bad), done.stderr
+    for number, (line, (_, said)) in enumerate(zip(named, bad, strict=True), 3):
+        assert line.startswith(f"{file}:{number}: ")
+        assert said in line
+    assert len(done.stderr.splitlines()) <= len(bad) + 1  # and how many were published
+
+
+def test_publish_history(served: System, tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    file.write_bytes(_lines(_check_in("backfilled", THEN)))
+    assert served.run_cli("publish", str(file)).returncode == 1
+    done = served.run_cli("publish", "--backfill", str(file))
+    assert done.returncode == 0, done.stderr
+    served.until_applied()
+    (attendance,) = served.read(lambda reader: reader.by_booking("backfilled"))
+    assert attendance["updatedDate"] == "2020-01-01T10:00:00.000Z"
+
+
+def test_query(served: System) -> None:
+    identity = guid(attendance_id("b1", "yoga"))
+    attendance = {"id": identity, "bookingId": "b1", "sessionId": "yoga", "status": "ATTENDED", "numberOfAttendees": 3}
+    attendance |= {"updatedDate": "2026-11-22T10:00:00.000Z", "source": "k"}
+    assert _jsons(served.run_cli("query", "--id", identity, "--json")) == [attendance]
+    assert _jsons(served.run_cli("query", "--booking", "b1", "--json")) == [attendance]
+    of_session = _jsons(served.run_cli("query", "--session", "yoga", "--json"))
+    assert attendance in of_session
+    assert {each["bookingId"] for each in of_session} == {"b1", "b2", "b3"}
+    assert _jsons(served.run_cli("query", "--session", "none", "--json")) == []
+    table = served.run_cli("query", "--session", "yoga", COLUMNS="200")
+    assert (table.returncode, table.stderr) == (0, "")
+    assert all(part in table.stdout for part in ("bookingId", "b1", "b2", "b3", "NOT_ATTENDED", identity))
+    for unknown in (guid(attendance_id("b1", "boxing")), "nonsense"):
+        _one_line(served.run_cli("query", "--id", unknown), unknown)
+
+
+def test_session_and_booking(served: System) -> None:
+    (tally,) = _jsons(served.run_cli("session", "yoga", "--json"))
+    counts = {"bookings": 3, "attended": 1, "notAttended": 2, "notSet": 0, "attendees": 3, "expectedParticipants": 1}
+    assert {name: tally[name] for name in counts} == counts
+    assert tally["startsAt"] == "2026-11-22T10:00:00.000Z"
+    (summary,) = _jsons(served.run_cli("booking", "b1", "--json"))
+    assert summary["bookingId"] == "b1"
+    assert summary["noShowRate"] == 0
+    assert "notAttended: 2" in served.run_cli("session", "yoga").stdout
+    assert "noShowRate" in served.run_cli("booking", "b2").stdout
+    _one_line(served.run_cli("session", "nowhere"), "nowhere")
+    _one_line(served.run_cli("booking", "nobody", "--json"), "nobody")
+
+
+def test_alerts(served: System) -> None:
+    (alert,) = _jsons(served.run_cli("alerts", "--booking", "b1", "--json"))
+    assert (alert["kind"], alert["bookingId"], alert["sessionId"]) == ("PARTICIPANTS_EXCEEDED", "b1", "yoga")
+    assert _jsons(served.run_cli("alerts", "--kind", "PARTICIPANTS_EXCEEDED", "--session", "yoga", "--json")) == [alert]
+    assert _jsons(served.run_cli("alerts", "--kind", "CLOCK_AHEAD", "--booking", "b1", "--json")) == []
+    table = served.run_cli("alerts", "--session", "yoga", COLUMNS="300")
+    assert (table.returncode, table.stderr) == (0, "")
+    assert all(part in table.stdout for part in ("PARTICIPANTS_EXCEEDED", "b1", alert["message"]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["query"], ["query", "--id", "x", "--booking", "y"], ["alerts", "--kind", "NO_SUCH"], ["alerts", "--limit", "0"]]
+    + [["publish"], ["publish", "/no/such/file"], ["session"], ["booking", "a", "b"], ["no-such"], ["worker", "--no-such"]]
+    + [["topics", "no-such"], ["dev", "--once"], ["simulate", "--count", "many"]],
+    ids=" ".join,
+)
+def test_bad_usage(served: System, arguments: list[str]) -> None:
+    done = served.run_cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+
+
+def test_a_doctor_of_a_healthy_system(served: System) -> None:
+    done = served.run_cli("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"ATTENDANCE_TOPIC_PREFIX={served.settings.topic_prefix}" in done.stdout
+    assert "BAD" not in done.stdout
+    (said,) = _jsons(served.run_cli("doctor", "--json"))
+    assert all(finding["ok"] for finding in said["findings"])
+    assert {"broker", "topics", "redis"} <= {finding["what"] for finding in said["findings"]}
+
+
+@pytest.mark.parametrize("arguments", ANSWERS, ids=" ".join)
+def test_a_broker_that_is_away(served: System, refused: int, arguments: list[str]) -> None:
+    more = ["-"] if arguments == ["publish"] else []
+    there = {"ATTENDANCE_BROKER": f"kafka://127.0.0.1:{refused}"}
+    done = served.run_cli(*arguments, *more, stdin=_lines(_check_in("b9")), **there)
+    if arguments == ["doctor"]:
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"127.0.0.1:{refused}" in done.stdout
+    else:
+        _one_line(done, "ATTENDANCE_BROKER", f"127.0.0.1:{refused}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["query", "--booking", "b1"], ["session", "s"], ["alerts"], ["worker"], ["doctor"]], ids=" ".join
+)
+def test_a_redis_that_is_away(served: System, refused: int, arguments: list[str]) -> None:
+    done = served.run_cli(*arguments, ATTENDANCE_REDIS=f"redis://joe:hidden@127.0.0.1:{refused}/0")
+    assert "hidden" not in done.stdout + done.stderr
+    if arguments == ["doctor"]:
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"127.0.0.1:{refused}" in done.stdout
+    else:
+        _one_line(done, "ATTENDANCE_REDIS", f"127.0.0.1:{refused}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PARTITIONS", "none"),
+        ("BROKER", "http://h"),
+        ("REDIS", "redis://joe:hidden@host:port"),
+        ("REDIS", "http://joe:hidden@h"),
+    ]
+    + [("CLOCK_TOLERANCE", "soon"), ("MAX_EVENT_AGE", "99999999999d")],
+)
+def test_a_bad_setting(served: System, name: str, value: str) -> None:
+    done = served.run_cli("doctor", **{f"ATTENDANCE_{name}": value})
+    _one_line(done, f"ATTENDANCE_{name}")
+    assert "hidden" not in done.stderr

@@ -1,0 +1,179 @@
+"""`attendance dev`: everything in one process tree, ready in seconds, gone when it ends however it ends."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.system import ROOT
+from tests.services.processes import exists, tail_of_file, wait_until
+
+TOTALS = "bookings=680 sessions=32 attended=17780 not_attended=3980 frequent_no_shows=39"
+START_SECONDS = 60
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what the settings would take from it; dev starts its own services then."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ATTENDANCE_")}
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def children(pid: int) -> dict[int, str]:
+    """Every living descendant with its command line."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found: dict[int, str] = {}
+    wanted = {pid}
+    while wanted:
+        wanted = {child for child, parent in parents.items() if parent in wanted}
+        for child in wanted:
+            with suppress(OSError):
+                found[child] = command_of(child)
+    return {child: command for child, command in found.items() if exists(child)}
+
+
+class Dev:
+    """A running `attendance dev`."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "worker", "dev", *arguments]
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sink
+            )
+        self.children: dict[int, str] = {}
+
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = START_SECONDS) -> None:
+        ended = not wait_until(lambda: condition() or self.process.poll() is not None, timeout) or not condition()
+        assert not ended, f"not {what}\n{self.said()}"
+
+    def until_ready(self) -> None:
+        self.until(lambda: "ready" in self.said(), "ready")
+        self.children = children(self.process.pid)
+        assert len(self.children) >= 3, self.children
+
+    def said(self) -> str:
+        return tail_of_file(self.log, 500)
+
+    def gone(self) -> bool:
+        return not any(map(exists, self.children))
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        self.children |= children(self.process.pid) if self.process.poll() is None else {}
+        self.process.kill()
+        for pid, command in self.children.items():
+            with suppress(OSError):
+                if command_of(pid) == command:  # and not somebody else's by now
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[Dev]:
+    with tempfile.TemporaryDirectory(prefix="attendance-test-") as folder:
+        dev = Dev(Path(folder) / "stderr.log", *arguments)
+        try:
+            yield dev
+        finally:
+            dev.end()
+
+
+@contextmanager
+def taken(*ports: int) -> Iterator[None]:
+    """Ports that somebody listens at; where somebody else does already, that will do."""
+    with ExitStack() as stack:
+        for port in ports:
+            listening = stack.enter_context(closing(socket.socket()))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                listening.bind(("127.0.0.1", port))
+                listening.listen()
+        yield
+
+
+def test_the_demo_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "dev", "--demo", "--once"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == TOTALS
+
+
+def test_ports_that_are_taken() -> None:
+    with taken(9092, 6379), started() as dev:
+        dev.until_ready()
+        said = dev.said()
+        for usual in (9092, 6379):
+            (line,) = [line for line in said.splitlines() if f"port {usual} is taken" in line]
+            chosen = int(re.findall(r"127\.0\.0\.1:(\d+)", line)[0])
+            assert chosen != usual
+            with closing(socket.create_connection(("127.0.0.1", chosen), 2)):
+                pass  # somebody answers there
+            assert any(str(chosen) in command for command in dev.children.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_child(number: signal.Signals) -> None:
+    with started("--demo") as dev:
+        dev.until_ready()
+        dev.process.send_signal(number)
+        assert wait_until(dev.gone, 5), {pid: dev.children[pid] for pid in dev.children if exists(pid)}
+        assert dev.process.wait(5) == 0
+        assert "Traceback" not in dev.said()
+
+
+@pytest.mark.parametrize("so_many", [1, 2, 3])
+def test_a_signal_while_it_starts(so_many: int) -> None:
+    with started() as dev:
+        dev.until(lambda: len(children(dev.process.pid)) >= so_many, "starting")
+        dev.children = children(dev.process.pid)
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(6) == 0, dev.said()
+        assert wait_until(dev.gone, 1)
+        assert "Traceback" not in dev.said()
+
+
+@pytest.mark.parametrize("part", ["worker worker", "broker", "valkey|redis"])
+def test_a_child_that_dies_ends_the_rest(part: str) -> None:
+    with started() as dev:
+        dev.until_ready()
+        (victim,) = [pid for pid, command in dev.children.items() if re.search(part, command)]
+        os.kill(victim, signal.SIGKILL)
+        assert dev.process.wait(10) == 1, dev.said()
+        assert wait_until(dev.gone, 1), dev.children
+        last = dev.said().splitlines()[-1]
+        assert "ended" in last, dev.said()
+        assert re.search(part.split()[0], last), last
+        assert "Traceback" not in dev.said()
+
+
+def test_a_parent_that_dies_takes_its_children_along() -> None:
+    with started() as dev:
+        dev.until_ready()
+        dev.process.kill()
+        dev.process.wait(5)
+        assert wait_until(dev.gone, 15), {pid: dev.children[pid] for pid in dev.children if exists(pid)}

@@ -1,0 +1,145 @@
+"""Settings from ATTENDANCE_*: defaults, durations, what a bad one says, and that no secret is ever shown."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from worker.ops import doctor
+from worker.settings import Settings, SettingsError, load_settings
+
+SECRET = "hidden-word"
+VARIABLES = [f"ATTENDANCE_{name.upper()}" for name in Settings.model_fields]
+
+
+@pytest.fixture(autouse=True)
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variables, no .env."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
+    monkeypatch.setenv(f"ATTENDANCE_{name}", value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    return str(refused.value)
+
+
+def test_defaults() -> None:
+    settings = load_settings()
+    assert settings.partitions == 16
+    assert settings.topic_prefix == settings.redis_namespace == "attendance"
+    assert settings.clock_tolerance == timedelta(minutes=5)
+    assert settings.conflict_window == timedelta(minutes=10)
+    assert settings.max_event_age == timedelta(days=30)
+
+
+def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ATTENDANCE_PARTITIONS=7\nATTENDANCE_NAMESPACE=n\nATTENDANCE_NO_SUCH=1\nOTHER=2\n")
+    monkeypatch.setenv("ATTENDANCE_NAMESPACE", "m")
+    settings = load_settings()
+    assert (settings.partitions, settings.redis_namespace) == (7, "m")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("5m", 300), ("2h", 7200), ("30d", 2_592_000), ("1.5h", 5400), (" 5 m ", 300), ("45", 45), ("0s", 0)]
+    + [("PT5M", 300), ("P30D", 2_592_000), ("P1DT2H", 93_600), ("PT0.5S", 0.5)],
+)
+def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
+    monkeypatch.setenv("ATTENDANCE_CLOCK_TOLERANCE", text)
+    assert load_settings().clock_tolerance == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("name", ["CLOCK_TOLERANCE", "CONFLICT_WINDOW", "MAX_EVENT_AGE", "SESSION_TIMEOUT"])
+@pytest.mark.parametrize(
+    "bad", ["", "soon", "5 minutes", "5w", "-5m", "-PT5M", "5m5s", "1e3s", "99999999999d", "9" * 400 + "s"]
+)
+def test_bad_durations(monkeypatch: pytest.MonkeyPatch, name: str, bad: str) -> None:
+    said = refusal(monkeypatch, name, bad)
+    assert said.startswith(f"ATTENDANCE_{name}: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "cure"),
+    [
+        ("PARTITIONS", "0", "1"),
+        ("PARTITIONS", "many", "integer"),
+        ("PARTITIONS", "10001", "10000"),
+        ("REPLICATION", "-1", "0"),
+        ("BROKER", "http://localhost:9092", "kafka://"),
+        ("BROKER", "kafka://", "kafka://"),
+        ("BROKER", "", "kafka://"),
+        ("BROKER", "kafka://host:port", "ort"),
+        ("BROKER", "kafka://host:99999", "ort"),
+        ("BROKER_SECURITY", "TLS", "SASL_SSL"),
+        ("BROKER_SASL_MECHANISM", "MD5", "SCRAM-SHA-512"),
+        ("REDIS", "localhost:6379", "redis://"),
+        ("REDIS", "http://localhost", "redis://"),
+        ("REDIS", "redis://", "redis://"),
+        ("REDIS", f"http://joe:{SECRET}@host/0", "redis://"),
+        ("REDIS", f"redis://joe:{SECRET}@host:port/0", "redis://"),
+        ("REDIS", f"redis://joe:{SECRET}@host:99999/0", "redis://"),
+        ("STORE", "sqlite://", "memory://"),
+        ("TOPIC_PREFIX", "a b", "letters"),
+        ("TOPIC_PREFIX", "x" * 101, "100"),
+        ("TOPIC_PREFIX", "", "letters"),
+        ("NAMESPACE", "{a}", "letters"),
+        ("LOG_LEVEL", "LOUD", "WARNING"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, name: str, bad: str, cure: str) -> None:
+    said = refusal(monkeypatch, name, bad)
+    assert said.startswith(f"ATTENDANCE_{name}: ")
+    assert cure in said
+    assert "\n" not in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["joe:{}@host:7/1", ":{}@host", "joe:{}@[::1]:7", "host:7?password={}", "host:7/0?db=1&password={}"]
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, scheme: str, url: str) -> None:
+    monkeypatch.setenv("ATTENDANCE_REDIS", f"{scheme}://{url.format(SECRET)}")
+    monkeypatch.setenv("ATTENDANCE_BROKER_PASSWORD", SECRET)
+    settings = load_settings()
+    shown = doctor.shown(settings)
+    assert SECRET not in str(shown)
+    assert SECRET not in repr(settings)
+    assert SECRET not in doctor.redis_away(settings, OSError("refused"))
+    assert ("host" if "host" in url else "::1") in shown["ATTENDANCE_REDIS"]
+    assert shown["ATTENDANCE_BROKER_PASSWORD"] not in ("", SECRET)
+
+
+def test_a_password_in_the_brokers_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password has a setting of its own; who writes it here, or has it refused, must not find it in a log."""
+    monkeypatch.setenv("ATTENDANCE_BROKER", f"kafka://joe:{SECRET}@host:9092")
+    try:
+        said = str(doctor.shown(load_settings()))
+    except SettingsError as refused:
+        said = str(refused)
+    assert SECRET not in said
+
+
+def test_the_doctor_shows_every_setting() -> None:
+    assert set(doctor.shown(load_settings())) == set(VARIABLES)
+
+
+def test_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("kafka://a:1;kafka://b", "kafka://a:1,kafka://b", "a:1,b"):
+        monkeypatch.setenv("ATTENDANCE_BROKER", given)
+        assert load_settings().bootstrap_servers == ["a:1", "b:9092"]
+
+
+def test_shaping_is_what_the_contract_records_with_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {"partitions": 16, "clock_tolerance": 300, "conflict_window": 600, "max_event_age": 2_592_000}
+    micros = {name: value if name == "partitions" else value * 1_000_000 for name, value in expected.items()}
+    assert load_settings().shaping() == micros
+    for name, value in {"partitions": "3", "clock_tolerance": "0.5s", "conflict_window": "0s", "max_event_age": "1d"}.items():
+        monkeypatch.setenv(f"ATTENDANCE_{name.upper()}", value)
+    others = {"partitions": 3, "clock_tolerance": 500_000, "conflict_window": 0, "max_event_age": 86_400_000_000}
+    assert load_settings().shaping() == others
