@@ -62,13 +62,15 @@ _TOLD = (
 
 def main() -> None:
     """Entry point of the console script."""
+    # nothing but our own lines until a worker runs: clients log what their errors say anyway
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except _TOLD as error:
         fail(str(error))
     except KafkaError as error:
         fail(doctor.broker_away(load_settings(), error))
-    except RedisError as error:
+    except (RedisError, TimeoutError) as error:
         fail(doctor.redis_away(load_settings(), error))
     except Exception as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
@@ -80,7 +82,6 @@ def main() -> None:
 def worker() -> None:
     """Fold events into attendances: one worker; start as many as there is work."""
     settings = load_settings()
-    configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
         bad = [f for f in await doctor.examine(settings) if not f.ok and f.what != "eviction"]
@@ -88,6 +89,7 @@ def worker() -> None:
             for finding in bad:
                 print(finding.detail, file=sys.stderr)
             raise typer.Exit(1)
+        configure_logs(settings)
         await Worker(settings).run(stop)
 
     _run_until_stopped(work)
@@ -102,7 +104,6 @@ def dev_(
     if once and not demo_:
         raise typer.BadParameter("--once goes with --demo")
     settings = load_settings()
-    configure_logs(settings)
     counts = _run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
     if counts is not None:
         print(" ".join(f"{name}={count}" for name, count in counts.items()))

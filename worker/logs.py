@@ -39,6 +39,7 @@ def configure_logs(settings: Settings) -> None:
     logging.basicConfig(
         level=max(level, logging.WARNING) if level > logging.DEBUG else level,
         handlers=[told],
+        force=True,
         format="level=%(levelname)s logger=%(name)s event=%(message)r",
     )
     structlog.configure(

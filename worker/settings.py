@@ -5,7 +5,7 @@ import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,11 +20,15 @@ class SettingsError(Exception):
 
 
 def _duration(text: Any) -> Any:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip()) if isinstance(text, str) else None
-    return timedelta(**{_UNITS[match[2] or "s"]: float(match[1])}) if match else text
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhd]?)", text.strip()) if isinstance(text, str) else None
+    try:
+        return timedelta(**{_UNITS[match[2] or "s"]: float(match[1])}) if match else text
+    except OverflowError:
+        return None
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0))]
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=timedelta(days=36_500))]
+_DURATION_CURE = "write a duration as 90s, 5m, 2h or 30d, at most 36500d"
 
 
 class Settings(BaseSettings):
@@ -68,16 +72,17 @@ class Settings(BaseSettings):
     def _kafka_url(cls, value: str) -> str:
         for part in re.split("[,;]", value):
             url = urlsplit(part if "://" in part else f"kafka://{part}")
-            if url.scheme != "kafka" or not url.hostname:
+            if url.username is not None:
+                raise ValueError("write user and password to ATTENDANCE_BROKER_USERNAME and ATTENDANCE_BROKER_PASSWORD")
+            if url.scheme != "kafka" or not url.hostname or not _has_good_port(url):
                 raise ValueError("write kafka://host:port, several joined by commas")
-            _ = url.port
         return value
 
     @field_validator("redis")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
         url = urlsplit(value.get_secret_value())
-        if url.scheme not in ("redis", "rediss") or not url.hostname:
+        if url.scheme not in ("redis", "rediss") or not url.hostname or not _has_good_port(url):
             raise ValueError("write redis://host:port/db or rediss://host:port/db")
         return value
 
@@ -86,6 +91,13 @@ class Settings(BaseSettings):
     def _store_url(cls, value: str) -> str:
         if value != "memory://":
             raise ValueError("write memory://; other stores are not there yet")
+        return value
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if not value:
+            raise ValueError("write a name of letters, digits, dots, dashes and underscores; all topics begin with it")
         return value
 
     @field_validator("topic_prefix", "namespace")
@@ -134,6 +146,13 @@ def micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
+def _has_good_port(url: SplitResult) -> bool:
+    try:
+        return url.port != 0
+    except ValueError:
+        return False
+
+
 def load_settings(**given: Any) -> Settings:
     """The settings of this process.
 
@@ -144,5 +163,7 @@ def load_settings(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = ENV_PREFIX + str(first["loc"][0]).upper()
-        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        field = str(first["loc"][0])
+        is_duration = Settings.model_fields[field].annotation is timedelta
+        cure = _DURATION_CURE if is_duration else first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{ENV_PREFIX}{field.upper()}: {cure}") from None

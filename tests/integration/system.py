@@ -149,7 +149,11 @@ class System:
                     return
             time.sleep(0.1)
         logs = "\n---\n".join(worker.said() for worker in self.workers)
-        raise AssertionError(f"not {what} after {timeout} s\n{self.read(lambda r: r.status())}\n{logs}")
+        try:
+            status: Any = self.read(lambda reader: reader.status())
+        except ReaderError as error:
+            status = error
+        raise AssertionError(f"not {what} after {timeout} s\n{status}\n{logs}")
 
     def read(self, ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
         """What the reader answers."""

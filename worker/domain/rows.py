@@ -7,14 +7,14 @@ table            key after the booking and NUL   value
 ``attendance``   session                         the session's row
 ``attendance``   session, NUL, participant hash  order key of the participant's newest scan
 ``attendance``   (of no booking) SOH, partition  the partition's generation and the settings that shape its rows
-``bookings``     (nothing)                       the last booking record and its offset
+``bookings``     (nothing)                       the last booking record, its offset, what it no longer lists
 ===============  ==============================  =========================================================
 
 Every value begins with a format byte. Ids hold no control character, so NUL separates; a participant hash is 16 bytes.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from struct import Struct
 
 from schemas.attendance import AttendanceStatus
@@ -60,7 +60,7 @@ def changed_rows(draft: Draft) -> tuple[dict[bytes, bytes | None], bytes | None]
             rows[suffix + SEPARATOR + who] = None if key is None else bytes((FORMAT,)) + key
     if draft.booking_offset == state.booking_offset:
         return rows, None
-    return rows, encode_reference(draft.booking, draft.booking_offset)
+    return rows, encode_reference(draft.booking, draft.booking_offset, draft.formerly)
 
 
 def encode_session(row: Row, ever: int, offset: int) -> bytes:
@@ -101,20 +101,21 @@ def decode_session(value: bytes) -> tuple[Row, int, int]:
     return Row(horizon, base, *marks[1:]), ever, offset
 
 
-def encode_reference(booking: Booking | None, offset: int) -> bytes:
+def encode_reference(booking: Booking | None, offset: int, formerly: Iterable[str] = ()) -> bytes:
     """A row of ``bookings``; None: the record at this offset left the booking unknown."""
-    return _REFERENCE.pack(FORMAT, offset) + (b"" if booking is None else json.dumps(booking).encode())
+    return _REFERENCE.pack(FORMAT, offset) + json.dumps([booking, sorted(formerly)], ensure_ascii=False).encode()
 
 
-def decode_reference(value: bytes) -> tuple[Booking | None, int]:
-    """(booking, offset) of a row of ``bookings``."""
+def decode_reference(value: bytes) -> tuple[Booking | None, int, frozenset[str]]:
+    """(booking, offset, sessions listed formerly) of a row of ``bookings``."""
     form, offset = _REFERENCE.unpack_from(value)
     _check(form)
-    if len(value) == _REFERENCE.size:
-        return None, offset
-    booking_id, participants, walk_ins, canceled, listed, time = json.loads(value[_REFERENCE.size :])
+    known, formerly = json.loads(value[_REFERENCE.size :])
+    if known is None:
+        return None, offset, frozenset(formerly)
+    booking_id, participants, walk_ins, canceled, listed, time = known
     sessions = None if listed is None else {name: Window(*window) for name, window in listed.items()}
-    return Booking(booking_id, participants, walk_ins, canceled, sessions, time), offset
+    return Booking(booking_id, participants, walk_ins, canceled, sessions, time), offset, frozenset(formerly)
 
 
 def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
@@ -144,7 +145,7 @@ def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, 
     """A booking from its rows, judged and projected as when they were written."""
     state = BookingState(booking_id)
     if reference is not None:
-        state.booking, state.booking_offset = decode_reference(reference)
+        state.booking, state.booking_offset, state.formerly = decode_reference(reference)
     if b"" in rows:
         _, ever, state.offset, state.floor = _booking_row(rows[b""])
         state.ever_frequent = bool(ever)

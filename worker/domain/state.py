@@ -4,10 +4,10 @@
 never ahead of what would survive a crash.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from schemas.events import Booking, BookingGone, Event, EventType
+from schemas.events import Booking, BookingGone, Event, EventType, Window
 from worker.domain.alerts import Judged
 from worker.domain.fold import EMPTY, NEVER, Row, effective_time, fold, order_key
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
@@ -46,6 +46,8 @@ class BookingState:
     ever_frequent: bool = False
     booking: Booking | None = None
     booking_offset: int = -1
+    formerly: frozenset[str] = frozenset()
+    """Sessions that the booking listed before its last record, of which readers may not have been told yet."""
     sessions: dict[str, Session] = field(default_factory=dict)
     summary: Summary | None = None
     frequent: bool = False
@@ -55,12 +57,11 @@ class BookingState:
         for session_id, session in self.sessions.items():
             if session.pair is not None:
                 yield session_id, session.pair
-        if self.booking is not None and self.booking.sessions:
-            for session_id in self.booking.sessions:
-                if session_id not in self.sessions:
-                    listed = pair(session_id, None, self.booking)
-                    if listed is not None:
-                        yield session_id, listed
+        for session_id in listed_by(self.booking):
+            if session_id not in self.sessions:
+                listed = pair(session_id, None, self.booking)
+                if listed is not None:
+                    yield session_id, listed
 
 
 @dataclass(slots=True)
@@ -78,7 +79,8 @@ class SessionDraft:
 
     @property
     def is_stored_anew(self) -> bool:
-        return self.row != self.before.row or self.ever != self.before.ever
+        # with changed scans too, though they have rows of their own: the offset tells that record when it comes again
+        return self.row != self.before.row or self.ever != self.before.ever or bool(self.scans)
 
     def judged(self, draft: "Draft", session_id: str) -> Judged:
         seen = self.pair.attendance if self.pair else None
@@ -94,6 +96,7 @@ class Draft:
     offset: int
     booking: Booking | None
     booking_offset: int
+    formerly: frozenset[str]
     sessions: dict[str, SessionDraft]
     listed: dict[str, tuple[Pair | None, Pair | None]]
     """Sessions that are only listed: their pair before and after, where the listing changed or is said again."""
@@ -122,18 +125,17 @@ class Draft:
         for session_id, draft in self.sessions.items():
             if session_id not in self.state.sessions and draft.pair is not None:
                 yield session_id, draft.pair
-        if self.booking is not None and self.booking.sessions:
-            for session_id in self.booking.sessions:
-                if session_id not in self.state.sessions and session_id not in self.sessions:
-                    listed = pair(session_id, None, self.booking)
-                    if listed is not None:
-                        yield session_id, listed
+        for session_id in listed_by(self.booking):
+            if session_id not in self.state.sessions and session_id not in self.sessions:
+                listed = pair(session_id, None, self.booking)
+                if listed is not None:
+                    yield session_id, listed
 
     def install(self) -> None:
         """Makes the draft the state. Only for a draft whose rows are stored."""
         state = self.state
         state.floor, state.offset = self.floor, self.offset
-        state.booking, state.booking_offset = self.booking, self.booking_offset
+        state.booking, state.booking_offset, state.formerly = self.booking, self.booking_offset, self.formerly
         state.ever_frequent, state.frequent, state.summary = self.ever_frequent, self.frequent, self.summary
         for session_id, draft in self.sessions.items():
             session = draft.before
@@ -145,6 +147,11 @@ class Draft:
                 else:
                     session.scans[who] = key
             state.sessions[session_id] = session
+
+
+def listed_by(booking: Booking | None) -> Mapping[str, Window]:
+    """The sessions that a booking lists."""
+    return (booking.sessions if booking else None) or {}
 
 
 def apply(state: BookingState, events: Sequence[tuple[int, Event]], references: Sequence[Reference], rules: Rules) -> Draft:
@@ -170,7 +177,11 @@ def apply(state: BookingState, events: Sequence[tuple[int, Event]], references: 
         again = again or at <= state.booking_offset
         if at > booking_offset:
             booking, booking_offset = (said if isinstance(said, Booking) else None), at
-    draft = Draft(state, floor, offset, booking, booking_offset, {}, {}, state.summary, state.frequent, again)
+    formerly = state.formerly
+    if booking_offset > state.booking_offset:
+        formerly = (formerly if again else frozenset()) | listed_by(state.booking).keys() - listed_by(booking).keys()
+    ends = (floor, offset, booking, booking_offset, formerly)
+    draft = Draft(state, *ends, {}, {}, state.summary, state.frequent, again)
     whole = again or booking != state.booking or floor > state.floor
     names: Iterable[str] = {**dict.fromkeys(state.sessions), **by_session} if whole else by_session
     for name in names:
@@ -214,9 +225,7 @@ def _project(draft: Draft, whole: bool) -> None:
     """The parts that concern the booking as a whole: listed sessions, summary, FREQUENT_NO_SHOWS."""
     state = draft.state
     if whole:
-        before = (state.booking.sessions if state.booking else None) or {}
-        after = (draft.booking.sessions if draft.booking else None) or {}
-        for name in {**before, **after}:
+        for name in listed_by(state.booking).keys() | listed_by(draft.booking).keys() | state.formerly:
             if name not in draft.sessions:
                 then, now = pair(name, None, state.booking), pair(name, None, draft.booking)
                 if then != now or draft.again:

@@ -18,6 +18,7 @@ from rich.table import Table
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schemas.alerts import AlertKind
+from worker.ending import end
 from worker.ops import demo, doctor, publish, topics
 from worker.ops.children import Child, ChildFailed, answers, usable_port
 from worker.ops.embedded import USUAL_BROKER_PORT, USUAL_REDIS_PORT, broker_command, redis_command
@@ -185,9 +186,7 @@ async def _first_of(work: list[Coroutine[Any, Any, object]]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def totals(reader: AttendanceReader) -> dict[str, int]:

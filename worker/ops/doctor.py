@@ -1,6 +1,7 @@
 """Looks at broker, topics, Redis and settings, and gives each a verdict with the cure."""
 
 import asyncio
+import re
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -93,6 +94,8 @@ def _said(error: BaseException) -> str:
 def _masked(name: str, value: Any) -> str:
     if name == "redis":
         url = urlsplit(str(value.get_secret_value()))
+        query = re.sub(r"(^|&)(password=)[^&]*", r"\1\2***", url.query)
+        url = url._replace(query=query)
         if url.password is None:
             return url.geturl()
         host = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)

@@ -42,7 +42,7 @@ def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backf
         doc: Any = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return BadLine(where, f"not JSON ({error}); write one CloudEvent a line")
-    if isinstance(doc, dict) and doc.get("type") in _BOOKING_TYPES:
+    if isinstance(doc, dict) and isinstance(doc.get("type"), str) and doc["type"] in _BOOKING_TYPES:
         key = normalise(str((doc.get("data") or {}).get("bookingId", ""))) if isinstance(doc.get("data"), dict) else ""
         said = decode_booking(line, (), key.encode(errors="replace"))
         return _judged(said, topics.bookings, line, where, [])

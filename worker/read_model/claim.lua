@@ -6,8 +6,8 @@
 local call = redis.call
 local mark = call('HMGET', KEYS[1], 'generation', 'state', 'keys', 'events.offset', 'bookings.offset', 'epoch')
 local now = call('TIME')
--- at least the clock's milliseconds: after a flush the numbers must not begin again where an old owner's were
-local epoch = math.max(tonumber(mark[6] or 0) + 1, now[1] * 1000 + math.floor(now[2] / 1000))
+-- at least the clock's microseconds: after a flush the numbers must not begin again where an old owner's were
+local epoch = math.max(tonumber(mark[6] or 0) + 1, now[1] * 1000000 + now[2])
 epoch = string.format('%.0f', epoch)
 call('HSET', KEYS[1], 'epoch', epoch, 'seq', 0)
 local sound = mark[1] == ARGV[1] and mark[2] == 'live'

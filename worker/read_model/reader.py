@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
 from schemas.times import format_time
+from worker.read_model.client import patience
 from worker.read_model.documents import unpack
 from worker.read_model.keys import BOOKING_BUCKETS, PartitionKeys, booking_bucket, doc_bucket, live_key, namespace
 from worker.topics import partition_of
@@ -185,7 +186,7 @@ class AttendanceReader:
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
         await self._locate()
-        async with self._client.pipeline(transaction=False) as pipe:
+        async with patience(), self._client.pipeline(transaction=False) as pipe:
             for number in range(self._partitions):
                 pipe.hgetall(PartitionKeys(self._namespace, number).watermark)
             return [_partition(number, mark) for number, mark in enumerate(await pipe.execute())]
@@ -218,7 +219,8 @@ class AttendanceReader:
 
     async def _locate(self) -> None:
         """Which namespace is live, asked once per question: it may be switched at any time."""
-        found: Any = await self._client.hmget(live_key(self._base), "namespace", "partitions")
+        async with patience():
+            found: Any = await self._client.hmget(live_key(self._base), "namespace", "partitions")
         live, count = found
         if live is None or count is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
@@ -233,7 +235,7 @@ class AttendanceReader:
     ) -> tuple[list[list[Any]], Freshness]:
         """Each partition's commands in one pipeline, with its watermark read last: it proves that the keys were live."""
         for _ in range(_ATTEMPTS):
-            async with self._client.pipeline(transaction=False) as pipe:
+            async with patience(), self._client.pipeline(transaction=False) as pipe:
                 for number, some in zip(where, commands, strict=True):
                     keys = PartitionKeys(self._namespace, number)
                     prefix = keys.prefix(self._generations.get(number, ""))

@@ -8,6 +8,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from worker.read_model.client import patience
+
 
 @cache
 def _source(name: str) -> tuple[str, str]:
@@ -18,7 +20,8 @@ def _source(name: str) -> tuple[str, str]:
 async def run(client: Redis, name: str, key: str, *arguments: Any) -> Any:
     """What the script ``name`` answers for one key."""
     text, digest = _source(name)
-    try:
-        return await client.evalsha(digest, 1, key, *arguments)
-    except NoScriptError:
-        return await client.eval(text, 1, key, *arguments)
+    async with patience():
+        try:
+            return await client.evalsha(digest, 1, key, *arguments)
+        except NoScriptError:
+            return await client.eval(text, 1, key, *arguments)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 from redis.asyncio import Redis
 
+from worker.read_model.client import patience
 from worker.read_model.documents import PairDocument, pack
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
 from worker.read_model.scripts import run
@@ -117,24 +118,29 @@ class PartitionWriter:
         self._refuse(begun)
         self._key_generation, *retired = (name.decode() for name in begun)
         self._seq = 0
-        for name in retired:
-            await self._retire(name)
+        await self._retire(retired)
         async for some in updates:
             await self.apply(Write(some, {}))
         switched = await self._run("repair", "switch", self._generation, self._epoch, *_flat(marks))
         self._refuse(switched)
-        for name in switched[1:]:
-            await self._retire(name.decode())
+        await self._retire(name.decode() for name in switched[1:])
+
+    async def tidy(self) -> None:
+        """Unlinks what an owner that died while repairing left behind."""
+        async with patience():
+            retired: Any = await self._client.hget(self._keys.watermark, "retired")
+        await self._retire((retired or b"").decode().split())
 
     async def beat(self, marks: Mapping[str, Any]) -> None:
         """Says that the writer lives, with watermark fields that need no sequence."""
         self._refuse(await self._run("beat", self._generation, self._epoch, *_flat(marks)))
 
-    async def _retire(self, key_generation: str) -> None:
-        prefix = self._keys.prefix(key_generation)
+    async def _retire(self, key_generations: Iterable[str]) -> None:
         buckets = (65536 >> DOC_SHIFT, BOOKING_BUCKETS)
-        while await self._run("retire", prefix, _RETIRE_AT_ONCE, *buckets):
-            pass
+        for name in key_generations:
+            while await self._run("retire", self._keys.prefix(name), _RETIRE_AT_ONCE, *buckets):
+                pass
+            self._refuse(await self._run("repair", "forget", self._generation, self._epoch, name))
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         return await run(self._client, script, self._keys.watermark, *arguments)
@@ -150,7 +156,7 @@ class PartitionWriter:
 async def announce(client: Redis, base: str, namespace: str, partitions: int) -> tuple[str, int]:
     """Makes a namespace the live one where none is; the live one and its number of partitions."""
     key = live_key(base)
-    async with client.pipeline(transaction=True) as pipe:
+    async with patience(), client.pipeline(transaction=True) as pipe:
         pipe.hsetnx(key, "namespace", namespace)
         pipe.hsetnx(key, "partitions", partitions)
         pipe.hmget(key, "namespace", "partitions")

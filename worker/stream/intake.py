@@ -54,14 +54,15 @@ def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -
     for record in records:
         said = decode_booking(record.value, record.headers, record.key)
         if isinstance(said, DeadLetter):
-            intake.letters.append((record, said, record.timestamp * 1000))
+            intake.letters.append((record, said, received_at(record.headers, record.timestamp)))
             booking_id = booking_of_key(record.key)
             if booking_id is None or partition_of(booking_id) != partition:
                 continue
             said = BookingGone(booking_id)
         elif partition_of(said.booking_id) != partition:
             detail = f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
-            intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), record.timestamp * 1000))
+            received = received_at(record.headers, record.timestamp)
+            intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), received))
             continue
         else:
             newest = max(newest or 0, record.timestamp * 1000)

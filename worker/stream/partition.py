@@ -6,7 +6,7 @@ acknowledgement. A crash between any two of them lets the batch come again, and 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from time import time
 from typing import Any, Protocol
 from uuid import uuid4
@@ -21,7 +21,7 @@ from worker.domain.rows import PARTITION_GROUP, PARTITION_SUFFIX, changed_rows, 
 from worker.domain.state import BookingState, Draft, apply
 from worker.engine.table import Table
 from worker.read_model.keys import LAYOUT_VERSION
-from worker.read_model.writer import BookingUpdate, Fenced, NeedsRepair, PartitionWriter, Write
+from worker.read_model.writer import BookingUpdate, Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
 from worker.settings import Settings
 from worker.stream import outbox, project
 from worker.stream.intake import Intake, read_bookings, read_events
@@ -38,6 +38,10 @@ _REPAIR_BOOKINGS = 200
 
 class SettingsConflict(Exception):
     """The tables were made with other settings that shape results; the operator sets those, or refolds."""
+
+
+Chore = Callable[[], Awaitable[None]]
+"""What a partition does between two batches."""
 
 
 class Delivered(Protocol):
@@ -79,7 +83,7 @@ class Partition:
 
     def __init__(self, number: int, shared: Shared) -> None:
         self.number = number
-        self._queue: asyncio.Queue[Delivered | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Delivered | Chore] = asyncio.Queue()
         self.is_live = False
         """Whether its read models are up to the table."""
         self._shared = shared
@@ -99,12 +103,12 @@ class Partition:
         self._writer = PartitionWriter(shared.redis, shared.namespace, self.number, generation)
         await self._own(committed)
         while True:
-            delivered = await self._queue.get()
-            if delivered is None:
-                await self._repair()
+            task = await self._queue.get()
+            if callable(task):
+                await task()
             else:
-                await self._process(delivered.value)
-                delivered.ack()
+                await self._process(task.value)
+                task.ack()
 
     def deliver(self, delivered: Delivered) -> None:
         """Takes a batch; the consumer bounds how many wait."""
@@ -116,10 +120,11 @@ class Partition:
             marks = {f"{topic}.end": end for topic, end in ends.items()}
             try:
                 await self._writer.beat({**marks, "writtenAt": int(time() * 1000)})
-            except NeedsRepair as error:
-                log.warning("repairing", partition=self.number, reason=str(error))
+            except ReadModelError as error:
+                # an idle partition has no write that would find it
+                log.warning("refused", partition=self.number, reason=str(error))
                 self.is_live = False
-                self._queue.put_nowait(None)
+                self._queue.put_nowait(self._reclaim if isinstance(error, Fenced) else self._repair)
 
     async def _generation(self) -> str:
         """The partition's generation, made when it is new; refuses tables that other settings have shaped."""
@@ -149,6 +154,7 @@ class Partition:
             await self._repair()
         else:
             self._marks = {"events.offset": claim.events_offset, "bookings.offset": claim.bookings_offset}
+            await until_done("redis", self._writer.tidy, partition=self.number)
         self.is_live = True
 
     async def _process(self, records: list[Any]) -> None:

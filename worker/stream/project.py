@@ -99,7 +99,7 @@ def judged_before(state: BookingState, name: str, session: Session) -> Judged:
 
 def unchanged(state: BookingState) -> Draft:
     """The draft of a batch that changes nothing."""
-    ends = (state.floor, state.offset, state.booking, state.booking_offset)
+    ends = (state.floor, state.offset, state.booking, state.booking_offset, state.formerly)
     return Draft(state, *ends, {}, {}, state.summary, state.frequent, again=False)
 
 

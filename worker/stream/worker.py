@@ -16,12 +16,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
+from worker.ending import end
 from worker.engine import transport
 from worker.engine.recovery import recover
 from worker.engine.table import Table
 from worker.read_model.client import create_redis
 from worker.read_model.keys import namespace
-from worker.read_model.writer import Fenced, announce
+from worker.read_model.writer import announce
 from worker.settings import Settings
 from worker.stream.partition import Partition, SettingsConflict, Shared
 from worker.stream.retry import until_done
@@ -122,15 +123,13 @@ class Worker:
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
         finally:
-            for task in (*waits, beat, lease):
-                task.cancel()
             await self._stop(started)
+            await end((*waits, beat, lease, started))
 
     async def _stop(self, started: asyncio.Task[None]) -> None:
         if started.done() and not self._app.crashed and not self._failed.done():
             await self._consumer.drain()
         await self._cancel()
-        started.cancel()
         await self._app.stop()
 
     async def _announce(self, redis: Redis) -> str:
@@ -174,9 +173,7 @@ class Worker:
     async def _cancel(self) -> None:
         tasks, self._tasks = self._tasks, set()
         self._partitions.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -214,7 +211,7 @@ class Worker:
                     self._shared.redis, self.settings.redis_namespace, self._shared.namespace, self.settings.partitions
                 )
                 for partition in list(self._partitions.values()):
-                    await self._beat_one(partition)
+                    await partition.beat(self._ends(partition.number))
                 away = False
             except (RedisError, OSError) as error:
                 if not away:
@@ -224,17 +221,10 @@ class Worker:
                 self.ready.set()
             await asyncio.sleep(_BEAT_SECONDS)
 
-    async def _beat_one(self, partition: Partition) -> None:
-        ends = {
-            name: end
-            for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings))
-            if (end := self._consumer.highwater(TP(topic, partition.number))) is not None
-        }
-        try:
-            await partition.beat(ends)
-        except Fenced:
-            # the next write finds it too, and acts on it; a heartbeat alone changes nothing
-            log.debug("fenced", partition=partition.number)
+    def _ends(self, number: int) -> dict[str, int]:
+        topics = {"events": self.topics.events, "bookings": self.topics.bookings}
+        ends = {name: self._consumer.highwater(TP(topic, number)) for name, topic in topics.items()}
+        return {name: end for name, end in ends.items() if end is not None}
 
 
 def _spare_the_collector() -> None:

@@ -1,0 +1,23 @@
+"""Ends tasks for good."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+_AGAIN_SECONDS = 0.5
+
+
+async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancels tasks until they are done, whatever they raise.
+
+    Once is not enough: ``asyncio.wait_for`` of Python 3.11, which clients use, drops a cancellation that arrives together
+    with the answer it waits for.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        done, waiting = await asyncio.wait(waiting, timeout=_AGAIN_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()
