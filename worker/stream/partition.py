@@ -24,6 +24,7 @@ from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import BookingUpdate, Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
 from worker.settings import Settings
 from worker.stream import outbox, project
+from worker.stream.errors import SettingsConflict
 from worker.stream.intake import Intake, read_bookings, read_events
 from worker.stream.lease import Lease
 from worker.stream.retry import until_done
@@ -34,10 +35,6 @@ log = structlog.get_logger(__name__)
 #: Bookings kept decoded in memory, per partition; beyond, those longest unused are read from the table again.
 CACHED_BOOKINGS = 20_000
 _REPAIR_BOOKINGS = 200
-
-
-class SettingsConflict(Exception):
-    """The tables were made with other settings that shape results; the operator sets those, or refolds."""
 
 
 Chore = Callable[[], Awaitable[None]]

@@ -24,7 +24,8 @@ from worker.read_model.client import create_redis
 from worker.read_model.keys import namespace
 from worker.read_model.writer import announce
 from worker.settings import Settings
-from worker.stream.partition import Partition, SettingsConflict, Shared
+from worker.stream.errors import SettingsConflict, WorkerCrashed
+from worker.stream.partition import Partition, Shared
 from worker.stream.retry import until_done
 from worker.topics import BATCH_BYTES, TopicNames, create_producer
 
@@ -35,10 +36,6 @@ _BEAT_SECONDS = 1.0
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _COMMIT_SECONDS = 0.5
-
-
-class WorkerCrashed(Exception):
-    """The worker ended by itself; starting it again is safe and loses nothing."""
 
 
 def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]], datadir: Path) -> faust.App:
