@@ -14,7 +14,16 @@ RECEIVED = RECEIVED_MS * 1000
 TIME = "2026-11-22T10:00:00Z"
 DAY = 86_400_000_000
 MAX_AGE = 30 * DAY
-MISSING = object()
+
+
+class _Missing:
+    """Named the same in every process, as parallel test runs want it."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
 #: An extra field that changes nothing, but has the value looked at closely.
 LOOK = b'{"zz":"\\n",'
 GUID = "88214716-ABCD-4eF0-9012-3456789abcDE"

@@ -271,7 +271,7 @@ def base_images() -> list[str]:
     return [stage[0].arguments[0] for stage in stages()]
 
 
-@pytest.mark.parametrize("image", [*{service["image"] for service in SERVICES.values()}, *base_images()])
+@pytest.mark.parametrize("image", [*sorted({service["image"] for service in SERVICES.values()}), *base_images()])
 def test_images_are_pinned_to_a_release(image: str) -> None:
     assert re.search(r":\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?$", image), f"{image}: name a whole version"
 

@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 from schemas.events import RECEIVED_HEADER, EventType
 from schemas.times import format_time
-from worker.ops.publish import Outgoing, event
+from worker.ops.publish import Outgoing, cloud_event, event
 from worker.settings import micros
 from worker.topics import TopicNames
 
@@ -101,7 +101,7 @@ def _booking(student: Student, now: int) -> dict[str, Any]:
         "serviceType": "COURSE",
         "sessions": sessions,
     }
-    return _cloud_event(f"booking-{student.number}", "/booking-system", EventType.BOOKING_UPSERTED, _starts(0, now), data)
+    return cloud_event(f"booking-{student.number}", "/booking-system", EventType.BOOKING_UPSERTED, _starts(0, now), data)
 
 
 def _report(student: Student, index: int, place: int, *, absent: bool, now: int) -> tuple[dict[str, Any], int]:
@@ -110,15 +110,4 @@ def _report(student: Student, index: int, place: int, *, absent: bool, now: int)
     source = "/devices/roll-call" if absent else f"/devices/kiosk-{place % 4 + 1}"
     time = _starts(index, now) + (_LENGTH + _MINUTE if absent else -(place % 600) * _SECOND)
     data = {"bookingId": booking_id(student), "sessionId": session_id(index)}
-    return _cloud_event(f"{session_id(index)}-{student.number}", source, kind, time, data), time + 2 * _SECOND
-
-
-def _cloud_event(identity: str, source: str, kind: EventType, time: int, data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": identity,
-        "source": source,
-        "type": kind.value,
-        "time": format_time(time),
-        "data": data,
-    }
+    return cloud_event(f"{session_id(index)}-{student.number}", source, kind, time, data), time + 2 * _SECOND

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.decode import decode, decode_booking, normalise
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
+from schemas.times import format_time
 from worker.settings import Settings, micros
 from worker.topics import TopicNames, partition_of
 
@@ -60,6 +61,18 @@ def _judged(
     if isinstance(said, DeadLetter):
         return BadLine(where, f"{said.reason}: {said.detail}")
     return Outgoing(topic, said.booking_id, line, headers)
+
+
+def cloud_event(identity: str, source: str, kind: EventType, time: int, data: dict[str, Any]) -> dict[str, Any]:
+    """An event of our own making; ``time`` in microseconds."""
+    return {
+        "specversion": "1.0",
+        "id": identity,
+        "source": source,
+        "type": kind.value,
+        "time": format_time(time),
+        "data": data,
+    }
 
 
 def event(topics: TopicNames, document: dict[str, Any], headers: list[tuple[str, bytes]] | None = None) -> Outgoing:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.events import EventType
 from schemas.times import format_time
-from worker.ops.publish import Outgoing, Progress, event, send
+from worker.ops.publish import Outgoing, Progress, cloud_event, event, send
 from worker.settings import Settings
 from worker.topics import TopicNames
 
@@ -73,7 +73,7 @@ def bookings(topics: TopicNames, plan: Plan, now: int) -> Iterator[Outgoing]:
             "status": "CANCELED" if chance.random() < 0.01 else "CONFIRMED",
             "sessions": sessions,
         }
-        yield event(topics, _envelope(f"b{number}", "/booking-system", EventType.BOOKING_UPSERTED, now, data))
+        yield event(topics, cloud_event(f"b{number}", "/booking-system", EventType.BOOKING_UPSERTED, now, data))
 
 
 def events(topics: TopicNames, plan: Plan) -> Iterator[Outgoing]:
@@ -112,18 +112,7 @@ def _event(topics: TopicNames, plan: Plan, chance: random.Random, number: int) -
     now = _now()
     if chance.random() < plan.bad_clocks:
         now += chance.choice((-40 * 24 * _HOUR, -6 * _HOUR, 3 * _MINUTE, 5 * _HOUR))
-    return event(topics, _envelope(f"e{plan.seed}-{number}", f"/devices/kiosk-{chance.randrange(20)}", kind, now, data))
-
-
-def _envelope(identity: str, source: str, kind: EventType, time_: int, data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": identity,
-        "source": source,
-        "type": kind.value,
-        "time": format_time(time_),
-        "data": data,
-    }
+    return event(topics, cloud_event(f"e{plan.seed}-{number}", f"/devices/kiosk-{chance.randrange(20)}", kind, now, data))
 
 
 def _booking(number: int) -> str:
