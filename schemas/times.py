@@ -9,6 +9,11 @@ _SHAPE = re.compile(
 _NAIVE_EPOCH = datetime(1970, 1, 1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _DAY = 86400
+#: Up to milliseconds and ``Z``; there are 60,000 of those within a minute, and finer ones hardly repeat.
+_REMEMBERED_LENGTH = len("2026-11-22T10:00:00.123Z")
+_REMEMBERED = 100_000
+_minutes: dict[str, int] = {}
+_within: dict[str, int] = {}
 
 
 def parse_time(text: str) -> int:
@@ -17,13 +22,34 @@ def parse_time(text: str) -> int:
     Raises:
         ValueError: ``text`` is not such a date-time.
     """
+    try:
+        # a minute and what follows it are independent, and devices repeat both
+        return _minutes[text[:17]] + _within[text[17:]]
+    except KeyError:
+        return _parse(text)
+
+
+def _parse(text: str) -> int:
     if _SHAPE(text) is None:
         raise ValueError("not an RFC 3339 date-time with offset")
     try:
         since = datetime.fromisoformat(text) - _EPOCH
     except (ValueError, OverflowError):
         since = _since_epoch_rare(text.upper())
-    return (since.days * _DAY + since.seconds) * 1_000_000 + since.microseconds
+    micros = (since.days * _DAY + since.seconds) * 1_000_000 + since.microseconds
+    if len(text) <= _REMEMBERED_LENGTH:
+        _remember(text, micros)
+    return micros
+
+
+def _remember(text: str, micros: int) -> None:
+    if text[-1] not in "Zz":
+        return
+    within = int(float(text[17:-1]) * 1000 + 0.5) * 1000
+    for known, part, share in ((_minutes, text[:17], micros - within), (_within, text[17:], within)):
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[part] = share
 
 
 def _since_epoch_rare(text: str) -> timedelta:
