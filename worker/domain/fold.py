@@ -26,6 +26,13 @@ _NO_SHOW = EventType.NO_SHOW.value
 _SCANNED = EventType.PARTICIPANT_SCANNED.value
 _DELETED = EventType.DELETED.value
 _ARRIVALS = (_CHECK_IN, _SCANNED)
+_ATTENDED = AttendanceStatus.ATTENDED
+#: What a base of each type says; a set says it itself.
+_SAYS = {
+    _CHECK_IN: AttendanceStatus.ATTENDED,
+    _NO_SHOW: AttendanceStatus.NOT_ATTENDED,
+    EventType.CLEARED.value: AttendanceStatus.NOT_SET,
+}
 
 Scans = Mapping[bytes, bytes]
 """Hash of a participant (16 bytes) -> order key of their newest scan, all of them newer than the base."""
@@ -114,30 +121,33 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: i
         if kind == _DELETED:
             horizon = max(horizon, effective_time(key))
             continue
+        mark = Mark(key, event.source)
         if newest is None or key > newest.key:
-            newest = Mark(key, event.source)
+            newest = mark
         if kind == _SCANNED:
             who = participant_hash(event.participant_id)
             if key > fresh.get(who, b""):
                 fresh[who] = key
         elif base is None or key > base.mark.key:
-            base = _base(key, event)
+            base = _base(mark, event)
         if kind in _ARRIVALS:
             if attended is None or key > attended.key:
-                attended = Mark(key, event.source)
+                attended = mark
         elif kind == _NO_SHOW:
             if missed is None or key > missed.key:
-                missed = Mark(key, event.source)
+                missed = mark
         elif settled is None or key > settled.key:
-            settled = Mark(key, event.source)
+            settled = mark
     after = normalised(Row(horizon, base, newest, attended, missed, settled), floor)
-    return Folded(after, _scan_changes(row, after, scans, fresh, floor))
+    return Folded(after, _scan_changes(row, after, scans, fresh, floor) if scans or fresh else {})
 
 
 def normalised(row: Row, floor: int) -> Row:
     """The row without what its horizon, or the booking's (``floor``), or a settler makes void."""
-    limit = max(row.horizon, floor)
-    base, newest, attended, missed, settled = row[1:]
+    horizon, base, newest, attended, missed, settled = row
+    limit = max(horizon, floor)
+    if limit == NEVER and settled is None:
+        return row
     if limit > NEVER:
         base = base if base and effective_time(base.mark.key) > limit else None
         newest, attended, missed, settled = (
@@ -146,7 +156,7 @@ def normalised(row: Row, floor: int) -> Row:
     if settled is not None:
         attended = attended if attended and attended.key > settled.key else None
         missed = missed if missed and missed.key > settled.key else None
-    return Row(row.horizon, base, newest, attended, missed, settled)
+    return Row(horizon, base, newest, attended, missed, settled)
 
 
 def merge(one: Row, other: Row) -> Row:
@@ -176,8 +186,6 @@ def status_and_number(row: Row, participants: int) -> tuple[AttendanceStatus, in
 
 
 def _scan_changes(before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], floor: int) -> dict[bytes, bytes | None]:
-    if not scans and not fresh:
-        return {}
     oldest = _oldest_counting(after, floor)
     changes: dict[bytes, bytes | None] = {who: key for who, key in fresh.items() if key > oldest and key > scans.get(who, b"")}
     if oldest > _oldest_counting(before, NEVER):
@@ -193,16 +201,10 @@ def _oldest_counting(row: Row, floor: int) -> bytes:
     return max(past, row.base.mark.key) if row.base else past
 
 
-def _base(key: bytes, event: Event) -> Base:
-    if event.type == EventType.CHECK_IN:
-        status, number = AttendanceStatus.ATTENDED, 1
-    elif event.type == EventType.SET:
-        status = AttendanceStatus(event.status)
-        number = 1 if status == AttendanceStatus.ATTENDED else 0
-    else:
-        status = AttendanceStatus.NOT_ATTENDED if event.type == EventType.NO_SHOW else AttendanceStatus.NOT_SET
-        number = 0
-    return Base(Mark(key, event.source), status, number if event.number is None else event.number)
+def _base(mark: Mark, event: Event) -> Base:
+    status = _SAYS.get(event.type) or AttendanceStatus(event.status)
+    number = 1 if status is _ATTENDED else 0
+    return Base(mark, status, number if event.number is None else event.number)
 
 
 def _mark_key(mark: Mark) -> bytes:

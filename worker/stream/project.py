@@ -28,7 +28,7 @@ class Effects(NamedTuple):
 
 def effects(draft: Draft) -> Effects:
     """What changed; where a record was redelivered, the state now of all that it touches."""
-    booking_id, again = draft.state.booking_id, says_again(draft)
+    booking_id, again = draft.state.booking_id, _says_again(draft)
     pairs = [
         _document(booking_id, name, session.pair)
         for name, session in draft.sessions.items()
@@ -45,7 +45,8 @@ def effects(draft: Draft) -> Effects:
     has_summary = again or draft.summary != draft.state.summary
     if not pairs and not has_summary and not changes:
         return Effects(published, None)
-    return Effects(published, BookingUpdate(booking_id, pairs, _summary(booking_id, draft.summary), has_summary, changes))
+    summary = _summary(booking_id, draft.summary) if has_summary else None
+    return Effects(published, BookingUpdate(booking_id, pairs, summary, has_summary, changes))
 
 
 def _session_alerts(
@@ -103,9 +104,13 @@ def unchanged(state: BookingState) -> Draft:
     return Draft(state, *ends, {}, {}, state.summary, state.frequent, again=False)
 
 
-def says_again(draft: Draft) -> bool:
+def _says_again(draft: Draft) -> bool:
     """Whether a redelivered record touches the booking anywhere."""
-    return draft.again or any(session.again for session in draft.sessions.values())
+    if not draft.again:
+        for session in draft.sessions.values():
+            if session.again:
+                return True
+    return draft.again
 
 
 def _closed(kind: AlertKind, booking_id: str, session_id: str | None) -> AlertChange:
