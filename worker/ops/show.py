@@ -21,7 +21,9 @@ def print_one(found: dict[str, Any] | None, missing: str, as_json: bool) -> None
         print(json.dumps(found))
         return
     for name, value in found.items():
-        print(f"{name}: {value}")
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        for part, content in parts:
+            print(f"{f'{name}.{part}' if part else name}: {'unknown' if content is None else content}")
 
 
 def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) -> None:
@@ -30,7 +32,10 @@ def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) ->
             print(json.dumps(row))
         return
     names = columns or tuple(rows[0] if rows else ())
-    table = Table(*names)
+    table = Table()
+    for name in names:
+        # an id that is cut cannot be copied
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in names))
     Console().print(table if rows else "none")
