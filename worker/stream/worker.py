@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import ssl
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -38,7 +39,7 @@ _COLLECT_AT = (50_000, 50, 1_000)
 _COMMIT_SECONDS = 0.5
 
 
-def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]], datadir: Path) -> faust.App:
+def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
     """The Faust app: topics, group and assignment are Faust's; ``consume`` is its one agent."""
     transport.register()
     topics = TopicNames.of(settings.topic_prefix)
@@ -51,7 +52,8 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         env_prefix="ATTENDANCE_FAUST_INTERNAL_",
         TableManager=transport.SafeTableManager,
         store="memory://",
-        datadir=str(datadir),
+        # Faust makes the folder but, without tables of its own, writes nothing there: all workers share one
+        datadir=str(Path(tempfile.gettempdir()) / f"attendance-worker-{os.getuid()}"),
         web_enabled=False,
         topic_partitions=settings.partitions,
         topic_disable_leader=True,
@@ -90,21 +92,20 @@ class Worker:
             WorkerCrashed: something that cannot be waited out.
         """
         _spare_the_collector()
-        with tempfile.TemporaryDirectory(prefix="attendance-worker-") as folder:
-            producer, redis = create_producer(self.settings), create_redis(self.settings)
-            try:
-                await until_done("kafka", producer.start)
-                await self._run(stop, producer, redis, Path(folder))
-            finally:
-                await producer.stop()
-                await redis.aclose()
+        producer, redis = create_producer(self.settings), create_redis(self.settings)
+        try:
+            await until_done("kafka", producer.start)
+            await self._run(stop, producer, redis)
+        finally:
+            await producer.stop()
+            await redis.aclose()
 
-    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, folder: Path) -> None:
+    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis) -> None:
         live = await self._announce(redis)
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES)
         self._shared = Shared(self.settings, producer, redis, attendance, bookings, live)
-        self._app = create_app(self.settings, self._consume, folder)
+        self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
         started = asyncio.create_task(self._app.start())
