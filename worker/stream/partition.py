@@ -7,6 +7,7 @@ acknowledgement. A crash between any two of them lets the batch come again, and 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from time import time
 from typing import Any, Protocol
 from uuid import uuid4
@@ -151,7 +152,9 @@ class Partition:
             await self._repair()
         else:
             self._marks = {"events.offset": claim.events_offset, "bookings.offset": claim.bookings_offset}
-            await until_done("redis", self._writer.tidy, partition=self.number)
+            # another claim meanwhile is for the first write or heartbeat to find; what is left over waits for the next owner
+            with suppress(ReadModelError):
+                await until_done("redis", self._writer.tidy, partition=self.number)
         self.is_live = True
 
     async def _process(self, records: list[Any]) -> None:

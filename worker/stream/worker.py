@@ -78,8 +78,6 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topics = TopicNames.of(settings.topic_prefix)
-        self.ready = asyncio.Event()
-        """Set once the first assignment's partitions are recovered and live."""
         self._partitions: dict[int, Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -215,8 +213,6 @@ class Worker:
                 if not away:
                     log.warning("waiting", what="redis", error=repr(error))
                 away = True
-            if self._partitions and all(p.is_live for p in self._partitions.values()):
-                self.ready.set()
             await asyncio.sleep(_BEAT_SECONDS)
 
     def _ends(self, number: int) -> dict[str, int]:
