@@ -2,14 +2,15 @@
 
 from enum import StrEnum
 from typing import Any, Literal, NotRequired
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from typing_extensions import TypedDict
 
-from schemas.attendance import JOIN, Attendance
+from schemas.attendance import JOIN, Attendance, guid, uuid5
 
 #: Namespace of every alertId: UUIDv5(NAMESPACE, kind + JOIN + bookingId + JOIN + sessionId, empty where absent).
 NAMESPACE = UUID("2c9a3be4-97c1-5b1e-8c55-6f5b0c9e4a10")
+_NAMESPACE_BYTES = NAMESPACE.bytes
 
 
 class AlertKind(StrEnum):
@@ -73,4 +74,4 @@ class AlertEvent(TypedDict):
 
 def alert_id(kind: AlertKind, booking_id: str, session_id: str | None) -> str:
     """The GUID of the alert of this kind about this booking, or this booking at this session."""
-    return str(uuid5(NAMESPACE, JOIN.join((kind, booking_id, session_id or ""))))
+    return guid(uuid5(_NAMESPACE_BYTES, f"{kind}{JOIN}{booking_id}{JOIN}{session_id or ''}"))

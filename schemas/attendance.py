@@ -33,8 +33,13 @@ class Attendance(TypedDict):
 
 
 def attendance_id(booking_id: str, session_id: str) -> bytes:
-    """The 16 bytes of the attendance's UUIDv5 (RFC 9562, 5.5), at a fifth of what ``uuid.uuid5`` costs."""
-    digest = sha1(_NAMESPACE_BYTES + (booking_id + JOIN + session_id).encode(), usedforsecurity=False).digest()
+    """The 16 bytes of the attendance's GUID."""
+    return uuid5(_NAMESPACE_BYTES, booking_id + JOIN + session_id)
+
+
+def uuid5(namespace: bytes, name: str) -> bytes:
+    """The 16 bytes of a UUIDv5 (RFC 9562, 5.5), at a fifth of what ``uuid.uuid5`` costs."""
+    digest = sha1(namespace + name.encode(), usedforsecurity=False).digest()
     return digest[:6] + bytes((digest[6] & 0x0F | 0x50, digest[7], digest[8] & 0x3F | 0x80)) + digest[9:16]
 
 

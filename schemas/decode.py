@@ -1,14 +1,16 @@
 """From a record's bytes to an event, a booking or a dead letter: never an exception.
 
-The usual record takes one call of pydantic on the raw JSON; whatever that refuses, and whatever holds characters that
-need a closer look, goes the explaining way, which says what is wrong and how to mend it.
+The usual record takes one call of msgspec on the raw JSON, in a quarter of the time pydantic takes; whatever that refuses,
+and whatever holds characters that need a closer look, goes pydantic's way, which says what is wrong and how to mend it.
 """
 
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from msgspec import DecodeError, Meta, Struct
+from msgspec.json import Decoder
 from pydantic import ValidationError
 
 from schemas.cures import CURES, STATUS_CURES
@@ -18,7 +20,6 @@ from schemas.events import (
     MAX_BOOKING_BYTES,
     MAX_EVENT_BYTES,
     RECEIVED_HEADER,
-    STRUCTURED,
     Booking,
     BookingGone,
     DeadLetter,
@@ -34,11 +35,46 @@ Headers = Iterable[tuple[str, bytes | None]]
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _CONTROL = re.compile("[\x00-\x1f\x7f]").search
-# escapes that can hide a control character or a surrogate
-_HIDING = re.compile(rb"\\(?:[bfnrt]|u00[01]|u007[fF]|u[dD][89a-fA-F])").search
-_EVENTS_JSON = STRUCTURED[Topic.EVENTS].validate_json
 _CLOUDEVENTS = b"application/cloudevents"
+_new = tuple.__new__
 _IDENTIFIERS = frozenset({"id", "source", "bookingId", "sessionId", "participantId"})
+
+
+_Name = Annotated[str, Meta(min_length=1, max_length=256)]
+_Id = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class _UsualData(Struct, gc=False):
+    """Data as nearly all events have it: every field of any type, each well-formed or left out."""
+
+    bookingId: _Id
+    sessionId: Annotated[str, Meta(max_length=250)] = ""
+    numberOfAttendees: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    status: Literal["ATTENDED", "NOT_ATTENDED", "NOT_SET", ""] = ""
+    participantId: Annotated[str, Meta(max_length=128)] = ""
+
+
+class _Usual(Struct, gc=False):
+    """A structured event as nearly all are. What fits here fits `schemas.events`; what does not may still."""
+
+    specversion: Literal["1.0"]
+    id: _Name
+    source: _Name
+    type: str
+    time: str
+    data: _UsualData
+
+
+_usual = Decoder(_Usual).decode
+#: Of each type: whether its number, its status, its participant counts. One that counts must be there, but for the number.
+_COUNTS = {
+    EventType.CHECK_IN.value: (True, False, False),
+    EventType.NO_SHOW.value: (False, False, False),
+    EventType.SET.value: (True, True, False),
+    EventType.PARTICIPANT_SCANNED.value: (False, False, True),
+    EventType.CLEARED.value: (False, False, False),
+    EventType.DELETED.value: (False, False, False),
+}
 
 
 class _Refused(Exception):
@@ -85,11 +121,19 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
         max_age: how long before it was received an event may say it happened, microseconds.
     """
     received = received_at(headers, timestamp) if headers else timestamp * 1000
-    if value is None or len(value) > MAX_EVENT_BYTES or _needs_a_look(value) or (headers and _is_binary(headers)):
+    if (
+        not value
+        or len(value) > MAX_EVENT_BYTES
+        or b"\\" in value  # an escape may hide a control character or a surrogate
+        or b"\x7f" in value
+        or (headers and _is_binary(headers))
+    ):
         return _explain(value, headers, received, max_age)
     try:
-        event = _event(_EVENTS_JSON(value), received)
-    except (ValidationError, ValueError):
+        event = _quick(value, received)
+    except (DecodeError, ValueError, RecursionError):
+        event = None
+    if event is None:
         return _explain(value, headers, received, max_age)
     return event if event.time >= received - max_age else _too_old(event)
 
@@ -108,30 +152,52 @@ def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> 
         return refused.letter
 
 
-def _event(doc: Any, received: int) -> Event:
-    data = doc["data"]
-    get = data.get
-    kind = doc["type"]
-    booking_id = data["bookingId"]
-    session_id = get("sessionId", "") if kind != "booking.erased" else ""
-    # pydantic has trimmed them; only a GUID that is not in lower case is left to normalise
+def _quick(value: bytes, received: int) -> Event | None:
+    """The usual event; None where another look is needed."""
+    if not value.isascii():
+        value.decode()  # msgspec passes over what is no UTF-8 in fields that it does not read
+    doc = _usual(value)
+    counts = _COUNTS.get(doc.type)
+    if counts is None:
+        return None
+    data = doc.data
+    booking_id, session_id = data.bookingId, data.sessionId
+    if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
+        return None
     if len(booking_id) == 36 and not booking_id.islower():
         booking_id = normalise(booking_id)
     if len(session_id) == 36 and not session_id.islower():
         session_id = normalise(session_id)
-    fields = (
-        kind,
-        booking_id,
-        session_id,
-        parse_time(doc["time"]),
-        doc["source"],
-        doc["id"],
-        get("status", ""),
-        get("numberOfAttendees"),
-        get("participantId", ""),
-        received,
+    numbered, stated, scanned = counts
+    status = participant_id = ""
+    if stated:
+        status = data.status
+        if not status:
+            return None
+    elif scanned:
+        participant_id = data.participantId
+        if not participant_id or participant_id.strip() != participant_id:
+            return None
+    number = data.numberOfAttendees if numbered else None
+    time, kind = parse_time(doc.time), doc.type
+    # what Event(...) does, without binding ten arguments
+    return _new(Event, (kind, booking_id, session_id, time, doc.source, doc.id, status, number, participant_id, received))
+
+
+def _event(doc: Any, received: int) -> Event:
+    data = doc["data"]
+    return Event(
+        type=doc["type"],
+        booking_id=normalise(data["bookingId"]),
+        session_id=normalise(data.get("sessionId", "")) if doc["type"] != EventType.BOOKING_ERASED else "",
+        time=parse_time(doc["time"]),
+        source=doc["source"],
+        id=doc["id"],
+        status=data.get("status", ""),
+        number=data.get("numberOfAttendees"),
+        participant_id=data.get("participantId", ""),
+        received=received,
     )
-    return tuple.__new__(Event, fields)  # what Event(*fields) does, without binding ten arguments
 
 
 def _too_old(event: Event) -> DeadLetter:
@@ -149,16 +215,6 @@ def _explain(value: bytes | None, headers: Headers, received: int, max_age: int)
     except _Refused as refused:
         return refused.letter
     return event if event.time >= received - max_age else _too_old(event)
-
-
-def _holds_no_number(value: bytes) -> bool:
-    """NaN or Infinity, which pydantic reads as JSON. One byte is found faster than three."""
-    return (b"N" in value and b"NaN" in value) or b"Infinity" in value
-
-
-def _needs_a_look(value: bytes) -> bool:
-    """Whether it may hold what pydantic lets pass: escaped control characters and surrogates, DEL, NaN and Infinity."""
-    return (b"\\" in value and _HIDING(value) is not None) or b"\x7f" in value or _holds_no_number(value)
 
 
 def _is_binary(headers: Headers) -> bool:

@@ -7,19 +7,20 @@ the pairs here, as ``apply.lua`` does in Redis (which the integration tests comp
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from struct import unpack_from
 from typing import Any
 
-from schemas.attendance import AttendanceStatus
 from schemas.decode import decode, decode_booking
 from schemas.events import DeadLetter, Event
 from schemas.times import format_time
 from tests.oracle import BookingRecord, Delivery, Outcome, Rules
 from worker.domain import mismatch
 from worker.domain.fold import EMPTY, NEVER, Row
-from worker.domain.rows import load, merge_attendance_rows, stored
-from worker.domain.state import BookingState, Draft, Reference, Session, apply
-from worker.read_model.documents import PairDocument, pack, unpack
-from worker.stream import project
+from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
+from worker.domain.state import BookingState, Change, Reference, Session, apply
+from worker.read_model.documents import unpack
+from worker.read_model.writer import _MOVED, _SAME, Write
+from worker.stream.project import project
 
 Batch = Sequence[Delivery] | Sequence[BookingRecord]
 State = dict[str, tuple[int, dict[str, tuple[Row, dict[bytes, bytes]]]]]
@@ -29,24 +30,24 @@ _MAX_AGE = 365 * 86400 * 1_000_000
 
 def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
     """What readers see after these batches."""
-    pairs: dict[bytes, PairDocument] = {}
-    summaries: dict[str, dict[str, Any]] = {}
+    documents: dict[bytes, bytes] = {}
+    summaries: dict[bytes, dict[str, Any]] = {}
     alerts: dict[str, dict[str, Any]] = {}
-    for draft in _drafts(batches, rules):
-        update = project.effects(draft).update
-        if update is None:
-            continue
-        for identity, document in update.pairs:
-            _put(pairs, identity, document)
-        if update.has_summary:
-            _put(summaries, update.booking_id, update.summary)
-        for change in update.alerts:
+    for write, _ in _writes(batches, rules):
+        for identity, before, document in _pairs(write.pairs):
+            held = documents.get(identity, b"")
+            # what the write says was there before is what is there, or tallies would drift
+            assert before is None or (held.startswith(before) and bool(held) == bool(before))
+            _put(documents, identity, document or None)
+        for summary in write.summaries:
+            _put_summary(summaries, summary)
+        for change in write.alerts:
             _put(alerts, change.alert_id, json.loads(change.json) if change.json else None)
-    found = [unpack(identity, pack(document)) for identity, document in pairs.items()]
+    found = [unpack(identity, document) for identity, document in documents.items()]
     return Outcome(
         {(each["bookingId"], each["sessionId"]): _without_id(each) for each in found if each is not None},
-        _tallies(pairs.values()),
-        {name: {k: v for k, v in summary.items() if k != "bookingId"} for name, summary in summaries.items()},
+        _tallies(documents.values()),
+        {name.decode(): {k: v for k, v in summary.items() if k != "bookingId"} for name, summary in summaries.items()},
         {
             (alert["kind"], alert["bookingId"], alert.get("sessionId")): {
                 "openedAt": alert["openedAt"],
@@ -59,14 +60,13 @@ def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
 
 def published(batches: Sequence[Batch], rules: Rules = Rules()) -> list[dict[str, Any]]:
     """Alert CloudEvents in the order in which they are published."""
-    return [json.loads(json.dumps(event)) for draft in _drafts(batches, rules) for event in project.effects(draft).published]
+    return [json.loads(json.dumps(event)) for _, events in _writes(batches, rules) for event in events]
 
 
 def state(deliveries: Sequence[Delivery]) -> State:
     """The rows that one batch of deliveries folds into."""
     held: dict[str, BookingState] = {}
-    for draft in _apply_all(held, [(0, event) for event in map(_event, deliveries)], [], _rules(Rules())):
-        draft.install()
+    _apply_all(held, list(map(_event, deliveries)), [], _rules(Rules()))
     return _visible(held.values())
 
 
@@ -88,35 +88,66 @@ def decode_encode(given: State) -> State:
     return _loaded(rows)
 
 
-def _drafts(batches: Sequence[Batch], rules: Rules) -> Iterator[Draft]:
-    """Each batch's drafts, installed after they were looked at."""
+def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, list[Any]]]:
+    """What each batch writes and publishes; every other booking is loaded from its rows before each batch."""
     held: dict[str, BookingState] = {}
     offset = 0
     for batch in batches:
-        events: list[tuple[int, Event]] = []
+        events: list[Event] = []
         references: list[Reference] = []
         for offset, record in enumerate(batch, offset + 1):  # noqa: B020 - offsets go on over batches
             if isinstance(record, Delivery):
-                events.append((offset, _event(record)))
+                events.append(_event(record))
             else:
                 references.append((offset, _reference(record)))
-        for draft in _apply_all(held, events, references, _rules(rules)):
-            yield draft
-            draft.install()
+        write, published = Write(), list[Any]()
+        for change in _apply_all(held, events, references, _rules(rules)):
+            project(change, write, published, known=True)
+        yield write, published
+        for name in list(held)[::2]:
+            held[name] = _reloaded(held[name], _rules(rules))
+
+
+def _reloaded(state: BookingState, rules: mismatch.Rules) -> BookingState:
+    reference = None
+    if state.booking_offset >= 0:
+        reference = encode_reference(state.booking, state.booking_offset, state.formerly)
+    return load(state.booking_id, dict(stored(state)), reference, rules)
 
 
 def _apply_all(
-    held: dict[str, BookingState],
-    events: Sequence[tuple[int, Event]],
-    references: Sequence[Reference],
-    rules: mismatch.Rules,
-) -> list[Draft]:
-    by_booking: dict[str, tuple[list[tuple[int, Event]], list[Reference]]] = {}
-    for offset, event in events:
-        by_booking.setdefault(event.booking_id, ([], []))[0].append((offset, event))
+    held: dict[str, BookingState], events: Sequence[Event], references: Sequence[Reference], rules: mismatch.Rules
+) -> list[Change]:
+    by_booking: dict[str, tuple[list[Event], list[Reference]]] = {}
+    for event in events:
+        by_booking.setdefault(event.booking_id, ([], []))[0].append(event)
     for offset, said in references:
         by_booking.setdefault(said.booking_id, ([], []))[1].append((offset, said))
     return [apply(held.setdefault(name, BookingState(name)), *both, rules) for name, both in by_booking.items()]
+
+
+def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, bytes]]:
+    """(id, what it contributed before or None where that is not said, document) of each entry of a write."""
+    for entry in entries:
+        kind, identity, _ = unpack_from(">B16sH", entry)
+        if kind == _MOVED:
+            end = 20 + entry[19]
+            yield identity, entry[20:end], entry[end:]
+        elif kind == _SAME:
+            length = contribution_size(entry[19:])
+            yield identity, entry[19 : 19 + length], entry[19:]
+        else:
+            yield identity, None, entry[19:]
+
+
+def contribution_size(document: bytes) -> int:
+    return 11 + document[10]
+
+
+def _put_summary(held: dict[bytes, Any], entry: bytes) -> None:
+    _, length = unpack_from(">HH", entry)
+    text = entry[8 + length :]
+    _put(held, entry[4 : 4 + length], json.loads(text) if text else None)
 
 
 def _event(delivery: Delivery) -> Event:
@@ -151,22 +182,25 @@ def _without_id(attendance: Any) -> dict[str, Any]:
     return {name: value for name, value in attendance.items() if name != "id"}
 
 
-def _tallies(pairs: Iterable[PairDocument]) -> dict[str, dict[str, Any]]:
+def _tallies(documents: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     tallies: dict[str, dict[str, Any]] = {}
-    windows: dict[str, list[tuple[int | None, int | None]]] = defaultdict(list)
-    names = {"ATTENDED": "attended", "NOT_ATTENDED": "notAttended", "NOT_SET": "notSet"}
-    zero = dict.fromkeys(("bookings", *names.values(), "attendees", "expectedParticipants"), 0)
-    for each in pairs:
-        tally = tallies.setdefault(each.session_id, dict(zero))
-        status, number = each.attendance[:2] if each.attendance else (AttendanceStatus.NOT_SET, 0)
+    windows: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    names = ("attended", "notAttended", "notSet")
+    zero = dict.fromkeys(("bookings", *names, "attendees", "expectedParticipants"), 0)
+    for document in documents:
+        _, status, number, expected, length = unpack_from(">BBIIB", document)
+        at = 11 + length + 8
+        session = document[at + 2 : at + 2 + unpack_from(">H", document, at)[0]].decode()
+        tally = tallies.setdefault(session, dict(zero))
         tally["bookings"] += 1
         tally[names[status]] += 1
-        tally["attendees"] += number if status == AttendanceStatus.ATTENDED else 0
-        tally["expectedParticipants"] += each.expected
-        windows[each.session_id] += [each.window] if each.window else []
+        tally["attendees"] += number if status == 0 else 0
+        tally["expectedParticipants"] += expected
+        start, _, end = document[11 : 11 + length].decode().partition(":")
+        windows[session].append((start, end))
     for name, tally in tallies.items():
-        starts = [window[0] for window in windows[name] if window[0] is not None]
-        ends = [window[1] for window in windows[name] if window[1] is not None]
+        starts = [int(start) * 1000 for start, _ in windows[name] if start]
+        ends = [int(end) * 1000 for _, end in windows[name] if end]
         tally["startsAt"] = format_time(min(starts)) if starts else None
         tally["endsAt"] = format_time(max(ends)) if ends else None
     return tallies
@@ -177,7 +211,7 @@ def _visible(states: Iterable[BookingState]) -> State:
     found: State = {}
     for each in states:
         sessions = {
-            name: (session.row, session.scans)
+            name: (session.row, session.scans or {})
             for name, session in each.sessions.items()
             if session.row != EMPTY or session.scans
         }

@@ -85,10 +85,17 @@ def _event(data: AlertData, judged: Judged, when: str, *, resolved: bool) -> Ale
 
 
 def _digest(judged: Judged) -> str:
-    reports = [mark and [mark.key.hex(), mark.source] for mark in (judged.row.attended, judged.row.missed)]
-    newest = judged.row.newest.key.hex() if judged.row.newest else None
-    text = json.dumps([judged.seen, reports, newest, judged.booking, judged.statuses, judged.newest], sort_keys=True)
-    return sha256(text.encode()).hexdigest()[:32]
+    row = judged.row
+    marks = (row.attended, row.missed, row.newest)
+    booking = tuple(judged.booking) if judged.booking else None
+    what = (
+        judged.seen and tuple(judged.seen),
+        [mark and tuple(mark) for mark in marks],
+        booking,
+        judged.statuses,
+        judged.newest,
+    )
+    return sha256(json.dumps(what, sort_keys=True, default=bytes.hex).encode()).hexdigest()[:32]
 
 
 def _expectation(kind: AlertKind, judged: Judged) -> tuple[dict[str, Any], str]:

@@ -20,6 +20,7 @@ BITS = {
     AlertKind.CLOCK_AHEAD: 32,
 }
 _STATUS_COUNT, _EXCEEDED, _CANCELED, _UNKNOWN, _CONFLICTING, _AHEAD = BITS.values()
+_ATTENDED = AttendanceStatus.ATTENDED
 #: The kind that concerns the whole booking.
 FREQUENT = AlertKind.FREQUENT_NO_SHOWS
 
@@ -39,19 +40,23 @@ def kinds(mask: int) -> list[AlertKind]:
 
 def detect(session_id: str, status: AttendanceStatus, number: int, row: Row, booking: Booking | None, rules: Rules) -> int:
     """The mask of what is wrong with an attendance, given its row and what is known of its booking."""
+    _, _, newest, attended, missed, _ = row
     mask = 0
-    if (number == 0) if status == AttendanceStatus.ATTENDED else (number > 0):
+    if (number == 0) if status is _ATTENDED else (number > 0):
         mask = _STATUS_COUNT
     if booking is not None:
-        if number > booking.participants and not booking.walk_ins_allowed:
+        _, participants, walk_ins_allowed, canceled, sessions, _ = booking
+        if number > participants and not walk_ins_allowed:
             mask |= _EXCEEDED
-        if booking.canceled and status == AttendanceStatus.ATTENDED:
+        if canceled and status is _ATTENDED:
             mask |= _CANCELED
-        if booking.sessions is not None and session_id not in booking.sessions:
+        if sessions is not None and session_id not in sessions:
             mask |= _UNKNOWN
-    if _conflict(row, rules):
-        mask |= _CONFLICTING
-    if row.newest is not None and row.newest.key[:8] < row.newest.key[8:16]:
+    if attended is not None and missed is not None and attended[1] != missed[1]:
+        apart = effective_time(attended[0]) - effective_time(missed[0])
+        if -rules[1] <= apart <= rules[1]:
+            mask |= _CONFLICTING
+    if newest is not None and newest[0][:8] < newest[0][8:16]:
         mask |= _AHEAD
     return mask
 
@@ -59,11 +64,3 @@ def detect(session_id: str, status: AttendanceStatus, number: int, row: Row, boo
 def frequent_no_shows(attended: int, missed: int) -> bool:
     """Whether a booking missed at least 3 sessions, and more than half of those that came to a decision."""
     return missed >= 3 and missed > attended
-
-
-def _conflict(row: Row, rules: Rules) -> bool:
-    one, other = row.attended, row.missed
-    if one is None or other is None:
-        return False
-    apart = abs(effective_time(one.key) - effective_time(other.key))
-    return one.source != other.source and apart <= rules.conflict_window

@@ -1,19 +1,22 @@
-"""A booking as a worker holds it, and what one batch of records does to it: fold, judge, project.
+"""A booking as a worker holds it, and what one batch of records does to it: fold and judge.
 
-``apply`` changes nothing: it returns a draft, which is installed once its rows are in the changelog, so that memory is
-never ahead of what would survive a crash.
+``apply`` changes the state in place and says what was there before. If a batch is given up before its rows are stored, its
+partition and all states of it are given up with it, so that memory never outlives what it was ahead of.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from schemas.events import Booking, BookingGone, Event, EventType, Window
+from worker.domain import fold
 from worker.domain.alerts import Judged
-from worker.domain.fold import EMPTY, NEVER, Row, effective_time, fold, order_key
+from worker.domain.fold import EMPTY, NEVER, Row
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
-from worker.domain.views import Pair, Summary, pair, see, summarise
+from worker.domain.views import Seen, Summary, counted_as, is_listed, see, summarise, summary_after
 
 _ERASED = EventType.BOOKING_ERASED.value
+_REPORTS = (EventType.CHECK_IN.value, EventType.NO_SHOW.value)
 
 Reference = tuple[int, Booking | BookingGone]
 """A bookings record: its offset and what it says."""
@@ -24,14 +27,16 @@ class Session:
     """One (booking, session): what rests in the table, and what readers were last shown of it."""
 
     row: Row = EMPTY
-    scans: dict[bytes, bytes] = field(default_factory=dict)
+    scans: dict[bytes, bytes] | None = None
+    """Participants that count, None where there were never any."""
     ever: int = 0
     """Mask of the alerts that were ever open."""
-    offset: int = -1
-    """Offset in the events topic of the last record that touched it."""
     mask: int = 0
     """Mask of the alerts open now."""
-    pair: Pair | None = None
+    seen: Seen | None = None
+    """The attendance, None where there is none."""
+    identity: bytes = field(default=b"", compare=False)
+    """The attendance's id, once somebody made it."""
 
 
 @dataclass(slots=True)
@@ -41,8 +46,6 @@ class BookingState:
     booking_id: str
     floor: int = NEVER
     """Horizon of the whole booking: latest effective time of a ``booking.erased``."""
-    offset: int = -1
-    """Offset in the events topic of the last ``booking.erased``."""
     ever_frequent: bool = False
     booking: Booking | None = None
     booking_offset: int = -1
@@ -52,101 +55,61 @@ class BookingState:
     summary: Summary | None = None
     frequent: bool = False
 
-    def pairs(self) -> Iterator[tuple[str, Pair]]:
-        """Every pair that readers see, those without an attendance included."""
+    def pairs(self) -> Iterator[tuple[str, Seen | None]]:
+        """Every (session id, attendance) that readers see, those that are only listed included."""
         for session_id, session in self.sessions.items():
-            if session.pair is not None:
-                yield session_id, session.pair
+            if session.seen is not None:
+                yield session_id, session.seen
         for session_id in listed_by(self.booking):
-            if session_id not in self.sessions:
-                listed = pair(session_id, None, self.booking)
-                if listed is not None:
-                    yield session_id, listed
-
-
-@dataclass(slots=True)
-class SessionDraft:
-    """What a batch makes of one session; ``again`` where a redelivered record touches it."""
-
-    row: Row
-    scans: dict[bytes, bytes | None]
-    ever: int
-    offset: int
-    mask: int
-    pair: Pair | None
-    before: Session
-    again: bool
-
-    @property
-    def is_stored_anew(self) -> bool:
-        # with changed scans too, though they have rows of their own: the offset tells that record when it comes again
-        return self.row != self.before.row or self.ever != self.before.ever or bool(self.scans)
-
-    def judged(self, draft: "Draft", session_id: str) -> Judged:
-        seen = self.pair.attendance if self.pair else None
-        return Judged(draft.state.booking_id, session_id, self.row, seen, draft.booking, draft.floor)
-
-
-@dataclass(slots=True)
-class Draft:
-    """What a batch makes of one booking. ``again`` where a redelivered record touches the booking as a whole."""
-
-    state: BookingState
-    floor: int
-    offset: int
-    booking: Booking | None
-    booking_offset: int
-    formerly: frozenset[str]
-    sessions: dict[str, SessionDraft]
-    listed: dict[str, tuple[Pair | None, Pair | None]]
-    """Sessions that are only listed: their pair before and after, where the listing changed or is said again."""
-    summary: Summary | None
-    frequent: bool
-    again: bool
-
-    @property
-    def ever_frequent(self) -> bool:
-        return self.state.ever_frequent or self.frequent
+            known = self.sessions.get(session_id)
+            if (known is None or known.seen is None) and is_listed(session_id, self.booking):
+                yield session_id, None
 
     def judged(self) -> Judged:
         """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""
-        seen = sorted((sid, p.attendance) for sid, p in self.pairs() if p.attendance is not None)
+        seen = sorted((name, session.seen) for name, session in self.sessions.items() if session.seen is not None)
         newest = max((attendance.updated for _, attendance in seen), default=NEVER)
-        statuses = tuple((sid, attendance.status) for sid, attendance in seen)
-        return Judged(self.state.booking_id, None, EMPTY, None, self.booking, self.floor, statuses, newest)
+        statuses = tuple((name, attendance.status) for name, attendance in seen)
+        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.floor, statuses, newest)
 
-    def pairs(self) -> Iterator[tuple[str, Pair]]:
-        """Every pair as it is after the batch."""
-        for session_id, session in self.state.sessions.items():
-            draft = self.sessions.get(session_id)
-            after = session.pair if draft is None else draft.pair
-            if after is not None:
-                yield session_id, after
-        for session_id, draft in self.sessions.items():
-            if session_id not in self.state.sessions and draft.pair is not None:
-                yield session_id, draft.pair
-        for session_id in listed_by(self.booking):
-            if session_id not in self.state.sessions and session_id not in self.sessions:
-                listed = pair(session_id, None, self.booking)
-                if listed is not None:
-                    yield session_id, listed
+    def judged_session(self, name: str) -> Judged:
+        """One session, as its alerts are judged by."""
+        session = self.sessions[name]
+        return Judged(self.booking_id, name, session.row, session.seen, self.booking, self.floor)
 
-    def install(self) -> None:
-        """Makes the draft the state. Only for a draft whose rows are stored."""
-        state = self.state
-        state.floor, state.offset = self.floor, self.offset
-        state.booking, state.booking_offset, state.formerly = self.booking, self.booking_offset, self.formerly
-        state.ever_frequent, state.frequent, state.summary = self.ever_frequent, self.frequent, self.summary
-        for session_id, draft in self.sessions.items():
-            session = draft.before
-            session.row, session.ever, session.offset = draft.row, draft.ever, draft.offset
-            session.mask, session.pair = draft.mask, draft.pair
-            for who, key in draft.scans.items():
-                if key is None:
-                    session.scans.pop(who, None)
-                else:
-                    session.scans[who] = key
-            state.sessions[session_id] = session
+
+class Before(NamedTuple):
+    """What a session was before a batch."""
+
+    row: Row
+    seen: Seen | None
+    mask: int
+    ever: int
+
+
+@dataclass(slots=True)
+class Change:
+    """What a batch made of a booking: the state now, and what was before."""
+
+    state: BookingState
+    again: bool
+    """Whether the batch was redelivered, and perhaps applied before: then everything it touches is said again."""
+    whole: bool
+    """Whether it changed, or says again, what concerns every session: the booking's record or its horizon."""
+    booking: Booking | None
+    booking_offset: int
+    floor: int
+    summary: Summary | None
+    frequent: bool
+    ever_frequent: bool
+    judged: Judged | None
+    """The whole booking as it was judged while it was a frequent no-show, else None."""
+    sessions: dict[str, Before] = field(default_factory=dict)
+    """Those that changed or, again or whole, are to be said."""
+    scans: dict[str, dict[bytes, bytes | None]] | None = None
+    """By session, participants that count anew (order key of their scan) or no longer (None)."""
+    listed: frozenset[str] = frozenset()
+    """Sessions without an attendance before and after that the booking lists, or listed, and whose listing is to be said."""
 
 
 def listed_by(booking: Booking | None) -> Mapping[str, Window]:
@@ -154,88 +117,136 @@ def listed_by(booking: Booking | None) -> Mapping[str, Window]:
     return (booking.sessions if booking else None) or {}
 
 
-def apply(state: BookingState, events: Sequence[tuple[int, Event]], references: Sequence[Reference], rules: Rules) -> Draft:
-    """What these records, each with its offset and in the order of their offsets, make of a booking."""
-    floor, offset, again = state.floor, state.offset, False
-    by_session: dict[str, list[tuple[bytes, Event]]] = {}
-    offsets: dict[str, tuple[int, int]] = {}
-    for at, event in events:
-        key = order_key(event, rules.clock_tolerance)
-        if event.type == _ERASED:
-            again = again or at <= state.offset
-            floor, offset = max(floor, effective_time(key)), max(offset, at)
-            continue
-        name = event.session_id
-        if name in by_session:
-            by_session[name].append((key, event))
-            offsets[name] = (offsets[name][0], at)
-        else:
-            by_session[name] = [(key, event)]
-            offsets[name] = (at, at)
-    booking, booking_offset = state.booking, state.booking_offset
-    for at, said in references:
-        again = again or at <= state.booking_offset
-        if at > booking_offset:
-            booking, booking_offset = (said if isinstance(said, Booking) else None), at
-    formerly = state.formerly
-    if booking_offset > state.booking_offset:
-        formerly = (formerly if again else frozenset()) | listed_by(state.booking).keys() - listed_by(booking).keys()
-    ends = (floor, offset, booking, booking_offset, formerly)
-    draft = Draft(state, *ends, {}, {}, state.summary, state.frequent, again)
-    whole = again or booking != state.booking or floor > state.floor
-    names: Iterable[str] = {**dict.fromkeys(state.sessions), **by_session} if whole else by_session
-    for name in names:
-        _draft_session(draft, name, by_session.get(name, ()), offsets.get(name), rules, whole)
-    _project(draft, whole)
-    return draft
+def apply(
+    state: BookingState, events: Sequence[Event], references: Sequence[Reference], rules: Rules, *, again: bool = False
+) -> Change:
+    """Applies records of one batch to a booking.
 
-
-def _draft_session(
-    draft: Draft,
-    name: str,
-    events: Sequence[tuple[bytes, Event]],
-    offsets: tuple[int, int] | None,
-    rules: Rules,
-    whole: bool,
-) -> None:
-    session = draft.state.sessions.get(name) or Session()
-    row, scans = fold(session.row, session.scans, events, draft.floor)
-    first, last = offsets or (session.offset + 1, session.offset)
-    again = draft.again or first <= session.offset
-    if not whole and not again and not scans and row == session.row:
-        return
-    participants = len(session.scans)
-    for who, key in scans.items():
-        participants += (key is not None) - (who in session.scans)
-    seen = see(row, participants)
-    mask = 0 if seen is None else detect(name, seen.status, seen.number, row, draft.booking, rules)
-    draft.sessions[name] = SessionDraft(
-        row,
-        scans,
-        session.ever | mask,
-        max(session.offset, last),
-        mask,
-        pair(name, seen, draft.booking),
-        session,
+    Args:
+        references: in the order of their offsets.
+        again: whether the batch was redelivered, and may have been applied before.
+    """
+    change = Change(
+        state,
         again,
+        False,
+        state.booking,
+        state.booking_offset,
+        state.floor,
+        state.summary,
+        state.frequent,
+        state.ever_frequent,
+        state.judged() if state.frequent else None,
     )
+    for event in events:
+        _fold(change, event, rules.clock_tolerance)
+    if references:
+        _refer(change, references)
+    if change.whole:
+        _settle_all(change)
+    counts = change.whole
+    for name, before in change.sessions.items():
+        counts |= _judge(state, name, before, rules)
+    if counts:
+        _summarise(change)
+    return change
 
 
-def _project(draft: Draft, whole: bool) -> None:
-    """The parts that concern the booking as a whole: listed sessions, summary, FREQUENT_NO_SHOWS."""
-    state = draft.state
-    if whole:
-        for name in listed_by(state.booking).keys() | listed_by(draft.booking).keys() | state.formerly:
-            if name not in draft.sessions:
-                then, now = pair(name, None, state.booking), pair(name, None, draft.booking)
-                if then != now or draft.again:
-                    draft.listed[name] = (then, now)
-    elif all(_status(each.pair) == _status(each.before.pair) for each in draft.sessions.values()):
+def _fold(change: Change, event: Event, tolerance: int) -> None:
+    """One event into its session; an erasure into the booking's horizon."""
+    state = change.state
+    kind, _, name, _, _, _, _, _, _, _ = event
+    session = state.sessions.get(name)
+    if session is None:
+        if kind == _ERASED:
+            state.floor = max(state.floor, fold.effective_time(fold.order_key(event, tolerance)))
+            change.whole |= change.again or state.floor > change.floor
+            return
+        session = state.sessions[name] = Session()
+    row = session.row
+    if kind in _REPORTS and session.scans is None and state.floor == NEVER and fold.is_plain(row):
+        after = fold.fold_report(row, event, tolerance)
+        if (after is not row or change.again) and name not in change.sessions:
+            change.sessions[name] = Before(row, session.seen, session.mask, session.ever)
+        session.row = after
         return
-    summary = draft.summary = summarise(draft.pairs(), draft.booking)
-    draft.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
+    known = session.scans or {}
+    after, scans = fold.fold(row, known, [(fold.order_key(event, tolerance), event)], state.floor)
+    if (scans or after != row or change.again) and name not in change.sessions:
+        change.sessions[name] = Before(row, session.seen, session.mask, session.ever)
+    session.row = after
+    if scans:
+        _keep_scans(change, name, session, scans)
 
 
-def _status(each: Pair | None) -> object:
-    """What the summary counts a pair as; None where there is no pair."""
-    return None if each is None else (each.attendance.status if each.attendance else "listed")
+def _keep_scans(change: Change, name: str, session: Session, scans: Mapping[bytes, bytes | None]) -> None:
+    known = session.scans
+    if known is None:
+        known = session.scans = {}
+    for who, key in scans.items():
+        if key is None:
+            known.pop(who, None)
+        else:
+            known[who] = key
+    if change.scans is None:
+        change.scans = {}
+    change.scans.setdefault(name, {}).update(scans)
+
+
+def _refer(change: Change, references: Sequence[Reference]) -> None:
+    state = change.state
+    for at, said in references:
+        if at > state.booking_offset:
+            state.booking, state.booking_offset = (said if isinstance(said, Booking) else None), at
+    if state.booking_offset > change.booking_offset:
+        dropped = listed_by(change.booking).keys() - listed_by(state.booking).keys()
+        state.formerly = (state.formerly if change.again else frozenset()) | dropped
+    change.whole |= change.again or state.booking != change.booking
+
+
+def _settle_all(change: Change) -> None:
+    """Every session is touched: a horizon takes from each what it makes void, a booking's record shows in each."""
+    state = change.state
+    for name, session in state.sessions.items():
+        row, known = session.row, session.scans or {}
+        if name not in change.sessions:
+            change.sessions[name] = Before(row, session.seen, session.mask, session.ever)
+        if state.floor > change.floor:
+            session.row = fold.normalised(row, state.floor)
+            counting = fold.counting(session.row, known, state.floor)
+            if len(counting) < len(known):
+                _keep_scans(change, name, session, dict.fromkeys(known.keys() - counting.keys()))
+    listed = listed_by(change.booking).keys() | listed_by(state.booking).keys() | state.formerly
+    change.listed = frozenset(listed - state.sessions.keys())
+
+
+def _judge(state: BookingState, name: str, before: Before, rules: Rules) -> bool:
+    """Sees and judges a session anew; whether the booking's summary counts it as something else now."""
+    session = state.sessions[name]
+    seen = see(session.row, len(session.scans) if session.scans else 0)
+    session.seen = seen
+    mask = 0
+    if seen is not None:
+        mask = detect(name, seen[0], seen[1], session.row, state.booking, rules)
+        session.ever |= mask
+    session.mask = mask
+    was = before[1]
+    return (was and was[0]) is not (seen and seen[0])
+
+
+def _summarise(change: Change) -> None:
+    state = change.state
+    summary = None
+    if not change.whole:
+        summary = summary_after(
+            state.summary,
+            [
+                (counted_as(name, before.seen, state.booking), counted_as(name, state.sessions[name].seen, state.booking))
+                for name, before in change.sessions.items()
+            ],
+        )
+    if summary is None:
+        summary = summarise(state.pairs(), state.booking)
+    state.summary = summary
+    state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
+    state.ever_frequent = state.ever_frequent or state.frequent

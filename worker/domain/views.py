@@ -9,6 +9,7 @@ from schemas.times import format_time
 from worker.domain.fold import Row, effective_time, status_and_number
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
+_new = tuple.__new__
 
 
 class Seen(NamedTuple):
@@ -18,18 +19,6 @@ class Seen(NamedTuple):
     number: int
     updated: int
     source: str
-
-
-class Pair(NamedTuple):
-    """One (booking, session) that counts in the session's tally.
-
-    It is there because a known, uncanceled booking lists the session (``window``), or because it has an attendance.
-    """
-
-    attendance: Seen | None
-    expected: int
-    """``numberOfParticipants`` of a known, uncanceled booking, else 0."""
-    window: Window | None
 
 
 class Summary(NamedTuple):
@@ -51,30 +40,54 @@ def see(row: Row, participants: int) -> Seen | None:
     known = status_and_number(row, participants)
     if known is None:
         return None
-    assert row.newest is not None
-    return Seen(known[0], known[1], effective_time(row.newest.key), row.newest.source)
+    newest = row[2]
+    assert newest is not None
+    return _new(Seen, (known[0], known[1], effective_time(newest[0]), newest[1]))
 
 
-def pair(session_id: str, attendance: Seen | None, booking: Booking | None) -> Pair | None:
-    """The pair that readers see, None where there is nothing to see."""
-    if booking is None or booking.canceled:
-        return None if attendance is None else Pair(attendance, 0, None)
-    window = booking.sessions.get(session_id) if booking.sessions else None
-    if attendance is None and window is None:
-        return None
-    return Pair(attendance, booking.participants, window)
+def listing(session_id: str, booking: Booking | None) -> tuple[int, Window | None]:
+    """What a booking says of a pair: participants expected, 0 if unknown or canceled; and when, None if it does not list it."""
+    if booking is None or booking[3]:
+        return 0, None
+    sessions = booking[4]
+    return booking[1], sessions.get(session_id) if sessions else None
 
 
-def summarise(pairs: Iterable[tuple[str, Pair]], booking: Booking | None) -> Summary | None:
-    """The booking's summary over its (session id, pair)s, None where it has no pair."""
+def is_listed(session_id: str, booking: Booking | None) -> bool:
+    """Whether a known, uncanceled booking lists the session."""
+    return listing(session_id, booking)[1] is not None
+
+
+def counted_as(session_id: str, seen: Seen | None, booking: Booking | None) -> AttendanceStatus | None:
+    """The status as which a summary counts the pair; None where there is no pair."""
+    if seen is not None:
+        return seen[0]
+    return NOT_SET if is_listed(session_id, booking) else None
+
+
+def summary_after(
+    before: Summary | None, moves: Iterable[tuple[AttendanceStatus | None, AttendanceStatus | None]]
+) -> Summary | None:
+    """The summary once pairs counted as one status are counted as another; None where only `summarise` can tell."""
+    attended, missed, unset = before[:3] if before else (0, 0, 0)
+    for was, now in moves:
+        attended += (now is ATTENDED) - (was is ATTENDED)
+        missed += (now is NOT_ATTENDED) - (was is NOT_ATTENDED)
+        unset += (now is NOT_SET) - (was is NOT_SET)
+    known = missed <= 1 and (attended or missed or unset)
+    return Summary(attended, missed, unset, missed) if known else None
+
+
+def summarise(pairs: Iterable[tuple[str, Seen | None]], booking: Booking | None) -> Summary | None:
+    """The booking's summary over its (session id, attendance) pairs, None where it has no pair."""
     attended = missed = unset = 0
     decided: list[tuple[str, bool]] = []
-    for session_id, each in pairs:
-        status = NOT_SET if each.attendance is None else each.attendance.status
-        if status == NOT_SET:
+    for session_id, seen in pairs:
+        status = NOT_SET if seen is None else seen[0]
+        if status is NOT_SET:
             unset += 1
             continue
-        absent = status == NOT_ATTENDED
+        absent = status is NOT_ATTENDED
         missed += absent
         attended += not absent
         decided.append((session_id, absent))

@@ -2,85 +2,108 @@
 --
 -- KEYS  1 watermark
 -- ARGV  1 generation  2 epoch  3 seq  4 key generation  5 prefix of that key generation  6 shift of document buckets
---       7 pairs: per pair id (16), length (4), packed pair (read_model/documents.py; empty: gone)
+--       7 pairs: each kind (1), id (16), length (2), with kind 2 the length (1) and bytes of what the pair contributed before,
+--         then the packed pair (read_model/documents.py; empty: gone). Kinds: 0 what was before is looked up; 1 the
+--         contribution is as it was; 2 it was as given (empty: there was no pair)
 --       8 summaries: per booking bucket (2), length (2), bookingId, length (4), JSON (empty: gone)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (no longer open)]
 --      10.. field, value pairs of the watermark to set with this chunk
 -- Keys written besides KEYS[1] begin with ARGV[5], which carries the same hash tag.
 -- Returns 'ok', 'repeat' (applied before), 'fenced' (another owner), 'gone' (data lost), 'gap' (a chunk is missing).
-local call, unpack_, sub, byte = redis.call, struct.unpack, string.sub, string.byte
+local call, unpack_, sub, byte, floor = redis.call, struct.unpack, string.sub, string.byte, math.floor
 local mark = call('HMGET', KEYS[1], 'generation', 'epoch', 'seq', 'keys', 'building')
 if not mark[2] then return 'gone' end
 if mark[2] ~= ARGV[2] then return 'fenced' end
 if mark[1] ~= ARGV[1] or (mark[4] ~= ARGV[4] and mark[5] ~= ARGV[4]) then return 'gone' end
 local seq, stored = tonumber(ARGV[3]), tonumber(mark[3])
-if seq == stored then return 'repeat' end
+if seq <= stored then return 'repeat' end
 if seq ~= stored + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
-local HEAD, SIZE = '>BBI4I4i8Bc0', 19
-local FIELD = { [0] = 'attended', 'notAttended', 'notSet' }
-local deltas, order = {}, {}
+local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. 'doc:', prefix .. 'ids:', prefix .. 'by-booking', prefix .. 'sessions'
+local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
+-- a tally's changes: 1 attended, 2 notAttended, 3 notSet, 4 bookings, 5 attendees, 6 expectedParticipants
+local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
+local tallies, windows, order = {}, {}, {}
 
-local function contribute(session, packed, sign)
-  local flags, status, number, expected, _, window = unpack_(HEAD, packed)
-  local delta = deltas[session]
-  if not delta then delta = {}; deltas[session] = delta; order[#order + 1] = session end
-  local function add(field, amount) delta[field] = (delta[field] or 0) + sign * amount end
-  add('bookings', 1)
-  add(FIELD[status], 1)
-  if status == 0 then add('attendees', number) end
-  add('expectedParticipants', expected)
-  if flags >= 2 and #window > 0 then add('window:' .. window, 1) end
+local function contribute(session, contributed, sign)
+  local flags, status, number, expected, window = unpack_(HEAD, contributed)
+  local tally = tallies[session]
+  if not tally then
+    tally = { 0, 0, 0, 0, 0, 0 }
+    tallies[session] = tally
+    order[#order + 1] = session
+  end
+  tally[4] = tally[4] + sign
+  tally[status + 1] = tally[status + 1] + sign
+  if status == 0 then tally[5] = tally[5] + sign * number end
+  tally[6] = tally[6] + sign * expected
+  if window ~= '' then
+    local of = windows[session]
+    if not of then of = {}; windows[session] = of end
+    of[window] = (of[window] or 0) + sign
+  end
   return flags % 2 == 1
 end
 
 local function names(packed)
-  local at = SIZE + byte(packed, SIZE) + 1
+  local at = HEAD_SIZE + byte(packed, HEAD_SIZE) + 9
   local session, next_ = unpack_('>Hc0', packed, at)
-  local booking = unpack_('>Hc0', packed, next_)
-  return session, booking
+  return session, (unpack_('>Hc0', packed, next_))
 end
 
-local pairs_, at = ARGV[7], 1
-while at <= #pairs_ do
-  local id, packed, next_ = unpack_('>c16I4c0', pairs_, at)
-  at = next_
-  local bucket = prefix .. 'doc:' .. math.floor((byte(id, 1) * 256 + byte(id, 2)) / divisor)
-  local old = call('HGET', bucket, id)
-  if packed ~= (old or '') then
+local pairs_, at, size = ARGV[7], 1, #ARGV[7]
+while at <= size do
+  local kind, id, length = unpack_('>Bc16H', pairs_, at)
+  at = at + 19
+  local old
+  if kind == 2 then
+    old, at = unpack_('>Bc0', pairs_, at)
+  end
+  local packed = sub(pairs_, at, at + length - 1)
+  at = at + length
+  local bucket = DOC .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor)
+  if kind == 0 then old = call('HGET', bucket, id) or '' end
+  if kind == 1 then
+    call('HSET', bucket, id, packed)
+  elseif old ~= packed then
     local session, booking = names(packed ~= '' and packed or old)
-    local had = old and contribute(session, old, -1) or false
-    local has = packed ~= '' and contribute(session, packed, 1) or false
+    local had = old ~= '' and contribute(session, old, -1)
+    local has = packed ~= '' and contribute(session, packed, 1)
     if packed ~= '' then call('HSET', bucket, id, packed) else call('HDEL', bucket, id) end
     if has and not had then
-      call('SADD', prefix .. 'ids:' .. session, id)
-      call('ZADD', prefix .. 'by-booking', 0, booking .. '\0' .. id)
+      call('SADD', IDS .. session, id)
+      call('ZADD', BY_BOOKING, 0, booking .. '\0' .. id)
     elseif had and not has then
-      call('SREM', prefix .. 'ids:' .. session, id)
-      call('ZREM', prefix .. 'by-booking', booking .. '\0' .. id)
+      call('SREM', IDS .. session, id)
+      call('ZREM', BY_BOOKING, booking .. '\0' .. id)
     end
   end
 end
 for _, session in ipairs(order) do
-  local tally = prefix .. 'tally:' .. session
-  for field, delta in pairs(deltas[session]) do
-    if delta ~= 0 and call('HINCRBY', tally, field, delta) == 0 and sub(field, 1, 7) == 'window:' then
-      call('HDEL', tally, field)
+  local key, changes = prefix .. 'tally:' .. session, tallies[session]
+  local bookings
+  for index = 1, 6 do
+    if changes[index] ~= 0 then
+      local now = call('HINCRBY', key, FIELDS[index], changes[index])
+      if index == 4 then bookings = now end
     end
   end
-  local bookings = call('HGET', tally, 'bookings')
-  if not bookings or bookings == '0' then
-    call('DEL', tally)
-    call('ZREM', prefix .. 'sessions', session)
-  else
-    call('ZADD', prefix .. 'sessions', 0, session)
+  for window, change in pairs(windows[session] or {}) do
+    local field = 'window:' .. window
+    if change ~= 0 and call('HINCRBY', key, field, change) == 0 then call('HDEL', key, field) end
+  end
+  if bookings == 0 then
+    call('DEL', key)
+    call('ZREM', SESSIONS, session)
+  elseif bookings == changes[4] then
+    call('ZADD', SESSIONS, 0, session)
   end
 end
 
 local summaries = ARGV[8]
-at = 1
-while at <= #summaries do
+at, size = 1, #summaries
+while at <= size do
   local bucket, booking, json, next_ = unpack_('>HHc0I4c0', summaries, at)
   at = next_
   local key = prefix .. 'booking:' .. bucket

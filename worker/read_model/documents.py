@@ -1,62 +1,64 @@
 """The packed pair, as ``apply.lua`` reads its head and the reader all of it.
 
-Head, big endian: flags (1: has an attendance, 2: listed), status (0 ATTENDED, 1 NOT_ATTENDED, 2 NOT_SET), number (4
-bytes), expected participants (4), updated (8, microseconds), length of the window (1). Then the window
-(``<startMs>:<endMs>``, empty where unknown), then sessionId, bookingId and source, each after its length (2).
+First what the pair contributes to its session's tally, big endian: flags (1: has an attendance, 2: listed), status (0
+ATTENDED, 1 NOT_ATTENDED, 2 NOT_SET), number (4 bytes), expected participants (4), length of the window (1), the window
+(``<startMs>:<endMs>``, empty where unknown). Then updated (8, microseconds), sessionId, bookingId and source, each of
+these after its length (2).
 """
 
+from functools import lru_cache
 from struct import Struct
-from typing import NamedTuple
 
 from schemas.attendance import Attendance, AttendanceStatus, guid
 from schemas.times import format_time
 
-_HEAD = Struct(">BBIIqB")
+_HEAD = Struct(">BBIIB")
+_UPDATED = Struct(">q")
 _LENGTH = Struct(">H")
 _HAS_ATTENDANCE, _LISTED = 1, 2
 STATUSES = (AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET)
-_CODES = {status: code for code, status in enumerate(STATUSES)}
+_ATTENDED, _NOT_ATTENDED, _NOT_SET = STATUSES
+_pack_head, _pack_updated = _HEAD.pack, _UPDATED.pack
+
+Known = tuple[AttendanceStatus, int, int, str]
+"""An attendance: status, number, updated (microseconds), source."""
+Listing = tuple[int | None, int | None]
+"""Start and end of a session as its booking lists it, microseconds, None where unknown."""
 
 
-class PairDocument(NamedTuple):
-    """One (booking, session) as the read model holds it. Times are microseconds."""
+def contribution(attendance: Known | None, expected: int, window: Listing | None) -> bytes:
+    """What a pair adds to its session's tally.
 
-    booking_id: str
-    session_id: str
-    attendance: tuple[AttendanceStatus, int, int, str] | None
-    """(status, number, updated, source); None where the session is only listed."""
-    expected: int
-    window: tuple[int | None, int | None] | None
-    """Start and end as the booking lists them; None where it does not list the session."""
+    Args:
+        attendance: None where the session is only listed.
+        expected: participants of a known, uncanceled booking, else 0.
+        window: None where the booking does not list the session.
+    """
+    flags, written = (0, b"") if window is None else (_LISTED, _window(window))
+    if attendance is None:
+        return _pack_head(flags, 2, 0, expected, len(written)) + written
+    status = attendance[0]
+    code = 0 if status is _ATTENDED else 1 if status is _NOT_ATTENDED else 2
+    return _pack_head(flags | _HAS_ATTENDANCE, code, attendance[1], expected, len(written)) + written
 
 
-def pack(document: PairDocument) -> bytes:
+def pack(contributed: bytes, attendance: Known | None, session_id: str, booking_id: str) -> bytes:
     """The bytes of a pair."""
-    status, number, updated, source = document.attendance or (AttendanceStatus.NOT_SET, 0, 0, "")
-    window = b"" if document.window is None else _window(document.window)
-    flags = (document.attendance is not None) * _HAS_ATTENDANCE | (document.window is not None) * _LISTED
-    session, booking, origin = document.session_id.encode(), document.booking_id.encode(), source.encode()
-    return b"".join(
-        (
-            _HEAD.pack(flags, _CODES[status], number, document.expected, updated, len(window)),
-            window,
-            _LENGTH.pack(len(session)),
-            session,
-            _LENGTH.pack(len(booking)),
-            booking,
-            _LENGTH.pack(len(origin)),
-            origin,
-        )
-    )
+    _, _, updated, source = attendance or (_NOT_SET, 0, 0, "")
+    booking = booking_id.encode()
+    parts = (contributed, _pack_updated(updated), _text(session_id), _LENGTH.pack(len(booking)), booking, _text(source))
+    return b"".join(parts)
 
 
 def unpack(identity: bytes, packed: bytes) -> Attendance | None:
     """The attendance in a pair, None where the session is only listed."""
-    flags, status, number, _, updated, length = _HEAD.unpack_from(packed)
+    flags, status, number, _, length = _HEAD.unpack_from(packed)
     if not flags & _HAS_ATTENDANCE:
         return None
-    texts = []
     at = _HEAD.size + length
+    updated = _UPDATED.unpack_from(packed, at)[0]
+    at += _UPDATED.size
+    texts = []
     for _ in range(3):
         end = at + 2 + _LENGTH.unpack_from(packed, at)[0]
         texts.append(packed[at + 2 : end].decode())
@@ -72,6 +74,13 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
     }
 
 
-def _window(window: tuple[int | None, int | None]) -> bytes:
+@lru_cache(maxsize=20_000)
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
+@lru_cache(maxsize=20_000)
+def _window(window: Listing) -> bytes:
     starts, ends = ("" if moment is None else str(moment // 1000) for moment in window)
     return f"{starts}:{ends}".encode() if starts or ends else b""

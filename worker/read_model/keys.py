@@ -67,6 +67,6 @@ def doc_bucket(identity: bytes) -> int:
     return int.from_bytes(identity[:2], "big") >> DOC_SHIFT
 
 
-def booking_bucket(booking_id: str) -> int:
-    """The bucket of a booking's summary."""
-    return crc32(booking_id.encode()) % BOOKING_BUCKETS
+def booking_bucket(booking_id: bytes) -> int:
+    """The bucket of a booking's summary, by its id in UTF-8."""
+    return crc32(booking_id) % BOOKING_BUCKETS

@@ -135,7 +135,7 @@ class AttendanceReader:
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness, None where it has no session."""
         here = [await self._of(booking_id)]
-        ((json,),), fresh = await self._ask(here, [[("hget", f"booking:{booking_bucket(booking_id)}", booking_id)]])
+        ((json,),), fresh = await self._ask(here, [[("hget", f"booking:{booking_bucket(booking_id.encode())}", booking_id)]])
         return None if json is None else {**orjson.loads(json), "freshness": fresh.document()}
 
     async def alerts(

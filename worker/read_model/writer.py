@@ -9,26 +9,29 @@ Errors, and whether a retry helps::
 """
 
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import AsyncIterable, Iterable, Mapping
 from struct import Struct
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
 
 from worker.read_model.client import patience
-from worker.read_model.documents import PairDocument, pack
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
-from worker.read_model.scripts import run
+from worker.read_model.scripts import run, run_all
 
-#: Pairs, summaries and alerts in one script call; about 100 keep the server's longest block near 5 ms.
-CHUNK = 100
+#: Pairs, summaries and alerts in one script call: where it begins, and what it adapts between; see `Pace`.
+CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
+#: Script calls on their way at once.
+AHEAD = 8
+_SLOW_S, _QUICK_S = 0.005, 0.0025
 _RETIRE_AT_ONCE = 200
-_PAIR = Struct(">16sI")
-_SUMMARY = Struct(">HH")
-_LENGTH = Struct(">I")
-_PAIRS, _SUMMARIES, _ALERTS = range(3)
+_LOOK, _SAME, _MOVED = range(3)
+_PAIR = Struct(">B16sH").pack
+_MOVED_PAIR = Struct(">B16sHB").pack
+_SUMMARY = Struct(">HH").pack
+_LENGTH = Struct(">I").pack
 
 
 class ReadModelError(Exception):
@@ -55,18 +58,6 @@ class AlertChange(NamedTuple):
     json: str
 
 
-class BookingUpdate(NamedTuple):
-    """What changes for readers of one booking."""
-
-    booking_id: str
-    pairs: list[tuple[bytes, PairDocument | None]]
-    """(id of 16 bytes, pair now; None: gone)."""
-    summary: Mapping[str, Any] | None = None
-    has_summary: bool = False
-    """Whether ``summary`` is to be written; None then means: gone."""
-    alerts: list[AlertChange] | tuple[()] = ()
-
-
 class Claim(NamedTuple):
     """What a new owner finds. Offsets are the next to apply, -1 where nothing is known."""
 
@@ -85,6 +76,7 @@ class PartitionWriter:
         self._epoch = b""
         self._key_generation = ""
         self._seq = 0
+        self._pace = Pace()
 
     async def claim(self) -> Claim:
         """Becomes the one writer; earlier ones are refused from here on."""
@@ -94,24 +86,21 @@ class PartitionWriter:
 
     async def apply(self, write: "Write") -> None:
         """Writes what is left of a batch; after a `redis.RedisError`, called again, it goes on where it was."""
-        while write.chunks:
-            chunk = write.chunks[0]
-            answer = await self._run(
-                "apply",
-                self._generation,
-                self._epoch,
-                self._seq + 1,
-                self._key_generation,
-                self._keys.prefix(self._key_generation),
-                DOC_SHIFT,
-                *chunk,
-                *(_flat(write.marks) if len(write.chunks) == 1 else ()),
-            )
-            self._refuse(answer)
-            self._seq += 1
-            write.chunks.popleft()
+        while chunks := write.next(self._pace.chunk):
+            begun = perf_counter()
+            answers = await self._run_all("apply", [self._call(*each) for each in enumerate(chunks, 1)])
+            self._pace.took(perf_counter() - begun, len(chunks))
+            for answer in answers:
+                self._refuse(answer)
+                self._seq += 1
+                write.done()
 
-    async def repair(self, updates: AsyncIterable[list[BookingUpdate]], marks: Mapping[str, Any]) -> None:
+    def _call(self, number: int, chunk: "Chunk") -> tuple[Any, ...]:
+        generation, prefix = self._key_generation, self._keys.prefix(self._key_generation)
+        head = (self._generation, self._epoch, self._seq + number, generation, prefix, DOC_SHIFT)
+        return (*head, *chunk)
+
+    async def repair(self, writes: AsyncIterable["Write"], marks: Mapping[str, Any]) -> None:
         """Fills a new key generation with the whole partition, switches readers to it, unlinks what was before."""
         await self.claim()
         begun = await self._run("repair", "begin", self._generation, self._epoch)
@@ -119,8 +108,8 @@ class PartitionWriter:
         self._key_generation, *retired = (name.decode() for name in begun)
         self._seq = 0
         await self._retire(retired)
-        async for some in updates:
-            await self.apply(Write(some, {}))
+        async for write in writes:
+            await self.apply(write)
         switched = await self._run("repair", "switch", self._generation, self._epoch, *_flat(marks))
         self._refuse(switched)
         await self._retire(name.decode() for name in switched[1:])
@@ -145,6 +134,9 @@ class PartitionWriter:
     async def _run(self, script: str, *arguments: Any) -> Any:
         return await run(self._client, script, self._keys.watermark, *arguments)
 
+    async def _run_all(self, script: str, calls: list[tuple[Any, ...]]) -> list[Any]:
+        return await run_all(self._client, script, self._keys.watermark, calls)
+
     def _refuse(self, answer: Any) -> None:
         partition = self._keys.partition
         if answer == b"fenced":
@@ -164,39 +156,82 @@ async def announce(client: Redis, base: str, namespace: str, partitions: int) ->
     return live.decode(), int(count)
 
 
+class Pace:
+    """How many entries a script call may hold: so many that it blocks the server for a few milliseconds at most.
+
+    A call is timed as its share of a round trip, which is longer than the server's own time: when everything is slow,
+    calls are small.
+    """
+
+    def __init__(self) -> None:
+        self.chunk = CHUNK
+
+    def took(self, seconds: float, calls: int) -> None:
+        """Learns from a round trip with so many calls."""
+        each = seconds / calls
+        if each > _SLOW_S:
+            self.chunk = max(min(LEAST_CHUNK, CHUNK), self.chunk // 2)
+        elif each < _QUICK_S and calls > 1:
+            self.chunk = min(max(MOST_CHUNK, CHUNK), self.chunk + self.chunk // 8)
+
+
+Chunk = tuple[Any, ...]
+"""Arguments of one script call: pairs, summaries, alerts, then the watermark's fields."""
+
+
 class Write:
-    """A batch's updates on their way: the chunks not yet applied, and the watermark that moves with the last one."""
+    """What a batch changes for readers, and what of it is not applied yet."""
 
-    def __init__(self, updates: Iterable[BookingUpdate], marks: Mapping[str, Any]) -> None:
-        entries = _entries(updates)
-        self.chunks = deque(map(_chunk, iter(lambda: list(islice(entries, CHUNK)), [])))
-        if not self.chunks and marks:
-            self.chunks.append(_chunk([]))
-        self.marks = marks
+    def __init__(self) -> None:
+        self.pairs: list[bytes] = []
+        self.summaries: list[bytes] = []
+        self.alerts: list[AlertChange] = []
+        self.marks: Mapping[str, Any] = {}
+        """Fields of the watermark, which move with the last chunk."""
+        self._waiting: deque[Chunk] = deque()
 
+    def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:
+        """A pair of which is known what it contributed before (nothing: it was not there) and that it is there now."""
+        if now == before:
+            self.pairs.append(_PAIR(_SAME, identity, len(document)) + document)
+        else:
+            self.pairs.append(_MOVED_PAIR(_MOVED, identity, len(document), len(before)) + before + document)
 
-def _entries(updates: Iterable[BookingUpdate]) -> Iterator[tuple[int, Any]]:
-    """(script argument it belongs to, content) of each pair, summary and alert."""
-    for update in updates:
-        for identity, document in update.pairs:
-            packed = b"" if document is None else pack(document)
-            yield _PAIRS, _PAIR.pack(identity, len(packed)) + packed
-        if update.has_summary:
-            name = update.booking_id.encode()
-            json = b"" if update.summary is None else orjson.dumps(update.summary)
-            head = _SUMMARY.pack(booking_bucket(update.booking_id), len(name))
-            yield _SUMMARIES, b"".join((head, name, _LENGTH.pack(len(json)), json))
-        for alert in update.alerts:
-            yield _ALERTS, list(alert)
+    def pair_anew(self, identity: bytes, document: bytes) -> None:
+        """A pair (empty: gone) of which only Redis knows what it was before."""
+        self.pairs.append(_PAIR(_LOOK, identity, len(document)) + document)
 
+    def summary(self, booking_id: str, summary: Mapping[str, Any] | None) -> None:
+        """A booking's summary; None: gone."""
+        name, json = booking_id.encode(), b"" if summary is None else orjson.dumps(summary)
+        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, _LENGTH(len(json)), json)))
 
-def _chunk(entries: list[tuple[int, Any]]) -> tuple[bytes, bytes, bytes]:
-    alerts = [content for kind, content in entries if kind == _ALERTS]
-    return (
-        b"".join(content for kind, content in entries if kind == _PAIRS),
-        b"".join(content for kind, content in entries if kind == _SUMMARIES),
-        orjson.dumps(alerts) if alerts else b"",
-    )
+    def __len__(self) -> int:
+        """Entries not yet cut into chunks."""
+        return len(self.pairs) + len(self.summaries) + len(self.alerts)
+
+    def next(self, size: int) -> list[Chunk]:
+        """The chunks to send now; those that were not `done` come again, as they were."""
+        while len(self._waiting) < AHEAD and len(self):
+            self._waiting.append(self._cut(size))
+        if self.marks and not len(self):
+            last = self._waiting.pop() if self._waiting else (b"", b"", b"")
+            self._waiting.append((*last, *_flat(self.marks)))
+            self.marks = {}
+        return list(self._waiting)
+
+    def done(self) -> None:
+        """The first of them is applied."""
+        self._waiting.popleft()
+
+    def _cut(self, size: int) -> Chunk:
+        """Takes so many entries; those that cost the server least come first."""
+        pairs, self.pairs = self.pairs[:size], self.pairs[size:]
+        size -= len(pairs)
+        summaries, self.summaries = self.summaries[:size], self.summaries[size:]
+        size -= len(summaries)
+        alerts, self.alerts = self.alerts[:size], self.alerts[size:]
+        return b"".join(pairs), b"".join(summaries), orjson.dumps(alerts) if alerts else b""
 
 
 def _flat(marks: Mapping[str, Any]) -> list[Any]:

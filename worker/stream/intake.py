@@ -12,10 +12,12 @@ PartitionOf = Callable[[str], int]
 
 
 class Intake(NamedTuple):
-    """What one batch holds. Offsets are those of the records."""
+    """What one batch holds."""
 
-    events: dict[str, list[tuple[int, Event]]]
+    events: dict[str, list[Event]]
+    """By booking."""
     references: dict[str, list[Reference]]
+    """By booking, each with its record's offset, in order."""
     letters: list[tuple[Any, DeadLetter, int]]
     """(record, why it can't be used, received in microseconds)."""
     forwards: list[tuple[Any, str, int]]
@@ -26,25 +28,26 @@ class Intake(NamedTuple):
 
 def read_events(records: Records, partition: int, partition_of: PartitionOf, max_age: int) -> Intake:
     """Records of the events topic; ``max_age`` in microseconds."""
-    intake = Intake({}, {}, [], [], None)
-    events, newest = intake.events, None
+    letters: list[tuple[Any, DeadLetter, int]] = []
+    forwards: list[tuple[Any, str, int]] = []
+    events: dict[str, list[Event]] = {}
+    newest = None
     for record in records:
         event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
         if isinstance(event, DeadLetter):
-            intake.letters.append((record, event, received_at(record.headers, record.timestamp)))
+            letters.append((record, event, received_at(record.headers, record.timestamp)))
             continue
-        booking_id = event.booking_id
+        booking_id, time, received = event[1], event[3], event[9]
         if booking_id in events:
-            events[booking_id].append((record.offset, event))
+            events[booking_id].append(event)
         elif partition_of(booking_id) == partition:
-            events[booking_id] = [(record.offset, event)]
+            events[booking_id] = [event]
         else:
-            intake.forwards.append((record, booking_id, event.received))
+            forwards.append((record, booking_id, received))
             continue
-        seen = min(event.received, event.time)
-        if newest is None or seen > newest:
-            newest = seen
-    return intake._replace(newest=newest)
+        if newest is None or newest < time:
+            newest = max(newest or time, min(time, received))
+    return Intake(events, {}, letters, forwards, newest)
 
 
 def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -> Intake:

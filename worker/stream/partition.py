@@ -16,27 +16,38 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
+from schemas.alerts import AlertEvent
 from schemas.times import format_time
 from worker.domain.mismatch import Rules
-from worker.domain.rows import PARTITION_GROUP, PARTITION_SUFFIX, changed_rows, load
-from worker.domain.state import BookingState, Draft, apply
+from worker.domain.rows import (
+    APPLIED_SUFFIX,
+    PARTITION_GROUP,
+    PARTITION_SUFFIX,
+    changed_rows,
+    decode_applied,
+    encode_applied,
+    load,
+)
+from worker.domain.state import BookingState, Change, apply
 from worker.engine.table import Table
 from worker.read_model.keys import LAYOUT_VERSION
-from worker.read_model.writer import BookingUpdate, Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
+from worker.read_model.writer import Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
 from worker.settings import Settings
-from worker.stream import outbox, project
+from worker.stream import outbox
 from worker.stream.errors import SettingsConflict
 from worker.stream.intake import Intake, read_bookings, read_events
 from worker.stream.lease import Lease
+from worker.stream.project import project, whole
 from worker.stream.retry import until_done
 from worker.topics import TopicNames, partition_of
 
 log = structlog.get_logger(__name__)
 
-#: Bookings kept decoded in memory, per partition; beyond, those longest unused are read from the table again.
-CACHED_BOOKINGS = 20_000
-_REPAIR_BOOKINGS = 200
-
+#: Bookings kept decoded in memory, of all partitions; beyond, those longest unused are read from the table again.
+CACHED_BOOKINGS = 60_000
+_REPAIR_ENTRIES = 1000
+_EVENTS, _BOOKINGS = range(2)
+_TOPICS = ("events", "bookings")
 
 Chore = Callable[[], Awaitable[None]]
 """What a partition does between two batches."""
@@ -70,6 +81,8 @@ class Shared:
         self.attendance = attendance
         self.bookings = bookings
         self.namespace = namespace
+        self.cached_bookings = CACHED_BOOKINGS
+        """Bookings that each partition may keep decoded."""
         self.lease = Lease(settings.session_timeout.total_seconds())
 
     def partition_of(self, booking_id: str) -> int:
@@ -84,10 +97,14 @@ class Partition:
         self._queue: asyncio.Queue[Delivered | Chore] = asyncio.Queue()
         self.is_live = False
         """Whether its read models are up to the table."""
+        self._is_known = False
+        """Whether Redis holds what the table came to before the batch at hand."""
         self._shared = shared
         self._cache: dict[str, BookingState] = {}
         self._marks: dict[str, Any] = {}
         self._newest: dict[str, int] = {}
+        self._redelivered = (0, 0)
+        """Offsets of events and bookings below which records may have been applied by an earlier owner."""
         self._writer: PartitionWriter | None = None
 
     async def run(self, committed: Mapping[str, int]) -> None:
@@ -131,6 +148,7 @@ class Partition:
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
             await self._flush(table, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
+        self._redelivered = decode_applied(table.rows(self.number, PARTITION_GROUP).get(APPLIED_SUFFIX))
         kept = json.loads(row)
         for name, value in kept["settings"].items():
             if shaping.get(name) != value:
@@ -152,6 +170,7 @@ class Partition:
             await self._repair()
         else:
             self._marks = {"events.offset": claim.events_offset, "bookings.offset": claim.bookings_offset}
+            self._is_known = claim.events_offset >= self._redelivered[0] and claim.bookings_offset >= self._redelivered[1]
             # another claim meanwhile is for the first write or heartbeat to find; what is left over waits for the next owner
             with suppress(ReadModelError):
                 await until_done("redis", self._writer.tidy, partition=self.number)
@@ -160,44 +179,44 @@ class Partition:
     async def _process(self, records: list[Any]) -> None:
         """One batch, effect by effect."""
         shared = self._shared
-        of_events = records[0].topic == shared.topics.events
+        topic = _EVENTS if records[0].topic == shared.topics.events else _BOOKINGS
+        again = records[0].offset < self._redelivered[topic]
         intake = (
             read_events(records, self.number, shared.partition_of, shared.rules.max_event_age)
-            if of_events
+            if topic == _EVENTS
             else read_bookings(records, self.number, shared.partition_of)
         )
-        drafts = self._fold(intake)
-        await self._store(drafts)
-        effects = [project.effects(draft) for draft in drafts]
-        published = [event for each in effects for event in each.published]
-        updates = [each.update for each in effects if each.update is not None]
-        for draft in drafts:
-            draft.install()
-        self._advance("events" if of_events else "bookings", records[-1].offset + 1, intake.newest)
+        changes = self._fold(intake, again)
+        write, published = Write(), list[AlertEvent]()
+        for change in changes:
+            project(change, write, published, known=self._is_known)
+        self._advance(topic, records[-1].offset + 1, intake.newest)
+        await self._store(changes)
         waiting = outbox.messages(intake, published, shared.topics, self.number, shared.settings.partitions)
         await self._send(waiting)
-        await self._write(updates)
+        await self._write(write)
+        self._is_known = self._is_known or all(map(int.__ge__, self._ends(), self._redelivered))
 
-    def _fold(self, intake: Intake) -> list[Draft]:
-        rules = self._shared.rules
-        return [
-            apply(self._state(name), intake.events.get(name, ()), intake.references.get(name, ()), rules)
-            for name in intake.events.keys() | intake.references.keys()
-        ]
+    def _fold(self, intake: Intake, again: bool) -> list[Change]:
+        rules, events, references = self._shared.rules, intake.events, intake.references
+        if references:
+            return [apply(self._state(name), (), said, rules, again=again) for name, said in references.items()]
+        return [apply(self._state(name), happened, (), rules, again=again) for name, happened in events.items()]
 
-    async def _store(self, drafts: list[Draft]) -> None:
+    async def _store(self, changes: list[Change]) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record."""
-        rows: dict[bytes, dict[bytes, bytes | None]] = {}
+        applied = encode_applied(*map(max, self._ends(), self._redelivered))
+        rows: dict[bytes, dict[bytes, bytes | None]] = {PARTITION_GROUP: {APPLIED_SUFFIX: applied}}
         references: dict[bytes, dict[bytes, bytes | None]] = {}
-        for draft in drafts:
-            changed, reference = changed_rows(draft)
-            group = draft.state.booking_id.encode()
+        for change in changes:
+            changed, reference = changed_rows(change)
             if changed:
-                rows[group] = changed
+                rows[change.state.booking_id.encode()] = changed
             if reference is not None:
-                references[group] = {b"": reference}
-        await self._flush(self._shared.attendance, rows)
-        await self._flush(self._shared.bookings, references)
+                references[change.state.booking_id.encode()] = {b"": reference}
+        if len(rows) > 1 or references:
+            await self._flush(self._shared.attendance, rows)
+            await self._flush(self._shared.bookings, references)
 
     async def _flush(self, table: Table, changes: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
         async def attempt() -> None:
@@ -215,15 +234,20 @@ class Partition:
         if waiting:
             await until_done("kafka", attempt, partition=self.number)
 
-    def _advance(self, topic: str, end: int, newest: int | None) -> None:
-        self._marks[f"{topic}.offset"] = max(end, self._marks.get(f"{topic}.offset", 0))
-        if newest is not None and newest > self._newest.get(topic, newest - 1):
-            self._newest[topic] = newest
-            self._marks[f"{topic}.time"] = format_time(newest)
+    def _advance(self, topic: int, end: int, newest: int | None) -> None:
+        name = _TOPICS[topic]
+        self._marks[f"{name}.offset"] = max(end, self._ends()[topic])
+        if newest is not None and newest > self._newest.get(name, newest - 1):
+            self._newest[name] = newest
+            self._marks[f"{name}.time"] = format_time(newest)
 
-    async def _write(self, updates: list[BookingUpdate]) -> None:
+    def _ends(self) -> tuple[int, int]:
+        """Offsets up to which events and bookings are applied, or are about to be."""
+        return self._marks["events.offset"], self._marks["bookings.offset"]
+
+    async def _write(self, write: Write) -> None:
         assert self._writer is not None
-        write, writer = Write(updates, dict(self._marks)), self._writer
+        write.marks, writer = dict(self._marks), self._writer
         try:
             await until_done("redis", lambda: writer.apply(write), partition=self.number)
         except NeedsRepair as error:
@@ -256,19 +280,19 @@ class Partition:
                 await asyncio.sleep(1)
                 continue
             break
-        self.is_live = True
+        self.is_live = self._is_known = True
         log.info("filled", partition=self.number)
 
-    async def _everything(self) -> AsyncIterator[list[BookingUpdate]]:
+    async def _everything(self) -> AsyncIterator[Write]:
         """Every booking of the partition as readers see it, some at a time."""
-        some: list[BookingUpdate] = []
+        write = Write()
         for name in self._names():
-            some.append(project.whole(self._load(name)))
-            if len(some) >= _REPAIR_BOOKINGS:
-                yield some
-                some = []
+            whole(self._load(name), write)
+            if len(write) >= _REPAIR_ENTRIES:
+                yield write
+                write = Write()
                 await asyncio.sleep(0)
-        yield some
+        yield write
 
     def _names(self) -> Iterator[str]:
         attendance, bookings = self._shared.attendance, self._shared.bookings
@@ -280,7 +304,7 @@ class Partition:
         state = self._cache.pop(booking_id, None)
         if state is None:
             state = self._load(booking_id)
-            if len(self._cache) >= CACHED_BOOKINGS:
+            if len(self._cache) >= self._shared.cached_bookings:
                 del self._cache[next(iter(self._cache))]
         self._cache[booking_id] = state
         return state

@@ -1,116 +1,122 @@
 """From what a batch made of a booking to what readers and the alerts topic get of it. Pure."""
 
-from functools import lru_cache
-from typing import Any, NamedTuple
-
 import orjson
 
 from schemas.alerts import AlertData, AlertEvent, AlertKind, alert_id
 from schemas.attendance import attendance_id
+from schemas.events import Booking
 from schemas.times import parse_time
 from worker.domain import alerts
 from worker.domain.alerts import Judged
 from worker.domain.mismatch import BITS, FREQUENT, kinds
-from worker.domain.state import BookingState, Draft, Session, SessionDraft
-from worker.domain.views import Pair, Summary
-from worker.read_model.documents import PairDocument
-from worker.read_model.writer import AlertChange, BookingUpdate
-
-_identity = lru_cache(maxsize=100_000)(attendance_id)
+from worker.domain.state import Before, BookingState, Change, Session
+from worker.domain.views import Seen, Summary, listing
+from worker.read_model.documents import contribution, pack
+from worker.read_model.writer import AlertChange, Write
 
 
-class Effects(NamedTuple):
-    """What a batch does outside: alerts to publish, and what readers get (None: nothing changes for them)."""
+def project(change: Change, write: Write, published: list[AlertEvent], *, known: bool) -> None:
+    """Adds what changed, or is to be said again, to the write and to the alerts to publish.
 
-    published: list[AlertEvent]
-    update: BookingUpdate | None
-
-
-def effects(draft: Draft) -> Effects:
-    """What changed; where a record was redelivered, the state now of all that it touches."""
-    booking_id, again = draft.state.booking_id, _says_again(draft)
-    pairs = [
-        _document(booking_id, name, session.pair)
-        for name, session in draft.sessions.items()
-        if session.again or session.pair != session.before.pair
-    ]
-    pairs += [_document(booking_id, name, after) for name, (_, after) in draft.listed.items()]
-    published: list[AlertEvent] = []
-    changes: list[AlertChange] = []
-    for name, session in draft.sessions.items():
+    Args:
+        known: whether Redis holds just what the states were before the batch; else it is asked what it holds.
+    """
+    state, again = change.state, change.again
+    sessions, whole = state.sessions, change.whole
+    for name, before in change.sessions.items():
+        session = sessions[name]
+        if again or whole or session.seen != before[1]:
+            _pair(change, name, session, before[1], write, known and not again)
         if session.ever:
-            _session_alerts(draft, name, session, published, changes)
-    if draft.ever_frequent:
-        _frequent_alert(draft, again, published, changes)
-    has_summary = again or draft.summary != draft.state.summary
-    if not pairs and not has_summary and not changes:
-        return Effects(published, None)
-    summary = _summary(booking_id, draft.summary) if has_summary else None
-    return Effects(published, BookingUpdate(booking_id, pairs, summary, has_summary, changes))
+            _session_alerts(change, name, session, before, write, published)
+    for name in change.listed:
+        _listed_pair(change, name, write, known)
+    if state.ever_frequent:
+        _frequent_alert(change, write, published)
+    if again or state.summary != change.summary:
+        write.summary(state.booking_id, _summary(state.booking_id, state.summary))
+
+
+def whole(state: BookingState, write: Write) -> None:
+    """Adds all that readers see of a booking, for a repair."""
+    for name, seen in state.pairs():
+        contributed = _contribution(name, seen, state.booking)
+        identity = attendance_id(state.booking_id, name)
+        write.pair(identity, pack(contributed, seen, name, state.booking_id), contributed, b"")
+    for name, session in state.sessions.items():
+        if session.mask:
+            judged = state.judged_session(name)
+            write.alerts += (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))
+    if state.frequent:
+        write.alerts.append(_open(alerts.open_alert(FREQUENT, state.judged())))
+    if state.summary is not None:
+        write.summary(state.booking_id, _summary(state.booking_id, state.summary))
+
+
+def _pair(change: Change, name: str, session: Session, before: Seen | None, write: Write, known: bool) -> None:
+    state = change.state
+    identity = session.identity
+    if not identity:
+        identity = session.identity = attendance_id(state.booking_id, name)
+    contributed = _contribution(name, session.seen, state.booking)
+    document = pack(contributed, session.seen, name, state.booking_id) if contributed else b""
+    if not known or not contributed:
+        write.pair_anew(identity, document)
+        return
+    was = _contribution(name, before, change.booking)
+    if was != contributed or before != session.seen:
+        write.pair(identity, document, contributed, was)
+
+
+def _listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
+    state = change.state
+    was, now = _contribution(name, None, change.booking), _contribution(name, None, state.booking)
+    if was == now and known and not change.again:
+        return
+    identity = attendance_id(state.booking_id, name)
+    write.pair_anew(identity, pack(now, None, name, state.booking_id) if now else b"")
+
+
+def _contribution(name: str, seen: Seen | None, booking: Booking | None) -> bytes:
+    """What the pair adds to the session's tally; empty where there is no pair."""
+    expected, window = listing(name, booking)
+    if seen is None and window is None:
+        return b""
+    return contribution(seen, expected, window)
 
 
 def _session_alerts(
-    draft: Draft, name: str, session: SessionDraft, published: list[AlertEvent], changes: list[AlertChange]
+    change: Change, name: str, session: Session, before: Before, write: Write, published: list[AlertEvent]
 ) -> None:
-    before, after = judged_before(draft.state, name, session.before), session.judged(draft, name)
-    for kind in kinds(session.mask):
-        known = alerts.open_alert(kind, before) if session.before.mask & BITS[kind] else None
-        alert = alerts.open_alert(kind, after)
-        if session.again or alert != known:
-            published.append(alerts.opened(alert, after))
-            changes.append(_open(alert))
-    for kind in kinds((session.ever if session.again else session.before.mask) & ~session.mask):
+    state, again = change.state, change.again
+    row, seen, mask, _ = before
+    closed = (session.ever if again else mask) & ~session.mask
+    if not session.mask and not closed:
+        return
+    after = state.judged_session(name)
+    if session.mask:
+        then = Judged(state.booking_id, name, row, seen, change.booking, change.floor)
+        for kind in kinds(session.mask):
+            alert = alerts.open_alert(kind, after)
+            if again or not mask & BITS[kind] or alert != alerts.open_alert(kind, then):
+                published.append(alerts.opened(alert, after))
+                write.alerts.append(_open(alert))
+    for kind in kinds(closed):
         published.append(alerts.resolved(kind, after))
-        changes.append(_closed(kind, draft.state.booking_id, name))
+        write.alerts.append(_closed(kind, state.booking_id, name))
 
 
-def _frequent_alert(draft: Draft, again: bool, published: list[AlertEvent], changes: list[AlertChange]) -> None:
-    was = draft.state.frequent
-    if draft.frequent:
-        known = alerts.open_alert(FREQUENT, unchanged(draft.state).judged()) if was else None
-        judged = draft.judged()
-        alert = alerts.open_alert(FREQUENT, judged)
-        if again or alert != known:
-            published.append(alerts.opened(alert, judged))
-            changes.append(_open(alert))
-    elif was or again:
-        published.append(alerts.resolved(FREQUENT, draft.judged()))
-        changes.append(_closed(FREQUENT, draft.state.booking_id, None))
-
-
-def whole(state: BookingState) -> BookingUpdate:
-    """All that readers see of a booking, for a repair."""
-    pairs = [_document(state.booking_id, name, pair) for name, pair in state.pairs()]
-    opened: list[AlertChange] = []
-    for name, session in state.sessions.items():
-        if session.mask:
-            judged = judged_before(state, name, session)
-            opened += (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))
+def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -> None:
+    state, again, then = change.state, change.again, change.judged
     if state.frequent:
-        opened.append(_open(alerts.open_alert(FREQUENT, unchanged(state).judged())))
-    summary = _summary(state.booking_id, state.summary)
-    return BookingUpdate(state.booking_id, pairs, summary, summary is not None, opened)
-
-
-def judged_before(state: BookingState, name: str, session: Session) -> Judged:
-    """What a session's alerts are judged by before a batch."""
-    seen = session.pair.attendance if session.pair else None
-    return Judged(state.booking_id, name, session.row, seen, state.booking, state.floor)
-
-
-def unchanged(state: BookingState) -> Draft:
-    """The draft of a batch that changes nothing."""
-    ends = (state.floor, state.offset, state.booking, state.booking_offset, state.formerly)
-    return Draft(state, *ends, {}, {}, state.summary, state.frequent, again=False)
-
-
-def _says_again(draft: Draft) -> bool:
-    """Whether a redelivered record touches the booking anywhere."""
-    if not draft.again:
-        for session in draft.sessions.values():
-            if session.again:
-                return True
-    return draft.again
+        judged = state.judged()
+        alert = alerts.open_alert(FREQUENT, judged)
+        if again or then is None or alert != alerts.open_alert(FREQUENT, then):
+            published.append(alerts.opened(alert, judged))
+            write.alerts.append(_open(alert))
+    elif then is not None or again:
+        published.append(alerts.resolved(FREQUENT, state.judged()))
+        write.alerts.append(_closed(FREQUENT, state.booking_id, None))
 
 
 def _closed(kind: AlertKind, booking_id: str, session_id: str | None) -> AlertChange:
@@ -124,14 +130,7 @@ def _open(alert: AlertData) -> AlertChange:
     return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json)
 
 
-def _document(booking_id: str, session_id: str, pair: Pair | None) -> tuple[bytes, PairDocument | None]:
-    identity = _identity(booking_id, session_id)
-    if pair is None:
-        return identity, None
-    return identity, PairDocument(booking_id, session_id, pair.attendance, pair.expected, pair.window)
-
-
-def _summary(booking_id: str, summary: Summary | None) -> dict[str, Any] | None:
+def _summary(booking_id: str, summary: Summary | None) -> dict[str, object] | None:
     if summary is None:
         return None
     return {
