@@ -91,8 +91,7 @@ class Death:
         self.at("after the messages")
 
     async def _apply(self, apply: Method, owner: Any, write: Any) -> None:
-        write.chunks = Watched(write.chunks, self.at)
-        await apply(owner, write)
+        await apply(owner, Watched(write, self.at))
         self.at("Redis written, no ack")
 
 
@@ -117,24 +116,22 @@ class Appending:
 
 
 class Watched:
-    """The chunks of a write, where there are several: says when the first was applied and when only the last is left."""
+    """A write, where it has several chunks: says when the first was applied and when only the last is left."""
 
-    def __init__(self, chunks: Any, at: Callable[[str], None]) -> None:
-        self._chunks, self._at, self._all = chunks, at, len(chunks)
+    def __init__(self, write: Any, at: Callable[[str], None]) -> None:
+        self._write, self._at, self._done = write, at, 0
 
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def __getitem__(self, index: int) -> Any:
-        if len(self) == 1 < self._all:
+    def next(self, size: int) -> Any:
+        waiting = self._write.next(size)
+        if len(waiting) == 1 and self._done:
             self._at("before the last chunk")
-        return self._chunks[index]
+        return waiting
 
-    def popleft(self) -> Any:
-        chunk = self._chunks.popleft()
-        if len(self) == self._all - 1 > 0:
+    def done(self) -> None:
+        self._write.done()
+        self._done += 1
+        if self._done == 1 and len(self._write.next(CHUNK)):
             self._at("after the first chunk")
-        return chunk
 
 
 def wrap(holder: Any, name: str, around: Method) -> None:
@@ -150,7 +147,7 @@ def wrap(holder: Any, name: str, around: Method) -> None:
 def main(point: str, topic: str, passes: int) -> None:
     assert point in (*POINTS, "never"), point
     stream_worker.MAX_POLL_RECORDS = POLL_RECORDS
-    writer.CHUNK = CHUNK
+    writer.CHUNK, writer.AHEAD = CHUNK, 1
     Death(point, topic, passes).install()
     sys.argv = ["attendance", "worker"]
     cli.main()

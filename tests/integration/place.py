@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis as Client
@@ -11,14 +11,33 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from schemas.attendance import AttendanceStatus, attendance_id
 from tests.services import Redis
-from worker.read_model.documents import PairDocument, pack
+from worker.read_model.documents import Known, Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.read_model.writer import AlertChange, BookingUpdate, PartitionWriter, Write
+from worker.read_model.writer import AlertChange, PartitionWriter, Write
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
 MARKS = {"events.offset": 7, "bookings.offset": 3}
 COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
 MINUTE = 60_000_000
+
+
+class PairDocument(NamedTuple):
+    """One (booking, session) as the read model should hold it. Times are microseconds."""
+
+    booking_id: str
+    session_id: str
+    attendance: Known | None
+    expected: int
+    window: Listing | None
+
+    @property
+    def contributed(self) -> bytes:
+        return contribution(self.attendance, self.expected, self.window)
+
+    @property
+    def packed(self) -> bytes:
+        return pack(self.contributed, self.attendance, self.session_id, self.booking_id)
+
 
 Pairs = dict[tuple[str, str], PairDocument]
 """What a partition should hold, by booking and session."""
@@ -31,10 +50,26 @@ class Unreliable(PartitionWriter):
     calls_left = 1_000_000
 
     async def _run(self, script: str, *arguments: Any) -> Any:
-        if self.calls_left == 0:
+        self._call_or_die(1)
+        return self._answer_or_lose(await super()._run(script, *arguments))
+
+    async def _run_all(self, script: str, calls: list[tuple[Any, ...]]) -> list[Any]:
+        if self.calls_left < len(calls):
+            some = calls[: self.calls_left]
+            self.calls_left = 0
+            if some:
+                await super()._run_all(script, some)
             raise RedisGone("this writer died")
-        self.calls_left -= 1
-        answer = await super()._run(script, *arguments)
+        self._call_or_die(len(calls))
+        answers: list[Any] = self._answer_or_lose(await super()._run_all(script, calls))
+        return answers
+
+    def _call_or_die(self, calls: int) -> None:
+        if self.calls_left < calls:
+            raise RedisGone("this writer died")
+        self.calls_left -= calls
+
+    def _answer_or_lose(self, answer: Any) -> Any:
         if self.lose_answer:
             self.lose_answer = False
             raise RedisGone("the answer is lost")
@@ -96,7 +131,7 @@ class Place:
         }
         sessions = [name.decode() for name in await self.client.zrange(prefix + "sessions", 0, -1)]
         wanted = recount(pairs)
-        assert documents == {attendance_id(*pair): pack(document) for pair, document in pairs.items()}
+        assert documents == {attendance_id(*pair): document.packed for pair, document in pairs.items()}
         assert tallies == wanted
         assert sessions == sorted(wanted)
         return True
@@ -133,26 +168,38 @@ def some(count: int, sessions: int = 3) -> Pairs:
     return {name: document(*name) for name in names}
 
 
-def update(name: tuple[str, str], now: PairDocument | None, alerts: Iterable[AlertChange] = ()) -> BookingUpdate:
-    summary = None if now is None else {"bookingId": name[0], "attended": 1}
-    return BookingUpdate(name[0], [(attendance_id(*name), now)], summary, True, list(alerts))
-
-
 def alert(name: tuple[str, str]) -> AlertChange:
     text = f'{{"kind":"CLOCK_AHEAD","bookingId":"{name[0]}","sessionId":"{name[1]}"}}'
     return AlertChange(f"alert-{name[0]}-{name[1]}", "CLOCK_AHEAD", *name, 1_795_000_000_000, text)
 
 
-async def batches(pairs: Pairs) -> AsyncIterator[list[BookingUpdate]]:
+async def batches(pairs: Pairs) -> AsyncIterator[Write]:
     """A partition as its table hands it to a repair; every third pair has an alert."""
-    updates = [update(name, now, [alert(name)] * (at % 3 == 0)) for at, (name, now) in enumerate(pairs.items())]
-    for start in range(0, len(updates), 200):
-        yield updates[start : start + 200]
+    names = list(pairs)
+    for start in range(0, len(names), 200):
+        made = write(*((name, pairs[name]) for name in names[start : start + 200]), before={}, marks={})
+        made.alerts += [alert(name) for at, name in enumerate(names[start : start + 200], start) if at % 3 == 0]
+        yield made
         await asyncio.sleep(0)
 
 
-def write(*changes: tuple[tuple[str, str], PairDocument | None]) -> Write:
-    return Write([update(name, now) for name, now in changes], MARKS)
+def write(
+    *changes: tuple[tuple[str, str], PairDocument | None],
+    before: Pairs | None = None,
+    marks: Mapping[str, Any] = MARKS,
+) -> Write:
+    """A batch of pairs with a summary each; ``before`` where the writer knows what is there."""
+    made = Write()
+    made.marks = marks
+    for name, now in changes:
+        identity = attendance_id(*name)
+        if before is None or now is None:
+            made.pair_anew(identity, now.packed if now else b"")
+        else:
+            was = before.get(name)
+            made.pair(identity, now.packed, now.contributed, was.contributed if was else b"")
+        made.summary(name[0], None if now is None else {"bookingId": name[0], "attended": 1})
+    return made
 
 
 def recount(pairs: Pairs) -> dict[str, dict[str, int]]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +20,12 @@ from tests.integration.place import (
     on,
     random_pair,
     some,
-    update,
     write,
 )
 from tests.services import Redis, RedisServer
 from worker.read_model import writer as writer_module
 from worker.read_model.reader import AttendanceReader, NotServing
-from worker.read_model.writer import Claim, Fenced, NeedsRepair, Write, announce
+from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +57,19 @@ def test_an_old_owner_in_the_middle_of_a_repair_is_refused(redis_server: Redis, 
     async def scenario(place: Place) -> None:
         await place.owner(some(50))
         old, new = place.writer(), place.writer()
-        run, came = old._run, False
+        came = False
 
-        async def interrupted(script: str, *arguments: Any) -> Any:
-            nonlocal came
-            if not came and step in (script, *arguments[:1]):
-                came = True
-                await new.repair(batches(some(40)), MARKS)
-            return await run(script, *arguments)
+        def interrupted(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def running(script: str, *arguments: Any) -> Any:
+                nonlocal came
+                if not came and step in (script, arguments[0]):
+                    came = True
+                    await new.repair(batches(some(40)), MARKS)
+                return await run(script, *arguments)
 
-        old._run = interrupted  # type: ignore[method-assign]
+            return running
+
+        old._run, old._run_all = interrupted(old._run), interrupted(old._run_all)  # type: ignore[method-assign]
         with pytest.raises(Fenced):
             await old.repair(batches(some(300)), MARKS)
         assert await place.holds(some(40))
@@ -76,25 +78,45 @@ def test_an_old_owner_in_the_middle_of_a_repair_is_refused(redis_server: Redis, 
     on(redis_server, scenario)
 
 
-def test_a_repeated_chunk_changes_nothing(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_repeated_chunks_change_nothing(redis_server: Redis, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """Chunks whose answers were lost are sent again; those that had been applied are not applied twice."""
     monkeypatch.setattr(writer_module, "CHUNK", 2)
+    monkeypatch.setattr(writer_module, "AHEAD", 3)
 
     async def scenario(place: Place) -> None:
         owner = await place.owner(some(2))
         added = {(f"n{i}", "s0"): document(f"n{i}", "s0", (ATTENDED, 2), 3, (0, MINUTE)) for i in range(7)}
-        batch = write(*added.items())
-        while batch.chunks:
+        batch, lost = write(*added.items(), before=some(2) if known else None), 0
+        while waiting := batch.next(2):
+            owner.calls_left = len(waiting)
             owner.lose_answer = True
             with pytest.raises(RedisGone):
                 await owner.apply(batch)
-            before, left = await place.content(), len(batch.chunks)
-            owner.calls_left = 1  # the repeat, and no further chunk
-            with contextlib.nullcontext() if left == 1 else pytest.raises(RedisGone):
+            before, lost = await place.content(), lost + 1
+            assert batch.next(2) == waiting
+            owner.calls_left = len(waiting)  # the repeats, and no further chunk
+            with contextlib.suppress(RedisGone):
                 await owner.apply(batch)
-            owner.calls_left = 1_000_000
-            assert len(batch.chunks) == left - 1
             assert await place.content() == before
+        owner.calls_left = 1_000_000
+        assert lost == 3
         assert await place.holds({**some(2), **added})
+
+    on(redis_server, scenario)
+
+
+def test_chunks_after_one_that_was_refused_are_refused(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks travel together; none may be applied where one before it was not."""
+    monkeypatch.setattr(writer_module, "CHUNK", 1)
+
+    async def scenario(place: Place) -> None:
+        owner = await place.owner(some(3))
+        owner._seq += 1  # as if a failover had lost a chunk
+        before = await place.content()
+        with pytest.raises(NeedsRepair):
+            await owner.apply(write(*some(3).items(), before={}))
+        assert await place.content() == before
 
     on(redis_server, scenario)
 
@@ -255,7 +277,7 @@ def test_tallies_are_what_a_recount_of_the_pairs_gives(redis_server: Redis, monk
         for _ in range(60):
             names = [(f"b{chance.randrange(6)}", f"s{chance.randrange(4)}") for _ in range(chance.randrange(1, 8))]
             changes = {name: random_pair(chance, name) for name in names}
-            batch = Write([update(name, now) for name, now in changes.items()], MARKS)
+            batch = write(*changes.items(), before=pairs if chance.random() < 0.5 else None)
             owner.lose_answer = chance.random() < 0.3
             with contextlib.suppress(RedisGone):
                 await owner.apply(batch)

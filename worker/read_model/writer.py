@@ -231,7 +231,7 @@ class Write:
         summaries, self.summaries = self.summaries[:size], self.summaries[size:]
         size -= len(summaries)
         alerts, self.alerts = self.alerts[:size], self.alerts[size:]
-        return b"".join(pairs), b"".join(summaries), orjson.dumps(alerts) if alerts else b""
+        return b"".join(pairs), b"".join(summaries), orjson.dumps(list(map(list, alerts))) if alerts else b""
 
 
 def _flat(marks: Mapping[str, Any]) -> list[Any]:
