@@ -22,6 +22,8 @@ class Judged(NamedTuple):
     booking: Booking | None
     floor: int
     """The booking's horizon, microseconds."""
+    record: str
+    """`record_digest` of the booking; only a CloudEvent's id needs it."""
     statuses: tuple[tuple[str, AttendanceStatus], ...] = ()
     """Of the whole booking: its attendances' statuses by session, in order."""
     newest: int = NEVER
@@ -84,18 +86,17 @@ def _event(data: AlertData, judged: Judged, when: str, *, resolved: bool) -> Ale
     }
 
 
+def record_digest(booking: Booking | None) -> str:
+    """Stands for a booking's record in the ids of alerts."""
+    return sha256(json.dumps(booking, sort_keys=True).encode()).hexdigest()
+
+
 def _digest(judged: Judged) -> str:
     row = judged.row
-    marks = (row.attended, row.missed, row.newest)
-    booking = tuple(judged.booking) if judged.booking else None
-    what = (
-        judged.seen and tuple(judged.seen),
-        [mark and tuple(mark) for mark in marks],
-        booking,
-        judged.statuses,
-        judged.newest,
-    )
-    return sha256(json.dumps(what, sort_keys=True, default=bytes.hex).encode()).hexdigest()[:32]
+    marks = [mark and (mark[0].hex(), mark[1]) for mark in (row.attended, row.missed, row.newest)]
+    seen = judged.seen and (str(judged.seen[0]), *judged.seen[1:])
+    what = (seen, marks, judged.record, [(name, str(status)) for name, status in judged.statuses], judged.newest)
+    return sha256(repr(what).encode()).hexdigest()[:32]
 
 
 def _expectation(kind: AlertKind, judged: Judged) -> tuple[dict[str, Any], str]:

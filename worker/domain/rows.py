@@ -61,7 +61,7 @@ def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | Non
     """What a batch changed: rows of the table ``attendance`` by suffix (None: delete), and the row of ``bookings``."""
     state = change.state
     rows: dict[bytes, bytes | None] = {}
-    if state.floor != change.floor or state.ever_frequent != change.ever_frequent:
+    if state.floor != change.was.floor or state.ever_frequent != change.was.ever_frequent:
         rows[b""] = _BOOKING.pack(FORMAT, state.ever_frequent, state.floor)
     for name, before in change.sessions.items():
         session = state.sessions[name]
@@ -72,7 +72,7 @@ def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | Non
             suffix = name.encode() + SEPARATOR
             for who, key in scans.items():
                 rows[suffix + who] = None if key is None else _FORMAT_BYTE + key
-    if state.booking_offset == change.booking_offset:
+    if state.booking_offset == change.was.booking_offset:
         return rows, None
     return rows, encode_reference(state.booking, state.booking_offset, state.formerly)
 

@@ -4,18 +4,19 @@
 partition and all states of it are given up with it, so that memory never outlives what it was ahead of.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.events import Booking, BookingGone, Event, EventType, Window
 from worker.domain import fold
-from worker.domain.alerts import Judged
+from worker.domain.alerts import Judged, record_digest
 from worker.domain.fold import EMPTY, NEVER, Row
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
 from worker.domain.views import Seen, Summary, counted_as, is_listed, see, summarise, summary_after
 
 _ERASED = EventType.BOOKING_ERASED.value
+_new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 _REPORTS = (EventType.CHECK_IN.value, EventType.NO_SHOW.value)
 
 Reference = tuple[int, Booking | BookingGone]
@@ -54,6 +55,8 @@ class BookingState:
     sessions: dict[str, Session] = field(default_factory=dict)
     summary: Summary | None = None
     frequent: bool = False
+    digest: str = field(default="", compare=False)
+    """Of the booking's record, once an alert needed it."""
 
     def pairs(self) -> Iterator[tuple[str, Seen | None]]:
         """Every (session id, attendance) that readers see, those that are only listed included."""
@@ -70,12 +73,17 @@ class BookingState:
         seen = sorted((name, session.seen) for name, session in self.sessions.items() if session.seen is not None)
         newest = max((attendance.updated for _, attendance in seen), default=NEVER)
         statuses = tuple((name, attendance.status) for name, attendance in seen)
-        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.floor, statuses, newest)
+        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.floor, self._digest(), statuses, newest)
 
     def judged_session(self, name: str) -> Judged:
         """One session, as its alerts are judged by."""
         session = self.sessions[name]
-        return Judged(self.booking_id, name, session.row, session.seen, self.booking, self.floor)
+        return Judged(self.booking_id, name, session.row, session.seen, self.booking, self.floor, self._digest())
+
+    def _digest(self) -> str:
+        if not self.digest:
+            self.digest = record_digest(self.booking)
+        return self.digest
 
 
 class Before(NamedTuple):
@@ -87,6 +95,18 @@ class Before(NamedTuple):
     ever: int
 
 
+class Was(NamedTuple):
+    """What a booking was before a batch."""
+
+    booking: Booking | None
+    booking_offset: int
+    floor: int
+    summary: Summary | None
+    ever_frequent: bool
+    judged: Judged | None
+    """As it was judged while it was a frequent no-show, else None."""
+
+
 @dataclass(slots=True)
 class Change:
     """What a batch made of a booking: the state now, and what was before."""
@@ -94,21 +114,14 @@ class Change:
     state: BookingState
     again: bool
     """Whether the batch was redelivered, and perhaps applied before: then everything it touches is said again."""
-    whole: bool
+    was: Was
+    whole: bool = False
     """Whether it changed, or says again, what concerns every session: the booking's record or its horizon."""
-    booking: Booking | None
-    booking_offset: int
-    floor: int
-    summary: Summary | None
-    frequent: bool
-    ever_frequent: bool
-    judged: Judged | None
-    """The whole booking as it was judged while it was a frequent no-show, else None."""
     sessions: dict[str, Before] = field(default_factory=dict)
     """Those that changed or, again or whole, are to be said."""
     scans: dict[str, dict[bytes, bytes | None]] | None = None
     """By session, participants that count anew (order key of their scan) or no longer (None)."""
-    listed: frozenset[str] = frozenset()
+    listed: Iterable[str] = ()
     """Sessions without an attendance before and after that the booking lists, or listed, and whose listing is to be said."""
 
 
@@ -126,18 +139,9 @@ def apply(
         references: in the order of their offsets.
         again: whether the batch was redelivered, and may have been applied before.
     """
-    change = Change(
-        state,
-        again,
-        False,
-        state.booking,
-        state.booking_offset,
-        state.floor,
-        state.summary,
-        state.frequent,
-        state.ever_frequent,
-        state.judged() if state.frequent else None,
-    )
+    judged = state.judged() if state.frequent else None
+    was = (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged)
+    change = Change(state, again, _new(Was, was))
     for event in events:
         _fold(change, event, rules.clock_tolerance)
     if references:
@@ -160,20 +164,20 @@ def _fold(change: Change, event: Event, tolerance: int) -> None:
     if session is None:
         if kind == _ERASED:
             state.floor = max(state.floor, fold.effective_time(fold.order_key(event, tolerance)))
-            change.whole |= change.again or state.floor > change.floor
+            change.whole |= change.again or state.floor > change.was.floor
             return
         session = state.sessions[name] = Session()
     row = session.row
     if kind in _REPORTS and session.scans is None and state.floor == NEVER and fold.is_plain(row):
         after = fold.fold_report(row, event, tolerance)
         if (after is not row or change.again) and name not in change.sessions:
-            change.sessions[name] = Before(row, session.seen, session.mask, session.ever)
+            change.sessions[name] = _new(Before, (row, session.seen, session.mask, session.ever))
         session.row = after
         return
     known = session.scans or {}
     after, scans = fold.fold(row, known, [(fold.order_key(event, tolerance), event)], state.floor)
     if (scans or after != row or change.again) and name not in change.sessions:
-        change.sessions[name] = Before(row, session.seen, session.mask, session.ever)
+        change.sessions[name] = _new(Before, (row, session.seen, session.mask, session.ever))
     session.row = after
     if scans:
         _keep_scans(change, name, session, scans)
@@ -198,10 +202,11 @@ def _refer(change: Change, references: Sequence[Reference]) -> None:
     for at, said in references:
         if at > state.booking_offset:
             state.booking, state.booking_offset = (said if isinstance(said, Booking) else None), at
-    if state.booking_offset > change.booking_offset:
-        dropped = listed_by(change.booking).keys() - listed_by(state.booking).keys()
+            state.digest = ""
+    if state.booking_offset > change.was.booking_offset:
+        dropped = listed_by(change.was.booking).keys() - listed_by(state.booking).keys()
         state.formerly = (state.formerly if change.again else frozenset()) | dropped
-    change.whole |= change.again or state.booking != change.booking
+    change.whole |= change.again or state.booking != change.was.booking
 
 
 def _settle_all(change: Change) -> None:
@@ -210,14 +215,14 @@ def _settle_all(change: Change) -> None:
     for name, session in state.sessions.items():
         row, known = session.row, session.scans or {}
         if name not in change.sessions:
-            change.sessions[name] = Before(row, session.seen, session.mask, session.ever)
-        if state.floor > change.floor:
+            change.sessions[name] = _new(Before, (row, session.seen, session.mask, session.ever))
+        if state.floor > change.was.floor:
             session.row = fold.normalised(row, state.floor)
             counting = fold.counting(session.row, known, state.floor)
             if len(counting) < len(known):
                 _keep_scans(change, name, session, dict.fromkeys(known.keys() - counting.keys()))
-    listed = listed_by(change.booking).keys() | listed_by(state.booking).keys() | state.formerly
-    change.listed = frozenset(listed - state.sessions.keys())
+    listed = listed_by(change.was.booking).keys() | listed_by(state.booking).keys() | state.formerly
+    change.listed = listed - state.sessions.keys()
 
 
 def _judge(state: BookingState, name: str, before: Before, rules: Rules) -> bool:

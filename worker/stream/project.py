@@ -33,7 +33,7 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
         _listed_pair(change, name, write, known)
     if state.ever_frequent:
         _frequent_alert(change, write, published)
-    if again or state.summary != change.summary:
+    if again or state.summary != change.was.summary:
         write.summary(state.booking_id, _summary(state.booking_id, state.summary))
 
 
@@ -63,14 +63,14 @@ def _pair(change: Change, name: str, session: Session, before: Seen | None, writ
     if not known or not contributed:
         write.pair_anew(identity, document)
         return
-    was = _contribution(name, before, change.booking)
+    was = _contribution(name, before, change.was.booking)
     if was != contributed or before != session.seen:
         write.pair(identity, document, contributed, was)
 
 
 def _listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
     state = change.state
-    was, now = _contribution(name, None, change.booking), _contribution(name, None, state.booking)
+    was, now = _contribution(name, None, change.was.booking), _contribution(name, None, state.booking)
     if was == now and known and not change.again:
         return
     identity = attendance_id(state.booking_id, name)
@@ -95,7 +95,7 @@ def _session_alerts(
         return
     after = state.judged_session(name)
     if session.mask:
-        then = Judged(state.booking_id, name, row, seen, change.booking, change.floor)
+        then = Judged(state.booking_id, name, row, seen, change.was.booking, change.was.floor, "")
         for kind in kinds(session.mask):
             alert = alerts.open_alert(kind, after)
             if again or not mask & BITS[kind] or alert != alerts.open_alert(kind, then):
@@ -107,7 +107,7 @@ def _session_alerts(
 
 
 def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -> None:
-    state, again, then = change.state, change.again, change.judged
+    state, again, then = change.state, change.again, change.was.judged
     if state.frequent:
         judged = state.judged()
         alert = alerts.open_alert(FREQUENT, judged)
