@@ -56,7 +56,7 @@ class Slot:
             raise StoreUnusable(f"cannot write to {base} ({error.strerror}): name another folder, or memory://") from None
         except StopIteration:
             raise StoreUnusable(f"all {_SLOTS} slots of {base} are taken: name another folder") from None
-        self.folder = base / str(number)
+        self.folder = base / f"rows-{number}"
 
     def free(self) -> None:
         """Another process may have it."""
@@ -67,7 +67,7 @@ class Slot:
 
 def _free(base: Path) -> Iterator[tuple[int, int]]:
     for number in range(_SLOTS):
-        lock = os.open(base / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(base / f"rows-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
