@@ -41,7 +41,8 @@ _FORMAT = b"1 "
 _SLOTS = 1000
 _PAGE_ROWS = 2000
 #: Slots of what a recovery remembers of its keys: one byte each, a wrong yes only costs a look.
-_SEEN_BITS = 24
+_SEEN_SLOTS = 1 << 24
+_SEEN_MASK = _SEEN_SLOTS - 1
 
 
 class Slot:
@@ -164,29 +165,28 @@ class RocksTable:
             yield from found
 
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        heads = self._heads(partition, keys)
         if partition not in self._filling:
-            return list(self._db.get(heads)) if heads else []
-        known = [index for index, key in enumerate(heads) if key in self._seen]
-        found: list[bytes | None] = [None] * len(heads)
-        for index, value in zip(known, self._db.get([heads[index] for index in known]) if known else (), strict=True):
-            found[index] = value
+            return list(self._db.get(self._places(partition, keys))) if keys else []
+        found: list[bytes | None] = [None] * len(keys)
+        if known := self._seen.among((self._number, partition), keys):
+            values = self._db.get(self._places(partition, [keys[index] for index in known]))
+            for index, value in zip(known, values, strict=True):
+                found[index] = value
         return found
 
     def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
+        records = list(records)
+        keys = [key for key, _ in records]
         batch = WriteBatch(raw_mode=True)
-        put, pack, number = batch.put, _HEAD.pack, self._number
-        remember = self._seen.add if partition in self._filling else None
-        for key, value in records:
-            place = pack(number, partition, crc32(key[: key.index(SEPARATOR)])) + key
+        for place, (_, value) in zip(self._places(partition, keys), records, strict=True):
             if value is None:
                 batch.delete(place)
             else:
-                put(place, value)
-                if remember is not None:
-                    remember(place)
+                batch[place] = value
         if mark is not None:
-            put(_MARKS + _PARTITION.pack(number, partition), _MARK.pack(*mark))
+            batch[_MARKS + _PARTITION.pack(self._number, partition)] = _MARK.pack(*mark)
+        if partition in self._filling:
+            self._seen.add((self._number, partition), keys)
         self._db.write(batch)
 
     def drop(self, partition: int) -> None:
@@ -210,9 +210,16 @@ class RocksTable:
         self._filling.discard(partition)
         self._seen.leave((self._number, partition))
 
-    def _heads(self, partition: int, keys: Iterable[bytes]) -> list[bytes]:
-        pack, number = _HEAD.pack, self._number
-        return [pack(number, partition, crc32(key[: key.index(SEPARATOR)])) + key for key in keys]
+    def _places(self, partition: int, keys: Iterable[bytes]) -> list[bytes]:
+        """The keys of the database; cheapest where the rows of a group follow each other."""
+        pack, number, places = _HEAD.pack, self._number, list[bytes]()
+        head = before = b""
+        for key in keys:
+            if not before or not key.startswith(before):
+                before = key[: key.index(SEPARATOR) + 1]
+                head = pack(number, partition, crc32(before[:-1]))
+            places.append(head + key)
+        return places
 
     def _page(self, start: bytes, after: bytes) -> tuple[list[bytes], bytes | None]:
         """Some groups of a partition from a key on, and the key from which to go on; no iterator stays open."""
@@ -234,24 +241,28 @@ class _Seen:
     """Which keys recoveries have written, roughly: no wrong no, few wrong yes; 16 MiB while there are recoveries."""
 
     def __init__(self) -> None:
-        self._users: set[Any] = set()
+        self._users: set[tuple[int, int]] = set()
         self._marks = bytearray()
 
-    def use(self, user: Any) -> None:
+    def use(self, user: tuple[int, int]) -> None:
         self._users.add(user)
         if not self._marks:
-            self._marks = bytearray(1 << _SEEN_BITS)
+            self._marks = bytearray(_SEEN_SLOTS)
 
-    def leave(self, user: Any) -> None:
+    def leave(self, user: tuple[int, int]) -> None:
         self._users.discard(user)
         if not self._users:
             self._marks = bytearray()
 
-    def add(self, key: bytes) -> None:
-        self._marks[hash(key) & (1 << _SEEN_BITS) - 1] = 1
+    def add(self, user: tuple[int, int], keys: Iterable[bytes]) -> None:
+        marks, salt = self._marks, hash(user)
+        for key in keys:
+            marks[hash(key) + salt & _SEEN_MASK] = 1
 
-    def __contains__(self, key: bytes) -> bool:
-        return bool(self._marks[hash(key) & (1 << _SEEN_BITS) - 1])
+    def among(self, user: tuple[int, int], keys: Iterable[bytes]) -> list[int]:
+        """Which of the keys may have been added, by their place among them."""
+        marks, salt = self._marks, hash(user)
+        return [index for index, key in enumerate(keys) if marks[hash(key) + salt & _SEEN_MASK]]
 
 
 def _after(start: bytes) -> bytes:
