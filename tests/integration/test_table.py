@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,8 @@ class Bench:
 
 
 @pytest.fixture(params=["memory", "rocksdb"])
-def bench(kafka: Broker, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    yield Bench(kafka, request.param, tmp_path)
+def bench(kafka: Broker, request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return Bench(kafka, request.param, tmp_path)
 
 
 def run(bench: Bench, scenario: Scenario) -> None:
