@@ -53,7 +53,9 @@ class Settings(BaseSettings):
     namespace: str = Field("", description="prefix of all Redis keys; the topic prefix where empty")
     partitions: int = Field(16, ge=1, le=10_000, description="partitions of events, bookings and alerts")
     replication: int = Field(0, ge=0, le=10, description="copies of each topic; 0: three, or as many as there are brokers")
-    store: str = Field("memory://", description="where workers keep table rows; memory:// today")
+    store: str = Field(
+        "rocksdb://", description="where workers keep table rows: rocksdb://, rocksdb:///absolute/folder or memory://"
+    )
     clock_tolerance: Duration = Field(
         timedelta(minutes=5), description="how far ahead of its reception an event's time may count"
     )
@@ -89,8 +91,10 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _store_url(cls, value: str) -> str:
-        if value != "memory://":
-            raise ValueError("write memory://; other stores are not there yet")
+        url = urlsplit(value)
+        has_folder = url.scheme == "rocksdb" and url.path.strip("/")
+        if value not in ("memory://", "rocksdb://") and (not has_folder or value != f"rocksdb://{url.path}"):
+            raise ValueError("write rocksdb://, rocksdb:///absolute/folder or memory://")
         return value
 
     @field_validator("topic_prefix")

@@ -83,10 +83,11 @@ class System:
         given = {"broker": kafka.url, "redis": redis.url, "topic_prefix": prefix, "partitions": partitions, **settings}
         self.environment = {f"ATTENDANCE_{name.upper()}": str(value) for name, value in given.items()}
         self.environment.setdefault("ATTENDANCE_SESSION_TIMEOUT", "6s")
+        self._folder = tempfile.TemporaryDirectory(prefix="attendance-test-")
+        self.environment.setdefault("ATTENDANCE_STORE", f"rocksdb://{self._folder.name}/rows")
         self.settings = Settings(_env_file=None, **{k[11:].lower(): v for k, v in self.environment.items()})  # type: ignore[call-arg]
         self.topics = TopicNames.of(prefix)
         self.workers: list[WorkerProcess] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="attendance-test-")
 
     def __enter__(self) -> "System":
         asyncio.run(topic_ops.create(self.settings))

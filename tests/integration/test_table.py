@@ -1,19 +1,25 @@
-"""The engine's table and recovery on a real Kafka: what was flushed is what is recovered, whoever else wrote meanwhile."""
+"""The engine's table and recovery on a real Kafka, over both stores: what was flushed is what is recovered."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.services import Broker
 from tests.services.records import create_topic
 from worker.engine.recovery import recover
+from worker.engine.store import Store, open_store
 from worker.engine.table import Table
+from worker.engine.tail import read
 
 BATCH_BYTES = 64 * 1024
 Scenario = Callable[["Bench"], Awaitable[None]]
+Log = list[tuple[bytes, bytes | None]]
 
 
 def largest(_suffix: bytes, one: bytes, other: bytes) -> bytes:
@@ -21,12 +27,16 @@ def largest(_suffix: bytes, one: bytes, other: bytes) -> bytes:
 
 
 class Bench:
-    """A changelog of two partitions, and a producer."""
+    """A changelog of two partitions, a producer, and tables on stores of their own."""
 
-    def __init__(self, kafka: Broker) -> None:
+    def __init__(self, kafka: Broker, kind: str, folder: Path) -> None:
         self.client = {"bootstrap_servers": kafka.bootstrap}
+        self._bootstrap = kafka.bootstrap
         self.changelog = create_topic(kafka.bootstrap, partitions=2)
+        self.kind = kind
         self.producer: Any = None
+        self._folder = folder
+        self._stores: list[Store] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Bench"]:
@@ -36,28 +46,46 @@ class Bench:
             yield self
         finally:
             await self.producer.stop()
+            for store in self._stores:
+                store.close()
 
-    def table(self, *partitions: int) -> Table:
-        table = Table(self.changelog, largest, BATCH_BYTES)
+    def store(self, name: str | None = None) -> Store:
+        """A store that nobody else has, or the one that was closed under this name."""
+        folder = self._folder / (name or f"store-{len(self._stores)}")
+        self._stores.append(open_store(f"rocksdb://{folder}" if self.kind == "rocksdb" else "memory://", "test"))
+        return self._stores[-1]
+
+    def table(self, *partitions: int, store: Store | None = None, changelog: str | None = None) -> Table:
+        table = Table(changelog or self.changelog, largest, BATCH_BYTES, store or self.store(), 0)
         for partition in partitions:
             table.open(partition)
         return table
+
+    async def another_changelog(self) -> str:
+        return await asyncio.to_thread(create_topic, self._bootstrap, partitions=2)
 
     async def recovered(self, table: Table, *partitions: int) -> Table:
         done = [partition async for partition in recover([table], partitions, self.client)]
         assert sorted(done) == sorted(partitions)
         return table
 
+    async def log(self, partition: int) -> Log:
+        found = await read(self.client, self.changelog, partition, range(1_000_000))
+        return [(record.key, record.value) for record in found]
+
     async def end(self, partition: int) -> int:
         return (await self.recovered(self.table(), partition)).open(partition)
 
 
-def run(kafka: Broker, scenario: Scenario) -> None:
-    bench = Bench(kafka)
+@pytest.fixture(params=["memory", "rocksdb"])
+def bench(kafka: Broker, request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return Bench(kafka, request.param, tmp_path)
 
+
+def run(bench: Bench, scenario: Scenario) -> None:
     async def running() -> None:
         async with bench.running():
-            await scenario(bench)
+            await asyncio.wait_for(scenario(bench), 60)
 
     asyncio.run(running())
 
@@ -66,7 +94,12 @@ def held(table: Table, partition: int) -> dict[bytes, dict[bytes, bytes]]:
     return {group: dict(table.rows(partition, group)) for group in table.groups(partition)}
 
 
-def test_flushed_rows_are_recovered_per_partition(kafka: Broker) -> None:
+def last(log: Log, key: bytes) -> bytes | None:
+    """What compaction would leave of a key."""
+    return dict(log)[key]
+
+
+def test_flushed_rows_are_recovered_per_partition(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         table = bench.table(0, 1)
         await table.flush(bench.producer, 0, {b"a": {b"": b"1", b"s": b"2"}, b"b": {b"s": b"3"}})
@@ -76,20 +109,20 @@ def test_flushed_rows_are_recovered_per_partition(kafka: Broker) -> None:
         assert held(again, 0) == held(table, 0) == {b"a": {b"": b"1", b"s": b"5"}, b"b": {b"s": b"3"}}
         assert held(again, 1) == {b"c": {b"s": b"4"}}
 
-    run(kafka, scenario)
+    run(bench, scenario)
 
 
-def test_an_old_row_appended_late_by_another_changes_nothing(kafka: Broker) -> None:
+def test_an_old_row_appended_late_by_another_changes_nothing(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         owner, zombie = bench.table(0), bench.table(0)
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}})
         await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}})
         assert held(await bench.recovered(bench.table(), 0), 0) == {b"a": {b"s": b"9"}}
 
-    run(kafka, scenario)
+    run(bench, scenario)
 
 
-def test_a_kept_partition_reads_on_where_it_was(kafka: Broker) -> None:
+def test_a_kept_partition_reads_on_where_it_was(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         kept, other = bench.table(0), bench.table(0)
         await kept.flush(bench.producer, 0, {b"a": {b"s": b"1"}})
@@ -98,22 +131,38 @@ def test_a_kept_partition_reads_on_where_it_was(kafka: Broker) -> None:
         assert held(await bench.recovered(kept, 0), 0) == {b"a": {b"s": b"1"}, b"b": {b"s": b"2"}}
         assert kept.open(0) == await bench.end(0) > position
 
-    run(kafka, scenario)
+    run(bench, scenario)
 
 
-def test_a_deleted_row_is_gone_here_and_void_elsewhere(kafka: Broker) -> None:
+def test_a_partition_that_was_given_away_goes_on_from_what_its_store_kept(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        table = bench.table(0)
+        await table.flush(bench.producer, 0, {b"a": {b"s": b"1"}})
+        table.close(0)
+        assert table.partitions == frozenset()
+        other = await bench.recovered(bench.table(), 0)
+        await other.flush(bench.producer, 0, {b"a": {b"s": b"2"}, b"b": {b"s": b"3"}})
+        assert table.open(0) == {"memory": 0, "rocksdb": 1}[bench.kind]
+        assert held(await bench.recovered(table, 0), 0) == {b"a": {b"s": b"2"}, b"b": {b"s": b"3"}}
+        assert await table.settle(bench.producer, 0) == 0
+
+    run(bench, scenario)
+
+
+def test_a_deleted_row_is_gone_here_and_void_elsewhere(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         table = bench.table(0)
         await table.flush(bench.producer, 0, {b"a": {b"s": b"1", b"t": b"2"}})
         await table.flush(bench.producer, 0, {b"a": {b"s": None, b"t": b"3"}})
         assert held(table, 0) == {b"a": {b"t": b"3"}}
+        assert await bench.log(0) == [(b"a\0s", b"1"), (b"a\0t", b"2"), (b"a\0t", b"3"), (b"a\0s", None)]
         recovered = await bench.recovered(bench.table(), 0)
         assert dict(recovered.rows(0, b"a"))[b"t"] == b"3"
 
-    run(kafka, scenario)
+    run(bench, scenario)
 
 
-def test_many_and_large_groups_go_into_several_batches(kafka: Broker) -> None:
+def test_many_and_large_groups_go_into_several_batches(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         table = bench.table(0)
         many = {b"g%d" % i: {b"s%d" % j: b"v" * 200 for j in range(20)} for i in range(100)}
@@ -122,11 +171,165 @@ def test_many_and_large_groups_go_into_several_batches(kafka: Broker) -> None:
         assert held(await bench.recovered(bench.table(), 0), 0) == {**many, **large}
         assert table.open(0) == await bench.end(0)
 
-    run(kafka, scenario)
+    run(bench, scenario)
 
 
-def test_an_empty_changelog_is_recovered_at_once(kafka: Broker) -> None:
+def test_an_empty_changelog_is_recovered_at_once(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         assert held(await bench.recovered(bench.table(), 0), 0) == {}
 
-    run(kafka, scenario)
+    run(bench, scenario)
+
+
+def test_a_key_written_often_is_recovered_merged(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        table = bench.table(0)
+        for value in (b"1", b"4", b"2", b"3"):
+            await table.flush(bench.producer, 0, {b"a": {b"s": value}, b"b": {b"s": value}})
+        recovered = await bench.recovered(bench.table(), 0)
+        assert held(recovered, 0) == {b"a": {b"s": b"4"}, b"b": {b"s": b"4"}}
+
+    run(bench, scenario)
+
+
+def test_rows_whose_last_record_is_not_the_merged_one_are_written_back_once(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        owner, zombie = bench.table(0), bench.table(0)
+        await owner.flush(bench.producer, 0, {b"a": {b"s": b"9", b"t": b"9"}, b"b": {b"s": b"9"}})
+        await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3", b"t": b"9"}, b"c": {b"s": b"1"}})
+        successor = await bench.recovered(bench.table(), 0)
+        assert await successor.settle(bench.producer, 0) == 1
+        assert last(await bench.log(0), b"a\0s") == b"9"
+        assert await successor.settle(bench.producer, 0) == 0
+        assert not successor.foreign(0)
+        assert successor.open(0) == await bench.end(0)
+
+    run(bench, scenario)
+
+
+def test_what_was_not_written_back_is_met_again(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        owner, zombie = bench.table(0), bench.table(0)
+        await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}})
+        await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}})
+        store = bench.store("kept")
+        died = await bench.recovered(bench.table(store=store), 0)
+        await died.flush(bench.producer, 0, {b"b": {b"s": b"1"}})
+        store.close()
+        successor = await bench.recovered(bench.table(store=bench.store("kept")), 0)
+        assert await successor.settle(bench.producer, 0) == 1
+        assert last(await bench.log(0), b"a\0s") == b"9"
+
+    run(bench, scenario)
+
+
+def test_a_foreign_record_is_noticed_at_the_next_flush_and_mended(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        owner, zombie = await bench.recovered(bench.table(), 0), bench.table(0)
+        await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}, b"b": {b"s": b"9"}})
+        assert not owner.foreign(0)
+        await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}, b"new": {b"s": b"1"}})
+        await owner.flush(bench.producer, 0, {b"b": {b"s": b"99"}})
+        assert owner.foreign(0)
+        assert await owner.mend(bench.producer, 0, bench.client) == 2
+        assert not owner.foreign(0)
+        log = await bench.log(0)
+        rows = {b"a": {b"s": b"9"}, b"b": {b"s": b"99"}, b"new": {b"s": b"1"}}
+        assert held(owner, 0) == rows
+        assert {key: last(log, key) for key, _ in log} == {b"a\0s": b"9", b"b\0s": b"99", b"new\0s": b"1"}
+        await owner.flush(bench.producer, 0, {b"b": {b"s": b"999"}})
+        assert not owner.foreign(0)
+        assert owner.open(0) == await bench.end(0)
+
+    run(bench, scenario)
+
+
+def test_a_deletion_by_another_is_mended(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        owner, zombie = await bench.recovered(bench.table(), 0), bench.table(0)
+        await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}})
+        await zombie.flush(bench.producer, 0, {b"a": {b"s": None, b"t": None}})
+        await owner.check(bench.client)
+        assert await owner.mend(bench.producer, 0, bench.client) == 2
+        assert last(await bench.log(0), b"a\0s") == b"9"
+        assert held(owner, 0) == {b"a": {b"s": b"9"}}
+
+    run(bench, scenario)
+
+
+def test_an_idle_owner_notices_by_the_end_of_the_log(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        owner, zombie = await bench.recovered(bench.table(), 0, 1), bench.table(0)
+        await owner.check(bench.client)
+        assert not owner.foreign(0)
+        await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}})
+        await owner.check(bench.client)
+        assert (owner.foreign(0), owner.foreign(1)) == (True, False)
+        assert await owner.mend(bench.producer, 0, bench.client) == 1
+        await owner.check(bench.client)
+        assert not owner.foreign(0)
+        assert held(owner, 0) == {b"a": {b"s": b"3"}}
+        assert owner.open(0) == await bench.end(0)
+
+    run(bench, scenario)
+
+
+def test_what_was_not_mended_is_met_again(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        store = bench.store("kept")
+        owner, zombie = await bench.recovered(bench.table(store=store), 0), bench.table(0)
+        await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}})
+        await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}})
+        await owner.flush(bench.producer, 0, {b"b": {b"s": b"1"}})
+        assert owner.foreign(0)
+        store.close()
+        successor = await bench.recovered(bench.table(store=bench.store("kept")), 0)
+        assert await successor.settle(bench.producer, 0) == 1
+        assert last(await bench.log(0), b"a\0s") == b"9"
+
+    run(bench, scenario)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3], ids=["empty", "shorter", "longer"])
+def test_rows_of_a_topic_that_was_made_again_are_dropped(bench: Bench, length: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        store = bench.store()
+        table = bench.table(0, store=store)
+        await table.flush(bench.producer, 0, {b"a": {b"s": b"1", b"t": b"1"}})
+        changelog = await bench.another_changelog()
+        writer = bench.table(0, changelog=changelog)
+        for number in range(length):
+            await writer.flush(bench.producer, 0, {b"b%d" % number: {b"s": b"2"}})
+        again = await bench.recovered(bench.table(store=store, changelog=changelog), 0)
+        assert held(again, 0) == {b"b%d" % number: {b"s": b"2"} for number in range(length)}
+        assert again.open(0) == length
+
+    run(bench, scenario)
+
+
+def test_a_folder_that_was_wiped_is_filled_again(bench: Bench, tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        store = bench.store("wiped")
+        table = bench.table(0, store=store)
+        rows = {b"g%d" % number: {b"s": b"%d" % number} for number in range(50)}
+        await table.flush(bench.producer, 0, rows)
+        store.close()
+        shutil.rmtree(tmp_path / "wiped", ignore_errors=True)
+        again = bench.table(store=bench.store("wiped"))
+        assert again.open(0) == 0
+        assert held(await bench.recovered(again, 0), 0) == rows
+
+    run(bench, scenario)
+
+
+def test_a_flush_that_ends_after_the_partition_was_closed_leaves_the_store_alone(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        table = bench.table(0)
+        flush = asyncio.create_task(table.flush(bench.producer, 0, {b"a": {b"s": b"1"}}))
+        await asyncio.sleep(0)
+        table.close(0)
+        await flush
+        assert table.open(0) == 0
+        assert held(await bench.recovered(table, 0), 0) == {b"a": {b"s": b"1"}}
+
+    run(bench, scenario)

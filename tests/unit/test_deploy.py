@@ -233,6 +233,15 @@ def test_the_broker_keeps_its_data_and_its_identity_in_a_named_volume() -> None:
     assert set(targets) <= COMPOSE["volumes"].keys()
 
 
+def test_workers_keep_their_rows_in_a_named_volume_that_their_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = settings_of("worker", monkeypatch).store.removeprefix("rocksdb://")
+    volume, mounted = SERVICES["worker"]["volumes"][0].split(":")
+    assert (volume in COMPOSE["volumes"], mounted) == (True, folder)
+    # a new volume takes the owner of the folder that the image has there
+    user = next(each.words for each in stages()[-1] if each.name == "RUN" and "useradd" in each.words)
+    assert user[user.index("install") :] == ["install", "--directory", "--owner=attendance", "--group=attendance", folder]
+
+
 def test_redis_evicts_nothing() -> None:
     command = SERVICES["redis"]["command"]
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"

@@ -85,7 +85,8 @@ class Dev:
             changes["redis"] = f"redis://127.0.0.1:{port}/0"
         if "broker" not in given:
             port = await self._launch_broker()
-            changes |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT}
+            # rows of an earlier broker would contradict this one's offsets
+            changes |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT, "store": "memory://"}
             changes |= {} if "partitions" in given else {"partitions": _DEV_PARTITIONS}
             if "redis" in given:
                 # a broker that begins empty contradicts whatever an earlier one left in this Redis
@@ -95,7 +96,7 @@ class Dev:
         await self._create_topics()
         environment = {ENV_PREFIX + name.upper(): str(value) for name, value in changes.items()}
         self._launch("worker", (sys.executable, "-m", "worker", "worker"), environment)
-        shown = {name: value for name, value in environment.items() if not name.endswith("TIMEOUT")}
+        shown = {name: value for name, value in environment.items() if not name.endswith(("TIMEOUT", "STORE"))}
         if any(_USUAL.get(name) != value for name, value in shown.items()):
             self._console.print("for other commands: export " + " ".join(f"{n}={v}" for n, v in shown.items()), soft_wrap=True)
         await self._until_serving()

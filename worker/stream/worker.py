@@ -20,11 +20,12 @@ from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.ending import end
 from worker.engine import transport
 from worker.engine.recovery import recover
+from worker.engine.store import Store, StoreUnusable, open_store
 from worker.engine.table import Table
 from worker.read_model.client import create_redis
 from worker.read_model.keys import namespace
 from worker.read_model.writer import announce
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.partition import Partition, Shared
 from worker.stream.retry import until_done
@@ -87,21 +88,24 @@ class Worker:
 
         Raises:
             SettingsConflict: the tables or Redis were made with other settings.
+            SettingsError: table rows cannot be kept where the settings say.
             WorkerCrashed: something that cannot be waited out.
         """
         _spare_the_collector()
+        store = _open_store(self.settings)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
             await until_done("kafka", producer.start)
-            await self._run(stop, producer, redis)
+            await self._run(stop, producer, redis, store)
         finally:
+            store.close()
             await producer.stop()
             await redis.aclose()
 
-    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis) -> None:
+    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, store: Store) -> None:
         live = await self._announce(redis)
-        attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES)
-        bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES)
+        attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
+        bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
         self._shared = Shared(self.settings, producer, redis, attendance, bookings, live)
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
@@ -226,6 +230,13 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AT)
+
+
+def _open_store(settings: Settings) -> Store:
+    try:
+        return open_store(settings.store, settings.topic_prefix)
+    except StoreUnusable as error:
+        raise SettingsError(f"ATTENDANCE_STORE: {error}") from None
 
 
 def _credentials(settings: Settings) -> Any:

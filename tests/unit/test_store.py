@@ -1,0 +1,205 @@
+"""Where rows rest: slots that workers share, folders that are lost, damaged, another's or refused, and kill -9."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+
+from worker.engine.rocks import RocksStore
+from worker.engine.store import Mark, MemoryStore, Store, StoreUnusable, default_folder, open_store
+
+ROOT = Path(__file__).parents[2]
+MARK = Mark(1, 2)
+#: Writes ten rows and their mark at a time until it is killed, and says how many times.
+WRITER = """
+import sys
+from pathlib import Path
+from worker.engine.rocks import RocksStore
+from worker.engine.store import Mark
+store = RocksStore(Path(sys.argv[1]), "n")
+table = store.table(0)
+for number in range(1_000_000):
+    table.write(3, [(b"%d\\0%d" % (number, row), b"v" * 50) for row in range(10)], Mark(number + 1, 0))
+    print(number + 1, flush=True)
+"""
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened: Store = MemoryStore() if request.param == "memory" else RocksStore(tmp_path, "n")
+    yield opened
+    opened.close()
+
+
+def slot(store: Store) -> str:
+    assert isinstance(store, RocksStore)
+    return store.folder.name
+
+
+def colliding() -> tuple[bytes, bytes]:
+    """Two groups with the same CRC-32."""
+    known: dict[int, bytes] = {}
+    for number in range(1_000_000):
+        group = b"%x" % (number * 2_654_435_761 + number**3)
+        if known.setdefault(crc32(group), group) != group:
+            return known[crc32(group)], group
+    raise AssertionError("no two groups of a million share one")
+
+
+def test_groups_of_one_checksum_are_kept_apart(store: Store) -> None:
+    table, (one, other) = store.table(0), colliding()
+    table.write(0, [(one + b"\0s", b"1"), (other + b"\0s", b"2"), (other + b"\0t", b"3")], MARK)
+    assert dict(table.rows(0, one)) == {b"s": b"1"}
+    assert dict(table.rows(0, other)) == {b"s": b"2", b"t": b"3"}
+    assert sorted(table.groups(0)) == sorted((one, other))
+
+
+def test_groups_that_begin_alike_are_kept_apart(store: Store) -> None:
+    table = store.table(0)
+    keys = [b"\0\x01own", b"a\0", b"a\0s", b"a\0s\0who", b"ab\0s", b"a\xff\0s"]
+    table.write(0, [(key, key) for key in keys], MARK)
+    assert dict(table.rows(0, b"a")) == {b"": b"a\0", b"s": b"a\0s", b"s\0who": b"a\0s\0who"}
+    assert dict(table.rows(0, b"")) == {b"\x01own": b"\0\x01own"}
+    assert sorted(table.groups(0)) == [b"", b"a", b"ab", b"a\xff"]
+    assert table.get(0, [b"ab\0s", b"a\0x"]) == [b"ab\0s", None]
+
+
+@pytest.mark.parametrize("last", [255, 256, 9_999])
+def test_tables_and_partitions_are_kept_apart(store: Store, last: int) -> None:
+    places = [(number, partition) for number in (0, 1) for partition in (0, last, last + 1)]
+    for number, partition in places:
+        store.table(number).write(partition, [(b"a\0", b"%d %d" % (number, partition))], Mark(partition, number))
+    store.table(0).drop(last)
+    left = {place: dict(store.table(place[0]).rows(place[1], b"a")) for place in places}
+    assert left == {place: {} if place == (0, last) else {b"": b"%d %d" % place} for place in places}
+    assert [store.table(0).mark(partition) for partition in (0, last, last + 1)] == [Mark(0, 0), None, Mark(last + 1, 0)]
+
+
+def test_more_groups_than_are_read_at_a_time(store: Store) -> None:
+    table, groups = store.table(0), [b"g%d" % number for number in range(3_000)]
+    for partition in (0, 1):
+        table.write(partition, [(group + b"\0" + suffix, b"v") for group in groups for suffix in (b"", b"s")], MARK)
+    assert sorted(table.groups(0)) == sorted(groups)
+
+
+def test_a_mark_that_waits_stays(store: Store) -> None:
+    table = store.table(0)
+    assert table.mark(0) is None
+    table.write(0, [], MARK)
+    table.write(0, [(b"a\0", b"1")], None)
+    assert table.mark(0) == MARK
+
+
+def test_rows_stay_in_the_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        store = RocksStore(tmp_path, "n")
+        table = store.table(0)
+        table.write(0, [(b"a\0%d" % len(table.rows(0, b"a")), b"1")], MARK)
+        store.close()
+        store.close()
+    again = RocksStore(tmp_path, "n")
+    assert dict(again.table(0).rows(0, b"a")) == {b"0": b"1", b"1": b"1"}
+    assert again.table(0).mark(0) == MARK
+    again.close()
+
+
+def test_each_takes_the_first_free_slot(tmp_path: Path) -> None:
+    first, second = RocksStore(tmp_path, "n"), RocksStore(tmp_path, "n")
+    assert (slot(first), slot(second)) == ("rows-0", "rows-1")
+    first.close()
+    third = RocksStore(tmp_path, "n")
+    assert slot(third) == "rows-0"
+    second.close()
+    third.close()
+
+
+def test_kill_9_frees_the_slot_and_leaves_rows_at_their_mark(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            said = [int(child.stdout.readline()) for _ in range(200)]
+            other = RocksStore(tmp_path, "n")
+            assert slot(other) == "rows-1"
+            other.close()
+        finally:
+            os.kill(child.pid, signal.SIGKILL)
+    again = RocksStore(tmp_path, "n")
+    assert slot(again) == "rows-0"
+    table = again.table(0)
+    mark = table.mark(3)
+    assert mark is not None
+    assert mark.offset >= said[-1] == 200
+    assert sorted(map(int, table.groups(3))) == list(range(mark.offset))
+    assert len(table.rows(3, b"%d" % (mark.offset - 1))) == 10
+    again.close()
+
+
+def _wipe(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def _damage(folder: Path) -> None:
+    (folder / "CURRENT").write_text("nothing\n")
+
+
+def _lose_a_part(folder: Path) -> None:
+    next(folder.glob("MANIFEST-*")).unlink()
+
+
+@pytest.mark.parametrize("harm", [_wipe, _damage, _lose_a_part])
+def test_a_folder_that_is_lost_or_damaged_begins_empty(tmp_path: Path, harm: object) -> None:
+    store = RocksStore(tmp_path, "n")
+    store.table(0).write(0, [(b"a\0", b"1")], MARK)
+    store.close()
+    assert callable(harm)
+    harm(store.folder)
+    again = RocksStore(tmp_path, "n")
+    assert again.table(0).mark(0) is None
+    assert dict(again.table(0).rows(0, b"a")) == {}
+    again.close()
+
+
+def test_rows_of_another_name_are_dropped(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path, "one")
+    store.table(0).write(0, [(b"a\0", b"1")], MARK)
+    store.close()
+    other = RocksStore(tmp_path, "other")
+    assert other.table(0).mark(0) is None
+    assert list(other.table(0).groups(0)) == []
+    other.close()
+
+
+def test_a_folder_that_cannot_be_used_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnusable) as below_a_file:
+        open_store(f"rocksdb://{tmp_path}/file/folder", "n")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "rows-0").write_text("")
+    with pytest.raises(StoreUnusable) as taken:
+        open_store(f"rocksdb://{tmp_path}/taken", "n")
+    for said in (str(below_a_file.value), str(taken.value)):
+        assert str(tmp_path) in said
+        assert "name another folder" in said
+        assert "\n" not in said
+    (tmp_path / "taken" / "rows-0").unlink()
+    open_store(f"rocksdb://{tmp_path}/taken", "n").close()
+
+
+def test_the_default_folder_is_the_users_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/joe")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert default_folder("p") == Path("/home/joe/.local/state/attendance-worker/p")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert default_folder("p") == Path("/home/joe/.local/state/attendance-worker/p")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    store = open_store("rocksdb://", "p")
+    assert (tmp_path / "attendance-worker" / "p" / slot(store)).is_dir()
+    store.close()
+    assert isinstance(open_store("memory://", "p"), MemoryStore)

@@ -1,0 +1,221 @@
+"""One writer's view of the end of one topic partition: what it appended, and where somebody else did.
+
+A partition of a changelog or of the alerts topic has one writer at a time. A worker that was stopped between its check
+and its send may still append after its successor (design, "Zombies"): then the offset that an append gets does not
+follow on the writer's own last one. Builds record batches by aiokafka's C builder: a third less than `BatchBuilder.append`.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import monotonic, time_ns
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+Record = tuple[bytes, bytes | None]
+"""(key, value); without a value the record deletes the key."""
+Group = Sequence[Record]
+"""Records that lie in one record batch, which Kafka appends whole or not at all."""
+
+#: A read of records that are known to be there fails after so long, seconds.
+READ_SECONDS = 30.0
+_POLL_MS = 200
+_FETCH_BYTES = 4 * 1024 * 1024
+
+
+class Tail:
+    """The end of a partition as its writer knows it. One append at a time."""
+
+    def __init__(self, topic: str, partition: int, batch_bytes: int) -> None:
+        """
+        Args:
+            topic: its name.
+            partition: its number.
+            batch_bytes: a batch is closed when it has come near this size; what no batch exceeds is the producer's limit.
+        """
+        self.topic = topic
+        self.partition = partition
+        self.next_offset: int | None = None
+        """The offset that the next append should get; None: not known."""
+        self.foreign: list[range] = []
+        """Offsets that somebody else wrote, or an append of our own whose answer was lost."""
+        self._enough = batch_bytes - batch_bytes // 4
+        self._begun = 0
+        self._ended = 0
+
+    def take_foreign(self) -> list[range]:
+        """The foreign offsets found so far; they count as dealt with."""
+        taken, self.foreign = self.foreign, []
+        return taken
+
+    async def append(self, producer: AIOKafkaProducer, groups: Iterable[Group]) -> None:
+        """Appends records and returns when every replica in sync has them all.
+
+        A group is split only where it alone is too large for a batch; its parts are then sent one after the other,
+        so that what comes first in the group is there first. Appending the same again is harmless where rows merge.
+
+        Raises:
+            aiokafka.errors.KafkaError: not all are (known to be) appended.
+        """
+        self._begun += 1
+        sent: list[tuple[asyncio.Future[Any], int]] = []
+        try:
+            for batch, follows in pack(producer.create_batch, groups, self._enough):
+                if follows:
+                    await asyncio.wait([sent[-1][0]])
+                    sent[-1][0].result()
+                future = await producer.send_batch(batch, self.topic, partition=self.partition)
+                future.add_done_callback(_look_at_error)
+                sent.append((future, batch.record_count()))
+            await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
+        finally:
+            self._ended += 1
+            for future, count in sent:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    self._follow(future.result().offset, count)
+        for future, _ in sent:
+            future.result()
+
+    def _follow(self, base: int, count: int) -> None:
+        if self.next_offset is not None and base > self.next_offset:
+            self.foreign.append(range(self.next_offset, base))
+        # less than expected where the log was cut off: then this is its end
+        self.next_offset = base + count
+
+    @property
+    def _state(self) -> tuple[int, int, int | None]:
+        return self._begun, self._ended, self.next_offset
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._begun == self._ended and self.next_offset is not None
+
+
+async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
+    """Compares the tails of idle partitions with the ends of their logs; what lies between is foreign.
+
+    A tail that appends meanwhile is left alone: its append finds the same.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker cannot be asked.
+    """
+    before = {tail: tail._state for tail in tails if tail._is_idle}  # noqa: SLF001 - this is the tail's own module
+    if not before:
+        return
+    consumer = _consumer(client)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets([TopicPartition(tail.topic, tail.partition) for tail in before])
+    finally:
+        await consumer.stop()
+    for tail, state in before.items():
+        end = ends[TopicPartition(tail.topic, tail.partition)]
+        # some brokers list less than there is
+        if tail._state == state and end > (state[2] or 0):  # noqa: SLF001
+            tail._follow(end, 0)  # noqa: SLF001
+
+
+async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: range) -> list[ConsumerRecord]:
+    """The records at these offsets that compaction has left.
+
+    Raises:
+        TimeoutError: they did not come within `READ_SECONDS`.
+        aiokafka.errors.KafkaError: the broker refuses.
+    """
+    tp, deadline = TopicPartition(topic, partition), monotonic() + READ_SECONDS
+    found: list[ConsumerRecord] = []
+    consumer = _consumer(client)
+    await consumer.start()
+    try:
+        # what lies beyond the end was cut off and will not come
+        stop = min(offsets.stop, (await consumer.end_offsets([tp]))[tp])
+        if stop <= offsets.start:
+            return found
+        consumer.assign([tp])
+        consumer.seek(tp, offsets.start)
+        while await consumer.position(tp) < stop:
+            if monotonic() > deadline:
+                raise TimeoutError(f"{topic} {partition}: the records {offsets.start} to {stop} did not come")
+            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+                found += (record for record in records if record.offset < stop)
+    finally:
+        await consumer.stop()
+    return found
+
+
+def pack(create: Callable[[], BatchBuilder], groups: Iterable[Group], enough: int) -> list[tuple[BatchBuilder, bool]]:
+    """Closed record batches in the order of the groups, and of each whether it continues the group of the one before.
+
+    Args:
+        create: makes an empty batch, which refuses records beyond its own limit but takes any first record.
+        groups: the records; no empty group is needed, none hurts.
+        enough: a batch of this size in bytes takes no further group.
+    """
+    ordered, batches = list(groups), list[tuple[BatchBuilder, bool]]()
+    at, now = 0, time_ns() // 1_000_000
+    while at < len(ordered):
+        batch = create()
+        count, end, is_whole = _fill(batch, ordered[at:] if at else ordered, enough, now)
+        if end == 0:
+            batches += _split(create, ordered[at], now)
+            end = 1
+        elif not is_whole:
+            # seldom: only a group of a quarter batch can find no room when the batch had some for it
+            batch = create()
+            count, _, _ = _fill(batch, ordered[at : at + end], enough, now)
+        if count:
+            batches.append((_closed(batch, count), False))
+        at += end
+    return batches
+
+
+def _fill(batch: BatchBuilder, groups: Sequence[Group], enough: int, now: int) -> tuple[int, int, bool]:
+    """(records, whole groups, whether nothing else is) now in the batch; (0, 0, False): the first group has no room."""
+    append, size = batch._builder.append, batch._builder.size  # noqa: SLF001 - BatchBuilder's own costs a third more
+    count, headers = 0, list[tuple[str, bytes]]()
+    for done, group in enumerate(groups):
+        for key, value in group:
+            if append(count, now, key, value, headers) is None:
+                return (count if done else 0), done, False
+            count += 1
+        if size() >= enough:
+            return count, done + 1, True
+    return count, len(groups), True
+
+
+def _split(create: Callable[[], BatchBuilder], group: Group, now: int) -> list[tuple[BatchBuilder, bool]]:
+    """A group on its own, in as many batches as it takes."""
+    batches: list[tuple[BatchBuilder, bool]] = []
+    batch, count = create(), 0
+    for key, value in group:
+        if batch._builder.append(count, now, key, value, []) is None:  # noqa: SLF001
+            batches.append((_closed(batch, count), bool(batches)))
+            batch, count = create(), 0
+            batch._builder.append(count, now, key, value, [])  # noqa: SLF001
+        count += 1
+    batches.append((_closed(batch, count), bool(batches)))
+    return batches
+
+
+def _closed(batch: BatchBuilder, count: int) -> BatchBuilder:
+    batch._relative_offset = count  # noqa: SLF001 - the records went past its own `append`
+    batch.close()
+    return batch
+
+
+def _look_at_error(future: asyncio.Future[Any]) -> None:
+    # an append that was cancelled leaves futures whose errors nobody waits for
+    if not future.cancelled():
+        future.exception()
+
+
+def _consumer(client: Mapping[str, Any]) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **client,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_wait_ms=_POLL_MS,
+    )
