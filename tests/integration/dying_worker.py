@@ -81,13 +81,13 @@ class Death:
         await flush(held, Appending(producer, lambda: self.at("changelog sent, table unchanged")), number, changes)
         self._stored.set(True)
 
-    async def _send(self, send: Method, producer: Any, waiting: list[Any]) -> None:
+    async def _send(self, send: Method, producer: Any, alerts: Any, outgoing: outbox.Outgoing) -> None:
         self.at("before the messages")
-        if len(waiting) > 1:
-            await send(producer, waiting[: len(waiting) // 2])
+        halves = [outbox.Outgoing(some[0], some[1]) for some in zip(*map(_halves, outgoing), strict=True)]
+        await send(producer, alerts, halves[0])
+        if any(halves[0]) and any(halves[1]):
             self.at("half of the messages sent")
-            waiting = waiting[len(waiting) // 2 :]
-        await send(producer, waiting)
+        await send(producer, alerts, halves[1])
         self.at("after the messages")
 
     async def _apply(self, apply: Method, owner: Any, write: Any) -> None:
@@ -132,6 +132,10 @@ class Watched:
         self._done += 1
         if self._done == 1 and len(self._write.next(CHUNK)):
             self._at("after the first chunk")
+
+
+def _halves(some: list[Any]) -> tuple[list[Any], list[Any]]:
+    return some[: len(some) // 2], some[len(some) // 2 :]
 
 
 def wrap(holder: Any, name: str, around: Method) -> None:

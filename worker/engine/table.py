@@ -205,8 +205,8 @@ class Table:
     async def mend(self, producer: AIOKafkaProducer, partition: int, client: Mapping[str, Any]) -> int:
         """Writes the rows again whose keys somebody else wrote, so that compaction keeps ours; how many keys those were.
 
-        A row that is not here is merged in, as a recovery does: what the caller remembers of its group is stale then.
-        The caller makes sure that it still owns the partition.
+        A row that is not here is left where it is: what made it is in the source topics, and comes to this owner too. The
+        caller makes sure that it still owns the partition.
 
         Raises:
             TimeoutError: the foreign records cannot be read.
@@ -225,14 +225,11 @@ class Table:
         return count
 
     async def _mend(self, producer: AIOKafkaProducer, partition: int, held: _Partition, records: list[ConsumerRecord]) -> int:
-        rows = self._merge_all(records, {})
-        owned = [value is not None for value in self._rows.get(partition, list(rows))]
-        await self._write_again(producer, partition, held, [key for key, own in zip(rows, owned, strict=True) if own])
+        keys = list(dict.fromkeys(record.key for record in records))
+        await self._write_again(producer, partition, held, keys)
         if records and (end := records[-1].offset + 1) == held.tail.next_offset:
             held.latest = Mark(end, checksum(records[-1].key, records[-1].value))
-        found = [row for row, own in zip(rows.items(), owned, strict=True) if not own and row[1] is not None]
-        self._write(partition, held, found)
-        return len(rows)
+        return len(keys)
 
     async def _write_again(self, producer: AIOKafkaProducer, partition: int, held: _Partition, keys: list[bytes]) -> None:
         groups: dict[bytes, list[Record]] = {}

@@ -37,7 +37,7 @@ class Tail:
         self.topic = topic
         self.partition = partition
         self.next_offset: int | None = None
-        """The offset that the next append should get; None: not known."""
+        """The offset that the next append should get; None: not known, `look` finds it."""
         self.foreign: list[range] = []
         """Offsets that somebody else wrote, or an append of our own whose answer was lost."""
         self._enough = batch_bytes - batch_bytes // 4
@@ -89,11 +89,11 @@ class Tail:
 
     @property
     def _is_idle(self) -> bool:
-        return self._begun == self._ended and self.next_offset is not None
+        return self._begun == self._ended
 
 
 async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
-    """Compares the tails of idle partitions with the ends of their logs; what lies between is foreign.
+    """Compares the tails of idle partitions with the ends of their logs; what lies between is foreign, if it was known.
 
     A tail that appends meanwhile is left alone: its append finds the same.
 
@@ -112,7 +112,7 @@ async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
     for tail, state in before.items():
         end = ends[TopicPartition(tail.topic, tail.partition)]
         # some brokers list less than there is
-        if tail._state == state and end > (state[2] or 0):  # noqa: SLF001
+        if tail._state == state and (state[2] is None or end > state[2]):  # noqa: SLF001
             tail._follow(end, 0)  # noqa: SLF001
 
 

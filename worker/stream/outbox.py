@@ -1,7 +1,7 @@
 """What a batch sends to Kafka beside its changelog: dead letters, forwards, alerts. Repeating it is harmless."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,6 +10,9 @@ from aiokafka import AIOKafkaProducer
 from schemas.alerts import AlertEvent
 from schemas.events import RECEIVED_HEADER
 from schemas.times import format_time
+from worker.domain.state import BookingState
+from worker.engine.tail import Record, Tail, read
+from worker.stream import project
 from worker.stream.intake import Intake
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
@@ -30,25 +33,59 @@ class Message(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
-def messages(
-    intake: Intake, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int
-) -> list[Message]:
-    """Everything a batch sends, in the order in which it is sent."""
-    return [
-        *(_dead_letter(*letter, topics=topics, partition=partition) for letter in intake.letters),
-        *(_forward(*forward, topics=topics, partitions=partitions) for forward in intake.forwards),
-        *(Message(topics.alerts, partition, event["data"]["alertId"].encode(), orjson.dumps(event), []) for event in published),
-    ]
+class Outgoing(NamedTuple):
+    """Everything a batch sends."""
+
+    messages: list[Message]
+    alerts: list[Record]
+    """Key and value of records of the alerts topic, in the batch's partition."""
 
 
-async def send(producer: AIOKafkaProducer, waiting: Iterable[Message]) -> None:
+def outgoing(intake: Intake, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
+    """What a batch sends, in the order in which it is sent."""
+    letters = [_dead_letter(*letter, topics=topics, partition=partition) for letter in intake.letters]
+    forwards = [_forward(*forward, topics=topics, partitions=partitions) for forward in intake.forwards]
+    return Outgoing(letters + forwards, list(map(_alert, published)))
+
+
+async def send(producer: AIOKafkaProducer, alerts: Tail, outgoing: Outgoing) -> None:
     """Sends and waits until Kafka has them all.
 
     Raises:
         aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
     """
-    sent = [await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers) for m in waiting]
+    sent = [
+        await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers)
+        for m in outgoing.messages
+    ]
     await asyncio.gather(*sent)
+    if outgoing.alerts:
+        await alerts.append(producer, [(alert,) for alert in outgoing.alerts])
+
+
+async def mend(
+    producer: AIOKafkaProducer,
+    alerts: Tail,
+    offsets: range,
+    client: Mapping[str, Any],
+    state: Callable[[str], BookingState],
+) -> None:
+    """Publishes the alerts again that somebody else published at these offsets, as they are now.
+
+    Raises:
+        TimeoutError: what is there cannot be read.
+        aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
+    """
+    found = {record.key: record.value for record in await read(client, alerts.topic, alerts.partition, offsets)}
+    datas = [orjson.loads(value)["data"] for value in found.values() if value]
+    said = [project.said(state(data["bookingId"]), data["kind"], data.get("sessionId")) for data in datas]
+    again = list(map(_alert, filter(None, said)))
+    if again:
+        await alerts.append(producer, [(alert,) for alert in again])
+
+
+def _alert(event: AlertEvent) -> Record:
+    return event["data"]["alertId"].encode(), orjson.dumps(event)
 
 
 def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:

@@ -53,6 +53,20 @@ def whole(state: BookingState, write: Write) -> None:
         write.summary(state.booking_id, _summary(state.booking_id, state.summary))
 
 
+def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
+    """What the alerts topic should say last of an alert; None where it was never open."""
+    if session_id is None:
+        is_open, ever, judged = state.frequent, state.ever_frequent, state.judged()
+    elif session_id in state.sessions:
+        session, bit = state.sessions[session_id], BITS[AlertKind(kind)]
+        is_open, ever, judged = bool(session.mask & bit), bool(session.ever & bit), state.judged_session(session_id)
+    else:
+        return None
+    if is_open:
+        return alerts.opened(alerts.open_alert(AlertKind(kind), judged), judged)
+    return alerts.resolved(AlertKind(kind), judged) if ever else None
+
+
 def _pair(change: Change, name: str, session: Session, before: Seen | None, write: Write, known: bool) -> None:
     state = change.state
     identity = session.identity

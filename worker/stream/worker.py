@@ -6,12 +6,14 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import faust
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -22,12 +24,14 @@ from worker.engine import transport
 from worker.engine.recovery import recover
 from worker.engine.store import Store, StoreUnusable, open_store
 from worker.engine.table import Table
+from worker.engine.tail import look
 from worker.read_model.client import create_redis
 from worker.read_model.keys import namespace
 from worker.read_model.writer import announce
 from worker.settings import Settings, SettingsError
 from worker.stream.errors import SettingsConflict, WorkerCrashed
-from worker.stream.partition import Partition, Shared
+from worker.stream.partition import Partition
+from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.topics import BATCH_BYTES, TopicNames, create_producer
 
@@ -38,6 +42,7 @@ _BEAT_SECONDS = 1.0
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _COMMIT_SECONDS = 0.5
+_LOOK_SECONDS = 50.0
 
 
 def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
@@ -106,15 +111,15 @@ class Worker:
         live = await self._announce(redis)
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
-        self._shared = Shared(self.settings, producer, redis, attendance, bookings, live)
+        self._resources = Resources(self.settings, producer, redis, attendance, bookings, live)
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
         started = asyncio.create_task(self._app.start())
         started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
-        beat = asyncio.create_task(self._beat())
-        lease = asyncio.create_task(self._shared.lease.keep())
+        beat, looking = asyncio.create_task(self._beat()), asyncio.create_task(self._look())
+        lease = asyncio.create_task(self._resources.lease.keep())
         try:
             awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +129,7 @@ class Worker:
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
         finally:
             await self._stop(started)
-            await end((*waits, beat, lease, started))
+            await end((*waits, beat, looking, lease, started))
 
     async def _stop(self, started: asyncio.Task[None]) -> None:
         if started.done() and not self._app.crashed and not self._failed.done():
@@ -155,13 +160,13 @@ class Worker:
 
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
-            self._partitions[number] = Partition(number, self._shared)
+            self._partitions[number] = Partition(number, self._resources)
         return self._partitions[number]
 
     async def _on_assigned(self, *signaled: Any, **_: Any) -> None:
         _sender, assigned = signaled
         numbers = {tp.partition for tp in assigned}
-        for table in (self._shared.attendance, self._shared.bookings):
+        for table in (self._resources.attendance, self._resources.bookings):
             for number in table.partitions - numbers:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
@@ -186,14 +191,15 @@ class Worker:
             self._failed.set_exception(task.exception() or WorkerCrashed())
 
     async def _recover(self, numbers: set[int]) -> None:
-        shared = self._shared
-        tables = (shared.attendance, shared.bookings)
+        resources = self._resources
+        tables = (resources.attendance, resources.bookings)
         await self._consumer.positioned.wait()
         committed = self._consumer.committed
-        waiting = set(numbers)
+        waiting, tails, client = set(numbers), resources.own(numbers), self.settings.kafka_client()
 
         async def attempt() -> None:
-            async for number in recover(tables, set(waiting), self.settings.kafka_client()):
+            await look(tails, client)
+            async for number in recover(tables, set(waiting), client):
                 waiting.discard(number)
                 ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
                 self._spawn(self._partition(number).run(ours))
@@ -208,7 +214,7 @@ class Worker:
         while True:
             try:
                 await announce(
-                    self._shared.redis, self.settings.redis_namespace, self._shared.namespace, self.settings.partitions
+                    self._resources.redis, self.settings.redis_namespace, self._resources.namespace, self.settings.partitions
                 )
                 for partition in list(self._partitions.values()):
                     await partition.beat(self._ends(partition.number))
@@ -218,6 +224,19 @@ class Worker:
                     log.warning("waiting", what="redis", error=repr(error))
                 away = True
             await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _look(self) -> None:
+        """Each minute: whether somebody else wrote to a log of which we are the writer."""
+        resources, client = self._resources, self.settings.kafka_client()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            # a broker that is away now is asked again in a minute
+            with suppress(KafkaError, OSError, TimeoutError):
+                await look(list(resources.alerts.values()), client)
+                for table in (resources.attendance, resources.bookings):
+                    await table.check(client)
+                for partition in self._partitions.values():
+                    partition.look()
 
     def _ends(self, number: int) -> dict[str, int]:
         topics = {"events": self.topics.events, "bookings": self.topics.bookings}

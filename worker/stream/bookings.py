@@ -1,0 +1,152 @@
+"""The bookings of one partition: their rows in the tables, and the most recently used ones decoded."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from uuid import uuid4
+
+from worker.domain.rows import (
+    APPLIED_SUFFIX,
+    PARTITION_GROUP,
+    PARTITION_SUFFIX,
+    changed_rows,
+    decode_applied,
+    encode_applied,
+    load,
+)
+from worker.domain.state import BookingState, Change, apply
+from worker.engine.table import Table
+from worker.read_model.keys import LAYOUT_VERSION
+from worker.read_model.writer import Write
+from worker.stream.errors import SettingsConflict
+from worker.stream.intake import Intake
+from worker.stream.project import whole
+from worker.stream.resources import Resources
+from worker.stream.retry import until_done
+
+#: Entries of a write that are collected before it goes out, when everything is written.
+_AT_ONCE = 1000
+
+Ends = tuple[int, int]
+"""Offsets in the events and the bookings topic."""
+
+
+class Bookings:
+    """Folds batches into bookings and stores them."""
+
+    def __init__(self, number: int, resources: Resources) -> None:
+        self.redelivered: Ends = (0, 0)
+        """Offsets below which an earlier owner may have applied records: they are redelivered."""
+        self._number = number
+        self._resources = resources
+        self._tables = (resources.attendance, resources.bookings)
+        self._cache: dict[str, BookingState] = {}
+
+    async def open(self) -> str:
+        """Completes the recovery; the partition's generation, made where it is new.
+
+        Raises:
+            SettingsConflict: other settings have shaped the tables.
+        """
+        for table in self._tables:
+            await self._until_done("changelog", table.settle)
+        attendance, shaping = self._resources.attendance, self._resources.settings.shaping()
+        rows = attendance.rows(self._number, PARTITION_GROUP)
+        row = rows.get(PARTITION_SUFFIX)
+        if row is None:
+            row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
+            await self._flush(attendance, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
+        self.redelivered = decode_applied(rows.get(APPLIED_SUFFIX))
+        kept = json.loads(row)
+        _check(kept["settings"], shaping)
+        return str(kept["generation"])
+
+    def fold(self, intake: Intake, *, again: bool) -> list[Change]:
+        """Folds a batch into the bookings that it names."""
+        rules, events, references = self._resources.rules, intake.events, intake.references
+        if references:
+            return [apply(self.state(name), (), said, rules, again=again) for name, said in references.items()]
+        return [apply(self.state(name), happened, (), rules, again=again) for name, happened in events.items()]
+
+    async def store(self, changes: list[Change], ends: Ends) -> None:
+        """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.
+
+        Args:
+            ends: up to where the topics are applied with these changes.
+        """
+        applied = encode_applied(*map(max, ends, self.redelivered))
+        # before the rows: whoever finds a row knows that what made it was applied
+        rows: dict[bytes, dict[bytes, bytes | None]] = {PARTITION_GROUP: {APPLIED_SUFFIX: applied}}
+        references: dict[bytes, dict[bytes, bytes | None]] = {}
+        for change in changes:
+            changed, reference = changed_rows(change)
+            if changed:
+                rows[change.state.booking_id.encode()] = changed
+            if reference is not None:
+                references[change.state.booking_id.encode()] = {b"": reference}
+        if len(rows) > 1 or references:
+            await self._flush(self._resources.attendance, rows)
+            await self._flush(self._resources.bookings, references)
+
+    async def everything(self) -> AsyncIterator[Write]:
+        """All that readers see of the partition, some at a time, from what the tables hold."""
+        write = Write()
+        for name in self._names():
+            whole(self._load(name), write)
+            if len(write) >= _AT_ONCE:
+                yield write
+                write = Write()
+                await asyncio.sleep(0)
+        yield write
+
+    async def mend(self) -> None:
+        """Writes rows again that somebody else wrote too, most likely a worker that had lost the partition."""
+        client = self._resources.settings.kafka_client()
+        for table in self._tables:
+            if table.foreign(self._number):
+                await self._until_done("changelog", table.mend, client)
+
+    def state(self, booking_id: str) -> BookingState:
+        """The booking."""
+        state = self._cache.pop(booking_id, None)
+        if state is None:
+            state = self._load(booking_id)
+            if len(self._cache) >= self._resources.cached_bookings:
+                del self._cache[next(iter(self._cache))]
+        self._cache[booking_id] = state
+        return state
+
+    def _load(self, booking_id: str) -> BookingState:
+        group = booking_id.encode()
+        rows = self._resources.attendance.rows(self._number, group)
+        reference = self._resources.bookings.rows(self._number, group).get(b"")
+        return load(booking_id, rows, reference, self._resources.rules)
+
+    def _names(self) -> Iterator[str]:
+        attendance, bookings = (table.groups(self._number) for table in self._tables)
+        known = {*attendance, *bookings} - {PARTITION_GROUP}
+        return (group.decode() for group in known)
+
+    async def _flush(self, table: Table, changes: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
+        if changes:
+            await self._until_done("changelog", table.flush, changes)
+
+    async def _until_done(self, what: str, write: Callable[..., Awaitable[object]], *given: object) -> None:
+        async def attempt() -> None:
+            await self._resources.lease.hold()
+            await write(self._resources.producer, self._number, *given)
+
+        await until_done(what, attempt, partition=self._number)
+
+
+def _check(kept: Mapping[str, int], shaping: Mapping[str, int]) -> None:
+    for name, value in kept.items():
+        if shaping.get(name) != value:
+            raise SettingsConflict(
+                f"ATTENDANCE_{name.upper()}: the tables were made with {_readable(name, value)}, this worker has "
+                f"{_readable(name, shaping.get(name, 0))}; set what they were made with, or refold under a new prefix"
+            )
+
+
+def _readable(name: str, value: int) -> str:
+    return str(value) if name == "partitions" else f"{value / 1e6:g}s"

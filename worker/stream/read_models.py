@@ -1,0 +1,122 @@
+"""What one partition keeps in Redis: claimed, written batch by batch, and filled again where it is lost or behind."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from time import time
+from typing import Any
+
+import structlog
+
+from schemas.times import format_time
+from worker.read_model.writer import Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
+from worker.stream.bookings import Bookings, Ends
+from worker.stream.resources import Resources
+from worker.stream.retry import until_done
+
+log = structlog.get_logger(__name__)
+
+#: Topics of a partition, in the order of `Ends`.
+EVENTS, BOOKINGS = range(2)
+_NAMES = ("events", "bookings")
+
+
+class ReadModels:
+    """The writer of a partition's read models, and what it knows of what they hold."""
+
+    def __init__(self, number: int, resources: Resources, bookings: Bookings, generation: str) -> None:
+        self.is_live = False
+        """Whether they are up to the table."""
+        self.is_known = False
+        """Whether Redis holds just what the table came to before the batch at hand."""
+        self._number = number
+        self._bookings = bookings
+        self._timeout = resources.settings.session_timeout.total_seconds()
+        self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
+        self._marks: dict[str, Any] = {}
+        self._newest = [-(1 << 63)] * len(_NAMES)
+
+    @property
+    def ends(self) -> Ends:
+        """Up to where the topics are applied, or about to be."""
+        return self._marks["events.offset"], self._marks["bookings.offset"]
+
+    def advance(self, topic: int, end: int, newest: int | None) -> None:
+        """The batch at hand ends there; ``newest`` is its newest event time, microseconds."""
+        self._marks[f"{_NAMES[topic]}.offset"] = max(end, self.ends[topic])
+        if newest is not None and newest > self._newest[topic]:
+            self._newest[topic] = newest
+            self._marks[f"{_NAMES[topic]}.time"] = format_time(newest)
+
+    async def own(self, committed: Ends) -> None:
+        """Becomes the writer; fills them from the table where they are missing or behind what was committed."""
+        claim = await until_done("redis", self._writer.claim, partition=self._number)
+        ends = claim.events_offset, claim.bookings_offset
+        if claim.sound and _reaches(ends, committed):
+            self._begin(ends)
+            self.is_known = _reaches(ends, self._bookings.redelivered)
+            # another claim meanwhile is for the first write or heartbeat to find; what is left over waits for the next owner
+            with suppress(ReadModelError):
+                await until_done("redis", self._writer.tidy, partition=self._number)
+            self.is_live = True
+        else:
+            self._begin(committed)
+            await self.repair()
+
+    async def write(self, write: Write) -> None:
+        """Writes a batch; where that is refused, everything."""
+        write.marks = dict(self._marks)
+        try:
+            await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
+            self.is_known = self.is_known or _reaches(self.ends, self._bookings.redelivered)
+        except NeedsRepair as error:
+            log.warning("repairing", partition=self._number, reason=str(error))
+            await self.repair()
+        except Fenced:
+            await self.reclaim()
+
+    async def beat(self, ends: Mapping[str, int]) -> ReadModelError | None:
+        """Writes the heartbeat: the topics' ends by their names; what it was refused for, where it was."""
+        if not self.is_live:
+            return None
+        marks = {f"{topic}.end": end for topic, end in ends.items()}
+        try:
+            await self._writer.beat({**marks, "writtenAt": int(time() * 1000)})
+        except ReadModelError as error:
+            log.warning("refused", partition=self._number, reason=str(error))
+            self.is_live = False
+            return error
+        return None
+
+    async def reclaim(self) -> None:
+        """Another worker has claimed the partition: most likely Kafka is about to say so. If it does not, it is ours."""
+        self.is_live = False
+        log.warning("fenced", partition=self._number)
+        await asyncio.sleep(2 * self._timeout)
+        await self.repair()
+
+    async def repair(self) -> None:
+        """Fills everything from the table, under new keys."""
+        self.is_live = False
+        while True:
+            try:
+                await until_done(
+                    "redis",
+                    lambda: self._writer.repair(self._bookings.everything(), self._marks),
+                    partition=self._number,
+                )
+            except NeedsRepair:
+                continue
+            except Fenced:
+                await asyncio.sleep(1)
+                continue
+            break
+        self.is_live = self.is_known = True
+        log.info("filled", partition=self._number)
+
+    def _begin(self, ends: Ends) -> None:
+        self._marks = {f"{name}.offset": end for name, end in zip(_NAMES, ends, strict=True)}
+
+
+def _reaches(ends: Ends, goal: Ends) -> bool:
+    return ends[EVENTS] >= goal[EVENTS] and ends[BOOKINGS] >= goal[BOOKINGS]

@@ -1,0 +1,46 @@
+"""What all partitions of a worker use."""
+
+from aiokafka import AIOKafkaProducer
+from redis.asyncio import Redis
+
+from worker.domain.mismatch import Rules
+from worker.engine.table import Table
+from worker.engine.tail import Tail
+from worker.settings import Settings
+from worker.stream.lease import Lease
+from worker.topics import BATCH_BYTES, TopicNames, partition_of
+
+#: Bookings kept decoded in memory, of all partitions together; beyond, those longest unused are read from the table again.
+CACHED_BOOKINGS = 60_000
+
+
+class Resources:
+    """Clients, tables and settings, and the alerts topic's tails by partition."""
+
+    def __init__(
+        self, settings: Settings, producer: AIOKafkaProducer, redis: Redis, attendance: Table, bookings: Table, namespace: str
+    ) -> None:
+        self.settings = settings
+        self.topics = TopicNames.of(settings.topic_prefix)
+        self.rules = Rules(**{k: v for k, v in settings.shaping().items() if k != "partitions"})
+        self.producer = producer
+        self.redis = redis
+        self.attendance = attendance
+        self.bookings = bookings
+        self.namespace = namespace
+        self.lease = Lease(settings.session_timeout.total_seconds())
+        self.alerts: dict[int, Tail] = {}
+
+    @property
+    def cached_bookings(self) -> int:
+        """Bookings that each partition may keep decoded."""
+        return CACHED_BOOKINGS // max(1, len(self.attendance.partitions))
+
+    def partition_of(self, booking_id: str) -> int:
+        return partition_of(booking_id, self.settings.partitions)
+
+    def own(self, partitions: set[int]) -> list[Tail]:
+        """Makes tails for the partitions assigned now, and forgets all others; those made."""
+        made = {number: Tail(self.topics.alerts, number, BATCH_BYTES) for number in partitions}
+        self.alerts = made
+        return list(made.values())
