@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 _SHAPE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -60,6 +61,7 @@ def _since_epoch_rare(text: str) -> timedelta:
     return moment.replace(tzinfo=None) - _NAIVE_EPOCH - offset + timedelta(seconds=leap)
 
 
+@lru_cache(maxsize=1000)
 def format_time(micros: int) -> str:
     """RFC 3339 of microseconds since the epoch: UTC, milliseconds (cut), ``Z``; years beyond 1-9999 at their bound."""
     try:

@@ -4,6 +4,7 @@
 in batches of that topic. Point ``never`` makes it a worker with small batches and nothing else.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -112,7 +113,7 @@ class Appending:
             self._appended()
             return metadata
 
-        return appended()
+        return asyncio.ensure_future(appended())
 
 
 class Watched:

@@ -1,6 +1,5 @@
 """From a mask of mismatches to alerts and their CloudEvents: all of it a function of the state (contract, section 6)."""
 
-import json
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -88,7 +87,11 @@ def _event(data: AlertData, judged: Judged, when: str, *, resolved: bool) -> Ale
 
 def record_digest(booking: Booking | None) -> str:
     """Stands for a booking's record in the ids of alerts."""
-    return sha256(json.dumps(booking, sort_keys=True).encode()).hexdigest()
+    if booking is None:
+        return ""
+    booking_id, participants, walk_ins_allowed, canceled, sessions, time = booking
+    listed = None if sessions is None else [(name, *window) for name, window in sessions.items()]
+    return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
 
 
 def _digest(judged: Judged) -> str:

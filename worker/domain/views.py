@@ -45,6 +45,11 @@ def see(row: Row, participants: int) -> Seen | None:
     return _new(Seen, (known[0], known[1], effective_time(newest[0]), newest[1]))
 
 
+def alike(one: Seen, other: Seen) -> bool:
+    """Whether readers see the same in two attendances: times have milliseconds there."""
+    return one[:2] == other[:2] and one.updated // 1000 == other.updated // 1000 and one.source == other.source
+
+
 def listing(session_id: str, booking: Booking | None) -> tuple[int, Window | None]:
     """What a booking says of a pair: participants expected, 0 if unknown or canceled; and when, None if it does not list it."""
     if booking is None or booking[3]:

@@ -2,7 +2,7 @@
 
 import orjson
 
-from schemas.alerts import AlertData, AlertEvent, AlertKind, alert_id
+from schemas.alerts import AlertData, AlertEvent, AlertKind
 from schemas.attendance import attendance_id
 from schemas.events import Booking
 from schemas.times import parse_time
@@ -10,7 +10,7 @@ from worker.domain import alerts
 from worker.domain.alerts import Judged
 from worker.domain.mismatch import BITS, FREQUENT, kinds
 from worker.domain.state import Before, BookingState, Change, Session
-from worker.domain.views import Seen, Summary, listing
+from worker.domain.views import Seen, Summary, alike, listing
 from worker.read_model.documents import contribution, pack
 from worker.read_model.writer import AlertChange, Write
 
@@ -109,15 +109,18 @@ def _session_alerts(
         return
     after = state.judged_session(name)
     if session.mask:
+        # an alert shows its attendance: where that is another, so is the alert
+        moved = again or seen is None or session.seen is None or not alike(seen, session.seen)
         then = Judged(state.booking_id, name, row, seen, change.was.booking, change.was.floor, "")
         for kind in kinds(session.mask):
             alert = alerts.open_alert(kind, after)
-            if again or not mask & BITS[kind] or alert != alerts.open_alert(kind, then):
+            if moved or not mask & BITS[kind] or alert != alerts.open_alert(kind, then):
                 published.append(alerts.opened(alert, after))
                 write.alerts.append(_open(alert))
     for kind in kinds(closed):
-        published.append(alerts.resolved(kind, after))
-        write.alerts.append(_closed(kind, state.booking_id, name))
+        event = alerts.resolved(kind, after)
+        published.append(event)
+        write.alerts.append(_closed(event["data"]))
 
 
 def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -> None:
@@ -129,12 +132,13 @@ def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -
             published.append(alerts.opened(alert, judged))
             write.alerts.append(_open(alert))
     elif then is not None or again:
-        published.append(alerts.resolved(FREQUENT, state.judged()))
-        write.alerts.append(_closed(FREQUENT, state.booking_id, None))
+        event = alerts.resolved(FREQUENT, state.judged())
+        published.append(event)
+        write.alerts.append(_closed(event["data"]))
 
 
-def _closed(kind: AlertKind, booking_id: str, session_id: str | None) -> AlertChange:
-    return AlertChange(alert_id(kind, booking_id, session_id), kind, booking_id, session_id or "", 0, "")
+def _closed(alert: AlertData) -> AlertChange:
+    return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], alert.get("sessionId", ""), 0, "")
 
 
 def _open(alert: AlertData) -> AlertChange:
