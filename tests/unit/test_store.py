@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_used_is_one_line_that_says_what_to_do(tmp_path:
 def test_a_worker_that_cannot_keep_rows_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = Settings(_env_file=None, store=f"rocksdb://{tmp_path}/file/folder")  # type: ignore[call-arg]
-    with pytest.raises(SettingsError, match="^ATTENDANCE_STORE: cannot write to .*: name another folder, or memory://$"):
+    with pytest.raises(SettingsError, match=r"^ATTENDANCE_STORE: cannot write to .*: name another folder, or memory://$"):
         _open_store(settings)
 
 
