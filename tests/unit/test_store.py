@@ -12,6 +12,8 @@ import pytest
 
 from worker.engine.rocks import RocksStore
 from worker.engine.store import Mark, MemoryStore, Store, StoreUnusable, default_folder, open_store
+from worker.settings import Settings, SettingsError
+from worker.stream.worker import _open_store
 
 ROOT = Path(__file__).parents[2]
 MARK = Mark(1, 2)
@@ -190,6 +192,13 @@ def test_a_folder_that_cannot_be_used_is_one_line_that_says_what_to_do(tmp_path:
         assert "\n" not in said
     (tmp_path / "taken" / "rows-0").unlink()
     open_store(f"rocksdb://{tmp_path}/taken", "n").close()
+
+
+def test_a_worker_that_cannot_keep_rows_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = Settings(_env_file=None, store=f"rocksdb://{tmp_path}/file/folder")  # type: ignore[call-arg]
+    with pytest.raises(SettingsError, match=r"^ATTENDANCE_STORE: cannot write to .*: name another folder, or memory://$"):
+        _open_store(settings)
 
 
 def test_the_default_folder_is_the_users_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

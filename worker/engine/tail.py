@@ -65,7 +65,7 @@ class Tail:
                 if follows:
                     await asyncio.wait([sent[-1][0]])
                     sent[-1][0].result()
-                future = await producer.send_batch(batch, self.topic, partition=self.partition)
+                future = asyncio.ensure_future(await producer.send_batch(batch, self.topic, partition=self.partition))
                 future.add_done_callback(_look_at_error)
                 sent.append((future, batch.record_count()))
             await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
