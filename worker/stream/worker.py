@@ -19,8 +19,10 @@ from redis.exceptions import RedisError
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.ending import end
 from worker.engine import transport
+from worker.engine.effort import Effort, known_wait
 from worker.engine.recovery import recover
 from worker.engine.table import Table
+from worker.engine.watchdog import Stalled, Watchdog, end_anyway, ends_of
 from worker.read_model.client import create_redis
 from worker.read_model.keys import namespace
 from worker.read_model.writer import announce
@@ -37,6 +39,8 @@ _BEAT_SECONDS = 1.0
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _COMMIT_SECONDS = 0.5
+#: Without progress for so long, and at least four session timeouts, a worker ends itself.
+_STALL_SECONDS = 30.0
 
 
 def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
@@ -106,21 +110,32 @@ class Worker:
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
+        self._watchdog = self._new_watchdog()
         started = asyncio.create_task(self._app.start())
         started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat = asyncio.create_task(self._beat())
         lease = asyncio.create_task(self._shared.lease.keep())
+        watch = asyncio.create_task(self._watchdog.run())
         try:
-            awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat]
+            awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat, watch]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.done() or beat.done():
-                await (self._failed if self._failed.done() else beat)
+            for ended in (self._failed, beat, watch):
+                if ended.done():
+                    await ended
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
+        except Stalled as stalled:
+            end_anyway(str(stalled))
+            raise WorkerCrashed(str(stalled)) from None
         finally:
             await self._stop(started)
-            await end((*waits, beat, lease, started))
+            await end((*waits, beat, lease, watch, started))
+
+    def _new_watchdog(self) -> Watchdog:
+        limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
+        seeking = limit + self._app.conf.broker_request_timeout
+        return Watchdog(lambda: self._consumer, ends_of(self.settings.kafka_client()), limit, seeking)
 
     async def _stop(self, started: asyncio.Task[None]) -> None:
         if started.done() and not self._app.crashed and not self._failed.done():
@@ -161,7 +176,9 @@ class Worker:
             for number in table.partitions - numbers:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
-        self._spawn(self._recover(numbers))
+        recovery = Effort()
+        self._watchdog.efforts = dict.fromkeys(numbers, recovery)
+        self._spawn(recovery.follow(self._recover(numbers)))
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._cancel()
@@ -192,10 +209,12 @@ class Worker:
             async for number in recover(tables, set(waiting), self.settings.kafka_client()):
                 waiting.discard(number)
                 ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
-                self._spawn(self._partition(number).run(ours))
+                effort = self._watchdog.efforts[number] = Effort()
+                self._spawn(effort.follow(self._partition(number).run(ours)))
 
         if waiting:
-            await until_done("recovery", attempt)
+            with known_wait():  # it has a guard of its own against standing still
+                await until_done("recovery", attempt)
         log.info("recovered", partitions=sorted(numbers))
 
     async def _beat(self) -> None:
