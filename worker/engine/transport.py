@@ -21,6 +21,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ack_lock
+from mode.threads import WorkerThread
 from mode.utils.futures import notify
 
 from worker.engine.ledger import Ledger
@@ -32,6 +33,8 @@ DRAIN_SECONDS = 5.0
 #: How long one commit may take before it is given up and tried again with the next; drain and two of them fit the
 #: rebalance timeout.
 COMMIT_SECONDS = 2.5
+#: How long the client's thread may take to end, seconds.
+STOP_SECONDS = 3.0
 #: A fetch is answered at once when there is something; this only bounds how long an empty one waits, milliseconds.
 FETCH_WAIT_MS = 250
 
@@ -57,8 +60,21 @@ class LogWentBack(Exception):
     """A topic holds less than was read of it already: it was made anew, or lost records. No retry helps."""
 
 
+class ClientThread(WorkerThread):
+    """Keeps the process from ending for some seconds at most: it may wait for the very loop that waits for its end."""
+
+    def __init__(self, service: Any, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+    def stop(self) -> None:
+        self.is_stopped.wait(STOP_SECONDS)
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The stock thread, but with Faust's own assignor, which gives equal partition numbers to one worker."""
+
+    Worker = ClientThread
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -181,6 +197,12 @@ class Consumer(driver.Consumer):
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Stock Faust counts a gap in offsets as acknowledged; here the ledger knows."""
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Stock Faust stops fetching here, and may never begin again: clearing its queues drops who would tell it to."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See ``on_buffer_full``; what is in flight is bounded by the ledger."""
 
     def ack(self, message: Any) -> bool:
         """Completes the batch a message stands for; False where it is of an earlier assignment."""

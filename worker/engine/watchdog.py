@@ -62,10 +62,9 @@ class Clocks:
                 late.append(sight)
         return late
 
-    def restart(self, sights: Iterable[Sight]) -> None:
-        """Gives these the full time again."""
-        for sight in sights:
-            self._still.pop((sight.tp, sight.respect), None)
+    def restart(self, sight: Sight, part: float = 1) -> None:
+        """Gives this one the full time again, or part of it."""
+        self._still[sight.tp, sight.respect] = (sight.mark, self._limit * (sight.patience - part))
 
 
 Ends = Callable[[set[TP]], Awaitable[Mapping[TP, int] | None]]
@@ -78,7 +77,8 @@ class Watchdog:
     Args:
         consumer: gives the consumer; asked at every look, since an app makes it late.
         ends: see `ends_of`.
-        limit: how long a partition may stand still, seconds; at least four session timeouts.
+        limit: how long a partition may stand still, seconds; at least four session timeouts. Half of that is added
+            once Kafka has answered.
         seeking_limit: how long a new assignment may take to be positioned; longer than Faust's own guard of that.
         clock: seconds.
     """
@@ -97,6 +97,7 @@ class Watchdog:
         self._ends = ends
         self._limit, self._seeking = limit, max(seeking_limit / limit, 1)
         self._clocks = Clocks(limit)
+        self._suspects: set[Sight] = set()
         self._clock = clock
         self._last = clock()
 
@@ -115,13 +116,22 @@ class Watchdog:
         now = self._clock()
         # the time that a process was stopped for is not time that it had
         passed, self._last = min(now - self._last, 2 * LOOK_SECONDS), now
-        late = self._clocks.pass_(passed, self._sights())
+        sights = list(self._sights())
+        late = self._clocks.pass_(passed, sights)
         if not late:
             return
         ends = await self._ends({sight.tp for sight in late})
-        for sight in late if ends is not None else ():
-            self._judge(sight, ends[sight.tp])  # type: ignore[index]
-        self._clocks.restart(late)
+        self._suspects &= {*sights}
+        for sight in late:
+            if ends is not None and self._is_behind(sight, ends[sight.tp]):
+                if sight in self._suspects:
+                    raise Stalled(self._describe(sight, ends[sight.tp]))
+                # Kafka may have come back a moment ago
+                self._suspects.add(sight)
+                self._clocks.restart(sight, 0.5)
+            else:
+                self._suspects.discard(sight)
+                self._clocks.restart(sight)
 
     def _sights(self) -> Iterator[Sight]:
         consumer = self._consumer()
@@ -138,16 +148,19 @@ class Watchdog:
             behind = (standing.completed or 0) > max(stored or 0, standing.began or 0)
             yield Sight(tp, "committed", (generation, stored), 1 if behind else 0)
 
-    def _judge(self, sight: Sight, end: int) -> None:
+    def _is_behind(self, sight: Sight, end: int) -> bool:
+        consumer, tp = self._consumer(), sight.tp
+        done = consumer.stored.get(tp) if sight.respect == "committed" else consumer.ledger.standing(tp).completed
+        return (done or 0) < end
+
+    def _describe(self, sight: Sight, end: int) -> str:
         consumer, tp = self._consumer(), sight.tp
         _, taken, completed = consumer.ledger.standing(tp)
-        done = consumer.stored.get(tp, 0) if sight.respect == "committed" else (completed or 0)
-        if done < end:
-            raise Stalled(
-                f"stalled: nothing of {tp.topic} partition {tp.partition} was {sight.respect} for {self._limit:.0f} s and "
-                f"more, though Kafka answers: it ends at {end}, handed over {taken}, completed {completed}, "
-                f"committed {consumer.stored.get(tp)}; a new start goes on from there"
-            )
+        return (
+            f"stalled: nothing of {tp.topic} partition {tp.partition} was {sight.respect} for {self._limit:.0f} s and "
+            f"more, though Kafka answers: it ends at {end}, handed over {taken}, completed {completed}, "
+            f"committed {consumer.stored.get(tp)}; a new start goes on from there"
+        )
 
 
 def ends_of(client: Mapping[str, Any]) -> Ends:
