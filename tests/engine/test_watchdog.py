@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from faust.exceptions import ConsumerNotStarted
+from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
 from worker.engine.effort import CALL_FACTOR, Effort, known_call, known_wait, moved
 from worker.engine.ledger import Ledger
+from worker.engine.transport import SafeRecovery, SafeTableManager
 from worker.engine.watchdog import LOOK_SECONDS, Stalled, Watchdog, ends_of
 
 LIMIT = 30.0
@@ -227,12 +229,25 @@ def test_a_dead_fetcher_is_found(kafka: Broker) -> None:
     run(kafka, scenario)
 
 
+class Dying(SafeRecovery):
+    """Ends without a word, as the stock one does when a step takes too long."""
+
+    async def _resume_streams(self, generation_id: int = 0) -> None:
+        raise ServiceStopped
+
+
+class DyingManager(SafeTableManager):
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = Dying(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
 def test_a_dead_recovery_is_found(kafka: Broker) -> None:
     async def scenario(line: Line) -> None:
         await line.publish(10)
-        station = line.station(acknowledge)
-        await station.app.tables.recovery.stop()
-        async with station:
+        async with line.station(acknowledge, TableManager=DyingManager) as station:
             assert "handed over None" in await stalls(watched(line, station))
 
     run(kafka, scenario)
