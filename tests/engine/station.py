@@ -14,6 +14,7 @@ from faust.types import TP
 from tests.services import Broker
 from tests.services.records import create_topic
 from worker.engine import transport
+from worker.engine.rebalance import SafeTableManager
 
 Handle = Callable[[Any], Awaitable[None]]
 
@@ -54,7 +55,7 @@ class Station:
         transport.register()
         self._folder = tempfile.TemporaryDirectory(prefix="attendance-station-")
         scheme = "kafka" if stock else transport.SCHEME
-        managed = {} if stock else {"TableManager": transport.SafeTableManager}
+        managed = {} if stock else {"TableManager": SafeTableManager}
         self.app = faust.App(
             line.group,
             broker=f"{scheme}://{line.kafka.bootstrap}",

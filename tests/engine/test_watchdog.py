@@ -13,7 +13,7 @@ from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
 from worker.engine.effort import CALL_FACTOR, Effort, known_call, known_wait, moved
 from worker.engine.ledger import Ledger
-from worker.engine.transport import SafeRecovery, SafeTableManager
+from worker.engine.rebalance import SafeRecovery, SafeTableManager
 from worker.engine.watchdog import LOOK_SECONDS, Stalled, Watchdog, ends_of
 
 LIMIT = 30.0

@@ -38,8 +38,16 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]], **context: 
     async def call() -> T:
         return await attempt()
 
+    def ended() -> None:
+        if retrying.statistics["attempt_number"] > 1:
+            log.info("goes on", what=what, attempts=retrying.statistics["attempt_number"], **context)
+
     with waits, known_call():
-        result: T = await retrying(call)
-    if retrying.statistics["attempt_number"] > 1:
-        log.info("goes on", what=what, attempts=retrying.statistics["attempt_number"], **context)
+        try:
+            result: T = await retrying(call)
+        except Exception:
+            # the service answers again, only not what was hoped for
+            ended()
+            raise
+    ended()
     return result

@@ -20,6 +20,7 @@ from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.ending import end
 from worker.engine import transport
 from worker.engine.effort import Effort, known_wait
+from worker.engine.rebalance import SafeTableManager
 from worker.engine.recovery import recover
 from worker.engine.table import Table
 from worker.engine.watchdog import Stalled, Watchdog, end_anyway, ends_of
@@ -54,7 +55,7 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         broker_credentials=_credentials(settings),
         # Faust prefers an environment variable to an argument; none has this prefix
         env_prefix="ATTENDANCE_FAUST_INTERNAL_",
-        TableManager=transport.SafeTableManager,
+        TableManager=SafeTableManager,
         store="memory://",
         # Faust makes the folder but, without tables of its own, writes nothing there: all workers share one
         datadir=str(Path(tempfile.gettempdir()) / f"attendance-worker-{os.getuid()}"),
