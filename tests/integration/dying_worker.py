@@ -14,8 +14,7 @@ from typing import Any
 from worker import cli
 from worker.engine import table, transport
 from worker.read_model import writer
-from worker.stream import outbox, partition
-from worker.stream import worker as stream_worker
+from worker.stream import app, outbox, partition
 
 EXIT_CODE = 137
 POLL_RECORDS = 30
@@ -151,7 +150,7 @@ def wrap(holder: Any, name: str, around: Method) -> None:
 
 def main(point: str, topic: str, passes: int) -> None:
     assert point in (*POINTS, "never"), point
-    stream_worker.MAX_POLL_RECORDS = POLL_RECORDS
+    app.MAX_POLL_RECORDS = POLL_RECORDS
     writer.CHUNK, writer.AHEAD = CHUNK, 1
     Death(point, topic, passes).install()
     sys.argv = ["attendance", "worker"]

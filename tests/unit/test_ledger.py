@@ -6,7 +6,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.transport import MAX_IN_FLIGHT, Ledger
+from worker.engine.ledger import MAX_IN_FLIGHT, Ledger
 
 HERE = TP("events", 0)
 

@@ -6,28 +6,33 @@ a batch is committed when it and everything before it in its partition was ackno
 """
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import faust
-from faust.tables.manager import TableManager
-from faust.tables.recovery import Recovery, ServiceStopped
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ack_lock
+from mode.threads import WorkerThread
 from mode.utils.futures import notify
+
+from worker.engine.ledger import Ledger
 
 #: URL scheme of this transport; `register` must have been called.
 SCHEME = "batchkafka"
-#: Unacknowledged batches of one partition at which no more of it is fetched.
-MAX_IN_FLIGHT = 2
 #: How long the batches in flight may take when partitions are given up, seconds; less than the rebalance timeout.
 DRAIN_SECONDS = 5.0
+#: How long one commit may take before it is given up and tried again with the next; drain and two of them fit the
+#: rebalance timeout.
+COMMIT_SECONDS = 2.5
+#: How long the client's thread may take to end, seconds.
+STOP_SECONDS = 3.0
 #: A fetch is answered at once when there is something; this only bounds how long an empty one waits, milliseconds.
 FETCH_WAIT_MS = 250
 
@@ -35,15 +40,6 @@ FETCH_WAIT_MS = 250
 def register() -> None:
     """Makes ``batchkafka://`` known to Faust."""
     TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
-
-
-@dataclass(slots=True)
-class Batch:
-    """A batch that was handed over: the offsets [first, next) of one partition."""
-
-    first: int
-    next: int
-    done: bool = False
 
 
 class RawSchema(faust.Schema[Any, Any]):
@@ -58,61 +54,25 @@ class RawSchema(faust.Schema[Any, Any]):
         return decode
 
 
-class Ledger:
-    """Which batches of which partitions are in flight, and up to where everything is done."""
+class LogWentBack(Exception):
+    """A topic holds less than was read of it already: it was made anew, or lost records. No retry helps."""
 
-    def __init__(self) -> None:
-        self._batches: dict[TP, deque[Batch]] = defaultdict(deque)
-        self._expected: dict[TP, int] = {}
-        self._jumped: dict[TP, tuple[int, int]] = {}
-        self.completed: dict[TP, int] = {}
-        """Committable offsets: the end of the completed head of each partition."""
 
-    def restart(self, committed: dict[TP, int]) -> None:
-        """Forgets everything; partitions go on from these offsets."""
-        self._batches.clear()
-        self._jumped.clear()
-        self.completed.clear()
-        self._expected = dict(committed)
+class ClientThread(WorkerThread):
+    """Keeps the process from ending for some seconds at most: it may wait for the very loop that waits for its end."""
 
-    def take(self, tp: TP, records: list[Any]) -> list[Any] | int:
-        """Those of the records that are new, now in flight; or the offset to seek back to, because one is missing.
+    def __init__(self, service: Any, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
 
-        A jump that repeats after seeking back is the log's own (compaction, transaction markers), and is accepted.
-        """
-        expected = self._expected.get(tp)
-        if expected is not None:
-            if records[0].offset < expected:
-                records = [record for record in records if record.offset >= expected]
-                if not records:
-                    return records
-            first = records[0].offset
-            if first > expected and self._jumped.get(tp) != (expected, first):
-                self._jumped[tp] = (expected, first)
-                return expected
-        end = records[-1].offset + 1
-        self._expected[tp] = end
-        self._batches[tp].append(Batch(records[0].offset, end))
-        return records
-
-    def complete(self, tp: TP, end: int) -> bool:
-        """Marks the batch that ends there as done; False for one that is not in flight."""
-        batches = self._batches[tp]
-        batch = next((each for each in batches if each.next == end), None)
-        if batch is None:
-            return False
-        batch.done = True
-        while batches and batches[0].done:
-            self.completed[tp] = batches.popleft().next
-        return True
-
-    def saturated(self) -> set[TP]:
-        """Partitions with as many batches in flight as are allowed."""
-        return {tp for tp, batches in self._batches.items() if len(batches) >= MAX_IN_FLIGHT}
+    def stop(self) -> None:
+        self.is_stopped.wait(STOP_SECONDS)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The stock thread, but with Faust's own assignor, which gives equal partition numbers to one worker."""
+
+    Worker = ClientThread
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -122,6 +82,30 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         return consumer
 
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        # Faust goes around the client's own getmany, which would say here that the client is no longer in the group
+        if not consumer._closed:  # noqa: SLF001
+            consumer._coordinator.check_errors()  # noqa: SLF001
+        return await super()._fetch_records(consumer, *args, **kwargs)
+
+    async def _commit(self, offsets: Any) -> bool:
+        # the client repeats a commit for as long as Kafka is away, and nothing could be revoked or stopped meanwhile
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COMMIT_SECONDS):
+                return bool(await super()._commit(offsets))
+        return False
+
+    def admit(self, polled: set[TP], tp: TP) -> None:
+        """Lets the poll that is under way answer with one more partition; from any thread."""
+
+        def wake() -> None:
+            polled.add(tp)
+            for waiter in list(self._ensure_consumer()._fetcher._fetch_waiters):  # noqa: SLF001
+                if not waiter.done():
+                    waiter.set_result(None)
+
+        self.thread_loop.call_soon_threadsafe(wake)
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Stock Faust logs per-event timings here, and fails on a partition that is just being assigned."""
 
@@ -129,35 +113,39 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """Hands over batches and commits what was completed, nothing else."""
 
+    _thread: ConsumerThread
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.ledger = Ledger()
         self.committed: dict[TP, int] = {}
         """Where the partitions of the present assignment began, once `positioned`."""
+        self.stored: dict[TP, int] = {}
+        """What Kafka is known to have as committed, by this consumer or before it."""
         self.positioned = asyncio.Event()
         self._room = asyncio.Event()
+        self._polled: set[TP] = set()
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        wanted = (active_partitions or set()) - self.ledger.saturated()
-        if not wanted:
+        self._polled = (active_partitions or set()) - self.ledger.saturated()
+        if not self._polled:
             self._room.clear()
             await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=timeout)
             return {}
-        return await super()._getmany(wanted, timeout)
+        return await super()._getmany(self._polled, timeout)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
-            await self._seek_back_to_committed()
-            return
         for partition, found in records.items():
             tp = ensure_TP(partition)
+            # what is not handed over now is missed by the ledger later; stock Faust seeks back here, in the middle of
+            # a rebalance, and would make the ledger forget the batches that the rebalance waits for
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             if not found or not (active is None or tp in active):
@@ -165,26 +153,54 @@ class Consumer(driver.Consumer):
             taken = self.ledger.take(tp, found)
             if isinstance(taken, int):
                 self.log.warning("%s: offset %d is missing before %d, seeking back", tp, taken, found[0].offset)
-                await self._seek(tp, taken)
+                with suppress(IllegalStateError):  # it was revoked meanwhile
+                    await self._seek(tp, taken)
             elif taken:
                 message: Any = self._to_message(tp, taken[-1])
                 message.value = taken
                 yield tp, message
+            else:
+                self._check_end(tp)
 
-    async def _seek_back_to_committed(self) -> None:
-        try:
-            await self.perform_seek()
-        except Exception as error:  # noqa: BLE001 - as stock Faust does: the recovery seeks again before flow resumes
-            self.log.warning("seeking to the committed offsets failed: %r", error)
+    def _check_end(self, tp: TP) -> None:
+        """Records came again. That is harmless, unless it is because there is nothing behind them."""
+        end, expected = self.highwater(tp), self.ledger.standing(tp).taken
+        if end is not None and expected is not None and end < expected:
+            raise LogWentBack(
+                f"{tp.topic} partition {tp.partition} ends at offset {end}, and was read up to {expected} before: the topic "
+                "was made anew or has lost records; start under a new topic prefix, or delete the consumer group"
+            )
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        # in the client's thread; stock Faust changes the client's state under its feet
+        async def seek() -> None:
+            self._thread.seek(partition, offset)
+
+        await self._thread.call_thread(seek)
 
     async def perform_seek(self) -> None:
         await super().perform_seek()
-        self.committed = {tp: offset for tp, offset in self._committed_offset.items() if offset}
-        self.ledger.restart(self.committed)
+        assigned = self.assignment()
+        committed = {tp: offset for tp, offset in self._committed_offset.items() if offset and tp in assigned}
+        # where nothing is committed the stock method leaves the client where it is, which may be after records that
+        # were fetched and dropped since the assignment
+        fresh = assigned - committed.keys()
+        if fresh:
+            await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
+        began = {tp: await self._thread.position(TopicPartition(*tp)) or 0 for tp in fresh}
+        self.committed = committed
+        self.stored = dict(committed)
+        self.ledger.restart({**began, **committed})
         self.positioned.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Stock Faust counts a gap in offsets as acknowledged; here the ledger knows."""
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Stock Faust stops fetching here, and may never begin again: clearing its queues drops who would tell it to."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See ``on_buffer_full``; what is in flight is bounded by the ledger."""
 
     def ack(self, message: Any) -> bool:
         """Completes the batch a message stands for; False where it is of an earlier assignment."""
@@ -192,16 +208,31 @@ class Consumer(driver.Consumer):
             self._unacked_messages.discard(message)
             message.acked = True
             notify(self._waiting_for_ack)
-            self._room.set()
             if message.generation_id != self.app.consumer_generation_id:
                 return False
-            return self.ledger.complete(message.tp, message.offset + 1)
+            tp = message.tp
+            completed = self.ledger.complete(tp, message.offset + 1)
+            self._room.set()
+            if self._polled and tp not in self._polled and tp in self._active_partitions and self.ledger.has_room(tp):
+                self._thread.admit(self._polled, tp)
+            return completed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (tp for tp in list(self.ledger.completed) if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.ledger.completed.get(tp)
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        # stock Faust takes an offset for committed when it tried; the last batch before a pause would stay uncommitted
+        return offset > self.stored.get(tp, 0)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        generation = self.app.consumer_generation_id
+        done = bool(await super()._commit(offsets))
+        if done and generation == self.app.consumer_generation_id:
+            self.stored.update(offsets)
+        return done
 
     async def wait_empty(self) -> None:
         """Waits for the batches in flight, but not for ever; what is given up is not committed."""
@@ -238,32 +269,3 @@ class Transport(driver.Transport):
     """aiokafka with the batch consumer."""
 
     Consumer = Consumer
-
-
-class SafeRecovery(Recovery):
-    """Faust's recovery, which here only seeks and resumes the streams: this engine's tables recover by themselves."""
-
-    async def _resume_streams(self, generation_id: int = 0) -> None:
-        # records fetched between resume and seek would be handed over, then cleared: keep the flow closed until then
-        self.app.consumer.stop_flow()
-        self.app.flow_control.suspend()
-        await super()._resume_streams(generation_id)
-
-    async def _wait(self, coro: Any, timeout: Any = None) -> None:
-        try:
-            await super()._wait(coro, timeout)
-        except ServiceStopped:
-            if self.should_stop or self.crashed:
-                raise
-            # a step that timed out ends the stock recovery without a word, and the worker idles for ever
-            raise TimeoutError("a step of the recovery took too long") from None
-
-
-class SafeTableManager(TableManager):
-    """Starts at once, with the safe recovery."""
-
-    @property
-    def recovery(self) -> Recovery:
-        if self._recovery is None:
-            self._recovery = SafeRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return self._recovery

@@ -2,15 +2,10 @@
 
 import asyncio
 import gc
-import os
-import ssl
-import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, cast
 
-import faust
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -21,14 +16,17 @@ from redis.exceptions import RedisError
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.ending import end
 from worker.engine import transport
+from worker.engine.effort import Effort, known_wait
 from worker.engine.recovery import recover
 from worker.engine.store import Store, StoreUnusable, open_store
 from worker.engine.table import Table
 from worker.engine.tail import look
+from worker.engine.watchdog import Stalled, Watchdog, end_anyway, ends_of
 from worker.read_model.client import create_redis
 from worker.read_model.keys import namespace
 from worker.read_model.writer import announce
 from worker.settings import Settings, SettingsError
+from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.partition import Partition
 from worker.stream.resources import Resources
@@ -37,45 +35,12 @@ from worker.topics import BATCH_BYTES, TopicNames, create_producer
 
 log = structlog.get_logger(__name__)
 
-MAX_POLL_RECORDS = 2000
 _BEAT_SECONDS = 1.0
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
-_COMMIT_SECONDS = 0.5
 _LOOK_SECONDS = 50.0
-
-
-def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
-    """The Faust app: topics, group and assignment are Faust's; ``consume`` is its one agent."""
-    transport.register()
-    topics = TopicNames.of(settings.topic_prefix)
-    timeout = settings.session_timeout.total_seconds()
-    app = faust.App(
-        settings.topic_prefix,
-        broker=";".join(f"{transport.SCHEME}://{server}" for server in settings.bootstrap_servers),
-        broker_credentials=_credentials(settings),
-        # Faust prefers an environment variable to an argument; none has this prefix
-        env_prefix="ATTENDANCE_FAUST_INTERNAL_",
-        TableManager=transport.SafeTableManager,
-        store="memory://",
-        # Faust makes the folder but, without tables of its own, writes nothing there: all workers share one
-        datadir=str(Path(tempfile.gettempdir()) / f"attendance-worker-{os.getuid()}"),
-        web_enabled=False,
-        topic_partitions=settings.partitions,
-        topic_disable_leader=True,
-        topic_allow_declare=False,
-        table_standby_replicas=0,
-        consumer_auto_offset_reset="earliest",
-        broker_max_poll_records=MAX_POLL_RECORDS,
-        broker_max_poll_interval=86_400,
-        broker_commit_interval=_COMMIT_SECONDS,
-        broker_session_timeout=timeout,
-        broker_rebalance_timeout=timeout + transport.DRAIN_SECONDS,
-        broker_heartbeat_interval=1.0,
-    )
-    schema = transport.RawSchema(key_type=bytes, value_type=bytes)
-    app.agent(app.topic(topics.events, topics.bookings, schema=schema), name="attendance")(consume)
-    return app
+#: Without progress for so long, and at least four session timeouts, a worker ends itself.
+_STALL_SECONDS = 30.0
 
 
 class Worker:
@@ -115,21 +80,32 @@ class Worker:
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
+        self._watchdog = self._new_watchdog()
         started = asyncio.create_task(self._app.start())
         started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat, looking = asyncio.create_task(self._beat()), asyncio.create_task(self._look())
         lease = asyncio.create_task(self._resources.lease.keep())
+        watch = asyncio.create_task(self._watchdog.run())
         try:
-            awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat]
+            awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat, watch]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.done() or beat.done():
-                await (self._failed if self._failed.done() else beat)
+            for ended in (self._failed, beat, watch):
+                if ended.done():
+                    await ended
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
+        except Stalled as stalled:
+            end_anyway(str(stalled))
+            raise WorkerCrashed(str(stalled)) from None
         finally:
             await self._stop(started)
-            await end((*waits, beat, looking, lease, started))
+            await end((*waits, beat, looking, lease, watch, started))
+
+    def _new_watchdog(self) -> Watchdog:
+        limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
+        seeking = limit + self._app.conf.broker_request_timeout
+        return Watchdog(lambda: self._consumer, ends_of(self.settings.kafka_client()), limit, seeking)
 
     async def _stop(self, started: asyncio.Task[None]) -> None:
         if started.done() and not self._app.crashed and not self._failed.done():
@@ -170,7 +146,9 @@ class Worker:
             for number in table.partitions - numbers:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
-        self._spawn(self._recover(numbers))
+        recovery = Effort()
+        self._watchdog.efforts = dict.fromkeys(numbers, recovery)
+        self._spawn(recovery.follow(self._recover(numbers)))
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._cancel()
@@ -202,10 +180,12 @@ class Worker:
             async for number in recover(tables, set(waiting), client):
                 waiting.discard(number)
                 ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
-                self._spawn(self._partition(number).run(ours))
+                effort = self._watchdog.efforts[number] = Effort()
+                self._spawn(effort.follow(self._partition(number).run(ours)))
 
         if waiting:
-            await until_done("recovery", attempt)
+            with known_wait():  # it has a guard of its own against standing still
+                await until_done("recovery", attempt)
         log.info("recovered", partitions=sorted(numbers))
 
     async def _beat(self) -> None:
@@ -256,17 +236,3 @@ def _open_store(settings: Settings) -> Store:
         return open_store(settings.store, settings.topic_prefix)
     except StoreUnusable as error:
         raise SettingsError(f"ATTENDANCE_STORE: {error}") from None
-
-
-def _credentials(settings: Settings) -> Any:
-    if settings.broker_security == "PLAINTEXT":
-        return None
-    context = ssl.create_default_context(cafile=settings.broker_ca_file) if "SSL" in settings.broker_security else None
-    if settings.broker_security == "SSL":
-        return faust.SSLCredentials(context)
-    return faust.SASLCredentials(
-        username=settings.broker_username,
-        password=settings.broker_password.get_secret_value(),
-        mechanism=settings.broker_sasl_mechanism,
-        ssl_context=context,
-    )

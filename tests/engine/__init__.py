@@ -1,0 +1,1 @@
+"""The hazards of the design's table, each met by a test or by a reason (README.md)."""

@@ -1,0 +1,144 @@
+"""What is committed on a real Kafka, and how partitions are given up."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from faust.transport.drivers import aiokafka as driver
+
+from tests.engine.station import Line, acknowledge, run, until
+from tests.services import Broker
+from worker.engine import transport
+
+
+async def never(event: Any) -> None:
+    """A handler whose sink is away."""
+
+
+def all_of(line: Line, count: int, partition: int = 0) -> list[tuple[int, int]]:
+    return [(partition, offset) for offset in range(count)]
+
+
+async def _is(line: Line, offset: int) -> bool:
+    return await line.committed() == offset
+
+
+def test_what_was_acknowledged_is_committed_before_partitions_are_given_up(kafka: Broker) -> None:
+    """Stock Faust drops the acknowledgements first, and commits nothing; so does this where the ledger restarts first."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(acknowledge, broker_commit_interval=3600) as station:
+            await until(lambda: len(station.offsets) == 10)
+            assert await _is(line, 10) is False
+            await station.consumer.on_partitions_revoked(set(line.partitions))
+            assert await _is(line, 10)
+
+    run(kafka, scenario)
+
+
+def test_a_dead_sink_does_not_keep_partitions_and_is_not_committed(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stock `wait_empty`: neither the revocation nor the stop of the app ever ends."""
+    monkeypatch.setattr(transport, "DRAIN_SECONDS", 0.5)
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(never) as station:
+            await until(lambda: station.offsets)
+            await asyncio.wait_for(station.consumer.on_partitions_revoked(set(line.partitions)), 20)
+        assert await line.committed() is None
+        async with line.station(acknowledge) as again:
+            await until(lambda: len(again.offsets) >= 10)
+        assert again.offsets == all_of(line, 10)
+
+    run(kafka, scenario)
+
+
+def test_an_agent_that_raises_commits_nothing(kafka: Broker) -> None:
+    """On stock Faust the event is acknowledged while the exception passes, is committed, and is lost."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+
+        async def fail(event: Any) -> None:
+            raise RuntimeError("the sink is on fire")
+
+        async with line.station(fail) as station:
+            await until(lambda: station.offsets)
+            await station.consumer.commit()
+        assert await line.committed() is None
+
+    run(kafka, scenario)
+
+
+def test_an_acknowledgement_of_an_earlier_assignment_is_refused(kafka: Broker) -> None:
+    """Without the check of generations: a batch that was given up counts as done in the next assignment."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        held: list[Any] = []
+
+        async def hold(event: Any) -> None:
+            held.append(event)
+
+        async with line.station(hold) as station:
+            await until(lambda: held)
+            station.app.consumer_generation_id += 1
+            assert not held[0].ack()
+            await station.consumer.commit()
+        assert await line.committed() is None
+
+    run(kafka, scenario)
+
+
+def test_a_commit_that_failed_is_tried_again(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stock `_should_commit`, which believes in what was tried: nothing is committed until more events come."""
+    failed: list[Any] = []
+    commit = driver.AIOKafkaConsumerThread._commit
+
+    async def once(thread: Any, offsets: Any) -> bool:
+        if not failed:
+            failed.append(offsets)
+            return False
+        return await commit(thread, offsets)
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_commit", once)
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(acknowledge) as station:
+            await until(lambda: failed)
+            await until(lambda: _is(line, 10))
+            assert station.consumer.stored == {line.partitions[0]: 10}
+
+    run(kafka, scenario)
+
+
+def test_a_commit_that_hangs_keeps_nothing_from_being_given_up(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the bound: the client repeats the commit for ever, and the revocation waits for it."""
+    monkeypatch.setattr(transport, "COMMIT_SECONDS", 0.3)
+    asked = []
+    hanging = threading.Event()
+    hanging.set()
+    commit = AIOKafkaConsumer.commit
+
+    async def hang(client: Any, offsets: Any) -> None:
+        asked.append(offsets)
+        if hanging.is_set():
+            await asyncio.sleep(3600)
+        await commit(client, offsets)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", hang)
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(acknowledge) as station:
+            await until(lambda: asked)
+            await asyncio.wait_for(station.consumer.wait_empty(), 20)
+            assert await line.committed() is None
+            hanging.clear()
+            await until(lambda: _is(line, 10))
+
+    run(kafka, scenario)

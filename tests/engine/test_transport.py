@@ -1,0 +1,271 @@
+"""The consumer on a real Kafka: what it hands over, what it commits, how it gives partitions up."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import GroupAuthorizationFailedError
+from faust.tables.recovery import Recovery
+
+from tests.engine.station import Line, acknowledge, run, until
+from tests.services import Broker
+from worker.engine import transport
+from worker.engine.rebalance import SafeRecovery, SafeTableManager
+
+
+async def never(event: Any) -> None:
+    """A handler whose sink is away."""
+
+
+def all_of(line: Line, count: int, partition: int = 0) -> list[tuple[int, int]]:
+    return [(partition, offset) for offset in range(count)]
+
+
+def test_records_that_the_client_skipped_are_fetched_after_all(kafka: Broker) -> None:
+    """Without the ledger's check of offsets: 50 of 200 are never handed over, and are committed."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(200)
+        skipped: list[int] = []
+
+        async def skip_once(event: Any) -> None:
+            if not skipped:
+                skipped.append(event.message.offset + 51)
+                await station.consumer._seek(line.partitions[0], skipped[0])
+            event.ack()
+
+        station = line.station(skip_once, broker_max_poll_records=20)
+        async with station:
+            await until(lambda: _is(line, 200))
+        assert station.offsets == all_of(line, 200)
+
+    run(kafka, scenario)
+
+
+async def _is(line: Line, offset: int) -> bool:
+    return await line.committed() == offset
+
+
+class Hasty(SafeRecovery):
+    """Fetches and drops what is there between assignment and positioning, as a poll under way does in a rebalance."""
+
+    async def _resume_streams(self, generation_id: int = 0) -> None:
+        client = self.app.consumer._thread
+
+        async def drop() -> Any:
+            wanted = client._consumer.assignment()
+            return await client._consumer._fetcher.fetched_records(wanted, timeout=5.0)
+
+        assert await client.call_thread(drop)
+        await super()._resume_streams(generation_id)
+
+
+class HastyManager(SafeTableManager):
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = Hasty(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
+def test_records_dropped_before_the_first_commit_come_again(kafka: Broker) -> None:
+    """With the stock `perform_seek`, which leaves a partition without a commit where it is: none of the 100 comes."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(100)
+        async with line.station(acknowledge, TableManager=HastyManager) as station:
+            await until(lambda: len(station.offsets) >= 100)
+        assert station.offsets == all_of(line, 100)
+
+    run(kafka, scenario)
+
+
+def test_a_poll_that_ends_in_a_rebalance_does_not_forget_what_is_in_flight(kafka: Broker) -> None:
+    """With the stock seek of `getmany` while flow is stopped: the batch ends within the drain, and is not committed."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        held: list[Any] = []
+
+        async def hold(event: Any) -> None:
+            held.append(event)
+
+        async with line.station(hold) as station:
+            await until(lambda: held)
+            consumer = station.consumer
+            revoked = asyncio.create_task(consumer.on_partitions_revoked(set(line.partitions)))
+            # the fetcher's poll ends at most a second after the flow was stopped
+            await until(lambda: not consumer.flow_active)
+            await asyncio.sleep(1.5)
+            assert held[0].ack()
+            await revoked
+            assert await _is(line, 10)
+
+    run(kafka, scenario)
+
+
+def test_a_step_of_the_recovery_that_hangs_ends_the_app(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stock `_wait`: the recovery ends without a word, and the app idles for ever."""
+
+    async def hang(client: Any, tp: Any) -> int:
+        await asyncio.sleep(3600)
+        return 0
+
+    async def scenario(line: Line) -> None:
+        station = line.station(acknowledge)
+        station.app.conf.broker_request_timeout = 7.0
+        monkeypatch.setattr(AIOKafkaConsumer, "committed", hang)
+        async with station:
+            await until(station.app._crashed.is_set, 30)
+            assert isinstance(station.app.crash_reason, TimeoutError)
+
+    run(kafka, scenario)
+
+
+class Patient(transport.Consumer):
+    """Polls for a minute instead of a second."""
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        async for each in super().getmany(60.0):
+            yield each
+
+
+def test_a_saturated_partition_with_room_again_joins_the_poll_under_way(kafka: Broker) -> None:
+    """Without waking the poll: after two batches nothing comes until the poll for the other, idle partition ends."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(400)
+
+        async def later(event: Any) -> None:
+            asyncio.get_running_loop().call_later(0.005, event.ack)
+
+        async with line.station(later, Patient, broker_max_poll_records=20) as station:
+            await until(lambda: len(station.offsets) == 400, 30)
+        assert station.offsets == all_of(line, 400)
+
+    run(kafka, scenario, partitions=2)
+
+
+def test_a_stuck_partition_holds_two_batches_and_the_other_goes_on(kafka: Broker) -> None:
+    """Without `saturated`: all 3,000 records of the stuck partition are handed over and pile up."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(3000, partition=0)
+        await line.publish(3000, partition=1)
+
+        async def one_is_stuck(event: Any) -> None:
+            if event.message.partition == 1:
+                event.ack()
+
+        async with line.station(one_is_stuck, broker_max_poll_records=100) as station:
+            await until(lambda: sum(p == 1 for p, _ in station.offsets) == 3000, 30)
+            await until(lambda: _committed_is(line, 1, 3000))
+            assert sum(p == 0 for p, _ in station.offsets) <= 2 * 100
+            assert await line.committed(0) is None
+            fetched = station.consumer._thread._consumer._fetcher._records
+            assert len(fetched) <= 1, "the client keeps one fetch of a paused partition, and asks for no more"
+
+    run(kafka, scenario, partitions=2)
+
+
+async def _committed_is(line: Line, partition: int, offset: int) -> bool:
+    return await line.committed(partition) == offset
+
+
+def test_seeks_run_in_the_thread_of_the_client(kafka: Broker) -> None:
+    """Stock Faust seeks from the main thread, while the fetcher of the client works on the same state."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(acknowledge) as station:
+            await until(lambda: len(station.offsets) == 10)
+            client, threads = station.consumer._thread, []
+            seek = client.seek
+            client.seek = lambda tp, offset: (threads.append(threading.current_thread()), seek(tp, offset))
+            await station.consumer._seek(line.partitions[0], 3)
+            assert threads == [client._thread]
+
+    run(kafka, scenario)
+
+
+def test_a_topic_that_was_made_anew_under_its_group_is_said(kafka: Broker) -> None:
+    """Without the check: the records of the new topic are dropped without a word until it is as long as the old one."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(50)
+        async with line.station(acknowledge):
+            await until(lambda: _is(line, 50))
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        await admin.delete_topics([line.topic])
+        await until(lambda: _created(admin, line.topic))
+        await admin.close()
+        await line.publish(5)
+        # deleting the topic deleted the group's offsets; a broker that was away meanwhile still has them
+        await _commit(line, 50)
+        async with line.station(acknowledge) as station:
+            await until(station.app._crashed.is_set)
+            assert isinstance(station.app.crash_reason, transport.LogWentBack)
+            assert "was made anew or has lost records" in str(station.app.crash_reason)
+
+    run(kafka, scenario)
+
+
+async def _created(admin: AIOKafkaAdminClient, topic: str) -> bool:
+    answer = await admin.create_topics([NewTopic(topic, 1, 1)])
+    return answer.topic_errors[0][1] == 0
+
+
+async def _commit(line: Line, offset: int) -> None:
+    from aiokafka import TopicPartition
+
+    consumer = AIOKafkaConsumer(bootstrap_servers=line.kafka.bootstrap, group_id=line.group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        tp = TopicPartition(line.topic, 0)
+        consumer.assign([tp])
+        await consumer.commit({tp: offset})
+    finally:
+        await consumer.stop()
+
+
+def test_a_client_that_is_out_of_its_group_ends_the_app(kafka: Broker) -> None:
+    """Without asking the coordinator at each poll: the app goes on with partitions that the group gives to others."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(acknowledge) as station:
+            await until(lambda: len(station.offsets) == 10)
+            thread = station.consumer._thread
+            coordinator = thread._consumer._coordinator
+
+            async def dies() -> None:
+                coordinator._coordination_task.cancel()
+                await asyncio.wait([coordinator._coordination_task])
+                failed = asyncio.get_running_loop().create_future()
+                failed.set_exception(GroupAuthorizationFailedError("g"))
+                coordinator._coordination_task = failed
+
+            await thread.call_thread(dies)
+            await until(station.app._crashed.is_set)
+            assert isinstance(station.app.crash_reason, GroupAuthorizationFailedError)
+
+    run(kafka, scenario)
+
+
+def test_a_full_queue_of_faust_stops_no_partition(kafka: Broker) -> None:
+    """With the stock `on_buffer_full`: clearing the queue drops who would start the partition again, and it never is."""
+
+    async def scenario(line: Line) -> None:
+        async with line.station(acknowledge) as station:
+            await until(station.consumer.positioned.is_set)
+            station.consumer.on_buffer_full(line.partitions[0])
+            station.app.flow_control.clear()
+            await line.publish(10)
+            await until(lambda: len(station.offsets) == 10)
+
+    run(kafka, scenario)

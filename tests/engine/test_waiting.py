@@ -1,0 +1,135 @@
+"""A real worker that waits: one partition while the others go on, all of them while Redis is away."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from tests.integration.system import System, WorkerProcess, running
+from tests.integration.test_faults import BUSY, agrees, split
+from tests.integration.test_main_job import World
+from tests.services import Broker, RedisServer
+from tests.services.processes import wait_until
+from worker.read_model.keys import PartitionKeys, namespace
+
+PARTITIONS = range(4)
+STUCK = 1
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def committed(system: System) -> list[int]:
+    """What the group has committed of the events topic, by partition."""
+
+    async def asking() -> list[int]:
+        settings = system.settings
+        consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.topic_prefix, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            return [await consumer.committed(TopicPartition(system.topics.events, p)) or 0 for p in PARTITIONS]
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(asking())
+
+
+def waits(worker: WorkerProcess, partition: int) -> list[str]:
+    said = worker.log.read_text().splitlines()
+    return [line for line in said if "event=waiting" in line and f"partition={partition}" in line]
+
+
+def goes_on(worker: WorkerProcess, partition: int) -> list[str]:
+    said = worker.log.read_text().splitlines()
+    return [line for line in said if 'event="goes on"' in line and f"partition={partition}" in line]
+
+
+def only_the_stuck_one_lags(system: System, ends: list[int]) -> bool:
+    done = committed(system)
+    return all(done[p] == ends[p] for p in PARTITIONS if p != STUCK)
+
+
+def test_while_one_partition_waits_for_redis_the_others_go_on(kafka: Broker, own_redis: RedisServer) -> None:
+    """Its watermark is of a wrong type, so every write of that partition is refused; then the key is removed."""
+    world = World(seed=41, events=1200)
+    with running(System(kafka, own_redis)) as system:
+        worker = system.workers[0]
+        first, *rounds = split(world.records(system, random.Random(9)), 5)
+        system.publish(first)
+        system.until_applied()
+        stuck_at = committed(system)[STUCK]
+        key = PartitionKeys(namespace(system.settings.redis_namespace), STUCK).watermark
+        own_redis.ask("DEL", key)
+        assert own_redis.ask("SET", key, "not a hash") == "+OK"
+        for part in rounds:
+            system.publish(part)
+            ends = system.ends()[system.topics.events]
+            assert wait_until(lambda e=ends: only_the_stuck_one_lags(system, e), 30), worker.said()  # type: ignore[misc]
+        now = committed(system)[STUCK]
+        assert stuck_at <= now < system.ends()[system.topics.events][STUCK]
+        assert len(waits(worker, STUCK)) == 1, "one line when the wait begins, however many attempts"
+        assert goes_on(worker, STUCK) == []
+        assert own_redis.ask("DEL", key) == ":1"
+        agrees(system, world.outcome())
+        assert worker.running
+
+
+def test_while_redis_is_away_nothing_is_committed_and_then_all_is_applied(kafka: Broker, own_redis: RedisServer) -> None:
+    world = World(seed=42, events=1200)
+    with System(kafka, own_redis) as system:
+        worker = system.start_worker(BUSY)
+        system.until_serving()
+        first, second, *more = split(world.records(system, random.Random(10)), 8)
+        system.publish(first)
+        system.until_applied()
+        own_redis.stop()
+        try:
+            system.publish(second)
+            assert wait_until(lambda: all(waits(worker, p) for p in PARTITIONS), 30), worker.said()
+            before = committed(system)
+            for part in more:
+                system.publish(part)
+                assert not wait_until(lambda: not worker.running, 1.5), worker.said()
+            assert committed(system) == before
+        finally:
+            own_redis.start()
+        agrees(system, world.outcome())
+        assert worker.running
+        for partition in PARTITIONS:
+            assert len(waits(worker, partition)) == len(goes_on(worker, partition)) == 1, worker.said()
+
+
+async def _min_isr(system: System, replicas: int) -> None:
+    admin = AIOKafkaAdminClient(**system.settings.kafka_client())
+    await admin.start()
+    try:
+        for topic in (system.topics.attendance_changelog, system.topics.bookings_changelog):
+            settings = {"min.insync.replicas": str(replicas)}
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=settings)])
+    finally:
+        await admin.close()
+
+
+def test_while_a_changelog_takes_nothing_nothing_is_committed(kafka: Broker, own_redis: RedisServer) -> None:
+    """Stock Faust only logs such an error, and commits. Here: more replicas are asked for than there are."""
+    world = World(seed=43, events=400)
+    with running(System(kafka, own_redis)) as system:
+        worker = system.workers[0]
+        first, second = split(world.records(system, random.Random(11)), 2)
+        system.publish(first)
+        system.until_applied()
+        before = committed(system)
+        asyncio.run(_min_isr(system, 2))
+        system.publish(second)
+        assert wait_until(lambda: all(waits(worker, p) for p in PARTITIONS), 90), worker.said()
+        assert committed(system) == before
+        asyncio.run(_min_isr(system, 1))
+        agrees(system, world.outcome())
+        assert all(len(waits(worker, p)) == 1 for p in PARTITIONS), worker.said()

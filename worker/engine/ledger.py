@@ -1,0 +1,95 @@
+"""Which batches of which partitions are in flight, and up to where everything is done."""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from faust.types import TP
+
+#: Unacknowledged batches of one partition at which no more of it is fetched.
+MAX_IN_FLIGHT = 2
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch that was handed over: the offsets [first, next) of one partition."""
+
+    first: int
+    next: int
+    done: bool = False
+
+
+class Standing(NamedTuple):
+    """How far a partition is: all offsets below. None: not known yet."""
+
+    began: int | None
+    """Before this assignment."""
+    taken: int | None
+    """Handed over."""
+    completed: int | None
+    """Done, without a hole."""
+
+
+class Ledger:
+    """Kept by the consumer; in one event loop only."""
+
+    def __init__(self) -> None:
+        self._batches: dict[TP, deque[Batch]] = defaultdict(deque)
+        self._expected: dict[TP, int] = {}
+        self._began: dict[TP, int] = {}
+        self._jumped: dict[TP, tuple[int, int]] = {}
+        self.completed: dict[TP, int] = {}
+        """Committable offsets: the end of the completed head of each partition."""
+
+    def restart(self, positions: Mapping[TP, int]) -> None:
+        """Forgets everything; partitions go on from these offsets."""
+        self._batches.clear()
+        self._jumped.clear()
+        self.completed.clear()
+        self._began = dict(positions)
+        self._expected = dict(positions)
+
+    def take(self, tp: TP, records: list[Any]) -> list[Any] | int:
+        """Those of the records that are new, now in flight; or the offset to seek back to, because one is missing.
+
+        A jump that repeats after seeking back is the log's own (compaction, transaction markers), and is accepted.
+        """
+        expected = self._expected.get(tp)
+        if expected is not None:
+            if records[0].offset < expected:
+                records = [record for record in records if record.offset >= expected]
+                if not records:
+                    return records
+            first = records[0].offset
+            if first > expected and self._jumped.get(tp) != (expected, first):
+                self._jumped[tp] = (expected, first)
+                return expected
+        end: int = records[-1].offset + 1
+        self._expected[tp] = end
+        self._batches[tp].append(Batch(records[0].offset, end))
+        return records
+
+    def complete(self, tp: TP, end: int) -> bool:
+        """Marks the batch that ends there as done; False for one that is not in flight."""
+        batches = self._batches[tp]
+        batch = next((each for each in batches if each.next == end), None)
+        if batch is None:
+            return False
+        batch.done = True
+        while batches and batches[0].done:
+            self.completed[tp] = batches.popleft().next
+        return True
+
+    def standing(self, tp: TP) -> Standing:
+        """How far a partition is."""
+        began = self._began.get(tp)
+        return Standing(began, self._expected.get(tp), self.completed.get(tp, began))
+
+    def has_room(self, tp: TP) -> bool:
+        """Whether one more batch of the partition may be in flight."""
+        return len(self._batches.get(tp, ())) < MAX_IN_FLIGHT
+
+    def saturated(self) -> set[TP]:
+        """Partitions with as many batches in flight as are allowed."""
+        return {tp for tp in self._batches if not self.has_room(tp)}

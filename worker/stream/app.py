@@ -1,0 +1,65 @@
+"""The Faust app of a worker: topics, group and assignment are Faust's, the rest is the engine's."""
+
+import os
+import ssl
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from worker.engine import transport
+from worker.engine.rebalance import SafeTableManager
+from worker.settings import Settings
+from worker.topics import TopicNames
+
+MAX_POLL_RECORDS = 2000
+_COMMIT_SECONDS = 0.5
+
+
+def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
+    """The Faust app: topics, group and assignment are Faust's; ``consume`` is its one agent."""
+    transport.register()
+    topics = TopicNames.of(settings.topic_prefix)
+    timeout = settings.session_timeout.total_seconds()
+    app = faust.App(
+        settings.topic_prefix,
+        broker=";".join(f"{transport.SCHEME}://{server}" for server in settings.bootstrap_servers),
+        broker_credentials=_credentials(settings),
+        # Faust prefers an environment variable to an argument; none has this prefix
+        env_prefix="ATTENDANCE_FAUST_INTERNAL_",
+        TableManager=SafeTableManager,
+        store="memory://",
+        # Faust makes the folder but, without tables of its own, writes nothing there: all workers share one
+        datadir=str(Path(tempfile.gettempdir()) / f"attendance-worker-{os.getuid()}"),
+        web_enabled=False,
+        topic_partitions=settings.partitions,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        broker_max_poll_records=MAX_POLL_RECORDS,
+        broker_max_poll_interval=86_400,
+        broker_commit_interval=_COMMIT_SECONDS,
+        broker_session_timeout=timeout,
+        broker_rebalance_timeout=timeout + transport.DRAIN_SECONDS,
+        broker_heartbeat_interval=1.0,
+    )
+    schema = transport.RawSchema(key_type=bytes, value_type=bytes)
+    app.agent(app.topic(topics.events, topics.bookings, schema=schema), name="attendance")(consume)
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    if settings.broker_security == "PLAINTEXT":
+        return None
+    context = ssl.create_default_context(cafile=settings.broker_ca_file) if "SSL" in settings.broker_security else None
+    if settings.broker_security == "SSL":
+        return faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=settings.broker_username,
+        password=settings.broker_password.get_secret_value(),
+        mechanism=settings.broker_sasl_mechanism,
+        ssl_context=context,
+    )
