@@ -21,8 +21,6 @@ SESSIONS_OF_A_BOOKING = 4
 #: Bookings that share the same sessions, as people who attend the same course do.
 CLASS_SIZE = 100
 BOOKINGS = 50_000
-#: With fewer events than this there are fewer bookings, one for each two events.
-FEWEST_FOR_ALL_BOOKINGS = 2 * BOOKINGS
 NO_SHOWS = 0.2
 KIOSKS = 20
 #: `ordered`: the events were published in so many seconds up to now, in order of their times but for the jitter.
@@ -59,6 +57,16 @@ class Workload(NamedTuple):
         return sum(len(value) for records in self.events for _, value in records) / self.event_count
 
 
+class Million(NamedTuple):
+    """Records by partition, to be appended in three steps."""
+
+    bookings: list[list[Record]]
+    inserts: list[list[Record]]
+    """One event of each attendance."""
+    updates: list[list[Record]]
+    """One newer event of some of them."""
+
+
 def make(events: int, partitions: int, now: int, seed: int = 7, *, ordered: bool = False) -> Workload:
     """So many events of 50,000 bookings, or of half as many bookings as events where that is fewer.
 
@@ -66,45 +74,70 @@ def make(events: int, partitions: int, now: int, seed: int = 7, *, ordered: bool
         now: microseconds since the epoch; event times end there.
     """
     rng = random.Random(seed)
-    names = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(min(BOOKINGS, max(events // 2, 1)))]
-    said: list[list[Record]] = [[] for _ in range(partitions)]
-    for number, name in enumerate(names):
-        document = _booking(number, name, now, rng)
-        # not orjson's bytes: each keeps the space of the buffer it was written in
-        value = json.dumps(document, separators=(",", ":")).encode()
-        said[partition_of(name, partitions)].append((name.encode(), value))
-    return Workload(said, *_events(events, names, partitions, now, rng, ordered))
+    names = _names(min(BOOKINGS, max(events // 2, 1)), rng)
+    pairs, uniform = len(names) * SESSIONS_OF_A_BOOKING, rng.random
+    if ordered:
+        draws = [(int(uniform() * pairs), _ordered_ago(number, events, uniform())) for number in range(events)]
+    else:
+        draws = [(int(uniform() * pairs), int(uniform() * _HOUR_MS)) for _ in range(events)]
+    happened = _events(draws, names, partitions, now, rng)
+    return Workload(_bookings(names, partitions, now, rng), happened, *_outcome(draws))
+
+
+def million(attendances: int, updates: int, partitions: int, now: int, seed: int = 7) -> Million:
+    """So many attendances, four of a booking, in random order; the updates concern some of them, each once."""
+    rng = random.Random(seed)
+    names = _names(attendances // SESSIONS_OF_A_BOOKING, rng)
+    half, uniform = _HOUR_MS // 2, rng.random
+    pairs = list(range(len(names) * SESSIONS_OF_A_BOOKING))
+    rng.shuffle(pairs)
+    first = _events([(pair, half + int(uniform() * half)) for pair in pairs], names, partitions, now, rng)
+    rng.shuffle(pairs)
+    newer = _events([(pair, int(uniform() * half)) for pair in pairs[:updates]], names, partitions, now, rng, "u")
+    return Million(_bookings(names, partitions, now, rng), first, newer)
+
+
+def event(identity: str, source: str, kind: str, time: str, booking_id: str, session_id: str) -> bytes:
+    """The CloudEvent; a million of them take seconds, hence the plain text. No value needs to be escaped."""
+    return (
+        f'{{"specversion":"1.0","id":"{identity}","source":"{source}","type":"attendance.{kind}","time":"{time}",'
+        f'"data":{{"bookingId":"{booking_id}","sessionId":"{session_id}"}}}}'
+    ).encode()
+
+
+def _names(count: int, rng: random.Random) -> list[str]:
+    return [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count)]
 
 
 def _events(
-    count: int, names: list[str], partitions: int, now: int, rng: random.Random, ordered: bool
-) -> tuple[list[list[Record]], int, float]:
-    """Records by partition, attendances, and the share of the losing. A million take seconds, hence the plain text."""
+    draws: list[tuple[int, int]], names: list[str], partitions: int, now: int, rng: random.Random, prefix: str = "e"
+) -> list[list[Record]]:
+    """Records by partition. A draw is a (booking, session) by number and how many milliseconds ago it happened."""
     records: list[list[Record]] = [[] for _ in range(partitions)]
-    of_booking = [(name.encode(), records[partition_of(name, partitions)].append) for name in names]
-    span = ORDERED_SPAN_S * 1000 + JITTER_MS if ordered else _HOUR_MS
-    seconds = [format_time(now - ago * _SECOND)[:19] for ago in range(span // 1000 + 2)]
+    of_booking = [(name, name.encode(), records[partition_of(name, partitions)].append) for name in names]
+    seconds = [format_time(now - ago * _SECOND)[:19] for ago in range(_HOUR_MS // 1000 + 2)]
     sources = [f"/devices/kiosk-{kiosk}" for kiosk in range(KIOSKS)]
-    newest: dict[int, int] = {}
-    losing, uniform = 0, rng.random
-    for number in range(count):
-        pair = int(uniform() * len(names) * SESSIONS_OF_A_BOOKING)
+    uniform = rng.random
+    for number, (pair, ago) in enumerate(draws):
         booking, session = divmod(pair, SESSIONS_OF_A_BOOKING)
-        ago = _ordered_ago(number, count, uniform()) if ordered else int(uniform() * _HOUR_MS)
+        name, key, append = of_booking[booking]
         kind = "no_show" if uniform() < NO_SHOWS else "check_in"
         time = f"{seconds[ago // 1000 + 1]}.{999 - ago % 1000:03}Z"
-        text = (
-            f'{{"specversion":"1.0","id":"e{number}","source":"{sources[int(uniform() * KIOSKS)]}",'
-            f'"type":"attendance.{kind}","time":"{time}",'
-            f'"data":{{"bookingId":"{names[booking]}","sessionId":"{session_of(booking, session)}"}}}}'
-        )
-        key, append = of_booking[booking]
-        append((key, text.encode()))
+        source = sources[int(uniform() * KIOSKS)]
+        append((key, event(f"{prefix}{number}", source, kind, time, name, session_of(booking, session))))
+    return records
+
+
+def _outcome(draws: list[tuple[int, int]]) -> tuple[int, float]:
+    """Attendances, and the share of the events that lose."""
+    newest: dict[int, int] = {}
+    losing = 0
+    for pair, ago in draws:
         if ago > newest.get(pair, ago):
             losing += 1
         else:
             newest[pair] = ago
-    return records, len(newest), losing / max(count, 1)
+    return len(newest), losing / max(len(draws), 1)
 
 
 def _ordered_ago(number: int, count: int, drawn: float) -> int:
@@ -114,6 +147,15 @@ def _ordered_ago(number: int, count: int, drawn: float) -> int:
 def session_of(booking: int, session: int) -> str:
     """The id of a booking's session, which it shares with its class."""
     return f"c{booking // CLASS_SIZE}-{session}"
+
+
+def _bookings(names: list[str], partitions: int, now: int, rng: random.Random) -> list[list[Record]]:
+    records: list[list[Record]] = [[] for _ in range(partitions)]
+    for number, name in enumerate(names):
+        # not orjson's bytes: each keeps the space of the buffer it was written in
+        value = json.dumps(_booking(number, name, now, rng), separators=(",", ":")).encode()
+        records[partition_of(name, partitions)].append((name.encode(), value))
+    return records
 
 
 def _booking(number: int, name: str, now: int, rng: random.Random) -> dict[str, Any]:
