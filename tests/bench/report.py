@@ -164,7 +164,7 @@ def _place(document: dict[str, Any], path: Sequence[str], value: float) -> None:
 
 def show(runs: Sequence[Figures], load: Mapping[str, Any], machine: Mapping[str, str]) -> None:
     """Prints the tables."""
-    console, found = Console(highlight=False), medians(runs)
+    console, found = Console(highlight=False, width=120), medians(runs)
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), soft_wrap=True)
     console.print(
         f"{load['events']:,} events of {load['mean_event_bytes']:.0f} bytes, their times {load['times']} "

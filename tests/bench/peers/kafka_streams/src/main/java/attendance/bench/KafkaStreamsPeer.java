@@ -27,8 +27,11 @@ public final class KafkaStreamsPeer {
     private static final long WARM_UP_EVENTS = 300_000;
     private static final double FIRST_EVENT_SECONDS = 60;
     private static final Duration STOP = Duration.ofSeconds(20);
-    // the default is 10 MB; the documentation advises more where fewer writes to store and changelog are wanted
+    // the default is 10 MB; the documentation advises more where fewer writes to store and changelog are wanted, and it
+    // took 8 % less CPU here
     private static final long CACHE_BYTES = 64L * 1024 * 1024;
+    // with the default of 30 s the run would be over before much of that cache was ever written to store and changelog
+    private static final long COMMIT_MILLISECONDS = 5_000;
 
     private final Map<String, String> options;
     private final Path folder;
@@ -103,6 +106,7 @@ public final class KafkaStreamsPeer {
         settings.put(StreamsConfig.STATE_DIR_CONFIG, folder.toString());
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, CACHE_BYTES);
+        settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, COMMIT_MILLISECONDS);
         settings.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
         return settings;
     }
