@@ -20,9 +20,11 @@ from tests.services.processes import run_tool
 #: In the order in which they run.
 PEERS = ("raw_aiokafka", "kafka_streams", "quix_streams", "stock_faust")
 
-_PEERS = Path(__file__).with_name("peers")
-_QUIX_PACKAGES = _PEERS / "quix_streams.txt"
-_JAVA_PROJECT = _PEERS / "kafka_streams"
+_FOLDER = Path(__file__).with_name("peers")
+#: Pinned, as `pip freeze` wrote it.
+QUIX_PACKAGES = _FOLDER / "quix_streams.txt"
+JAVA_PROJECT = _FOLDER / "kafka_streams"
+
 _JAVA_MAIN = "attendance.bench.KafkaStreamsPeer"
 #: Several times what it needs; without a bound the heap would grow with the machine.
 _JAVA_FLAGS = ("-Xms1g", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
@@ -43,7 +45,7 @@ def command(peer: str) -> Sequence[str]:
 
 def _kafka_streams() -> Path:
     """The folder with the jar built from the sources as they are now, and all that it needs."""
-    sources = [_JAVA_PROJECT / "pom.xml", *sorted(_JAVA_PROJECT.rglob("src/**/*.java"))]
+    sources = [JAVA_PROJECT / "pom.xml", *sorted(JAVA_PROJECT.rglob("src/**/*.java"))]
     folder = cache_root() / f"kafka-streams-peer-{_digest(sources)}"
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
@@ -54,7 +56,7 @@ def _kafka_streams() -> Path:
 def _build(folder: Path) -> None:
     target = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     jars = target / "jars"
-    maven = ["mvn", "-q", "-B", "-f", str(_JAVA_PROJECT / "pom.xml"), f"-Dtarget={target}"]
+    maven = ["mvn", "-q", "-B", "-f", str(JAVA_PROJECT / "pom.xml"), f"-Dtarget={target}"]
     goals = ["package", "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
     try:
         run_tool([*maven, *goals], timeout=_BUILD_TIMEOUT_S)
@@ -68,14 +70,14 @@ def _build(folder: Path) -> None:
 
 
 def _quix_python() -> Path:
-    folder = cache_root() / f"quix-streams-{_digest([_QUIX_PACKAGES])}-{sys.version_info.major}.{sys.version_info.minor}"
+    folder = cache_root() / f"quix-streams-{_digest([QUIX_PACKAGES])}-{sys.version_info.major}.{sys.version_info.minor}"
     python, whole = folder / "bin" / "python", folder / "whole"
     with locked(folder.with_suffix(".lock")):
         if not whole.exists():
             try:
                 run_tool([sys.executable, "-m", "venv", "--clear", str(folder)], timeout=_BUILD_TIMEOUT_S)
                 pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-                run_tool([*pip, "-r", str(_QUIX_PACKAGES)], timeout=_BUILD_TIMEOUT_S)
+                run_tool([*pip, "-r", str(QUIX_PACKAGES)], timeout=_BUILD_TIMEOUT_S)
             except ToolFailed as failed:
                 raise BenchFailed(f"quix_streams could not be installed: {failed}") from failed
             whole.touch()

@@ -178,7 +178,8 @@ def show(runs: Sequence[Figures], load: Mapping[str, Any], machine: Mapping[str,
     for key, title, form in _ROWS:
         if key in found:
             table.add_row(title, format(found[key], form))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     _show_sizes(console, found)
     _show_contest(console, found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -58,6 +59,7 @@ class Round:
     async def run(self) -> None:
         """Measures what was chosen; a part that fails is named at once, and the others go on."""
         steps = {"parts": self._parts, "worker": self._worker, "growth": self._growth, "million": self._million}
+        self.figures["load_before"] = os.getloadavg()[0]
         for part in PARTS:
             if part in self._order.chosen:
                 await self._try(part, steps.get(part) or self._peer(part))

@@ -75,7 +75,7 @@ def test_the_million_has_one_event_of_each_attendance_and_newer_ones_of_some():
 def test_a_result_is_read_from_its_line_and_nothing_else():
     assert Result.of('{"events": 10, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}').events_per_s == 5
     for line in ("starting", '{"events": 10}', '{"events": 0, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}', "[1]"):
-        with pytest.raises(ValueError, match="result|nothing|Expecting"):
+        with pytest.raises(ValueError, match=r"result|nothing|Expecting"):
             Result.of(line)
 
 
