@@ -30,8 +30,8 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(DEV)  ## what an event costs, on a real Kafka and Redis
-	$(BIN)/python -m tests.bench
+bench: $(DEV)  ## what an event costs, beside its peers, on a real Kafka and Redis; BENCH="--runs 3" for medians, --help for more
+	$(BIN)/python -m tests.bench $(BENCH)
 
 lock: $(DEV)  ## writes down the versions that are installed
 	$(BIN)/pip freeze --exclude-editable > deploy/constraints.txt

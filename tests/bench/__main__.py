@@ -9,82 +9,90 @@ import sys
 import tempfile
 from pathlib import Path
 from time import time
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from tests.bench import against, machine, parts, report, subject, workload
-from tests.bench.peers import Result, Workplace
-from tests.bench.process import BenchFailed
+from tests.bench import machine, report, workload
+from tests.bench.programs import PEERS
+from tests.bench.rounds import PARTITIONS, PARTS, Order, Round
+from tests.bench.running import Ground
 from tests.services import KafkaCluster, RedisServer, ServiceError
 from worker.read_model.client import create_redis
-from worker.settings import Settings, load_settings
-from worker.topics import TopicNames
+from worker.settings import SettingsError, load_settings
 
-PARTITIONS = 4
 LEAST_EVENTS = 20_000
 
 _progress = Console(stderr=True, highlight=False)
 
 
 def main() -> int:
-    """Exit code: 0, 1 where nothing could be measured, 130 for Ctrl-C."""
+    """Exit code: 0, 1 where something could not be measured, 130 for Ctrl-C."""
     options = _options()
     # a topic just made has no leader for a moment; clients warn of each retry
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     try:
         with KafkaCluster() as kafka, RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
-            settings = load_settings(
-                _env_file=None, broker=kafka.url, redis=redis.url, partitions=PARTITIONS, topic_prefix="bench", namespace=""
-            )
-            asyncio.run(_run(settings, options, Path(folder)))
-    except (BenchFailed, ServiceError, TimeoutError) as error:
+            kept = {"store": f"{options.store}://{folder if options.store == 'rocksdb' else ''}"} if options.store else {}
+            settings = load_settings(_env_file=None, broker=kafka.url, redis=redis.url, namespace="", **kept)
+            ground = Ground(settings, [node.pid for node in kafka.nodes], Path(folder))
+            failed = asyncio.run(_run(ground, options))
+    except (ServiceError, SettingsError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return 1 if failed else 0
 
 
-async def _run(settings: Settings, options: argparse.Namespace, folder: Path) -> None:
-    async with create_redis(settings) as redis:
-        here = machine.describe(await redis.info())
+async def _run(ground: Ground, options: argparse.Namespace) -> list[str]:
+    """What failed."""
+    async with create_redis(ground.settings) as redis:
+        here = {**machine.describe(await redis.info()), "store": ground.settings.store.partition(":")[0]}
     now = int(time() * 1e6)
     _progress.print(f"making {options.events:,} events")
-    load = workload.make(options.events, PARTITIONS, now, options.seed)
-    _progress.print("measuring decode and fold")
-    alone = parts.measure(settings, load, now)
-    _progress.print("measuring the worker")
-    measured = await subject.measure(settings, load, folder)
-    peers = {peer: _against(peer, settings, options, folder) for peer in against.PEERS}
-    found, about = report.figures(measured, alone, peers), report.about(load)
-    report.write(found, about, here)
+    load = workload.make(options.events, PARTITIONS, now, options.seed, ordered=options.ordered)
+    order = Order(options.only, load, now, options.seed, options.ordered, options.peer_seconds)
+    rounds = [Round(ground, order, number) for number in range(1, options.runs + 1)]
+    for each in rounds:
+        await each.run()
+    found, about = [each.figures for each in rounds], report.about(load, ordered=options.ordered)
+    failed = [what for each in rounds for what in each.failed]
+    report.write(found, failed, about, here)
     report.show(found, about, here)
-
-
-def _against(peer: str, settings: Settings, options: argparse.Namespace, folder: Path) -> Result:
-    _progress.print(f"measuring {peer}")
-    redis = urlsplit(settings.redis.get_secret_value())
-    place = Workplace(
-        broker=settings.bootstrap_servers[0],
-        redis=redis._replace(path="/1").geturl(),
-        topic=TopicNames.of(settings.topic_prefix).events,
-        partitions=PARTITIONS,
-        events=options.events,
-        seconds=options.peer_seconds,
-    )
-    return against.measure(peer, place, folder)
+    for what in failed:
+        print(f"bench: {what.splitlines()[0]}", file=sys.stderr)
+    return failed
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000, help="events in the backlog (default: %(default)s)")
-    parser.add_argument("--peer-seconds", type=float, default=20.0, help="how long each peer may work (default: %(default)s)")
+    parser.add_argument("--events", type=int, default=600_000, help="events in the backlog (default: %(default)s)")
+    parser.add_argument("--ordered", action="store_true", help="event times nearly in order, not anywhere within an hour")
+    parser.add_argument("--runs", type=int, default=1, help="how often all is measured; medians are reported")
+    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"of {', '.join(PARTS)}; parts of a name do")
+    for part in ("growth", "million", "peers"):
+        parser.add_argument(f"--no-{part}", action="store_true", help="leave it out")
+    parser.add_argument("--store", choices=("memory", "rocksdb"), help="where workers keep rows (default: the worker's own)")
+    parser.add_argument("--peer-seconds", type=float, default=60.0, help="how long each peer may work (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="of the workload (default: %(default)s)")
     options = parser.parse_args()
     if options.events < LEAST_EVENTS:
         parser.error(f"--events: at least {LEAST_EVENTS}, or the start is all there is to measure")
+    if options.runs < 1:
+        parser.error("--runs: at least 1")
+    left_out = {"growth": options.no_growth, "million": options.no_million, **dict.fromkeys(PEERS, options.no_peers)}
+    options.only = [part for part in options.only if not left_out.get(part)]
     return options
+
+
+def _parts(text: str) -> list[str]:
+    chosen = []
+    for word in text.split(","):
+        found = [part for part in PARTS if word == part] or [part for part in PARTS if word in part]
+        if len(found) != 1:
+            raise argparse.ArgumentTypeError(f"{word}: one of {', '.join(PARTS)}")
+        chosen += found
+    return chosen
 
 
 if __name__ == "__main__":

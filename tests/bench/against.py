@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.peers import Result, Workplace
 from tests.bench.process import Child
+from tests.bench.programs import command
 from tests.services.processes import wait_until
 
-#: Modules of tests.bench.peers, in the order in which they run.
-PEERS = ("raw_aiokafka", "stock_faust")
-#: What a peer may take for its start and its end.
-_AROUND_S = 90.0
+#: What a peer may take for its start, its warm-up and its end.
+_AROUND_S = 150.0
 
 
 def measure(peer: str, place: Workplace, folder: Path) -> Result:
@@ -22,8 +20,9 @@ def measure(peer: str, place: Workplace, folder: Path) -> Result:
     Raises:
         BenchFailed: it ended or its time was up before it reported.
     """
-    argv = [sys.executable, "-m", f"tests.bench.peers.{peer}", *place.options()]
-    with Child(f"peer-{peer}", argv, folder) as child:
+    log = folder / f"peer-{peer}.log"
+    log.unlink(missing_ok=True)
+    with Child(f"peer-{peer}", [*command(peer), *place.options()], folder) as child:
         wait_until(lambda: child.ended or _result(child.log) is not None, place.seconds + _AROUND_S)
         result = _result(child.log)
         if result is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests.bench.programs import JAVA_PROJECT, QUIX_PACKAGES
 from tests.services.kafka_jars import kafka_jars
+from tests.services.processes import run_tool
 
 _PACKAGES = {"faust": "faust-streaming", "aiokafka": "aiokafka", "orjson": "orjson", "redis-py": "redis"}
 
@@ -28,7 +31,18 @@ def describe(redis_info: dict[str, Any]) -> dict[str, str]:
         "kafka": next((jar.stem.rpartition("-")[2] for jar in kafka_jars().glob("kafka_2*.jar")), "unknown"),
         server: str(redis_info[f"{server}_version"]),
         **{name: version(package) for name, package in _PACKAGES.items()},
+        **peer_versions(),
     }
+
+
+def peer_versions() -> dict[str, str]:
+    """Versions of what peers have in environments of their own, as pinned there, and of the Java that runs Kafka too."""
+    quix = re.search(r"^quixstreams==(\S+)", QUIX_PACKAGES.read_text(), re.MULTILINE)
+    streams = re.search(r"<artifactId>kafka-streams</artifactId><version>([^<]+)", (JAVA_PROJECT / "pom.xml").read_text())
+    assert quix is not None
+    assert streams is not None
+    java = run_tool(["java", "-version"], timeout=30.0).splitlines()[0].partition('"')[2].partition('"')[0]
+    return {"quixstreams": quix[1], "kafka-streams": streams[1], "java": java}
 
 
 def _processor() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,18 +62,27 @@ class Child:
 
     def cpu_seconds(self) -> float:
         """User and system time of it and its descendants since they started; 0 when it is gone."""
-        stats = _stats()
-        return sum(sum(map(int, stats[pid][_TIMES])) for pid in _tree(self._process.pid, stats)) / _TICKS
+        return cpu_seconds([self._process.pid])
+
+    def rss_bytes(self) -> int:
+        """Resident size now of it and its descendants."""
+        return sum(_resident(pid, "VmRSS") for pid in _tree(self._process.pid, _stats()))
 
     def peak_rss_bytes(self) -> int:
         """Largest resident size of it and its descendants, each at its own peak."""
-        return sum(map(_peak_rss, _tree(self._process.pid, _stats())))
+        return sum(_resident(pid, "VmHWM") for pid in _tree(self._process.pid, _stats()))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time of these processes and their descendants since they started."""
+    stats = _stats()
+    return sum(sum(map(int, stats[pid][_TIMES])) for root in pids for pid in _tree(root, stats)) / _TICKS
 
 
 def _stats() -> dict[int, list[str]]:
@@ -99,9 +108,9 @@ def _tree(root: int, stats: Mapping[int, list[str]]) -> list[int]:
     return tree
 
 
-def _peak_rss(pid: int) -> int:
+def _resident(pid: int, field: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

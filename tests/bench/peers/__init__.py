@@ -1,7 +1,10 @@
-"""Other ways to do the worker's job, each a module with a command line that prints one JSON line of its result.
+"""Other ways to do the worker's job, each a program with a command line that prints one JSON line of its result.
 
-A peer gets a `Workplace` as options, works until it has done all events or its time is up, and calls `report` with what
-it did since its first event. It uses topics, groups and Redis keys of its own, but for the events topic, which it reads.
+The job: the newest event of a booking and session wins, state with a changelog, a JSON document and two index entries in
+Redis. A peer gets a `Workplace` as options, works until it has done all events or its time is up, and reports what it did
+since its first event: in Python with `report`, in Java (`kafka_streams/`) by printing the same line. It uses topics,
+groups, folders and a Redis database of its own, but for the events topic, which it reads. What imports only this module
+and the standard library runs in a peer's own virtualenv.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -40,6 +44,8 @@ class Result:
     seconds: float
     cpu_seconds: float
     """User and system time of its process in those seconds."""
+    peak_rss_bytes: int
+    """The largest resident size that its process has had."""
 
     @property
     def events_per_s(self) -> float:
@@ -69,6 +75,12 @@ def workplace(description: str | None) -> Workplace:
     for field in fields(Workplace):
         parser.add_argument(f"--{field.name}", type=kinds[str(field.type)], required=True)
     return Workplace(**vars(parser.parse_args()))
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident size of this process. Not getrusage: its figure begins with that of the process that forked."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def report(result: Result) -> None:

@@ -8,7 +8,7 @@ from time import perf_counter, process_time
 import orjson
 from aiokafka import AIOKafkaConsumer
 
-from tests.bench.peers import Result, Workplace, report, workplace
+from tests.bench.peers import Result, Workplace, peak_rss_bytes, report, workplace
 
 _AT_ONCE = 5000
 
@@ -23,7 +23,7 @@ async def run(place: Workplace) -> Result:
                 done += len(records)
                 for record in records:
                     orjson.loads(record.value)
-        return Result(done, perf_counter() - start, process_time() - cpu)
+        return Result(done, perf_counter() - start, process_time() - cpu, peak_rss_bytes())
 
 
 if __name__ == "__main__":

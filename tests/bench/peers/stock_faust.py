@@ -16,7 +16,7 @@ from typing import Any
 import faust
 from redis.asyncio import Redis
 
-from tests.bench.peers import Result, Workplace, report, workplace
+from tests.bench.peers import Result, Workplace, peak_rss_bytes, report, workplace
 
 _FIRST_EVENT_S = 60.0
 _STOP_S = 10.0
@@ -68,7 +68,7 @@ class Progress:
 
     def result(self) -> Result:
         start, cpu = self._start
-        return Result(self._done, perf_counter() - start, process_time() - cpu)
+        return Result(self._done, perf_counter() - start, process_time() - cpu, peak_rss_bytes())
 
 
 def create_app(place: Workplace, redis: Redis, progress: Progress, datadir: str) -> faust.App:
