@@ -7,6 +7,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from worker.engine.effort import moved
 from worker.engine.table import Table, checksum
 
 #: Without a record or progress for so long, a recovery fails instead of waiting for ever, seconds.
@@ -55,6 +56,7 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
         while waiting:
             if await _read(consumer, by_topic, starts):
                 progress = monotonic()
+                moved()
             elif monotonic() - progress > STALL_SECONDS:
                 raise TimeoutError(f"no record of {min(waiting)} came for {STALL_SECONDS:.0f} s")
             done = {tp for tp in waiting if await _at_end(consumer, tp, ends[tp])}

@@ -91,6 +91,10 @@ class Table:
         """All rows of a group by suffix; empty where there is none."""
         return self._rows.rows(partition, group)
 
+    def row(self, partition: int, group: bytes, suffix: bytes) -> bytes | None:
+        """One row; None where there is none."""
+        return self._rows.get(partition, [group + SEPARATOR + suffix])[0]
+
     def groups(self, partition: int) -> Iterator[bytes]:
         """Every group of a partition; not to be written to meanwhile."""
         return self._rows.groups(partition)

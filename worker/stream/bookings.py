@@ -15,6 +15,7 @@ from worker.domain.rows import (
     load,
 )
 from worker.domain.state import BookingState, Change, apply
+from worker.engine.effort import moved
 from worker.engine.table import Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
@@ -95,6 +96,7 @@ class Bookings:
             whole(self._load(name), write)
             if len(write) >= _AT_ONCE:
                 yield write
+                moved()
                 write = Write()
                 await asyncio.sleep(0)
         yield write
@@ -119,7 +121,7 @@ class Bookings:
     def _load(self, booking_id: str) -> BookingState:
         group = booking_id.encode()
         rows = self._resources.attendance.rows(self._number, group)
-        reference = self._resources.bookings.rows(self._number, group).get(b"")
+        reference = self._resources.bookings.row(self._number, group, b"")
         return load(booking_id, rows, reference, self._resources.rules)
 
     def _names(self) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from schemas.alerts import AlertEvent
-from worker.read_model.writer import Fenced, Write
+from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings
 from worker.stream.intake import Intake, read_bookings, read_events
@@ -63,15 +63,14 @@ class Partition:
 
     async def beat(self, ends: Mapping[str, int]) -> None:
         """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
-        read_models = self._read_models
-        refused = await read_models.beat(ends) if read_models else None
-        if refused and read_models:
-            # an idle partition has no write that would find it
-            self._queue.put_nowait(read_models.reclaim if isinstance(refused, Fenced) else read_models.repair)
+        chore = await self._read_models.beat(ends) if self._read_models else None
+        if chore is not None:
+            # an idle partition has no write that would find what is wrong
+            self._queue.put_nowait(chore)
 
     def look(self) -> None:
         """Mends between two batches what somebody else wrote to its logs."""
-        if self._has_foreign:
+        if self._read_models is not None and self._has_foreign:
             self._queue.put_nowait(self._mend)
 
     async def _process(self, records: list[Any]) -> None:

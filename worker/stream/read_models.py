@@ -1,7 +1,7 @@
 """What one partition keeps in Redis: claimed, written batch by batch, and filled again where it is lost or behind."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from time import time
 from typing import Any
@@ -75,8 +75,8 @@ class ReadModels:
         except Fenced:
             await self.reclaim()
 
-    async def beat(self, ends: Mapping[str, int]) -> ReadModelError | None:
-        """Writes the heartbeat: the topics' ends by their names; what it was refused for, where it was."""
+    async def beat(self, ends: Mapping[str, int]) -> Callable[[], Awaitable[None]] | None:
+        """Writes the heartbeat: the topics' ends by their names; what is to be done where it was refused."""
         if not self.is_live:
             return None
         marks = {f"{topic}.end": end for topic, end in ends.items()}
@@ -85,8 +85,13 @@ class ReadModels:
         except ReadModelError as error:
             log.warning("refused", partition=self._number, reason=str(error))
             self.is_live = False
-            return error
+            return self.reclaim if isinstance(error, Fenced) else self._restore
         return None
+
+    async def _restore(self) -> None:
+        # the write of a batch that came first has found and repaired the same
+        if not self.is_live:
+            await self.repair()
 
     async def reclaim(self) -> None:
         """Another worker has claimed the partition: most likely Kafka is about to say so. If it does not, it is ours."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Coroutine
 from contextlib import suppress
+from logging import INFO, WARNING
 from typing import Any, cast
 
 import structlog
@@ -73,7 +74,7 @@ class Worker:
             await redis.aclose()
 
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, store: Store) -> None:
-        live = await self._announce(redis)
+        live = await until_done("redis", lambda: self._announce(redis))
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
         self._resources = Resources(self.settings, producer, redis, attendance, bookings, live)
@@ -114,8 +115,9 @@ class Worker:
         await self._app.stop()
 
     async def _announce(self, redis: Redis) -> str:
+        """Makes sure that a namespace is live; which one."""
         base, count = self.settings.redis_namespace, self.settings.partitions
-        live, found = await until_done("redis", lambda: announce(redis, base, namespace(base), count))
+        live, found = await announce(redis, base, namespace(base), count)
         if found != count:
             raise SettingsConflict(
                 f"ATTENDANCE_PARTITIONS: the read models in Redis have {found} partitions, this worker has {count}; "
@@ -192,17 +194,14 @@ class Worker:
         """Each second: the live namespace, and each partition's heartbeat."""
         away = False
         while True:
-            try:
-                await announce(
-                    self._resources.redis, self.settings.redis_namespace, self._resources.namespace, self.settings.partitions
-                )
-                for partition in list(self._partitions.values()):
-                    await partition.beat(self._ends(partition.number))
-                away = False
-            except (RedisError, OSError) as error:
-                if not away:
-                    log.warning("waiting", what="redis", error=repr(error))
-                away = True
+            beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
+            said = await asyncio.gather(self._announce(self._resources.redis), *beats, return_exceptions=True)
+            failed = next((error for error in said if isinstance(error, BaseException)), None)
+            if failed is not None and not isinstance(failed, RedisError | OSError):
+                raise failed
+            if (failed is not None) != away:
+                away = failed is not None
+                log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def _look(self) -> None:
