@@ -72,7 +72,7 @@ def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | Non
             suffix = name.encode() + SEPARATOR
             for who, key in scans.items():
                 rows[suffix + who] = None if key is None else _FORMAT_BYTE + key
-    if state.booking_offset == change.was.booking_offset:
+    if not change.refers:
         return rows, None
     return rows, encode_reference(state.booking, state.booking_offset, state.formerly)
 

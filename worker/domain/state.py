@@ -121,6 +121,8 @@ class Change:
     """Those that changed or, again or whole, are to be said."""
     scans: dict[str, dict[bytes, bytes | None]] | None = None
     """By session, participants that count anew (order key of their scan) or no longer (None)."""
+    refers: bool = False
+    """Whether a later record of the booking came."""
     listed: Iterable[str] = ()
     """Sessions without an attendance before and after that the booking lists, or listed, and whose listing is to be said."""
 
@@ -206,6 +208,7 @@ def _refer(change: Change, references: Sequence[Reference]) -> None:
     if state.booking_offset > change.was.booking_offset:
         dropped = listed_by(change.was.booking).keys() - listed_by(state.booking).keys()
         state.formerly = (state.formerly if change.again else frozenset()) | dropped
+        change.refers = True
     change.whole |= change.again or state.booking != change.was.booking
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Goes up with every change of what is below; a worker fills a new namespace then.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 DOC_SHIFT = 5
 """A document's bucket is the first 16 bits of its id, shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
@@ -60,6 +60,11 @@ def live_key(base: str) -> str:
 def namespace(base: str, build: int = 0) -> str:
     """A namespace of the layout that this code writes."""
     return f"{base}:{LAYOUT_VERSION}.{build}"
+
+
+def is_ours(base: str, live: str) -> bool:
+    """Whether a namespace has the layout that this code reads and writes."""
+    return live.startswith(f"{base}:{LAYOUT_VERSION}.")
 
 
 def doc_bucket(identity: bytes) -> int:

@@ -21,7 +21,7 @@ from schemas.attendance import Attendance
 from schemas.times import format_time
 from worker.read_model.client import patience
 from worker.read_model.documents import unpack
-from worker.read_model.keys import BOOKING_BUCKETS, PartitionKeys, booking_bucket, doc_bucket, live_key, namespace
+from worker.read_model.keys import BOOKING_BUCKETS, PartitionKeys, booking_bucket, doc_bucket, is_ours, live_key
 from worker.topics import partition_of
 
 #: A heartbeat older than this says nothing, seconds.
@@ -225,7 +225,7 @@ class AttendanceReader:
         if live is None or count is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
         name = live.decode()
-        if not name.startswith(namespace(self._base).rpartition(".")[0] + "."):
+        if not is_ours(self._base, name):
             raise OtherLayout(f"namespace {name} has another layout: run this command in the version of the workers")
         if name != self._namespace:
             self._namespace, self._partitions, self._generations = name, int(count), {}

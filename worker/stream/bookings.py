@@ -63,11 +63,11 @@ class Bookings:
         return str(kept["generation"])
 
     def fold(self, intake: Intake, *, again: bool) -> list[Change]:
-        """Folds a batch into the bookings that it names."""
-        rules, events, references = self._resources.rules, intake.events, intake.references
-        if references:
-            return [apply(self.state(name), (), said, rules, again=again) for name, said in references.items()]
-        return [apply(self.state(name), happened, (), rules, again=again) for name, happened in events.items()]
+        """Folds a batch into the bookings that it names; the changes that have an effect."""
+        rules = self._resources.rules
+        changes = [apply(self.state(name), events, (), rules, again=again) for name, events in intake.events.items()]
+        changes += [apply(self.state(name), (), said, rules, again=again) for name, said in intake.references.items()]
+        return [change for change in changes if change.sessions or change.whole or change.refers]
 
     async def store(self, changes: list[Change], ends: Ends) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.

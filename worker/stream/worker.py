@@ -24,7 +24,7 @@ from worker.engine.table import Table
 from worker.engine.tail import look
 from worker.engine.watchdog import Stalled, Watchdog, end_anyway, ends_of
 from worker.read_model.client import create_redis
-from worker.read_model.keys import namespace
+from worker.read_model.keys import is_ours, namespace
 from worker.read_model.writer import announce
 from worker.settings import Settings, SettingsError
 from worker.stream.app import create_app
@@ -122,6 +122,11 @@ class Worker:
             raise SettingsConflict(
                 f"ATTENDANCE_PARTITIONS: the read models in Redis have {found} partitions, this worker has {count}; "
                 "set the number they were made with, or another ATTENDANCE_NAMESPACE"
+            )
+        if not is_ours(base, live):
+            raise SettingsConflict(
+                f"ATTENDANCE_NAMESPACE: the read models in Redis ({live}) have the layout of another version; "
+                "set another namespace, which is filled from the tables, and point the readers there"
             )
         return live
 
