@@ -13,7 +13,7 @@ from typing import NamedTuple
 from schemas.decode import decode
 from schemas.events import Event
 from tests.bench.workload import Record, Workload
-from worker.domain.fold import EMPTY, NEVER, Row, fold, order_key
+from worker.domain.fold import EMPTY, Row, fold_report
 from worker.settings import Settings, micros
 
 REPEATS = 5
@@ -48,7 +48,7 @@ def _fold_all(events: Sequence[Event], tolerance: int) -> None:
     rows: dict[tuple[str, str], Row] = {}
     for event in events:
         pair = (event.booking_id, event.session_id)
-        rows[pair] = fold(rows.get(pair, EMPTY), {}, [(order_key(event, tolerance), event)], NEVER).row
+        rows[pair] = fold_report(rows.get(pair, EMPTY), event, tolerance)
 
 
 def _best(work: Callable[[], object], count: int) -> float:
