@@ -1,0 +1,167 @@
+"""One round: publish under faults, let the workers catch up, compare; then everything again from the changelogs alone."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.faults import group, verdict
+from tests.faults.crew import Crew
+from tests.faults.faults import Scene, begin, end
+from tests.faults.publisher import Publisher
+from tests.faults.schedule import Fault, Kind, Plan
+from tests.faults.stage import Stage, delete_topics
+from tests.faults.world import World
+from tests.integration.system import System
+from tests.oracle import Outcome
+from tests.services import RedisServer
+
+PARTITIONS = 6
+#: How long workers may take to catch up when the faults are over, seconds; well above what any pause adds up to.
+CATCH_UP = 90.0
+_CLEANER = 25.0
+_STEP = 0.05
+
+
+@dataclass
+class Report:
+    """What became of a round. `wrong` is empty where all is well."""
+
+    plan: Plan
+    events: int
+    happened: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    logs: str = ""
+    seconds: float = 0.0
+    caught_up: float = 0.0
+    """Seconds from the end of the last fault until everything was applied."""
+
+    def __str__(self) -> str:
+        head = f"seed {self.plan.seed}: {self.plan.brokers} broker(s), {self.plan.workers} worker(s), {self.events} events"
+        ended = [f"  ended by themselves: {len(self.ended)}"] if self.ended else []
+        said = [*(f"  {line}" for line in self.happened), *ended]
+        if self.wrong:
+            said += [*(f"  WRONG {line}" for line in self.wrong), *self.ended, self.logs]
+        return "\n".join([head, *said])
+
+
+def run(plan: Plan, stage: Stage) -> Report:
+    """Runs the plan's round; what is wrong is in the report, also where the round could not be finished."""
+    began = time.monotonic()
+    cluster = stage.cluster(plan)
+    world = World(plan.seed)
+    report = Report(plan, world.size)
+    proxied = plan.brokers == 1 and Kind.SLOW_OFFSETS in plan.kinds
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer(append_only=True))
+        system = stack.enter_context(System(cluster, redis, partitions=PARTITIONS))
+        stack.callback(delete_topics, system)
+        broker_url = stage.proxy.url if proxied and stage.proxy else cluster.url
+        crew = Crew(system, broker_url, small_batches=plan.small_batches)
+        stack.callback(crew.close)
+        scene = Scene(system, crew, cluster, stage.proxy, redis)
+        try:
+            _Round(scene, plan, world, report).run(stack)
+        except (AssertionError, TimeoutError, OSError) as error:
+            report.wrong.append(f"not finished: {error!r}")
+        report.ended, report.logs = crew.ended, crew.logs()
+        report.wrong += crew.faulty
+        for node in cluster.nodes:  # topics can only be deleted by a whole cluster
+            if not node.running:
+                node.start()
+    report.seconds = time.monotonic() - began
+    return report
+
+
+class _Round:
+    def __init__(self, scene: Scene, plan: Plan, world: World, report: Report) -> None:
+        self._scene, self._plan, self._world, self._report = scene, plan, world, report
+        self._system, self._crew = scene.system, scene.crew
+        self._items = world.items(scene.system)
+
+    def run(self, stack: contextlib.ExitStack) -> None:
+        records = [item.record for item in self._items]
+        self._publisher = Publisher(self._system.settings, records)
+        stack.callback(self._publisher.close)
+        self._publisher.send(int(len(records) * self._plan.backlog))
+        for slot in range(self._plan.workers):
+            self._crew.start(slot)
+        if not self._plan.eager:
+            self._system.until_serving()
+        self._publisher.spread(self._plan.span + 1, keep=len(records) // 6)
+        self._suffer(len(records) // 12)
+        self._publisher.send(self._publisher.left - len(records) // 10)
+        if Kind.COMPACTION in self._plan.kinds:
+            self._await_the_cleaner()
+        self._publisher.send(self._publisher.left)
+        self._judge(self._world.outcome())
+
+    def _suffer(self, burst: int) -> None:
+        """Each fault at its moment, a burst of records right before it."""
+        start = time.monotonic()
+        moments = [(fault.at, begin, fault) for fault in self._plan.faults]
+        moments += [(fault.at + fault.lasts, end, fault) for fault in self._plan.faults]
+        for at, do, fault in sorted(moments, key=lambda moment: moment[0]):
+            while (now := time.monotonic() - start) < at:
+                self._crew.supervise()
+                time.sleep(min(_STEP, at - now))
+            if do is begin:
+                self._publisher.burst(burst)
+                time.sleep(_STEP * 3)  # so that some of it is on its way through the workers
+            self._note(time.monotonic() - start, do, fault)
+            do(self._scene, fault)
+
+    def _note(self, moment: float, do: Callable[[Scene, Fault], None], fault: Fault) -> None:
+        target = self._scene.killed.get(fault)
+        where = f" (slots {target})" if target else ""
+        if do is begin or fault.lasts:
+            self._report.happened.append(f"{moment:5.1f} s {'' if do is begin else 'end of '}{fault.kind}{where}")
+
+    def _await_the_cleaner(self) -> None:
+        """Goes on publishing, a little at a time, so that segments roll, until the cleaner has been there."""
+        deadline = time.monotonic() + _CLEANER
+        while not group.compacted(self._system):
+            if time.monotonic() > deadline:
+                self._report.wrong.append("harness: the log cleaner did not run")
+                break
+            self._publisher.send(min(20, max(0, self._publisher.left - 50)))
+            self._crew.supervise()
+            time.sleep(0.5)
+        group.set_compaction(self._system, eager=False)
+
+    def _judge(self, expected: Outcome) -> None:
+        wrong, system = self._report.wrong, self._system
+        began = time.monotonic()
+        if not self._caught_up():
+            return
+        self._report.caught_up = time.monotonic() - began
+        wrong += verdict.read_models(system, expected)
+        wrong += verdict.commits(system)
+        wrong += verdict.members(system, lambda: self._crew.size)
+        wrong += verdict.alerts_topic(system, expected)
+        wrong += verdict.dead_letters(system, self._items)
+        self._start_cold()
+        if self._caught_up():
+            wrong += [f"cold: {line}" for line in verdict.read_models(system, expected)]
+            wrong += [f"cold: {line}" for line in verdict.alerts_topic(system, expected)]
+
+    def _start_cold(self) -> None:
+        """No worker, no folder, no Redis: what a new worker then shows comes from the changelogs alone."""
+        for slot in self._crew.living:
+            self._crew.kill(slot)
+            self._crew.lose_folder(slot)
+        assert self._scene.redis.ask("FLUSHALL") == "+OK"
+        group.forget_members(self._system)
+        self._crew.start(0)
+
+    def _caught_up(self) -> bool:
+        deadline = time.monotonic() + CATCH_UP
+        while time.monotonic() < deadline:
+            self._crew.supervise()
+            if self._crew.settled and verdict.applied(self._system):
+                return True
+            time.sleep(0.3)
+        marks = self._system.read(lambda reader: reader.status())
+        self._report.wrong.append(f"not applied after {CATCH_UP:.0f} s: {marks}")
+        return False
