@@ -96,7 +96,8 @@ class Crew:
                 continue
             self._leaving.remove((slot, worker, deadline))
             code = None if worker.running else worker.wait(0)
-            if code != 0:
+            # one that had not yet come to listen to signals just dies of it
+            if code != 0 and not (code == -signal.SIGTERM and not worker.said()):
                 worker.kill()
                 self.faulty.append(f"worker in slot {slot} after SIGTERM: exit code {code}\n{worker.said()}")
         for slot, worker in list(self._slots.items()):

@@ -34,25 +34,33 @@ class Report:
     ended: list[str] = field(default_factory=list)
     logs: str = ""
     seconds: float = 0.0
-    caught_up: float = 0.0
-    """Seconds from the end of the last fault until everything was applied."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds that each part of the round took, in their order."""
 
     def __str__(self) -> str:
         head = f"seed {self.plan.seed}: {self.plan.brokers} broker(s), {self.plan.workers} worker(s), {self.events} events"
-        ended = [f"  ended by themselves: {len(self.ended)}"] if self.ended else []
-        said = [*(f"  {line}" for line in self.happened), *ended]
+        ended = [f"  {_first_and_last(each)}" for each in self.ended]
+        phases = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.phases.items())
+        said = [*(f"  {line}" for line in self.happened), *ended, f"  seconds: {phases}"]
         if self.wrong:
             said += [*(f"  WRONG {line}" for line in self.wrong), *self.ended, self.logs]
         return "\n".join([head, *said])
+
+
+def _first_and_last(text: str) -> str:
+    first, *rest = text.strip().splitlines()
+    return f"{first}: {rest[-1]}" if rest else first
 
 
 def run(plan: Plan, stage: Stage) -> Report:
     """Runs the plan's round; what is wrong is in the report, also where the round could not be finished."""
     began = time.monotonic()
     cluster = stage.cluster(plan)
+    up = time.monotonic()
     world = World(plan.seed)
     report = Report(plan, world.size)
     proxied = plan.brokers == 1 and Kind.SLOW_OFFSETS in plan.kinds
+    report.phases["services"] = up - began
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(RedisServer(append_only=True))
         system = stack.enter_context(System(cluster, redis, partitions=PARTITIONS))
@@ -79,6 +87,12 @@ class _Round:
         self._scene, self._plan, self._world, self._report = scene, plan, world, report
         self._system, self._crew = scene.system, scene.crew
         self._items = world.items(scene.system)
+        self._clock = time.monotonic()
+
+    def _phase(self, name: str) -> None:
+        now = time.monotonic()
+        self._report.phases[name] = self._report.phases.get(name, 0.0) + now - self._clock
+        self._clock = now
 
     def run(self, stack: contextlib.ExitStack) -> None:
         records = [item.record for item in self._items]
@@ -89,13 +103,17 @@ class _Round:
             self._crew.start(slot)
         if not self._plan.eager:
             self._system.until_serving()
+        self._phase("start")
         self._publisher.spread(self._plan.span + 1, keep=len(records) // 6)
-        self._suffer(len(records) // 12)
+        self._suffer(len(records) // 9)
+        self._phase("faults")
         self._publisher.send(self._publisher.left - len(records) // 10)
         if Kind.COMPACTION in self._plan.kinds:
             self._await_the_cleaner()
         self._publisher.send(self._publisher.left)
+        self._phase("rest")
         self._judge(self._world.outcome())
+        self._phase("cold start")
 
     def _suffer(self, burst: int) -> None:
         """Each fault at its moment, a burst of records right before it."""
@@ -132,15 +150,15 @@ class _Round:
 
     def _judge(self, expected: Outcome) -> None:
         wrong, system = self._report.wrong, self._system
-        began = time.monotonic()
         if not self._caught_up():
             return
-        self._report.caught_up = time.monotonic() - began
+        self._phase("caught up")
         wrong += verdict.read_models(system, expected)
         wrong += verdict.commits(system)
         wrong += verdict.members(system, lambda: self._crew.size)
         wrong += verdict.alerts_topic(system, expected)
         wrong += verdict.dead_letters(system, self._items)
+        self._phase("comparing")
         self._start_cold()
         if self._caught_up():
             wrong += [f"cold: {line}" for line in verdict.read_models(system, expected)]
