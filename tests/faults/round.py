@@ -133,7 +133,8 @@ class _Round:
     def _note(self, moment: float, do: Callable[[Scene, Fault], None], fault: Fault) -> None:
         target = self._scene.killed.get(fault)
         where = f" (slots {target})" if target else ""
-        if do is begin or fault.lasts:
+        stays_away = fault.kind is Kind.BROKER_KILLED and fault.abrupt
+        if do is begin or (fault.lasts and not stays_away):
             self._report.happened.append(f"{moment:5.1f} s {'' if do is begin else 'end of '}{fault.kind}{where}")
 
     def _await_the_cleaner(self) -> None:

@@ -19,6 +19,8 @@ START = 1_735_689_600_000_000
 #: The header by which a record is known again, whatever offset it got and however often it was sent.
 NUMBER = "number"
 _CLOCKS = [0] * 8 + [-MINUTE, -3 * MINUTE, -5 * DAY, -29 * DAY, 2 * MINUTE, 40 * MINUTE, 4000 * DAY]
+#: The share of events of which each leaves a mark of its own: scans of a participant at a gate, bookings that come once.
+_ONCE = 0.25
 _EVENT_WEIGHTS = [30, 20, 10, 25, 5, 4, 1]
 
 
@@ -77,6 +79,10 @@ class World:
         chance = self._chance
         kind = chance.choices([*KINDS, "erased"], _EVENT_WEIGHTS)[0]
         booking, session = chance.choice(self._places)
+        once = chance.random() < _ONCE
+        if once:  # in most places a lost event is soon forgotten: these are seen whatever comes later
+            kind = chance.choice(["participant_scanned", "check_in"])
+            booking = f"gate-{number % 6}" if kind == "participant_scanned" else f"once-{number}"
         data: dict[str, Any] = {"bookingId": booking}
         if kind != "erased":
             data["sessionId"] = session
@@ -85,7 +91,7 @@ class World:
         if kind == "set":
             data["status"] = chance.choice(["ATTENDED", "NOT_ATTENDED", "NOT_SET"])
         if kind == "participant_scanned":
-            data["participantId"] = f"p{chance.randrange(7)}"
+            data["participantId"] = f"p{number if once else chance.randrange(7)}"
         name = "booking.erased" if kind == "erased" else f"attendance.{kind}"
         time = received + chance.choice(_CLOCKS)
         return envelope(str(number // 3), f"kiosk-{chance.randrange(3)}", name, time, data)
