@@ -48,9 +48,15 @@ class Crew:
         taken = {*self._slots, *(slot for slot, *_ in self._leaving)}
         return next((slot for slot in range(MAX_WORKERS) if slot not in taken), None)
 
+    @property
+    def working(self) -> list[int]:
+        """Those of the living that hold partitions, as far as they have said."""
+        return [slot for slot in self.living if "event=recovered" in self._slots[slot].said()]
+
     def choose(self, target: int) -> int | None:
-        """A living worker's slot."""
-        return self.living[target % len(self.living)] if self.living else None
+        """A living worker's slot, of those that work if any does."""
+        some = self.working or self.living
+        return some[target % len(some)] if some else None
 
     def start(self, slot: int) -> None:
         """Starts a worker in a slot, once the one before has ended there."""

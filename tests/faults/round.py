@@ -9,17 +9,20 @@ from tests.faults import group, verdict
 from tests.faults.crew import Crew
 from tests.faults.faults import Scene, begin, end
 from tests.faults.publisher import Publisher
-from tests.faults.schedule import Fault, Kind, Plan
+from tests.faults.schedule import AT_WORK, Fault, Kind, Plan
 from tests.faults.stage import Stage, delete_topics
 from tests.faults.world import World
 from tests.integration.system import System
 from tests.oracle import Outcome
 from tests.services import RedisServer
+from tests.services.processes import wait_until
 
 PARTITIONS = 6
 #: How long workers may take to catch up when the faults are over, seconds; well above what any pause adds up to.
 CATCH_UP = 90.0
 _CLEANER = 25.0
+#: How long a fault waits for a worker that works; less than a session, for all may have been killed.
+_FIND_WORK = 5.0
 _STEP = 0.05
 
 
@@ -118,17 +121,26 @@ class _Round:
     def _suffer(self, burst: int) -> None:
         """Each fault at its moment, a burst of records right before it."""
         start = time.monotonic()
+        slipped = 0.0
         moments = [(fault.at, begin, fault) for fault in self._plan.faults]
         moments += [(fault.at + fault.lasts, end, fault) for fault in self._plan.faults]
         for at, do, fault in sorted(moments, key=lambda moment: moment[0]):
-            while (now := time.monotonic() - start) < at:
+            while (now := time.monotonic() - start) < at + slipped:
                 self._crew.supervise()
-                time.sleep(min(_STEP, at - now))
+                time.sleep(min(_STEP, at + slipped - now))
             if do is begin:
+                if fault.kind in AT_WORK and not self._plan.eager:
+                    slipped += self._await_work()
                 self._publisher.burst(burst)
                 time.sleep(_STEP * 3)  # so that some of it is on its way through the workers
             self._note(time.monotonic() - start, do, fault)
             do(self._scene, fault)
+
+    def _await_work(self) -> float:
+        """Waits a while for a worker that holds partitions; the seconds it took."""
+        began = time.monotonic()
+        wait_until(lambda: self._crew.supervise() or bool(self._crew.working), _FIND_WORK)
+        return time.monotonic() - began
 
     def _note(self, moment: float, do: Callable[[Scene, Fault], None], fault: Fault) -> None:
         target = self._scene.killed.get(fault)

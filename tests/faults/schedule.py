@@ -24,6 +24,8 @@ class Kind(StrEnum):
     COMPACTION = "changelogs compacted"
 
 
+#: Faults of workers, which strike one that works rather than one that is just starting.
+AT_WORK = {Kind.KILL, Kind.TERM, Kind.ZOMBIE, Kind.LEAVE, Kind.BLACKOUT, Kind.FOLDER_LOST}
 MAX_WORKERS = 4
 #: The seed whose Redis is away for a whole minute.
 MINUTE_SEED = 13
@@ -65,7 +67,7 @@ class Plan(NamedTuple):
     backlog: float
     """The share of records that are there before the first worker."""
     eager: bool
-    """Whether the faults begin before the workers serve."""
+    """Whether the faults begin before the workers serve, and go on without regard to who works."""
     faults: list[Fault]
 
     @property
