@@ -1,12 +1,13 @@
 """How each kind of fault is done to a round, and undone."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.faults import group
 from tests.faults.crew import Crew
-from tests.faults.schedule import Fault, Kind
+from tests.faults.schedule import AT_WORK, Fault, Kind
 from tests.integration.system import System
 from tests.services import KafkaCluster, KafkaProxy, RedisServer
 
@@ -23,8 +24,22 @@ class Scene:
     cluster: KafkaCluster
     proxy: KafkaProxy | None
     redis: RedisServer
+    redis_frozen: bool = False
     killed: dict[Fault, list[int]] = field(default_factory=dict)
     """The slots that a fault emptied or stopped, for its end."""
+
+
+@contextmanager
+def batches_in_flight(scene: Scene, fault: Fault) -> Iterator[None]:
+    """Has the workers keep what they begin within, where the fault is to meet them so: Redis does not answer meanwhile."""
+    held = fault.kind in AT_WORK and fault.abrupt and scene.redis.running and not scene.redis_frozen
+    if held:
+        scene.redis.pause()
+    try:
+        yield
+    finally:
+        if held:
+            scene.redis.resume()
 
 
 def begin(scene: Scene, fault: Fault) -> None:
@@ -110,6 +125,16 @@ def _end_redis(scene: Scene, fault: Fault) -> None:
         shutil.rmtree(scene.redis.folder / "appendonlydir")
 
 
+def _freeze_redis(scene: Scene, fault: Fault) -> None:
+    scene.redis.pause()
+    scene.redis_frozen = True
+
+
+def _thaw_redis(scene: Scene, fault: Fault) -> None:
+    scene.redis.resume()
+    scene.redis_frozen = False
+
+
 def _start_redis(scene: Scene, fault: Fault) -> None:
     scene.redis.start()
 
@@ -138,7 +163,7 @@ _BEGIN: dict[Kind, _Do] = {
     Kind.REDIS_LOST: _end_redis,
     Kind.REDIS_FLUSHED: _flush,
     Kind.REDIS_AWAY: _end_redis,
-    Kind.REDIS_FROZEN: lambda scene, fault: scene.redis.pause(),
+    Kind.REDIS_FROZEN: _freeze_redis,
     Kind.COMPACTION: _compact,
 }
 _END: dict[Kind, _Do] = {
@@ -153,5 +178,5 @@ _END: dict[Kind, _Do] = {
     Kind.REDIS_RESTART: _start_redis,
     Kind.REDIS_LOST: _start_redis,
     Kind.REDIS_AWAY: _start_redis,
-    Kind.REDIS_FROZEN: lambda scene, fault: scene.redis.resume(),
+    Kind.REDIS_FROZEN: _thaw_redis,
 }

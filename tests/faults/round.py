@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.faults import group, verdict
 from tests.faults.crew import Crew
-from tests.faults.faults import Scene, begin, end
+from tests.faults.faults import Scene, batches_in_flight, begin, end
 from tests.faults.publisher import Publisher
 from tests.faults.schedule import AT_WORK, Fault, Kind, Plan
 from tests.faults.stage import Stage, delete_topics
@@ -24,6 +24,8 @@ _CLEANER = 25.0
 #: How long a fault waits for a worker that works; less than a session, for all may have been killed.
 _FIND_WORK = 5.0
 _STEP = 0.05
+#: How long a burst is on its way when the fault strikes: beyond a commit interval of the workers.
+_ON_THEIR_WAY = 0.7
 
 
 @dataclass
@@ -128,13 +130,14 @@ class _Round:
             while (now := time.monotonic() - start) < at + slipped:
                 self._crew.supervise()
                 time.sleep(min(_STEP, at + slipped - now))
-            if do is begin:
-                if fault.kind in AT_WORK and not self._plan.eager:
-                    slipped += self._await_work()
-                self._publisher.burst(burst)
-                time.sleep(_STEP * 3)  # so that some of it is on its way through the workers
-            self._note(time.monotonic() - start, do, fault)
-            do(self._scene, fault)
+            if do is begin and fault.kind in AT_WORK and not self._plan.eager:
+                slipped += self._await_work()
+            with batches_in_flight(self._scene, fault) if do is begin else contextlib.nullcontext():
+                if do is begin:
+                    self._publisher.burst(burst)
+                    time.sleep(_ON_THEIR_WAY)
+                self._note(time.monotonic() - start, do, fault)
+                do(self._scene, fault)
 
     def _await_work(self) -> float:
         """Waits a while for a worker that holds partitions; the seconds it took."""

@@ -50,7 +50,7 @@ class Fault(NamedTuple):
     target: int
     """Which worker (of those that live then) or broker."""
     abrupt: bool
-    """SIGKILL instead of SIGTERM for a service; a killed broker that stays away."""
+    """SIGKILL instead of SIGTERM for a service; a killed broker that stays away; a worker met with batches in flight."""
 
     def __str__(self) -> str:
         return f"{self.at:.1f} s: {self.kind}" + (f" for {self.lasts:.1f} s" if self.lasts else "")
