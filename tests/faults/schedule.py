@@ -91,7 +91,7 @@ def plan(seed: int) -> Plan:
         seed,
         brokers=3 if Kind.BROKER_KILLED in kinds else 1,
         workers=chance.randrange(floor, MAX_WORKERS),
-        small_batches=chance.random() < 0.7,
+        small_batches=chance.random() < 0.85,
         backlog=chance.choice([0.0, 0.0, 0.3]),
         eager=chance.random() < 0.3,
         faults=_timed(chance, kinds, seed),
@@ -124,7 +124,8 @@ def _timed(chance: random.Random, kinds: list[Kind], seed: int) -> list[Fault]:
         for same in (_REDIS, _BROKER):
             if kind in same:
                 at = max([at, *(each.at + each.lasts + 1 for each in faults if each.kind in same)])
-        faults.append(Fault(kind, round(at, 1), round(lasts, 1), chance.randrange(MAX_WORKERS), chance.random() < 0.5))
+        abrupt = chance.random() < (0.7 if kind in AT_WORK else 0.5)
+        faults.append(Fault(kind, round(at, 1), round(lasts, 1), chance.randrange(MAX_WORKERS), abrupt))
         at += chance.choice([0.3, 1.0, 2.5])
     return faults
 

@@ -13,7 +13,7 @@ from tests.oracle import Outcome
 from tests.services.processes import wait_until
 from worker.read_model.reader import AttendanceReader, ReaderError
 
-_SHOWN = 5
+_SHOWN = 3
 _ASKED_TWICE = 10
 
 
