@@ -9,7 +9,7 @@ from tests.faults import group
 from tests.faults.crew import Crew
 from tests.faults.schedule import AT_WORK, Fault, Kind
 from tests.integration.system import System
-from tests.services import KafkaCluster, KafkaProxy, RedisServer
+from tests.services import KafkaCluster, KafkaNode, KafkaProxy, RedisServer
 
 #: How long the proxy holds back an answer to OffsetFetch, seconds; less than the session timeout.
 SLOW = 3.0
@@ -25,6 +25,8 @@ class Scene:
     proxy: KafkaProxy | None
     redis: RedisServer
     redis_frozen: bool = False
+    starting: list[KafkaNode] = field(default_factory=list)
+    """Brokers that were started and may not serve yet."""
     killed: dict[Fault, list[int]] = field(default_factory=dict)
     """The slots that a fault emptied or stopped, for its end."""
 
@@ -50,6 +52,12 @@ def begin(scene: Scene, fault: Fault) -> None:
 def end(scene: Scene, fault: Fault) -> None:
     """Ends a fault that lasts."""
     _END.get(fault.kind, _nothing)(scene, fault)
+
+
+def await_brokers(scene: Scene) -> None:
+    """Until every broker that was started again serves."""
+    while scene.starting:
+        scene.starting.pop().wait_ready()
 
 
 def _nothing(scene: Scene, fault: Fault) -> None:
@@ -104,16 +112,24 @@ def _fast(scene: Scene, fault: Fault) -> None:
 
 
 def _end_broker(scene: Scene, fault: Fault) -> None:
-    node = scene.cluster.nodes[fault.target % len(scene.cluster.nodes)]
+    node = _broker(scene, fault)
     if fault.abrupt or fault.kind is Kind.BROKER_KILLED:
         node.kill()
     else:
-        node.stop()
+        node.ask_to_end()
 
 
 def _start_broker(scene: Scene, fault: Fault) -> None:
+    """Without waiting until it serves: other faults go on meanwhile."""
     if not (fault.kind is Kind.BROKER_KILLED and fault.abrupt):  # else it stays away until the round is over
-        scene.cluster.nodes[fault.target % len(scene.cluster.nodes)].start()
+        node = _broker(scene, fault)
+        node.await_end()
+        node.launch()
+        scene.starting.append(node)
+
+
+def _broker(scene: Scene, fault: Fault) -> KafkaNode:
+    return scene.cluster.nodes[fault.target % len(scene.cluster.nodes)]
 
 
 def _end_redis(scene: Scene, fault: Fault) -> None:
@@ -144,6 +160,7 @@ def _flush(scene: Scene, fault: Fault) -> None:
 
 
 def _compact(scene: Scene, fault: Fault) -> None:
+    await_brokers(scene)
     group.set_compaction(scene.system, eager=True)
 
 

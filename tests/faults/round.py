@@ -2,12 +2,13 @@
 
 import contextlib
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.faults import group, verdict
 from tests.faults.crew import Crew
-from tests.faults.faults import Scene, batches_in_flight, begin, end
+from tests.faults.faults import Scene, await_brokers, batches_in_flight, begin, end
 from tests.faults.publisher import Publisher
 from tests.faults.schedule import AT_WORK, Fault, Kind, Plan
 from tests.faults.stage import Stage, delete_topics
@@ -76,10 +77,11 @@ def run(plan: Plan, stage: Stage) -> Report:
         scene = Scene(system, crew, cluster, stage.proxy, redis)
         try:
             _Round(scene, plan, world, report).run(stack)
-        except (AssertionError, TimeoutError, OSError) as error:
-            report.wrong.append(f"not finished: {error!r}")
+        except Exception:  # noqa: BLE001 - whatever it is, it is this round's, and the others are to be run
+            report.wrong.append(f"not finished:\n{traceback.format_exc()}")
         report.ended, report.logs = crew.ended, crew.logs()
         report.wrong += crew.faulty
+        await_brokers(scene)
         for node in cluster.nodes:  # topics can only be deleted by a whole cluster
             if not node.running:
                 node.start()
@@ -138,6 +140,7 @@ class _Round:
                     time.sleep(_ON_THEIR_WAY)
                 self._note(time.monotonic() - start, do, fault)
                 do(self._scene, fault)
+        await_brokers(self._scene)
 
     def _await_work(self) -> float:
         """Waits a while for a worker that holds partitions; the seconds it took."""

@@ -32,7 +32,7 @@ MINUTE_SEED = 13
 _KINDS = list(Kind)
 #: Faults that cannot overlap, because they are done to the same thing.
 _REDIS = {Kind.REDIS_RESTART, Kind.REDIS_LOST, Kind.REDIS_FLUSHED, Kind.REDIS_AWAY, Kind.REDIS_FROZEN}
-_BROKER = {Kind.BROKER_RESTART, Kind.BROKER_KILLED}
+_BROKER = {Kind.BROKER_RESTART, Kind.BROKER_KILLED, Kind.COMPACTION}
 #: With three brokers there is no proxy, and one broker at a time may be away.
 _ONE_BROKER_ONLY = {Kind.SLOW_OFFSETS, Kind.BROKER_RESTART}
 _MOVES = [Kind.KILL, Kind.TERM, Kind.JOIN, Kind.BLACKOUT]
