@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 import time
 
@@ -17,6 +18,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     given = parser.parse_args()
     seeds = given.seed or range(given.first, given.first + given.rounds)
+    # a shell's background job ignores SIGINT, and SIGTERM would leave folders behind: either ends the round it meets
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # clients of a broker that is away say so ten times a second
     began = time.monotonic()
     reports = []
