@@ -138,8 +138,9 @@ class _Round:
                 if do is begin:
                     self._publisher.burst(burst)
                     time.sleep(_ON_THEIR_WAY)
-                self._note(time.monotonic() - start, do, fault)
+                moment = time.monotonic() - start
                 do(self._scene, fault)
+                self._note(moment, do, fault)
         await_brokers(self._scene)
 
     def _await_work(self) -> float:
