@@ -102,8 +102,9 @@ class Crew:
                 continue
             self._leaving.remove((slot, worker, deadline))
             code = None if worker.running else worker.wait(0)
-            # one that had not yet come to listen to signals just dies of it
-            if code != 0 and not (code == -signal.SIGTERM and not worker.said()):
+            # one that was only starting dies of the signal, or of the service that it did not find
+            began = "event=assigned" in worker.said()
+            if code != 0 and (began or code not in (1, -signal.SIGTERM)):
                 worker.kill()
                 self.faulty.append(f"worker in slot {slot} after SIGTERM: exit code {code}\n{worker.said()}")
         for slot, worker in list(self._slots.items()):
