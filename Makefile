@@ -21,8 +21,9 @@ demo: $(RUN)  ## the same, ends after the demo's events and prints the totals
 test: $(DEV)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-full: $(DEV)  ## the slow ones too
+test-full: $(DEV)  ## the slow ones too, and fifty rounds of faults
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
+	$(BIN)/python -m tests.faults --rounds 50
 
 lint: $(DEV)
 	$(BIN)/ruff check .

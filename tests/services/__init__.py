@@ -7,6 +7,7 @@ cannot outlive the tests. Use it as a context manager, or start() and close(); s
 from .embedded import EmbeddedBroker
 from .errors import ServiceError, ServiceNotOurs, ServiceStartFailed, ServiceUnavailable, ToolFailed
 from .kafka import KafkaCluster, KafkaNode
+from .kafka_proxy import KafkaProxy
 from .redis import RedisCluster, RedisServer
 from .selection import chosen_broker, chosen_redis
 from .service import Broker, Redis, Service, ServiceProcess
@@ -16,6 +17,7 @@ __all__ = [
     "EmbeddedBroker",
     "KafkaCluster",
     "KafkaNode",
+    "KafkaProxy",
     "Redis",
     "RedisCluster",
     "RedisServer",

@@ -41,6 +41,13 @@ class KafkaNode(ServiceProcess):
         self._cluster_id = cluster_id
         self._jvm_flags = jvm_flags
         self._controller_port = ReservedPort()
+        self._advertised: dict[str, tuple[ReservedPort, int]] = {}
+
+    def advertise(self, port: int) -> int:
+        """Before the start: a further listener, which sends its clients to `port` (a proxy's); where it listens itself."""
+        own = ReservedPort()
+        self._advertised[f"VIA{len(self._advertised)}"] = (own, port)
+        return own.number
 
     @property
     def voter(self) -> str:
@@ -64,18 +71,22 @@ class KafkaNode(ServiceProcess):
     def close(self) -> None:
         super().close()
         self._controller_port.release()
+        for own, _ in self._advertised.values():
+            own.release()
 
     @property
     def _properties(self) -> Path:
         return self.folder / "server.properties"
 
     def _own_settings(self, data: Path) -> dict[str, str]:
-        listeners = f"PLAINTEXT://{self.address},CONTROLLER://{self._controller_port.address}"
+        main, controller = f"PLAINTEXT://{self.address}", f"CONTROLLER://{self._controller_port.address}"
+        more = {name: (own.address, f"{LOOPBACK}:{sent_to}") for name, (own, sent_to) in self._advertised.items()}
         return {
             "process.roles": "broker,controller",
             "node.id": str(self.node_id),
-            "listeners": listeners,
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "listeners": ",".join([main, controller, *(f"{name}://{own}" for name, (own, _) in more.items())]),
+            "advertised.listeners": ",".join([main, *(f"{name}://{sent_to}" for name, (_, sent_to) in more.items())]),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ["PLAINTEXT", "CONTROLLER", *more]),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(data),

@@ -1,0 +1,56 @@
+"""``python -m tests.faults``: fifty rounds, or the one of ``--seed``; exits 1 on any difference."""
+
+import argparse
+import logging
+import signal
+import sys
+import time
+
+from tests.faults.round import Report, run
+from tests.faults.schedule import plan
+from tests.faults.stage import Stage
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--seed", type=int, action="append", help="this round alone; may be repeated")
+    parser.add_argument("--rounds", type=int, default=50, help="rounds of the seeds from --first on (default 50)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    given = parser.parse_args()
+    seeds = given.seed or range(given.first, given.first + given.rounds)
+    # a shell's background job ignores SIGINT, and SIGTERM would leave folders behind: either ends the round it meets
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # clients of a broker that is away say so ten times a second
+    began = time.monotonic()
+    reports = []
+    with Stage() as stage:
+        for seed in seeds:
+            reports.append(run(plan(seed), stage))
+            print(reports[-1], f"  {_verdict(reports[-1])} after {reports[-1].seconds:.0f} s", sep="\n", flush=True)
+    print(_table(reports), flush=True)
+    wrong = [report.plan.seed for report in reports if report.wrong]
+    minutes = (time.monotonic() - began) / 60
+    ended = sum(len(report.ended) for report in reports)
+    print(
+        f"{len(reports)} rounds in {minutes:.1f} minutes, {ended} workers ended by themselves, wrong seeds: {wrong or 'none'}"
+    )
+    return 1 if wrong else 0
+
+
+def _table(reports: list[Report]) -> str:
+    lines = ["seed  seconds  caught up  events  ended  verdict  faults"]
+    for report in reports:
+        faults = ", ".join(fault.kind for fault in report.plan.faults)
+        late, ended = report.phases.get("caught up", 0.0), len(report.ended)
+        numbers = f"{report.plan.seed:4}  {report.seconds:7.0f}  {late:9.0f}  {report.events:6}  {ended:5}"
+        lines.append(f"{numbers}  {_verdict(report):7}  {faults}")
+    return "\n".join(lines)
+
+
+def _verdict(report: Report) -> str:
+    return "WRONG" if report.wrong else "right"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
