@@ -1,6 +1,7 @@
 """The engine's recovery goes to the end of a changelog, whatever is there."""
 
 import asyncio
+from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 
@@ -9,9 +10,9 @@ from tests.services import Broker
 from worker.engine.recovery import recover
 
 
-def test_a_changelog_that_ends_in_a_marker_is_recovered_to_its_end(kafka: Broker) -> None:
+def test_a_changelog_that_ends_in_a_marker_is_recovered_to_its_end(kafka: Broker, tmp_path: Path) -> None:
     """Stock Faust waits for a record at the last offset, which is a transaction's marker here, and never ends."""
-    bench = Bench(kafka)
+    bench = Bench(kafka, "memory", tmp_path)
 
     async def scenario() -> None:
         producer = AIOKafkaProducer(**bench.client, transactional_id=bench.changelog)

@@ -16,6 +16,7 @@ import pytest
 from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher as ClientFetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.producer.message_accumulator import BatchBuilder
 from faust import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
@@ -93,6 +94,9 @@ ATTRIBUTES: dict[str, Any] = {
     "_coordinator": AIOKafkaConsumer,
     "_fetcher": AIOKafkaConsumer,
     "_fetch_waiters": ClientFetcher,
+    # what these two do is held by test_packing.py: batches made by them are read back
+    "_builder": BatchBuilder,
+    "_relative_offset": BatchBuilder,
     "thread_loop": ServiceThread,
     "is_stopped": WorkerThread,
 }
@@ -143,6 +147,10 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         # cancelling a commit leaves the request under way alone
         (GroupCoordinator.commit_offsets, ["asyncio.shield"]),
         (ServiceThread.start, ["self.Worker(self)"]),
+        # records that go past `append` count, and are sent, as those that went through it
+        (BatchBuilder.append, ["self._builder.append(\n            self._relative_offset,\n            timestamp,", "is None"]),
+        (BatchBuilder.record_count, ["return self._relative_offset"]),
+        (BatchBuilder._build, ["self._builder.build()"]),
         (TableManager.on_start, ["self.sleep(1.0)", "_update_channels", "self.recovery.start()"]),
     ],
 )

@@ -84,12 +84,15 @@ class Tail:
         self.next_offset = base + count
 
     @property
-    def _state(self) -> tuple[int, int, int | None]:
-        return self._begun, self._ended, self.next_offset
+    def at_rest(self) -> tuple[int, int | None] | None:
+        """Appends so far and the next offset; None while an append is under way."""
+        return (self._ended, self.next_offset) if self._begun == self._ended else None
 
-    @property
-    def _is_idle(self) -> bool:
-        return self._begun == self._ended
+    def found(self, end: int) -> None:
+        """The log ends there, and no append of ours was under way since `at_rest` was last asked."""
+        # some brokers list less than there is
+        if self.next_offset is None or end > self.next_offset:
+            self._follow(end, 0)
 
 
 async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
@@ -100,7 +103,7 @@ async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be asked.
     """
-    before = {tail: tail._state for tail in tails if tail._is_idle}  # noqa: SLF001 - this is the tail's own module
+    before = {tail: state for tail in tails if (state := tail.at_rest) is not None}
     if not before:
         return
     consumer = _consumer(client)
@@ -110,10 +113,8 @@ async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
     finally:
         await consumer.stop()
     for tail, state in before.items():
-        end = ends[TopicPartition(tail.topic, tail.partition)]
-        # some brokers list less than there is
-        if tail._state == state and (state[2] is None or end > state[2]):  # noqa: SLF001
-            tail._follow(end, 0)  # noqa: SLF001
+        if tail.at_rest == state:
+            tail.found(ends[TopicPartition(tail.topic, tail.partition)])
 
 
 async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: range) -> list[ConsumerRecord]:
