@@ -19,8 +19,9 @@ from rich.console import Console
 
 from schemas.alerts import AlertKind
 from worker.domain.rows import NewerFormat
-from worker.logs import configure_logs
-from worker.ops import demo, dev, doctor, export, publish, simulate
+from worker.ending import unless
+from worker.logs import configure_client_logs, configure_logs
+from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
@@ -85,13 +86,15 @@ def worker() -> None:
     settings = load_settings()
 
     async def work(stop: asyncio.Event) -> None:
-        bad = [f for f in await doctor.examine(settings) if not f.ok and f.what != "eviction"]
-        if bad:
-            for finding in bad:
-                print(finding.detail, file=sys.stderr)
-            raise typer.Exit(1)
         configure_logs(settings)
-        await Worker(settings).run(stop)
+        bad = await unless(stop, start.problems(settings))
+        for problem in bad or ():
+            print(problem, file=sys.stderr)
+        if bad:
+            raise typer.Exit(1)
+        if not stop.is_set():
+            configure_client_logs(settings)
+            await Worker(settings).run(stop)
 
     _run_until_stopped(work)
 

@@ -1,8 +1,10 @@
 """Ends tasks for good."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _AGAIN_SECONDS = 0.5
 
@@ -21,3 +23,13 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work comes to; None where ``stop`` is set first, which ends the work."""
+    doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        await end((doing, stopped))

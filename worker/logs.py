@@ -30,9 +30,9 @@ class _Seldom(logging.Filter):
         return True
 
 
-def configure_logs(settings: Settings) -> None:
-    """Our own words at ``ATTENDANCE_LOG_LEVEL``; those of Faust and aiokafka from WARNING on, and seldom, unless DEBUG."""
-    level = logging.getLevelNamesMapping()[settings.log_level]
+def configure_client_logs(settings: Settings) -> None:
+    """The words of Faust and aiokafka from WARNING on, and seldom, unless ``ATTENDANCE_LOG_LEVEL`` is DEBUG."""
+    level = _level(settings)
     told = logging.StreamHandler(sys.stderr)
     if level > logging.DEBUG:
         told.addFilter(_Seldom())
@@ -42,12 +42,20 @@ def configure_logs(settings: Settings) -> None:
         force=True,
         format="level=%(levelname)s logger=%(name)s event=%(message)r",
     )
+
+
+def configure_logs(settings: Settings) -> None:
+    """Our own words at ``ATTENDANCE_LOG_LEVEL``."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _level(settings: Settings) -> int:
+    return logging.getLevelNamesMapping()[settings.log_level]

@@ -11,6 +11,7 @@ from faust.types import TP
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
+from worker import ending
 from worker.engine.effort import CALL_FACTOR, Effort, known_call, known_wait, moved
 from worker.engine.ledger import Ledger
 from worker.engine.rebalance import SafeRecovery, SafeTableManager
@@ -245,10 +246,18 @@ class DyingManager(SafeTableManager):
 
 
 def test_a_dead_recovery_is_found(kafka: Broker) -> None:
+    """An app's start waits for its recovery, so this one never ends; a worker's watchdog does not wait for it."""
+
     async def scenario(line: Line) -> None:
         await line.publish(10)
-        async with line.station(acknowledge, TableManager=DyingManager) as station:
+        station = line.station(acknowledge, TableManager=DyingManager)
+        starting = asyncio.create_task(station.app.start())
+        try:
             assert "handed over None" in await stalls(watched(line, station))
+            assert not starting.done()
+        finally:
+            await station.__aexit__()
+            await ending.end([starting])
 
     run(kafka, scenario)
 

@@ -33,9 +33,19 @@ async def examine(settings: Settings) -> list[Finding]:
 async def examine_broker(settings: Settings) -> list[Finding]:
     """Whether the broker answers and the topics are as they must be."""
     try:
-        problems = await asyncio.wait_for(topics.check(settings), _TIMEOUT)
+        return await inspect_broker(settings)
     except (KafkaError, OSError, TimeoutError) as error:
         return [Finding("broker", False, broker_away(settings, error))]
+
+
+async def inspect_broker(settings: Settings) -> list[Finding]:
+    """The same of a broker that answers.
+
+    Raises:
+        KafkaError, OSError, TimeoutError: it does not, or refuses us.
+    """
+    async with asyncio.timeout(_TIMEOUT):
+        problems = await topics.check(settings)
     reached = Finding("broker", True, f"answers at {', '.join(settings.bootstrap_servers)}")
     bad = [Finding("topics", False, problem) for problem in problems]
     return [reached, *(bad or [Finding("topics", True, f"{len(topics.plans(settings))} topics are as they must be")])]
@@ -43,12 +53,22 @@ async def examine_broker(settings: Settings) -> list[Finding]:
 
 async def examine_redis(settings: Settings) -> list[Finding]:
     """Whether Redis answers, is new enough and never evicts, and what was recorded in it."""
+    try:
+        return await inspect_redis(settings)
+    except (RedisError, OSError, TimeoutError) as error:
+        return [Finding("redis", False, redis_away(settings, error))]
+
+
+async def inspect_redis(settings: Settings) -> list[Finding]:
+    """The same of a Redis that answers.
+
+    Raises:
+        RedisError, OSError, TimeoutError: it does not, or refuses us.
+    """
     client = create_redis(settings)
     try:
         async with asyncio.timeout(_TIMEOUT):
             return await _redis_findings(client, settings)
-    except (RedisError, OSError, TimeoutError) as error:
-        return [Finding("redis", False, redis_away(settings, error))]
     finally:
         await client.aclose()
 
@@ -59,11 +79,20 @@ def broker_away(settings: Settings, error: BaseException) -> str:
     return f"{ENV_PREFIX}BROKER: no Kafka answers at {servers} ({_said(error)}): start it, or set another address"
 
 
+def broker_refuses(settings: Settings, error: BaseException) -> str:
+    """One line for a broker that answers, but not us."""
+    servers = ", ".join(settings.bootstrap_servers)
+    return f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses us ({_said(error)}): see to {ENV_PREFIX}BROKER_* and its rights"
+
+
 def redis_away(settings: Settings, error: BaseException) -> str:
     """One line for a Redis that cannot be reached, without its password."""
-    url = urlsplit(settings.redis.get_secret_value())
-    where = f"{url.hostname}:{url.port or 6379}"
-    return f"{ENV_PREFIX}REDIS: no Redis answers at {where} ({_said(error)}): start it, or set another address"
+    return f"{ENV_PREFIX}REDIS: no Redis answers at {_where(settings)} ({_said(error)}): start it, or set another address"
+
+
+def redis_refuses(settings: Settings, error: BaseException) -> str:
+    """One line for a Redis that answers, but not us; without its password."""
+    return f"{ENV_PREFIX}REDIS: Redis at {_where(settings)} refuses us ({_said(error)}): set user and password as it has them"
 
 
 def shown(settings: Settings) -> dict[str, str]:
@@ -85,6 +114,11 @@ async def _redis_findings(client: Redis, settings: Settings) -> list[Finding]:
         detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models were made with {int(count)}"
         findings.append(Finding("partitions", False, f"{detail}: set that, or another {ENV_PREFIX}NAMESPACE"))
     return findings
+
+
+def _where(settings: Settings) -> str:
+    url = urlsplit(settings.redis.get_secret_value())
+    return f"{url.hostname}:{url.port or 6379}"
 
 
 def _said(error: BaseException) -> str:

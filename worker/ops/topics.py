@@ -1,16 +1,22 @@
 """Creates the topics as the contract describes them (section 2), and says where they are otherwise."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import NodeNotReadyError, NoError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from worker.settings import Settings
 from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames
 
+T = TypeVar("T")
+
+_ASK_SECONDS = 8.0
+_AGAIN_SECONDS = 0.1
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 _DEFAULT_REPLICATION = 3
@@ -67,7 +73,7 @@ async def create(settings: Settings) -> list[str]:
         aiokafka.errors.KafkaError: the broker cannot be reached.
     """
     async with _admin(settings) as admin:
-        brokers = len((await admin.describe_cluster())["brokers"])
+        brokers = len((await _ask(admin.describe_cluster))["brokers"])
         copies = settings.replication or min(_DEFAULT_REPLICATION, brokers)
         wanted = [NewTopic(plan.name, plan.partitions, copies, topic_configs=dict(plan.settings)) for plan in plans(settings)]
         answer = await admin.create_topics(wanted)
@@ -91,8 +97,8 @@ async def check(settings: Settings) -> list[str]:
         wanted = plans(settings)
         described = {
             topic["topic"]: len(topic["partitions"])
-            for topic in await admin.describe_topics([plan.name for plan in wanted])
-            if topic["error_code"] == 0
+            for topic in await _ask(lambda: admin.describe_topics([plan.name for plan in wanted]))
+            if _is_there(topic)
         }
         problems, present = [], []
         for plan in wanted:
@@ -109,10 +115,37 @@ async def check(settings: Settings) -> list[str]:
 async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     found: dict[str, dict[str, str]] = {}
-    for answer in await admin.describe_configs(resources) if resources else ():
-        for _code, _message, _kind, name, entries in answer.resources:
+    for answer in await _ask(lambda: admin.describe_configs(resources)) if resources else ():
+        for code, message, _kind, name, entries in answer.resources:
+            _raise(code, message or name)
             found[name] = {entry[0]: entry[1] for entry in entries}
     return found
+
+
+async def _ask(question: Callable[[], Awaitable[T]]) -> T:
+    """What any broker answers: the client asks one at random, which may be one of three that is away."""
+    end = monotonic() + _ASK_SECONDS
+    while True:
+        try:
+            return await question()
+        except NodeNotReadyError:
+            if monotonic() > end:
+                raise
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def _is_there(topic: Mapping[str, Any]) -> bool:
+    if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+        return False
+    _raise(topic["error_code"], topic["topic"])
+    return True
+
+
+def _raise(code: int, about: str) -> None:
+    """Raises the Kafka error of a code, where it is one."""
+    error = for_code(code)
+    if error is not NoError:
+        raise error(about)
 
 
 def _holds(setting: str, wanted: str, found: str | None) -> bool:

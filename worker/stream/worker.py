@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
-from worker.ending import end
+from worker.ending import end, unless
 from worker.engine import transport
 from worker.engine.effort import Effort, known_wait
 from worker.engine.recovery import recover
@@ -66,15 +66,20 @@ class Worker:
         store = _open_store(self.settings)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
-            await until_done("kafka", producer.start)
-            await self._run(stop, producer, redis, store)
+            live = await unless(stop, self._reach(producer, redis))
+            if live is not None:
+                await self._run(stop, producer, redis, store, live)
         finally:
             store.close()
             await producer.stop()
             await redis.aclose()
 
-    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, store: Store) -> None:
-        live = await until_done("redis", lambda: self._announce(redis))
+    async def _reach(self, producer: AIOKafkaProducer, redis: Redis) -> str:
+        """Waits until both services answer; the live namespace."""
+        await until_done("kafka", producer.start)
+        return await until_done("redis", lambda: self._announce(redis))
+
+    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, store: Store, live: str) -> None:
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
         self._resources = Resources(self.settings, producer, redis, attendance, bookings, live)
