@@ -212,9 +212,7 @@ def test_a_broker_that_is_away(served: System, refused: int, arguments: list[str
         _one_line(done, "ATTENDANCE_BROKER", f"127.0.0.1:{refused}")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["query", "--booking", "b1"], ["session", "s"], ["alerts"], ["worker"], ["doctor"]], ids=" ".join
-)
+@pytest.mark.parametrize("arguments", [["query", "--booking", "b1"], ["session", "s"], ["alerts"], ["doctor"]], ids=" ".join)
 def test_a_redis_that_is_away(served: System, refused: int, arguments: list[str]) -> None:
     done = served.run_cli(*arguments, ATTENDANCE_REDIS=f"redis://joe:hidden@127.0.0.1:{refused}/0")
     assert "hidden" not in done.stdout + done.stderr
