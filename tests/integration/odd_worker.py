@@ -1,0 +1,96 @@
+"""A normal worker with one thing made odd: what it never does by itself, or only after a while.
+
+``python -m tests.integration.odd_worker ODDITY``
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from worker import cli
+from worker.engine import transport, watchdog
+from worker.ops import topics
+from worker.stream import worker
+
+from .dying_worker import wrap
+
+LOOK_SECONDS = 0.5
+STALL_SECONDS = 3.0
+END_SECONDS = 2.0
+
+#: Coroutine functions at whose call a worker tells itself to end, in the order of a start.
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "the topics are checked": (topics, "check"),
+    "the services are reached": (worker.Worker, "_reach"),
+    "the namespace is announced": (worker.Worker, "_announce"),
+    "the app starts": (worker.Worker, "_run"),
+    "partitions are assigned": (worker.Worker, "_on_assigned"),
+    "partitions are recovered": (worker.Worker, "_recover"),
+    "a partition begins": (worker.Partition, "run"),
+}
+
+
+def swallow() -> None:
+    """No acknowledgement arrives; what the watchdog waits for is made short."""
+
+    def ack(consumer: Any, message: Any) -> bool:
+        return False
+
+    def soon(consumer: Any, ends: Any, _limit: float, seeking: float) -> watchdog.Watchdog:
+        return watchdog.Watchdog(consumer, ends, STALL_SECONDS, seeking)
+
+    transport.Consumer.ack = ack  # type: ignore[method-assign]
+    worker.Watchdog = soon  # type: ignore[assignment, misc]
+
+
+def swallow_and_hang() -> None:
+    """The same, and the app never stops."""
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    swallow()
+    watchdog._END_SECONDS = END_SECONDS
+    worker.Worker._stop = hang  # type: ignore[method-assign]
+
+
+def look_often() -> None:
+    """For what somebody else wrote, twice a second instead of each minute."""
+    worker._LOOK_SECONDS = LOOK_SECONDS
+
+
+def end_when(moment: str) -> Callable[[], None]:
+    """SIGTERM at the first call of something."""
+
+    async def told(original: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+        print(f"told to end: {moment}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await original(*given)
+
+    return lambda: wrap(*MOMENTS[moment], told)
+
+
+ODDITIES: dict[str, Callable[[], None]] = {
+    "swallows acknowledgements": swallow,
+    "swallows acknowledgements and does not stop": swallow_and_hang,
+    "looks often": look_often,
+    **{moment: end_when(moment) for moment in MOMENTS},
+}
+
+
+def odd(oddity: str) -> list[str]:
+    """The command of such a worker."""
+    return [sys.executable, "-m", "tests.integration.odd_worker", oddity]
+
+
+def main(oddity: str) -> None:
+    ODDITIES[oddity]()
+    sys.argv = ["attendance", "worker"]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,150 @@
+"""How a worker starts where not everything is there, and how it ends: told to at any moment, refused, or stalled."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.odd_worker import MOMENTS, odd
+from tests.integration.system import System, WorkerProcess
+from tests.integration.test_faults import agrees
+from tests.integration.test_main_job import World
+from tests.services import Broker, KafkaCluster, Redis, RedisServer
+from tests.services.processes import wait_until
+
+NOBODY = "127.0.0.1:1"
+AWAY = {"kafka": {"ATTENDANCE_BROKER": f"kafka://{NOBODY}"}, "redis": {"ATTENDANCE_REDIS": f"redis://us:hidden@{NOBODY}/0"}}
+ENDS_SECONDS = 10.0
+_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def lines(worker: WorkerProcess) -> list[str]:
+    return worker.log.read_text().splitlines()
+
+
+def said(worker: WorkerProcess, event: str, what: str) -> list[str]:
+    return [line for line in lines(worker) if f"event={event} what={what}" in line]
+
+
+def test_a_worker_waits_for_kafka_and_for_redis(kafka: Broker, redis_server: Redis) -> None:
+    """One line each when the wait begins and when it ends, and no other."""
+    world = World(seed=51, events=100)
+    with KafkaCluster() as broker, RedisServer() as server, System(broker, server) as system:
+        system.publish(world.records(system, random.Random(12)))
+        broker.stop()
+        server.stop()
+        worker = system.start_worker()
+        assert wait_until(lambda: said(worker, "waiting", "kafka"), 20), worker.said()
+        assert not wait_until(lambda: not worker.running or len(lines(worker)) > 1, 3), worker.said()
+        broker.start()
+        assert wait_until(lambda: said(worker, "waiting", "redis"), 20), worker.said()
+        assert not wait_until(lambda: not worker.running or len(lines(worker)) > 3, 3), worker.said()
+        server.start()
+        agrees(system, world.outcome())
+        for what in AWAY:
+            assert len(said(worker, "waiting", what)) == len(said(worker, '"goes on"', what)) == 1, worker.said()
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_worker_that_waits_to_start_ends_when_it_is_told(kafka: Broker, redis_server: Redis, away: str) -> None:
+    with System(kafka, redis_server) as system:
+        worker = system.start_worker(**AWAY[away])
+        assert wait_until(lambda: said(worker, "waiting", away), 20), worker.said()
+        assert worker.terminate(ENDS_SECONDS) == 0, worker.said()
+        assert len(lines(worker)) == 1
+        assert "hidden" not in worker.said()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_that_is_told_to_end_while_it_starts_does(kafka: Broker, redis_server: Redis, moment: str) -> None:
+    with System(kafka, redis_server) as system:
+        worker = system.start_worker(odd(moment))
+        assert wait_until(lambda: f"told to end: {moment}" in worker.said(), 20), worker.said()
+        assert worker.wait(ENDS_SECONDS) == 0, worker.said()
+        assert not [line for line in lines(worker) if "level=error" in line or "Traceback" in line], worker.said()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"ATTENDANCE_REDIS": "redis://nobody:wrong@{redis}/0"}, "ATTENDANCE_REDIS"),
+        ({"ATTENDANCE_BROKER_SECURITY": "SSL", "ATTENDANCE_BROKER_CA_FILE": "/no/such/file"}, "ATTENDANCE_BROKER_CA_FILE"),
+        ({"ATTENDANCE_STORE": "rocksdb:///proc/rows"}, "ATTENDANCE_STORE"),
+    ],
+    ids=["Redis refuses", "no certificate", "no place for rows"],
+)
+def test_what_no_waiting_mends_ends_it_at_once(
+    kafka: Broker, own_redis: RedisServer, settings: dict[str, str], named: str
+) -> None:
+    with System(kafka, own_redis) as system:
+        given = {name: value.format(redis=own_redis.address) for name, value in settings.items()}
+        done = system.run_cli("worker", **given)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith(f"{named}: ")
+        assert "wrong" not in done.stderr
+
+
+def test_a_kafka_that_refuses_the_password_ends_it_at_once(kafka: Broker, redis_server: Redis) -> None:
+    """The client says only that it reached no broker. With the right password it waits: that listener leads nowhere."""
+    cluster = KafkaCluster(
+        settings={
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,VIA0:SASL_PLAINTEXT",
+            "listener.name.via0.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.via0.plain.sasl.jaas.config": f'{_LOGIN} required user_us="right-one";',
+        }
+    )
+    port = cluster.nodes[0].advertise(1)
+    with cluster, System(cluster, redis_server) as system:
+        login = {
+            "ATTENDANCE_BROKER": f"kafka://127.0.0.1:{port}",
+            "ATTENDANCE_BROKER_SECURITY": "SASL_PLAINTEXT",
+            "ATTENDANCE_BROKER_SASL_MECHANISM": "PLAIN",
+            "ATTENDANCE_BROKER_USERNAME": "us",
+        }
+        done = system.run_cli("worker", **login, ATTENDANCE_BROKER_PASSWORD="wrong-one")
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "ATTENDANCE_BROKER" in done.stderr
+        assert "refuses us" in done.stderr
+        assert "wrong-one" not in done.stderr
+        worker = system.start_worker(**login, ATTENDANCE_BROKER_PASSWORD="right-one")
+        assert wait_until(lambda: said(worker, "waiting", "kafka"), 20), worker.said()
+        assert worker.terminate(ENDS_SECONDS) == 0, worker.said()
+
+
+@pytest.mark.slow
+def test_one_of_three_brokers_away_does_not_stop_a_start(redis_server: Redis, kafka: Broker) -> None:
+    world = World(seed=52, events=200)
+    with KafkaCluster(3) as cluster, System(cluster, redis_server) as system:
+        system.publish(world.records(system, random.Random(13)))
+        for node in cluster.nodes:
+            node.kill()
+            try:
+                worker = system.start_worker()
+                system.until_serving(40)
+                agrees(system, world.outcome())
+                assert worker.terminate() == 0, worker.said()
+            finally:
+                node.start()
+
+
+@pytest.mark.parametrize("oddity", ["swallows acknowledgements", "swallows acknowledgements and does not stop"])
+def test_a_worker_that_stalls_ends_with_one_line(kafka: Broker, redis_server: Redis, oddity: str) -> None:
+    world = World(seed=53, events=100)
+    with System(kafka, redis_server) as system:
+        worker = system.start_worker(odd(oddity))
+        system.publish(world.records(system, random.Random(14)))
+        assert worker.wait(60) == 1, worker.said()
+        (line,) = [line for line in lines(worker) if "stalled" in line]
+        assert line.startswith("stalled: nothing of ")
+        assert lines(worker)[-1] == line
+        assert "Traceback" not in worker.said()
+        system.start_worker()
+        agrees(system, world.outcome())
