@@ -142,8 +142,8 @@ def wrap(holder: Any, name: str, around: Method) -> None:
     """Puts ``around(original, ...)`` in the place of a coroutine function."""
     original = getattr(holder, name)
 
-    async def wrapped(*given: Any) -> Any:
-        return await around(original, *given)
+    async def wrapped(*given: Any, **named: Any) -> Any:
+        return await around(original, *given, **named)
 
     setattr(holder, name, wrapped)
 

@@ -65,10 +65,10 @@ def look_often() -> None:
 def end_when(moment: str) -> Callable[[], None]:
     """SIGTERM at the first call of something."""
 
-    async def told(original: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+    async def told(original: Callable[..., Awaitable[Any]], *given: Any, **named: Any) -> Any:
         print(f"told to end: {moment}", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
-        return await original(*given)
+        return await original(*given, **named)
 
     return lambda: wrap(*MOMENTS[moment], told)
 
