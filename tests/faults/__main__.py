@@ -5,8 +5,9 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 
-from tests.faults.round import Report, run
+from tests.faults.round import EVIDENCE, Report, run
 from tests.faults.schedule import plan
 from tests.faults.stage import Stage
 
@@ -16,8 +17,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, action="append", help="this round alone; may be repeated")
     parser.add_argument("--rounds", type=int, default=50, help="rounds of the seeds from --first on (default 50)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument(
+        "--evidence", type=Path, default=EVIDENCE, help=f"folder for topics and logs of wrong rounds ({EVIDENCE})"
+    )
     given = parser.parse_args()
-    seeds = given.seed or range(given.first, given.first + given.rounds)
+    plans = map(plan, given.seed or range(given.first, given.first + given.rounds))
     # a shell's background job ignores SIGINT, and SIGTERM would leave folders behind: either ends the round it meets
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
@@ -25,8 +29,8 @@ def main() -> int:
     began = time.monotonic()
     reports = []
     with Stage() as stage:
-        for seed in seeds:
-            reports.append(run(plan(seed), stage))
+        for each in sorted(plans, key=lambda each: each.brokers):  # a cluster is started once
+            reports.append(run(each, stage, given.evidence))
             print(reports[-1], f"  {_verdict(reports[-1])} after {reports[-1].seconds:.0f} s", sep="\n", flush=True)
     print(_table(reports), flush=True)
     wrong = [report.plan.seed for report in reports if report.wrong]

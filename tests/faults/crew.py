@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.faults.schedule import MAX_WORKERS
 from tests.integration.system import WORKER, System, WorkerProcess
 
-#: Where workers keep their tables; with `rocksdb:///{folder}` each slot has a folder that outlives its worker.
-STORE = "memory://"
+#: Where workers keep their tables: each slot has a folder, which outlives its worker.
+STORE = "rocksdb://{folder}"
 #: A worker with small batches and small chunks.
 BUSY = (sys.executable, "-m", "tests.integration.dying_worker", "never", "any", "0")
 #: How long a worker may take to end after SIGTERM, seconds.
@@ -76,6 +76,13 @@ class Crew:
 
     def lose_folder(self, slot: int) -> None:
         shutil.rmtree(self._folder / f"slot-{slot}", ignore_errors=True)
+
+    def lose_everything(self) -> None:
+        """SIGKILL to all, and no folder is left, those of slots without a worker included."""
+        for slot in list(self._slots):
+            self.kill(slot)
+        for slot in range(MAX_WORKERS):
+            self.lose_folder(slot)
 
     def terminate(self, slot: int) -> None:
         """SIGTERM; `supervise` sees to it that it ends."""

@@ -1,13 +1,16 @@
 """One round: publish under faults, let the workers catch up, compare; then everything again from the changelogs alone."""
 
 import contextlib
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.faults import group, verdict
 from tests.faults.crew import Crew
+from tests.faults.evidence import keep
 from tests.faults.faults import Scene, await_brokers, batches_in_flight, begin, end
 from tests.faults.publisher import Publisher
 from tests.faults.schedule import AT_WORK, Fault, Kind, Plan
@@ -19,6 +22,8 @@ from tests.services import RedisServer
 from tests.services.processes import wait_until
 
 PARTITIONS = 6
+#: Where wrong rounds leave what can be looked at later.
+EVIDENCE = Path(tempfile.gettempdir()) / "attendance-faults"
 #: How long workers may take to catch up when the faults are over, seconds; well above what any pause adds up to.
 CATCH_UP = 90.0
 _CLEANER = 25.0
@@ -58,8 +63,11 @@ def _first_and_last(text: str) -> str:
     return f"{first}: {rest[-1]}" if rest else first
 
 
-def run(plan: Plan, stage: Stage) -> Report:
-    """Runs the plan's round; what is wrong is in the report, also where the round could not be finished."""
+def run(plan: Plan, stage: Stage, evidence: Path = EVIDENCE) -> Report:
+    """Runs the plan's round; what is wrong is in the report, also where the round could not be finished.
+
+    What Kafka holds after a wrong one is kept in a folder of `evidence`.
+    """
     began = time.monotonic()
     cluster = stage.cluster(plan)
     up = time.monotonic()
@@ -85,8 +93,19 @@ def run(plan: Plan, stage: Stage) -> Report:
         for node in cluster.nodes:  # topics can only be deleted by a whole cluster
             if not node.running:
                 node.start()
+        if report.wrong:
+            _keep(report, system, evidence)
     report.seconds = time.monotonic() - began
     return report
+
+
+def _keep(report: Report, system: System, evidence: Path) -> None:
+    folder = evidence / f"seed-{report.plan.seed}-{system.settings.topic_prefix}"
+    try:
+        keep(system, folder)
+        report.wrong.append(f"evidence: {folder}")
+    except Exception:  # noqa: BLE001 - what is wrong is to be said anyway
+        report.wrong.append(f"evidence could not be kept:\n{traceback.format_exc()}")
 
 
 class _Round:
@@ -181,14 +200,12 @@ class _Round:
         self._phase("comparing")
         self._start_cold()
         if self._caught_up():
-            wrong += [f"cold: {line}" for line in verdict.read_models(system, expected)]
+            wrong += [f"cold: {line}" for line in verdict.read_models(system, expected, step=10)]
             wrong += [f"cold: {line}" for line in verdict.alerts_topic(system, expected)]
 
     def _start_cold(self) -> None:
         """No worker, no folder, no Redis: what a new worker then shows comes from the changelogs alone."""
-        for slot in self._crew.living:
-            self._crew.kill(slot)
-            self._crew.lose_folder(slot)
+        self._crew.lose_everything()
         assert self._scene.redis.ask("FLUSHALL") == "+OK"
         group.forget_members(self._system)
         self._crew.start(0)

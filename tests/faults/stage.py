@@ -1,4 +1,4 @@
-"""The services of many rounds: one broker behind a proxy, three brokers when a round asks for them, a Redis per round."""
+"""The services of many rounds: one broker behind a proxy, or three where a round asks for them; a Redis per round."""
 
 import asyncio
 import contextlib
@@ -16,10 +16,13 @@ _SETTINGS = {"log.cleaner.backoff.ms": "500"}
 
 
 class Stage:
-    """Starts a cluster when the first round asks for it; leaving it ends them."""
+    """Starts a cluster when a round asks for it, which then serves the rounds that ask for the same; leaving it ends it.
+
+    One cluster at a time: three brokers that nobody uses cost a third of a core.
+    """
 
     def __init__(self) -> None:
-        self._clusters: dict[int, KafkaCluster] = {}
+        self._cluster: KafkaCluster | None = None
         self._open = contextlib.ExitStack()
         self.proxy: KafkaProxy | None = None
 
@@ -31,12 +34,14 @@ class Stage:
 
     def cluster(self, plan: Plan) -> KafkaCluster:
         """The plan's cluster, with every broker up."""
-        if plan.brokers not in self._clusters:
+        cluster = self._cluster
+        if cluster is None or len(cluster.nodes) != plan.brokers:
+            self._open.close()
+            self._cluster = self.proxy = None
             cluster = KafkaCluster(plan.brokers, settings=_SETTINGS)
             if plan.brokers == 1:
                 self.proxy = self._proxied(cluster)
-            self._clusters[plan.brokers] = self._open.enter_context(cluster)
-        cluster = self._clusters[plan.brokers]
+            self._cluster = self._open.enter_context(cluster)
         for node in cluster.nodes:
             if not node.running:
                 node.start()

@@ -1,7 +1,7 @@
 """Whether a round ended as the contract says: every difference in words, none where all is well."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,6 @@ from tests.services.processes import wait_until
 from worker.read_model.reader import AttendanceReader, ReaderError
 
 _SHOWN = 3
-_ASKED_TWICE = 10
 
 
 def applied(system: System) -> bool:
@@ -44,37 +43,67 @@ async def _reached(system: System, ends: dict[str, list[int]], reader: Attendanc
     )
 
 
-def read_models(system: System, expected: Outcome) -> list[str]:
-    """Differences of Redis from the oracle."""
+def read_models(system: System, expected: Outcome, step: int = 1) -> list[str]:
+    """Differences of Redis from the oracle; and between two ways to the same, of which each `step`th is asked."""
     deadline = time.monotonic() + 20
     while True:
         try:
-            found = system.read(_outcome)
+            found, apart = system.read(partial(_everything, step))
             break
         except ReaderError as error:
             if time.monotonic() > deadline:
                 return [f"Redis does not answer: {error!r}"]
             time.sleep(0.2)
     shown, wanted = found._asdict(), expected._asdict()
-    return [line for name in wanted for line in _differences(name, shown[name], wanted[name])]
+    return [*(line for name in wanted for line in _differences(name, shown[name], wanted[name])), *apart]
 
 
-async def _outcome(reader: AttendanceReader) -> Outcome:
-    """Everything that Redis serves; of the two ways to an attendance mostly the shorter one."""
-    attendances, tallies, summaries = {}, {}, {}
+async def _everything(step: int, reader: AttendanceReader) -> tuple[Outcome, list[str]]:
+    """Everything that Redis serves, and where two ways to the same do not agree."""
+    tallies, summaries = {}, {}
+    documents: dict[str, dict[str, Any]] = {}
     for session in await reader.sessions(100_000):
-        for each in await reader.by_session(session):
-            attendances[each["bookingId"], each["sessionId"]] = {k: v for k, v in each.items() if k != "id"}
-            if len(attendances) % _ASKED_TWICE == 0:
-                assert await reader.get(each["id"]) == each
+        documents |= {each["id"]: dict(each) for each in await reader.by_session(session)}
         tallies[session] = _bare(await reader.session(session), "sessionId")
     for booking in await reader.bookings():
         summaries[booking] = _bare(await reader.booking(booking), "bookingId")
-    alerts = {(a["kind"], a["bookingId"], a.get("sessionId")): alert_state(a) for a in await reader.alerts(limit=1_000_000)}
-    return Outcome(attendances, tallies, summaries, alerts)
+    alerts = [dict(alert) for alert in await reader.alerts(limit=1_000_000)]
+    outcome = Outcome(
+        {(each["bookingId"], each["sessionId"]): _bare(each, "id") for each in documents.values()},
+        tallies,
+        summaries,
+        {(alert["kind"], alert["bookingId"], alert.get("sessionId")): alert_state(alert) for alert in alerts},
+    )
+    apart = [*await _attendances_apart(reader, documents, step), *await _alerts_apart(reader, alerts, step)]
+    return outcome, apart
 
 
-def _bare(answer: dict[str, Any] | None, key: str) -> dict[str, Any]:
+async def _attendances_apart(reader: AttendanceReader, documents: dict[str, Any], step: int) -> list[str]:
+    """Attendances by session against those by id and by booking."""
+    by_id = {identity: await reader.get(identity) for identity in sorted(documents)[::step]}
+    by_booking = {name: await reader.by_booking(name) for name in (await reader.bookings())[::step]}
+    wanted: dict[str, list[Any]] = {name: [] for name in by_booking}
+    for _, each in sorted(documents.items()):
+        if each["bookingId"] in wanted:
+            wanted[each["bookingId"]].append(each)
+    return [
+        *_differences("by id", by_id, {identity: documents[identity] for identity in by_id}),
+        *_differences("by booking", by_booking, wanted),
+    ]
+
+
+async def _alerts_apart(reader: AttendanceReader, alerts: list[dict[str, Any]], step: int) -> list[str]:
+    """All open alerts against those by kind, by session and by booking."""
+    lines = []
+    for field, argument in (("kind", "kind"), ("sessionId", "session_id"), ("bookingId", "booking_id")):
+        names = sorted({alert[field] for alert in alerts if field in alert})[::step]
+        shown = {name: await reader.alerts(limit=1_000_000, **{argument: name}) for name in names}
+        wanted = {name: [alert for alert in alerts if alert.get(field) == name] for name in names}
+        lines += _differences(f"alerts by {field}", shown, wanted)
+    return lines
+
+
+def _bare(answer: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
     return {name: value for name, value in (answer or {}).items() if name not in (key, "freshness")}
 
 
