@@ -10,11 +10,12 @@ _SHAPE = re.compile(
 _NAIVE_EPOCH = datetime(1970, 1, 1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _DAY = 86400
-#: Up to milliseconds and ``Z``; there are 60,000 of those within a minute, and finer ones hardly repeat.
+#: Up to milliseconds and ``Z``; there are 1,000 of those fractions, and finer ones hardly repeat.
 _REMEMBERED_LENGTH = len("2026-11-22T10:00:00.123Z")
-_REMEMBERED = 100_000
+_REMEMBERED = 10_000
 _minutes: dict[str, int] = {}
-_within: dict[str, int] = {}
+_seconds = {f"{second:02d}": second * 1_000_000 for second in range(60)}
+_fractions: dict[str, int] = {}
 
 
 def parse_time(text: str) -> int:
@@ -24,8 +25,8 @@ def parse_time(text: str) -> int:
         ValueError: ``text`` is not such a date-time.
     """
     try:
-        # a minute and what follows it are independent, and devices repeat both
-        return _minutes[text[:17]] + _within[text[17:]]
+        # a minute, a second and a fraction are independent, and devices repeat them all
+        return _minutes[text[:17]] + _seconds[text[17:19]] + _fractions[text[19:]]
     except KeyError:
         return _parse(text)
 
@@ -38,16 +39,15 @@ def _parse(text: str) -> int:
     except (ValueError, OverflowError):
         since = _since_epoch_rare(text.upper())
     micros = (since.days * _DAY + since.seconds) * 1_000_000 + since.microseconds
-    if len(text) <= _REMEMBERED_LENGTH:
+    if len(text) <= _REMEMBERED_LENGTH and text[-1] in "Zz" and text[17:19] in _seconds:
         _remember(text, micros)
     return micros
 
 
 def _remember(text: str, micros: int) -> None:
-    if text[-1] not in "Zz":
-        return
-    within = int(float(text[17:-1]) * 1000 + 0.5) * 1000
-    for known, part, share in ((_minutes, text[:17], micros - within), (_within, text[17:], within)):
+    fraction = int(float("0" + text[19:-1]) * 1000 + 0.5) * 1000
+    minute = micros - _seconds[text[17:19]] - fraction
+    for known, part, share in ((_minutes, text[:17], minute), (_fractions, text[19:], fraction)):
         if len(known) >= _REMEMBERED:
             known.clear()
         known[part] = share

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from itertools import islice
 from uuid import uuid4
 
 from worker.domain.rows import (
@@ -25,8 +26,8 @@ from worker.stream.project import whole
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
-#: Entries of a write that are collected before it goes out, when everything is written.
-_AT_ONCE = 1000
+#: Bookings of a write, when everything is written.
+_AT_ONCE = 200
 
 Ends = tuple[int, int]
 """Offsets in the events and the bookings topic."""
@@ -64,9 +65,9 @@ class Bookings:
 
     def fold(self, intake: Intake, *, again: bool) -> list[Change]:
         """Folds a batch into the bookings that it names; the changes that have an effect."""
-        rules = self._resources.rules
-        changes = [apply(self.state(name), events, (), rules, again=again) for name, events in intake.events.items()]
-        changes += [apply(self.state(name), (), said, rules, again=again) for name, said in intake.references.items()]
+        rules, states = self._resources.rules, self._states([*intake.events, *intake.references])
+        changes = [apply(states[name], events, (), rules, again=again) for name, events in intake.events.items()]
+        changes += [apply(states[name], (), said, rules, again=again) for name, said in intake.references.items()]
         return [change for change in changes if change.sessions or change.whole or change.refers]
 
     async def store(self, changes: list[Change], ends: Ends) -> None:
@@ -91,15 +92,14 @@ class Bookings:
 
     async def everything(self) -> AsyncIterator[Write]:
         """All that readers see of the partition, some at a time, from what the tables hold."""
-        write = Write()
-        for name in self._names():
-            whole(self._load(name), write)
-            if len(write) >= _AT_ONCE:
-                yield write
-                moved()
-                write = Write()
-                await asyncio.sleep(0)
-        yield write
+        names = self._names()
+        while some := list(islice(names, _AT_ONCE)):
+            write = Write()
+            for _, state in self._load(some):
+                whole(state, write)
+            yield write
+            moved()
+            await asyncio.sleep(0)
 
     async def mend(self) -> None:
         """Writes rows again that somebody else wrote too, most likely a worker that had lost the partition."""
@@ -110,19 +110,25 @@ class Bookings:
 
     def state(self, booking_id: str) -> BookingState:
         """The booking."""
-        state = self._cache.pop(booking_id, None)
-        if state is None:
-            state = self._load(booking_id)
-            if len(self._cache) >= self._resources.cached_bookings:
-                del self._cache[next(iter(self._cache))]
-        self._cache[booking_id] = state
-        return state
+        return self._states([booking_id])[booking_id]
 
-    def _load(self, booking_id: str) -> BookingState:
-        group = booking_id.encode()
-        rows = self._resources.attendance.rows(self._number, group)
-        reference = self._resources.bookings.row(self._number, group, b"")
-        return load(booking_id, rows, reference, self._resources.rules)
+    def _states(self, names: Collection[str]) -> dict[str, BookingState]:
+        """The bookings, those used lately from memory."""
+        cache = self._cache
+        # taken out and put in again, so that the first of the cache is always the one longest unused
+        found = {name: cache.pop(name) for name in names if name in cache}
+        if len(found) < len(names):
+            found.update(self._load([name for name in names if name not in found]))
+        cache.update(found)
+        for name in list(islice(cache, max(0, len(cache) - self._resources.cached_bookings))):
+            del cache[name]
+        return found
+
+    def _load(self, names: Collection[str]) -> Iterator[tuple[str, BookingState]]:
+        attendance, bookings, rules = self._resources.attendance, self._resources.bookings, self._resources.rules
+        references = bookings.get(self._number, [(name.encode(), b"") for name in names])
+        for name, reference in zip(names, references, strict=True):
+            yield name, load(name, attendance.rows(self._number, name.encode()), reference, rules)
 
     def _names(self) -> Iterator[str]:
         attendance, bookings = (table.groups(self._number) for table in self._tables)
