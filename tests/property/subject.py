@@ -123,7 +123,8 @@ def _apply_all(
         by_booking.setdefault(event.booking_id, ([], []))[0].append(event)
     for offset, said in references:
         by_booking.setdefault(said.booking_id, ([], []))[1].append((offset, said))
-    return [apply(held.setdefault(name, BookingState(name)), *both, rules) for name, both in by_booking.items()]
+    changes = [apply(held.setdefault(name, BookingState(name)), *both, rules) for name, both in by_booking.items()]
+    return [change for change in changes if change is not None]
 
 
 def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, bytes]]:

@@ -33,7 +33,8 @@ class Stored:
         self.written = 0
 
     def fold(self, events: list[Event]) -> None:
-        for suffix, value in changed_rows(apply(self.state, events, [], RULES))[0].items():
+        change = apply(self.state, events, [], RULES)
+        for suffix, value in changed_rows(change)[0].items() if change else ():
             self.written += 1
             self.largest = max(self.largest, len(suffix) + len(value or b""))
             if value is None:

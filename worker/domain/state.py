@@ -134,8 +134,8 @@ def listed_by(booking: Booking | None) -> Mapping[str, Window]:
 
 def apply(
     state: BookingState, events: Sequence[Event], references: Sequence[Reference], rules: Rules, *, again: bool = False
-) -> Change:
-    """Applies records of one batch to a booking.
+) -> Change | None:
+    """Applies records of one batch to a booking; what they changed, None where that is nothing.
 
     Args:
         references: in the order of their offsets.
@@ -143,11 +143,28 @@ def apply(
     """
     judged = state.judged() if state.frequent else None
     was = (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged)
-    change = Change(state, again, _new(Was, was))
+    change = None
     for event in events:
+        name = event[2]
+        session = state.sessions.get(name)
+        if event[0] in _REPORTS and session is not None and session.scans is None and state.floor == NEVER:
+            row = session.row
+            if fold.is_plain(row):
+                after = fold.fold_report(row, event, rules[0])
+                if after is not row or again:
+                    if change is None:
+                        change = Change(state, again, _new(Was, was))
+                    _touch(change, name, session)
+                    session.row = after
+                continue
+        if change is None:
+            change = Change(state, again, _new(Was, was))
         _fold(change, event, rules.clock_tolerance)
     if references:
+        change = change or Change(state, again, _new(Was, was))
         _refer(change, references)
+    if change is None or not (change.sessions or change.whole or change.refers):
+        return None
     if change.whole:
         _settle_all(change)
     counts = change.whole
@@ -158,31 +175,28 @@ def apply(
     return change
 
 
+def _touch(change: Change, name: str, session: Session) -> None:
+    """Remembers what a session was before the batch."""
+    if name not in change.sessions:
+        change.sessions[name] = _new(Before, (session.row, session.seen, session.mask, session.ever))
+
+
 def _fold(change: Change, event: Event, tolerance: int) -> None:
-    """One event into its session; an erasure into the booking's horizon."""
-    state = change.state
-    kind, _, name, _, _, _, _, _, _, _ = event
-    session = state.sessions.get(name)
-    if session is None:
-        if kind == _ERASED:
-            state.floor = max(state.floor, fold.effective_time(fold.order_key(event, tolerance)))
-            change.whole |= change.again or state.floor > change.was.floor
-            return
-        session = state.sessions[name] = Session()
-    row = session.row
-    if kind in _REPORTS and session.scans is None and state.floor == NEVER and fold.is_plain(row):
-        after = fold.fold_report(row, event, tolerance)
-        if (after is not row or change.again) and name not in change.sessions:
-            change.sessions[name] = _new(Before, (row, session.seen, session.mask, session.ever))
-        session.row = after
+    """Any event into its session; an erasure into the booking's horizon."""
+    state, key = change.state, fold.order_key(event, tolerance)
+    if event.type == _ERASED:
+        state.floor = max(state.floor, fold.effective_time(key))
+        change.whole |= change.again or state.floor > change.was.floor
         return
-    known = session.scans or {}
-    after, scans = fold.fold(row, known, [(fold.order_key(event, tolerance), event)], state.floor)
-    if (scans or after != row or change.again) and name not in change.sessions:
-        change.sessions[name] = _new(Before, (row, session.seen, session.mask, session.ever))
+    session = state.sessions.get(event.session_id)
+    if session is None:
+        session = state.sessions[event.session_id] = Session()
+    after, scans = fold.fold(session.row, session.scans or {}, [(key, event)], state.floor)
+    if scans or after != session.row or change.again:
+        _touch(change, event.session_id, session)
     session.row = after
     if scans:
-        _keep_scans(change, name, session, scans)
+        _keep_scans(change, event.session_id, session, scans)
 
 
 def _keep_scans(change: Change, name: str, session: Session, scans: Mapping[bytes, bytes | None]) -> None:
@@ -217,8 +231,7 @@ def _settle_all(change: Change) -> None:
     state = change.state
     for name, session in state.sessions.items():
         row, known = session.row, session.scans or {}
-        if name not in change.sessions:
-            change.sessions[name] = _new(Before, (row, session.seen, session.mask, session.ever))
+        _touch(change, name, session)
         if state.floor > change.was.floor:
             session.row = fold.normalised(row, state.floor)
             counting = fold.counting(session.row, known, state.floor)

@@ -63,12 +63,16 @@ class Bookings:
         _check(kept["settings"], shaping)
         return str(kept["generation"])
 
+    def __contains__(self, booking_id: str) -> bool:
+        """Whether it is one of this partition that was used lately."""
+        return booking_id in self._cache
+
     def fold(self, intake: Intake, *, again: bool) -> list[Change]:
         """Folds a batch into the bookings that it names; the changes that have an effect."""
         rules, states = self._resources.rules, self._states([*intake.events, *intake.references])
         changes = [apply(states[name], events, (), rules, again=again) for name, events in intake.events.items()]
         changes += [apply(states[name], (), said, rules, again=again) for name, said in intake.references.items()]
-        return [change for change in changes if change.sessions or change.whole or change.refers]
+        return [change for change in changes if change is not None]
 
     async def store(self, changes: list[Change], ends: Ends) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.

@@ -8,7 +8,8 @@ from schemas.events import BookingGone, DeadLetter, Event, Reason
 from worker.domain.state import Reference
 
 Records = Sequence[Any]
-PartitionOf = Callable[[str], int]
+IsOurs = Callable[[str], bool]
+"""Whether a booking belongs to the partition that the records were in."""
 
 
 class Intake(NamedTuple):
@@ -26,7 +27,7 @@ class Intake(NamedTuple):
     """Newest event time of the batch, microseconds, none of it later than received."""
 
 
-def read_events(records: Records, partition: int, partition_of: PartitionOf, max_age: int) -> Intake:
+def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
     """Records of the events topic; ``max_age`` in microseconds."""
     letters: list[tuple[Any, DeadLetter, int]] = []
     forwards: list[tuple[Any, str, int]] = []
@@ -40,7 +41,7 @@ def read_events(records: Records, partition: int, partition_of: PartitionOf, max
         booking_id, time, received = event[1], event[3], event[9]
         if booking_id in events:
             events[booking_id].append(event)
-        elif partition_of(booking_id) == partition:
+        elif is_ours(booking_id):
             events[booking_id] = [event]
         else:
             forwards.append((record, booking_id, received))
@@ -50,7 +51,7 @@ def read_events(records: Records, partition: int, partition_of: PartitionOf, max
     return Intake(events, {}, letters, forwards, newest)
 
 
-def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -> Intake:
+def read_bookings(records: Records, partition: int, is_ours: IsOurs) -> Intake:
     """Records of the bookings topic; one that can't be used leaves the booking of its key unknown."""
     intake = Intake({}, {}, [], [], None)
     newest = None
@@ -59,10 +60,10 @@ def read_bookings(records: Records, partition: int, partition_of: PartitionOf) -
         if isinstance(said, DeadLetter):
             intake.letters.append((record, said, received_at(record.headers, record.timestamp)))
             booking_id = booking_of_key(record.key)
-            if booking_id is None or partition_of(booking_id) != partition:
+            if booking_id is None or not is_ours(booking_id):
                 continue
             said = BookingGone(booking_id)
-        elif partition_of(said.booking_id) != partition:
+        elif not is_ours(said.booking_id):
             detail = f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
             received = received_at(record.headers, record.timestamp)
             intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), received))

@@ -92,10 +92,12 @@ class Partition:
             await self._mend()
 
     def _read(self, topic: int, records: list[Any]) -> Intake:
-        resources = self._resources
         if topic == EVENTS:
-            return read_events(records, self.number, resources.partition_of, resources.rules.max_event_age)
-        return read_bookings(records, self.number, resources.partition_of)
+            return read_events(records, self._is_ours, self._resources.rules.max_event_age)
+        return read_bookings(records, self.number, self._is_ours)
+
+    def _is_ours(self, booking_id: str) -> bool:
+        return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number
 
     async def _send(self, intake: Intake, published: list[AlertEvent]) -> None:
         resources = self._resources

@@ -77,8 +77,12 @@ def _pair(change: Change, name: str, session: Session, before: Seen | None, writ
     if not known or not contributed:
         write.pair_anew(identity, document)
         return
-    was = _contribution(name, before, change.was.booking)
-    if was != contributed or before != session.seen:
+    seen = session.seen
+    if not change.whole and before and seen and before[0] is seen[0] and before[1] == seen[1]:
+        was = contributed
+    else:
+        was = _contribution(name, before, change.was.booking)
+    if was != contributed or before != seen:
         write.pair(identity, document, contributed, was)
 
 
