@@ -120,6 +120,7 @@ def test_a_kafka_that_refuses_the_password_ends_it_at_once(kafka: Broker, redis_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_one_of_three_brokers_away_does_not_stop_a_start(redis_server: Redis, kafka: Broker) -> None:
     world = World(seed=52, events=200)
     with KafkaCluster(3) as cluster, System(cluster, redis_server) as system:
