@@ -22,24 +22,39 @@ def main() -> int:
     )
     given = parser.parse_args()
     plans = map(plan, given.seed or range(given.first, given.first + given.rounds))
-    # a shell's background job ignores SIGINT, and SIGTERM would leave folders behind: either ends the round it meets
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    ended = _end_when_told()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # clients of a broker that is away say so ten times a second
     began = time.monotonic()
     reports = []
     with Stage() as stage:
         for each in sorted(plans, key=lambda each: each.brokers):  # a cluster is started once
+            if ended:
+                sys.exit(ended[0])
             reports.append(run(each, stage, given.evidence))
             print(reports[-1], f"  {_verdict(reports[-1])} after {reports[-1].seconds:.0f} s", sep="\n", flush=True)
     print(_table(reports), flush=True)
     wrong = [report.plan.seed for report in reports if report.wrong]
     minutes = (time.monotonic() - began) / 60
-    ended = sum(len(report.ended) for report in reports)
+    alone = sum(len(report.ended) for report in reports)
     print(
-        f"{len(reports)} rounds in {minutes:.1f} minutes, {ended} workers ended by themselves, wrong seeds: {wrong or 'none'}"
+        f"{len(reports)} rounds in {minutes:.1f} minutes, {alone} workers ended by themselves, wrong seeds: {wrong or 'none'}"
     )
     return 1 if wrong else 0
+
+
+def _end_when_told() -> list[int]:
+    """Has SIGINT and SIGTERM end the round they meet; the exit codes to end with, if any came."""
+    codes: list[int] = []
+
+    def end(received: int, _: object) -> None:
+        # an exception is lost where Python ignores it, in a finalizer: then the round goes on, and is the last
+        codes.append(128 + received)
+        sys.exit(codes[0])
+
+    # a shell's background job ignores SIGINT, and SIGTERM would leave folders behind
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    return codes
 
 
 def _table(reports: list[Report]) -> str:

@@ -32,13 +32,13 @@ class Scene:
 
 
 @contextmanager
-def batches_in_flight(scene: Scene, fault: Fault) -> Iterator[None]:
+def batches_in_flight(scene: Scene, fault: Fault) -> Iterator[bool]:
     """Has the workers keep what they begin within, where the fault is to meet them so: Redis does not answer meanwhile."""
     held = fault.kind in AT_WORK and fault.abrupt and scene.redis.running and not scene.redis_frozen
     if held:
         scene.redis.pause()
     try:
-        yield
+        yield held
     finally:
         if held:
             scene.redis.resume()
@@ -52,6 +52,11 @@ def begin(scene: Scene, fault: Fault) -> None:
 def end(scene: Scene, fault: Fault) -> None:
     """Ends a fault that lasts."""
     _END.get(fault.kind, _nothing)(scene, fault)
+
+
+def has_kafka(scene: Scene) -> bool:
+    """Whether every broker is up, or was when somebody last looked."""
+    return not scene.starting and all(node.running for node in scene.cluster.nodes)
 
 
 def await_brokers(scene: Scene) -> None:

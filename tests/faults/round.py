@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.faults import group, verdict
 from tests.faults.crew import Crew
 from tests.faults.evidence import keep
-from tests.faults.faults import Scene, await_brokers, batches_in_flight, begin, end
+from tests.faults.faults import Scene, await_brokers, batches_in_flight, begin, end, has_kafka
 from tests.faults.publisher import Publisher
 from tests.faults.schedule import AT_WORK, Fault, Kind, Plan
 from tests.faults.stage import Stage, delete_topics
@@ -30,8 +30,12 @@ _CLEANER = 25.0
 #: How long a fault waits for a worker that works; less than a session, for all may have been killed.
 _FIND_WORK = 5.0
 _STEP = 0.05
-#: How long a burst is on its way when the fault strikes: beyond a commit interval of the workers.
-_ON_THEIR_WAY = 0.7
+#: How long a burst is on its way before anything else, seconds.
+_ON_THEIR_WAY = 0.3
+#: How long nothing moves when a fault is to meet batches in flight, seconds: two commit intervals of the workers.
+_STILL = 1.0
+#: How long that is waited for, seconds: whoever has no Kafka appends nothing either.
+_STUCK = 4.0
 
 
 @dataclass
@@ -153,10 +157,12 @@ class _Round:
                 time.sleep(min(_STEP, at + slipped - now))
             if do is begin and fault.kind in AT_WORK and not self._plan.eager:
                 slipped += self._await_work()
-            with batches_in_flight(self._scene, fault) if do is begin else contextlib.nullcontext():
+            with batches_in_flight(self._scene, fault) if do is begin else contextlib.nullcontext() as held:
                 if do is begin:
                     self._publisher.burst(burst)
                     time.sleep(_ON_THEIR_WAY)
+                if held:
+                    slipped += self._await_standstill()
                 moment = time.monotonic() - start
                 do(self._scene, fault)
                 self._note(moment, do, fault)
@@ -166,6 +172,23 @@ class _Round:
         """Waits a while for a worker that holds partitions; the seconds it took."""
         began = time.monotonic()
         wait_until(lambda: self._crew.supervise() or bool(self._crew.working), _FIND_WORK)
+        return time.monotonic() - began
+
+    def _await_standstill(self) -> float:
+        """Waits until workers that cannot write to Redis append nothing more, and had time to commit; the seconds it took.
+
+        Then each partition has a batch that was begun and one that was only taken, however slow the machine is.
+        """
+        began = still = time.monotonic()
+        before = None
+        while has_kafka(self._scene) and time.monotonic() - still < _STILL and time.monotonic() - began < _STUCK:
+            ends = self._system.ends()
+            written = [
+                ends[topic] for topic in (self._system.topics.attendance_changelog, self._system.topics.bookings_changelog)
+            ]
+            if written != before:
+                before, still = written, time.monotonic()
+            time.sleep(4 * _STEP)
         return time.monotonic() - began
 
     def _note(self, moment: float, do: Callable[[Scene, Fault], None], fault: Fault) -> None:

@@ -74,7 +74,7 @@ async def _everything(step: int, reader: AttendanceReader) -> tuple[Outcome, lis
         summaries,
         {(alert["kind"], alert["bookingId"], alert.get("sessionId")): alert_state(alert) for alert in alerts},
     )
-    apart = [*await _attendances_apart(reader, documents, step), *await _alerts_apart(reader, alerts, step)]
+    apart = [*await _attendances_apart(reader, documents, step), *await _alerts_apart(reader, alerts, 4 * step)]
     return outcome, apart
 
 
