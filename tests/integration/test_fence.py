@@ -154,6 +154,20 @@ def test_a_flush_needs_repair_and_revives_nothing(own_redis: RedisServer) -> Non
     on(own_redis, scenario)
 
 
+def test_a_lost_watermark_alone_needs_repair_and_revives_nothing(redis_server: Redis) -> None:
+    """The keys that it named are still there: they must not be filled again."""
+
+    async def scenario(place: Place) -> None:
+        owner = await place.owner(some(10))
+        await place.client.delete(place.keys.watermark)
+        with pytest.raises(NeedsRepair):
+            await owner.beat({"writtenAt": 1})
+        await owner.repair(batches(some(5)), MARKS)
+        assert await place.holds(some(5))
+
+    on(redis_server, scenario)
+
+
 def test_an_epoch_is_never_given_twice_even_after_a_flush(own_redis: RedisServer) -> None:
     async def scenario(place: Place) -> None:
         old, epochs = await place.owner(some(3)), [int(await place.mark("epoch"))]

@@ -18,7 +18,8 @@ end
 local current = mark[1] or ''
 if ARGV[1] == 'begin' then
   retire(mark[2])
-  current = tostring(call('HINCRBY', KEYS[1], 'generations', 1))
+  -- an epoch is never given twice, also where the watermark was lost and the keys it named were not
+  current = ARGV[3]
   call('HSET', KEYS[1], 'generation', ARGV[2], 'state', 'repairing', 'building', current, 'seq', 0)
 elseif ARGV[1] == 'switch' then
   if not mark[2] then return 'fenced' end
