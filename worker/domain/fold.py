@@ -213,15 +213,6 @@ def counting(row: Row, scans: Scans, floor: int) -> dict[bytes, bytes]:
     return {who: key for who, key in scans.items() if key > oldest}
 
 
-def status_and_number(row: Row, participants: int) -> tuple[AttendanceStatus, int] | None:
-    """What the attendance says with so many distinct participants scanned after the base; None: there is none."""
-    base = row[1]
-    if participants == 0:
-        return None if base is None else (base[1], base[2])
-    at_desk = base.number if base and base.status == _ATTENDED else 0
-    return AttendanceStatus.ATTENDED, max(participants, at_desk)
-
-
 def _scan_changes(before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], floor: int) -> dict[bytes, bytes | None]:
     oldest = _oldest_counting(after, floor)
     changes: dict[bytes, bytes | None] = {who: key for who, key in fresh.items() if key > oldest and key > scans.get(who, b"")}

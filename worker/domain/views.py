@@ -6,7 +6,7 @@ from typing import NamedTuple
 from schemas.attendance import Attendance, AttendanceStatus, attendance_id, guid
 from schemas.events import Booking, Window
 from schemas.times import format_time
-from worker.domain.fold import Row, effective_time, status_and_number
+from worker.domain.fold import Row, effective_time
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
 _new = tuple.__new__
@@ -37,12 +37,16 @@ class Summary(NamedTuple):
 
 def see(row: Row, participants: int) -> Seen | None:
     """The attendance of a row with so many participants scanned, None where there is none."""
-    known = status_and_number(row, participants)
-    if known is None:
+    _, base, newest, _, _, _ = row
+    if participants:
+        at_desk = base[2] if base is not None and base[1] is ATTENDED else 0
+        status, number = ATTENDED, max(participants, at_desk)
+    elif base is not None:
+        status, number = base[1], base[2]
+    else:
         return None
-    newest = row[2]
     assert newest is not None
-    return _new(Seen, (known[0], known[1], effective_time(newest[0]), newest[1]))
+    return _new(Seen, (status, number, effective_time(newest[0]), newest[1]))
 
 
 def alike(one: Seen, other: Seen) -> bool:

@@ -136,7 +136,7 @@ class AttendanceReader:
         """The booking's summary with its freshness, None where it has no session."""
         here = [await self._of(booking_id)]
         ((json,),), fresh = await self._ask(here, [[("hget", f"booking:{booking_bucket(booking_id.encode())}", booking_id)]])
-        return None if json is None else {**orjson.loads(json), "freshness": fresh.document()}
+        return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": fresh.document()}
 
     async def alerts(
         self,

@@ -14,7 +14,7 @@ from worker.engine.rebalance import SafeTableManager
 from worker.settings import Settings
 from worker.topics import TopicNames
 
-MAX_POLL_RECORDS = 2000
+MAX_POLL_RECORDS = 4000
 _COMMIT_SECONDS = 0.5
 
 

@@ -34,7 +34,7 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
     if state.ever_frequent:
         _frequent_alert(change, write, published)
     if again or state.summary != change.was.summary:
-        write.summary(state.booking_id, _summary(state.booking_id, state.summary))
+        write.summary(state.booking_id, _summary(state.summary))
 
 
 def whole(state: BookingState, write: Write) -> None:
@@ -50,7 +50,7 @@ def whole(state: BookingState, write: Write) -> None:
     if state.frequent:
         write.alerts.append(_open(alerts.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
-        write.summary(state.booking_id, _summary(state.booking_id, state.summary))
+        write.summary(state.booking_id, _summary(state.summary))
 
 
 def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
@@ -152,11 +152,10 @@ def _open(alert: AlertData) -> AlertChange:
     return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json)
 
 
-def _summary(booking_id: str, summary: Summary | None) -> dict[str, object] | None:
+def _summary(summary: Summary | None) -> dict[str, object] | None:
     if summary is None:
         return None
     return {
-        "bookingId": booking_id,
         "attended": summary.attended,
         "notAttended": summary.not_attended,
         "notSet": summary.not_set,
