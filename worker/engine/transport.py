@@ -88,6 +88,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer._coordinator.check_errors()  # noqa: SLF001
         return await super()._fetch_records(consumer, *args, **kwargs)
 
+    async def commit(self, offsets: Any) -> bool:
+        # a thread that ends answers no more calls, and may be waiting for the very revocation that wants to commit
+        if not self.method_queue.should_stop:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * COMMIT_SECONDS):
+                    return bool(await super().commit(offsets))
+        return False
+
     async def _commit(self, offsets: Any) -> bool:
         # the client repeats a commit for as long as Kafka is away, and nothing could be revoked or stopped meanwhile
         with suppress(TimeoutError):
