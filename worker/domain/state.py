@@ -145,11 +145,13 @@ def apply(
     was = (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged)
     change = None
     for event in events:
-        name = event[2]
-        session = state.sessions.get(name)
-        if event[0] in _REPORTS and session is not None and session.scans is None and state.floor == NEVER:
+        if event[0] in _REPORTS and state.floor == NEVER:
+            name = event[2]
+            session = state.sessions.get(name)
+            if session is None:
+                session = state.sessions[name] = Session()
             row = session.row
-            if fold.is_plain(row):
+            if session.scans is None and fold.is_plain(row):
                 after = fold.fold_report(row, event, rules[0])
                 if after is not row or again:
                     if change is None:
