@@ -7,6 +7,7 @@ and whatever holds characters that need a closer look, goes pydantic's way, whic
 import json
 import re
 from collections.abc import Iterable
+from sys import intern
 from typing import Annotated, Any, Literal
 
 from msgspec import DecodeError, Meta, Struct
@@ -181,7 +182,9 @@ def _quick(value: bytes, received: int) -> Event | None:
     number = data.numberOfAttendees if numbered else None
     time, kind = parse_time(doc.time), doc.type
     # what Event(...) does, without binding ten arguments
-    return _new(Event, (kind, booking_id, session_id, time, doc.source, doc.id, status, number, participant_id, received))
+    # sources and sessions are few and stay in rows for long: one object each
+    fields = (kind, booking_id, intern(session_id), time, intern(doc.source), doc.id, status, number, participant_id, received)
+    return _new(Event, fields)
 
 
 def _event(doc: Any, received: int) -> Event:
