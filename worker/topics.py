@@ -33,7 +33,7 @@ class TopicNames(NamedTuple):
         return cls(*plain, *(f"{prefix}-{table}-changelog" for table in TABLES))
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=10_000)
 def partition_of(booking_id: str, partitions: int) -> int:
     """The partition of a booking: Kafka's default partitioner on its normalised id."""
     return (murmur2(booking_id.encode()) & 0x7FFFFFFF) % partitions

@@ -44,6 +44,7 @@ METHODS = [
     (driver.AIOKafkaConsumerThread._create_worker_consumer, ["self", "transport"]),
     (driver.AIOKafkaConsumerThread._fetch_records, ["self", "consumer", "active_partitions", "timeout", "max_records"]),
     (driver.AIOKafkaConsumerThread._commit, ["self", "offsets"]),
+    (driver.AIOKafkaConsumerThread.commit, ["self", "offsets"]),
     (driver.AIOKafkaConsumerThread._ensure_consumer, ["self"]),
     (driver.AIOKafkaConsumerThread.verify_event_path, ["self", "now", "tp"]),
     (driver.AIOKafkaConsumerThread.seek, ["self", "partition", "offset"]),

@@ -14,7 +14,7 @@ from worker.engine.table import Table, checksum
 STALL_SECONDS = 60.0
 _POLL_MS = 200
 _FETCH_WAIT_MS = 50
-_FETCH_BYTES = 4 * 1024 * 1024
+_FETCH_BYTES = 1024 * 1024
 #: Records that are merged before others of the process get their turn.
 _AT_ONCE = 5_000
 
