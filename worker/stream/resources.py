@@ -11,7 +11,7 @@ from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
 
 #: Bookings kept decoded in memory, of all partitions together; beyond, those longest unused are read from the table again.
-CACHED_BOOKINGS = 40_000
+CACHED_BOOKINGS = 55_000
 
 
 class Resources:
