@@ -7,11 +7,9 @@ and whatever holds characters that need a closer look, goes pydantic's way, whic
 import json
 import re
 from collections.abc import Iterable
-from sys import intern
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from msgspec import DecodeError, Meta, Struct
-from msgspec.json import Decoder
+from msgspec import DecodeError
 from pydantic import ValidationError
 
 from schemas.cures import CURES, STATUS_CURES
@@ -31,51 +29,13 @@ from schemas.events import (
     Window,
 )
 from schemas.times import format_time, parse_time
+from schemas.usual import normalise, read_usual
 
 Headers = Iterable[tuple[str, bytes | None]]
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _CONTROL = re.compile("[\x00-\x1f\x7f]").search
 _CLOUDEVENTS = b"application/cloudevents"
-_new = tuple.__new__
 _IDENTIFIERS = frozenset({"id", "source", "bookingId", "sessionId", "participantId"})
-
-
-_Name = Annotated[str, Meta(min_length=1, max_length=256)]
-_Id = Annotated[str, Meta(min_length=1, max_length=128)]
-
-
-class _UsualData(Struct, gc=False):
-    """Data as nearly all events have it: every field of any type, each well-formed or left out."""
-
-    bookingId: _Id
-    sessionId: Annotated[str, Meta(max_length=250)] = ""
-    numberOfAttendees: Annotated[int, Meta(ge=0, le=100_000)] | None = None
-    status: Literal["ATTENDED", "NOT_ATTENDED", "NOT_SET", ""] = ""
-    participantId: Annotated[str, Meta(max_length=128)] = ""
-
-
-class _Usual(Struct, gc=False):
-    """A structured event as nearly all are. What fits here fits `schemas.events`; what does not may still."""
-
-    specversion: Literal["1.0"]
-    id: _Name
-    source: _Name
-    type: str
-    time: str
-    data: _UsualData
-
-
-_usual = Decoder(_Usual).decode
-#: Of each type: whether its number, its status, its participant counts. One that counts must be there, but for the number.
-_COUNTS = {
-    EventType.CHECK_IN.value: (True, False, False),
-    EventType.NO_SHOW.value: (False, False, False),
-    EventType.SET.value: (True, True, False),
-    EventType.PARTICIPANT_SCANNED.value: (False, False, True),
-    EventType.CLEARED.value: (False, False, False),
-    EventType.DELETED.value: (False, False, False),
-}
 
 
 class _Refused(Exception):
@@ -83,12 +43,6 @@ class _Refused(Exception):
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.letter = DeadLetter(reason, detail)
-
-
-def normalise(text: str) -> str:
-    """A bookingId or sessionId as the system knows it: trimmed, and lower case where it is a GUID."""
-    text = text.strip()
-    return text.lower() if len(text) == 36 and _GUID(text) else text
 
 
 def booking_of_key(key: bytes | None) -> str | None:
@@ -131,7 +85,7 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
     ):
         return _explain(value, headers, received, max_age)
     try:
-        event = _quick(value, received)
+        event = read_usual(value, received)
     except (DecodeError, ValueError, RecursionError):
         event = None
     if event is None:
@@ -151,40 +105,6 @@ def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> 
         return BookingGone(booking_id) if doc["type"] == EventType.BOOKING_DELETED else _booking(booking_id, doc)
     except _Refused as refused:
         return refused.letter
-
-
-def _quick(value: bytes, received: int) -> Event | None:
-    """The usual event; None where another look is needed."""
-    if not value.isascii():
-        value.decode()  # msgspec passes over what is no UTF-8 in fields that it does not read
-    doc = _usual(value)
-    counts = _COUNTS.get(doc.type)
-    if counts is None:
-        return None
-    data = doc.data
-    booking_id, session_id = data.bookingId, data.sessionId
-    if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
-        return None
-    if len(booking_id) == 36 and not booking_id.islower():
-        booking_id = normalise(booking_id)
-    if len(session_id) == 36 and not session_id.islower():
-        session_id = normalise(session_id)
-    numbered, stated, scanned = counts
-    status = participant_id = ""
-    if stated:
-        status = data.status
-        if not status:
-            return None
-    elif scanned:
-        participant_id = data.participantId
-        if not participant_id or participant_id.strip() != participant_id:
-            return None
-    number = data.numberOfAttendees if numbered else None
-    time, kind = parse_time(doc.time), doc.type
-    # what Event(...) does, without binding ten arguments
-    # sources and sessions are few and stay in rows for long: one object each
-    fields = (kind, booking_id, intern(session_id), time, intern(doc.source), doc.id, status, number, participant_id, received)
-    return _new(Event, fields)
 
 
 def _event(doc: Any, received: int) -> Event:

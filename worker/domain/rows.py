@@ -20,6 +20,7 @@ from struct import Struct
 
 from schemas.attendance import AttendanceStatus
 from schemas.events import Booking, Window
+from schemas.packing import pack_known_text, unpack_text
 from worker.domain import fold
 from worker.domain.fold import Base, Mark, Row
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
@@ -37,7 +38,6 @@ _BOOKING = Struct(">BBq")
 _SESSION = Struct(">BBqBI3s")
 _REFERENCE = Struct(">BqBIqHH")
 _LISTED = Struct(">Hqq")
-_LENGTH = Struct(">H")
 _KNOWN, _WALK_INS, _CANCELED, _LISTS = 1, 2, 4, 8
 _UNKNOWN_TIME = fold.NEVER
 _FORMAT_BYTE = bytes((FORMAT,))
@@ -105,8 +105,8 @@ def encode_session(row: Row, ever: int) -> bytes:
         return _encode_any(row, ever)
     head = _SESSION.pack(FORMAT, ever, horizon, _CODE_OF[base[1]], base[2], codes)
     if other is None:
-        return b"".join((head, newest[0], _text(newest[1])))
-    return b"".join((head, newest[0], _text(newest[1]), other[0], _text(other[1])))
+        return b"".join((head, newest[0], pack_known_text(newest[1])))
+    return b"".join((head, newest[0], pack_known_text(newest[1]), other[0], pack_known_text(other[1])))
 
 
 def _encode_any(row: Row, ever: int) -> bytes:
@@ -117,7 +117,7 @@ def _encode_any(row: Row, ever: int) -> bytes:
         codes = codes << 4 | code
         marks.append(mark)
         if mark is not None and code == _SPELT_OUT:
-            body += (mark.key, _text(mark.source))
+            body += (mark.key, pack_known_text(mark.source))
     status, number = (_CODE_OF[base.status], base.number) if base else (0, 0)
     head = _SESSION.pack(FORMAT, ever, horizon, status, number, codes.to_bytes(3, "big"))
     return b"".join((head, *body))
@@ -132,10 +132,9 @@ def decode_session(value: bytes) -> tuple[Row, int]:
     for shift in (16, 12, 8, 4, 0):
         code = packed >> shift & 15
         if code == _SPELT_OUT:
-            start = at + _MARK_KEY + _LENGTH.size
-            end = start + _LENGTH.unpack_from(value, at + _MARK_KEY)[0]
-            marks.append(Mark(value[at : at + _MARK_KEY], _shared(value[start:end])))
-            at = end
+            key = value[at : at + _MARK_KEY]
+            source, at = unpack_text(value, at + _MARK_KEY)
+            marks.append(Mark(key, _shared(source)))
         else:
             marks.append(None if code == _ABSENT else marks[code - 1])
     base = Base(marks[0], _STATUSES[status], number) if marks[0] else None
@@ -145,7 +144,7 @@ def decode_session(value: bytes) -> tuple[Row, int]:
 def encode_reference(booking: Booking | None, offset: int, formerly: Iterable[str] = ()) -> bytes:
     """A row of ``bookings``; None: the record at this offset left the booking unknown."""
     dropped = sorted(formerly)
-    tail = [_text(name) for name in dropped]
+    tail = [pack_known_text(name) for name in dropped]
     if booking is None:
         return b"".join((_REFERENCE.pack(FORMAT, offset, 0, 0, 0, 0, len(dropped)), *tail))
     _, participants, walk_ins, canceled, sessions, time = booking
@@ -160,9 +159,8 @@ def decode_reference(booking_id: str, value: bytes) -> tuple[Booking | None, int
     _check(form)
     at, formerly = _REFERENCE.size, []
     for _ in range(dropped):
-        end = at + 2 + _LENGTH.unpack_from(value, at)[0]
-        formerly.append(value[at + 2 : end].decode())
-        at = end
+        name, at = unpack_text(value, at)
+        formerly.append(name.decode())
     if not flags & _KNOWN:
         return None, offset, frozenset(formerly)
     sessions = _decode_listed(value[at:], count) if flags & _LISTS else None
@@ -241,12 +239,6 @@ def _booking_row(value: bytes) -> tuple[int, int, int]:
     form, frequent, floor = _BOOKING.unpack(value)
     _check(form)
     return form, frequent, floor
-
-
-@lru_cache(maxsize=20_000)
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return _LENGTH.pack(len(encoded)) + encoded
 
 
 @lru_cache(maxsize=20_000)

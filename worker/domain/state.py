@@ -167,13 +167,7 @@ def apply(
         _refer(change, references)
     if change is None or not (change.sessions or change.whole or change.refers):
         return None
-    if change.whole:
-        _settle_all(change)
-    counts = change.whole
-    for name, before in change.sessions.items():
-        counts |= _judge(state, name, before, rules)
-    if counts:
-        _summarise(change)
+    _judge_all(change, rules)
     return change
 
 
@@ -241,6 +235,17 @@ def _settle_all(change: Change) -> None:
                 _keep_scans(change, name, session, dict.fromkeys(known.keys() - counting.keys()))
     listed = listed_by(change.was.booking).keys() | listed_by(state.booking).keys() | state.formerly
     change.listed = listed - state.sessions.keys()
+
+
+def _judge_all(change: Change, rules: Rules) -> None:
+    """What the folded rows come to for readers: attendances, alerts, the summary."""
+    if change.whole:
+        _settle_all(change)
+    counts = change.whole
+    for name, before in change.sessions.items():
+        counts |= _judge(change.state, name, before, rules)
+    if counts:
+        _summarise(change)
 
 
 def _judge(state: BookingState, name: str, before: Before, rules: Rules) -> bool:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from schemas.decode import decode, decode_booking, normalise
+from schemas.decode import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
+from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames, partition_of
 

@@ -10,11 +10,11 @@ from functools import lru_cache
 from struct import Struct
 
 from schemas.attendance import Attendance, AttendanceStatus, guid
+from schemas.packing import pack_known_text, pack_text, unpack_text
 from schemas.times import format_time
 
 _HEAD = Struct(">BBIIB")
 _UPDATED = Struct(">q")
-_LENGTH = Struct(">H")
 _HAS_ATTENDANCE, _LISTED = 1, 2
 STATUSES = (AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET)
 _ATTENDED, _NOT_ATTENDED, _NOT_SET = STATUSES
@@ -45,9 +45,8 @@ def contribution(attendance: Known | None, expected: int, window: Listing | None
 def pack(contributed: bytes, attendance: Known | None, session_id: str, booking_id: str) -> bytes:
     """The bytes of a pair."""
     _, _, updated, source = attendance or (_NOT_SET, 0, 0, "")
-    booking = booking_id.encode()
-    parts = (contributed, _pack_updated(updated), _text(session_id), _LENGTH.pack(len(booking)), booking, _text(source))
-    return b"".join(parts)
+    texts = (pack_known_text(session_id), pack_text(booking_id), pack_known_text(source))
+    return b"".join((contributed, _pack_updated(updated), *texts))
 
 
 def unpack(identity: bytes, packed: bytes) -> Attendance | None:
@@ -60,9 +59,8 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
     at += _UPDATED.size
     texts = []
     for _ in range(3):
-        end = at + 2 + _LENGTH.unpack_from(packed, at)[0]
-        texts.append(packed[at + 2 : end].decode())
-        at = end
+        text, at = unpack_text(packed, at)
+        texts.append(text.decode())
     return {
         "id": guid(identity),
         "bookingId": texts[1],
@@ -72,12 +70,6 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
         "updatedDate": format_time(updated),
         "source": texts[2],
     }
-
-
-@lru_cache(maxsize=20_000)
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return _LENGTH.pack(len(encoded)) + encoded
 
 
 @lru_cache(maxsize=20_000)

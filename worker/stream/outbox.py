@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from schemas.alerts import AlertEvent
+from schemas.alerts import AlertEvent, AlertKind
 from schemas.events import RECEIVED_HEADER
 from schemas.times import format_time
 from worker.domain.state import BookingState
@@ -77,11 +77,20 @@ async def mend(
         aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
     """
     found = {record.key: record.value for record in await read(client, alerts.topic, alerts.partition, offsets)}
-    datas = [orjson.loads(value)["data"] for value in found.values() if value]
-    said = [project.said(state(data["bookingId"]), data["kind"], data.get("sessionId")) for data in datas]
+    said = [_now(value, state) for value in found.values()]
     again = list(map(_alert, filter(None, said)))
     if again:
         await alerts.append(producer, [(alert,) for alert in again])
+
+
+def _now(value: bytes | None, state: Callable[[str], BookingState]) -> AlertEvent | None:
+    """What is to be said now of the alert in a record; None where it was never open, or is no alert."""
+    try:
+        data = orjson.loads(value or b"")["data"]
+        booking_id, kind, session_id = data["bookingId"], AlertKind(data["kind"]), data.get("sessionId")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # whoever wrote that is no worker; it has a key of its own
+    return project.said(state(booking_id), kind, session_id)
 
 
 def _alert(event: AlertEvent) -> Record:

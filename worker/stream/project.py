@@ -58,13 +58,13 @@ def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertE
     if session_id is None:
         is_open, ever, judged = state.frequent, state.ever_frequent, state.judged()
     elif session_id in state.sessions:
-        session, bit = state.sessions[session_id], BITS[AlertKind(kind)]
+        session, bit = state.sessions[session_id], BITS[kind]
         is_open, ever, judged = bool(session.mask & bit), bool(session.ever & bit), state.judged_session(session_id)
     else:
         return None
     if is_open:
-        return alerts.opened(alerts.open_alert(AlertKind(kind), judged), judged)
-    return alerts.resolved(AlertKind(kind), judged) if ever else None
+        return alerts.opened(alerts.open_alert(kind, judged), judged)
+    return alerts.resolved(kind, judged) if ever else None
 
 
 def _pair(change: Change, name: str, session: Session, before: Seen | None, write: Write, known: bool) -> None:

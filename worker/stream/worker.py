@@ -94,9 +94,9 @@ class Worker:
         lease = asyncio.create_task(self._resources.lease.keep())
         watch = asyncio.create_task(self._watchdog.run())
         try:
-            awaited: list[asyncio.Future[Any]] = [*waits, self._failed, beat, watch]
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-            for ended in (self._failed, beat, watch):
+            endless: list[asyncio.Future[Any]] = [self._failed, beat, looking, lease, watch]
+            await asyncio.wait((*waits, *endless), return_when=asyncio.FIRST_COMPLETED)
+            for ended in endless:
                 if ended.done():
                     await ended
             if waits[1].done():
