@@ -45,3 +45,10 @@ def _do_without(request: pytest.FixtureRequest, missing: ServiceUnavailable) -> 
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         print(f"\nSKIPPING every test that needs {request.fixturename}: {missing}", file=sys.stderr)
     pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis of the module's own, which it may flush, stop and start again."""
+    with RedisServer() as server:
+        yield server

@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
 
-import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -20,12 +18,6 @@ from worker.read_model.keys import PartitionKeys, namespace
 PARTITIONS = range(4)
 STUCK = 1
 _SPOIL = "redis.call('RENAME', KEYS[1], KEYS[1] .. '-away'); return redis.call('SET', KEYS[1], 'not a hash')"
-
-
-@pytest.fixture(scope="module")
-def own_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def committed(system: System) -> list[int]:

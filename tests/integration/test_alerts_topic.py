@@ -56,7 +56,7 @@ def said_again_by_another(system: System, hall: Hall) -> bytes:
     """Opens an alert and resolves it; then another says that it is open, as a worker that woke up late would. Its key."""
     hall.book("BK")
     hall.count("BK", 2)
-    (old,) = system.consume(system.topics.alerts)
+    old = system.consume(system.topics.alerts)[-1]
     hall.count("BK", 1)
     assert states(system, old.key) == ["opened", "resolved"]
     assert hall.alerts == {}
@@ -77,6 +77,21 @@ def test_an_old_state_is_followed_by_the_present_one_at_the_next_publish(kafka: 
         assert wait_until(lambda: len(states(system, key)) > 3, 20), system.workers[0].said()
         assert states(system, key) == ["opened", "resolved", "opened", "resolved"]
         assert system.open_alerts_of_topic() == hall.alerts != {}
+
+
+def test_what_is_no_alert_stops_nobody(kafka: Broker, redis_server: Redis) -> None:
+    """Without the guard: the owner reads what another appended, fails on it, and ends."""
+    with System(kafka, redis_server, partitions=1) as system:
+        worker = system.start_worker(WORKER)
+        system.until_serving()
+        hall = Hall(system)
+        strays = [b"not JSON", b"[1]", b'{"data": 5}', b'{"data": {"bookingId": "BK", "kind": "NONE"}}', None]
+        system.publish([Record(system.topics.alerts, b"stray-%d" % at, value, [], 0) for at, value in enumerate(strays)])
+        key = said_again_by_another(system, hall)
+        hall.book("BK-2")
+        hall.count("BK-2", 2)
+        assert wait_until(lambda: len(states(system, key)) > 3, 20), worker.said()
+        assert worker.running
 
 
 def test_an_old_state_is_followed_by_the_present_one_though_nothing_happens(kafka: Broker, redis_server: Redis) -> None:

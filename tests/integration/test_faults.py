@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,13 +30,6 @@ DYING = (sys.executable, "-m", "tests.integration.dying_worker")
 BUSY = (*DYING, "never", "any", "0")
 #: Events batches never change both tables.
 ONLY_BOOKINGS = {"between the two changelogs"}
-
-
-@pytest.fixture(scope="module")
-def own_redis() -> Iterator[RedisServer]:
-    """A server that these tests may flush, stop and restart."""
-    with RedisServer() as server:
-        yield server
 
 
 def die(system: System, point: str, topic: str, passes: int) -> None:

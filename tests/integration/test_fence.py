@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -26,13 +26,6 @@ from tests.services import Redis, RedisServer
 from worker.read_model import writer as writer_module
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce
-
-
-@pytest.fixture(scope="module")
-def own_redis() -> Iterator[RedisServer]:
-    """A server that this module may flush."""
-    with RedisServer() as server:
-        yield server
 
 
 def test_an_old_owner_is_refused_after_a_new_claim(redis_server: Redis) -> None:

@@ -1,7 +1,6 @@
 """How a worker starts where not everything is there, and how it ends: told to at any moment, refused, or stalled."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,12 +15,6 @@ NOBODY = "127.0.0.1:1"
 AWAY = {"kafka": {"ATTENDANCE_BROKER": f"kafka://{NOBODY}"}, "redis": {"ATTENDANCE_REDIS": f"redis://us:hidden@{NOBODY}/0"}}
 ENDS_SECONDS = 10.0
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
-
-
-@pytest.fixture(scope="module")
-def own_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def lines(worker: WorkerProcess) -> list[str]:
