@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.services import Broker, Redis, ServiceUnavailable, chosen_broker, chosen_redis
+from tests.services import Broker, Redis, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
 
 
 @pytest.fixture(scope="session")
