@@ -20,6 +20,10 @@ class AttendanceStatus(StrEnum):
     NOT_ATTENDED = "NOT_ATTENDED"
 
 
+#: As packed bytes spell them: by their place here. Never to change.
+STATUSES = (AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET)
+
+
 class Attendance(TypedDict):
     """What is known about one booking at one session; ``updatedDate`` is RFC 3339, UTC, milliseconds."""
 

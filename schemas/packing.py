@@ -21,3 +21,8 @@ def unpack_text(packed: bytes, at: int) -> tuple[bytes, int]:
     start = at + LENGTH.size
     end = start + LENGTH.unpack_from(packed, at)[0]
     return packed[start:end], end
+
+
+def text_of(packed: bytes) -> str:
+    """The text of `pack_text`."""
+    return packed[LENGTH.size :].decode()

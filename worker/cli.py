@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from schemas.alerts import AlertKind
-from worker.domain.rows import NewerFormat
+from worker.domain.packed import OtherFormat
 from worker.ending import unless
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate, start
@@ -51,7 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lis
 _TOLD = (
     SettingsError,
     StreamError,
-    NewerFormat,
+    OtherFormat,
     topic_ops.TopicsError,
     ChildFailed,
     NotForThisPlatform,

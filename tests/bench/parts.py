@@ -13,7 +13,7 @@ from typing import NamedTuple
 from schemas.decode import decode
 from schemas.events import Event
 from tests.bench.workload import Record, Workload
-from worker.domain.fold import EMPTY, Row, fold_report
+from worker.domain.packed import EMPTY, fold_report
 from worker.settings import Settings, micros
 
 REPEATS = 5
@@ -45,10 +45,10 @@ def _decode_all(records: Sequence[Record], timestamp: int, max_age: int) -> list
 
 
 def _fold_all(events: Sequence[Event], tolerance: int) -> None:
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], bytes] = {}
     for event in events:
         pair = (event.booking_id, event.session_id)
-        rows[pair] = fold_report(rows.get(pair, EMPTY), event, tolerance)
+        rows[pair] = fold_report(rows.get(pair, EMPTY), event, tolerance) or EMPTY
 
 
 def _best(work: Callable[[], object], count: int) -> float:

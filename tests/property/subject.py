@@ -14,10 +14,10 @@ from schemas.decode import decode, decode_booking
 from schemas.events import DeadLetter, Event
 from schemas.times import format_time
 from tests.oracle import BookingRecord, Delivery, Outcome, Rules
-from worker.domain import mismatch
-from worker.domain.fold import EMPTY, NEVER, Row
+from worker.domain import mismatch, packed
+from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
-from worker.domain.state import BookingState, Change, Reference, Session, apply
+from worker.domain.state import BookingState, Change, Reference, apply
 from worker.read_model.documents import unpack
 from worker.read_model.writer import _MOVED, _SAME, Write
 from worker.stream.project import project
@@ -212,9 +212,9 @@ def _visible(states: Iterable[BookingState]) -> State:
     found: State = {}
     for each in states:
         sessions = {
-            name: (session.row, session.scans or {})
-            for name, session in each.sessions.items()
-            if session.row != EMPTY or session.scans
+            name: (packed.decode(row)[0], each.scans.get(name, {}))
+            for name, row in each.rows.items()
+            if packed.decode(row)[0] != NOTHING or each.scans.get(name)
         }
         if sessions or each.floor > NEVER:
             found[each.booking_id] = (each.floor, sessions)
@@ -224,7 +224,8 @@ def _visible(states: Iterable[BookingState]) -> State:
 def _rows(given: State) -> Iterator[tuple[str, bytes, bytes]]:
     for booking_id, (floor, sessions) in given.items():
         held = BookingState(booking_id, floor)
-        held.sessions = {name: Session(row, scans) for name, (row, scans) in sessions.items()}
+        held.rows = {name: packed.encode(row, 0) for name, (row, _) in sessions.items()}
+        held.scans = {name: scans for name, (_, scans) in sessions.items()}
         for suffix, value in stored(held):
             yield booking_id, suffix, value
 

@@ -47,7 +47,7 @@ class Stored:
         return load("b", self.rows, None, RULES) == self.state
 
     def attendance(self) -> tuple[AttendanceStatus, int]:
-        seen = self.state.sessions["s"].seen
+        seen = self.state.seen("s")
         assert seen is not None
         return seen.status, seen.number
 

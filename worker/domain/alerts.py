@@ -8,7 +8,8 @@ from schemas.attendance import AttendanceStatus
 from schemas.events import Booking
 from schemas.times import format_time
 from worker.domain.fold import NEVER, Mark, Row, effective_time, event_time
-from worker.domain.views import Seen, document
+from worker.domain.packed import Seen
+from worker.domain.views import document
 
 
 class Judged(NamedTuple):
@@ -66,7 +67,7 @@ def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
 
 def _updated(judged: Judged) -> int:
     """The attendance's ``updated`` now; of one that is gone, the time at which it went."""
-    known = judged.seen.updated if judged.seen else judged.newest
+    known = effective_time(judged.seen.updated) if judged.seen else judged.newest
     known = known if known > NEVER else max(judged.row.horizon, judged.floor)
     # an alert of a booking whose attendances all went, with no horizon that reaches it, cannot be; never fail on it
     return known if known > NEVER else 0

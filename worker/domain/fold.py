@@ -22,17 +22,15 @@ _EFFECTIVE = Struct(">Q").unpack_from
 NEVER = -_ZERO
 
 # bound once: a member looked up on an enum costs more than the comparison
-_CHECK_IN = EventType.CHECK_IN.value
-_NO_SHOW = EventType.NO_SHOW.value
+CHECK_IN = EventType.CHECK_IN.value
+NO_SHOW = EventType.NO_SHOW.value
 _SCANNED = EventType.PARTICIPANT_SCANNED.value
 _DELETED = EventType.DELETED.value
-_ARRIVALS = (_CHECK_IN, _SCANNED)
-_ATTENDED, _NOT_ATTENDED = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED
-_new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
+_ARRIVALS = (CHECK_IN, _SCANNED)
 #: What a base of each type says; a set says it itself.
 _SAYS = {
-    _CHECK_IN: AttendanceStatus.ATTENDED,
-    _NO_SHOW: AttendanceStatus.NOT_ATTENDED,
+    CHECK_IN: AttendanceStatus.ATTENDED,
+    NO_SHOW: AttendanceStatus.NOT_ATTENDED,
     EventType.CLEARED.value: AttendanceStatus.NOT_SET,
 }
 
@@ -70,7 +68,7 @@ class Row(NamedTuple):
     """Newest set or cleared, which settles the reports before it."""
 
 
-EMPTY = Row()
+NOTHING = Row()
 
 
 class Folded(NamedTuple):
@@ -80,9 +78,9 @@ class Folded(NamedTuple):
     scans: dict[bytes, bytes | None]
 
 
-def effective_time(key: bytes) -> int:
-    """The effective time in an order key, microseconds."""
-    effective: int = _EFFECTIVE(key)[0]
+def effective_time(key: bytes, at: int = 0) -> int:
+    """The effective time in the order key that begins there, microseconds."""
+    effective: int = _EFFECTIVE(key, at)[0]
     return effective - _ZERO
 
 
@@ -94,14 +92,16 @@ def event_time(key: bytes) -> int:
 
 def order_key(event: Event, tolerance: int) -> bytes:
     """(effective time, time, digest) as 32 bytes that compare as the law orders; ``tolerance`` in microseconds."""
-    return _times(event.time, event.received + tolerance) + _digest(event)
+    return pack_times(event.time, event.received + tolerance) + digest(event)
 
 
-def _times(time: int, limit: int) -> bytes:
+def pack_times(time: int, limit: int) -> bytes:
+    """The first half of an order key: a time, effective at the limit at the latest, and the time itself; microseconds."""
     return _pack_times((time if time < limit else limit) + _ZERO, time + _ZERO)  # noqa: FURB136 - min() takes four times as long
 
 
-def _digest(event: Event) -> bytes:
+def digest(event: Event) -> bytes:
+    """The second half of an order key, 16 bytes."""
     kind, _, _, _, source, name, status, number, participant_id, _ = event
     text = f"{source}\n{name}\n{kind}\n{status}\n{'' if number is None else number}\n{participant_id}"
     return sha256(text.encode()).digest()[:16]
@@ -140,42 +140,13 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: i
         if kind in _ARRIVALS:
             if attended is None or key > attended.key:
                 attended = mark
-        elif kind == _NO_SHOW:
+        elif kind == NO_SHOW:
             if missed is None or key > missed.key:
                 missed = mark
         elif settled is None or key > settled.key:
             settled = mark
     after = normalised(Row(horizon, base, newest, attended, missed, settled), floor)
     return Folded(after, _scan_changes(row, after, scans, fresh, floor) if scans or fresh else {})
-
-
-def is_plain(row: Row) -> bool:
-    """Whether a row holds nothing but check_ins and no_shows, which `fold_report` folds in a third of the time."""
-    return row[0] == NEVER and row[5] is None
-
-
-def fold_report(row: Row, event: Event, tolerance: int) -> Row:
-    """`fold` of one check_in or no_show into a plain row without scans and without a floor; the same row if it adds nothing."""
-    horizon, base, newest, attended, missed, _ = row
-    came = event[0] == _CHECK_IN
-    known = attended if came else missed
-    times = _times(event[3], event[9] + tolerance)
-    if known is not None and times < known[0][:16]:
-        return row  # most late copies end here, before the digest is made
-    key = times + _digest(event)
-    if known is not None and key <= known[0]:
-        return row
-    mark = _new(Mark, (key, event[4]))
-    if newest is None or key > newest[0]:
-        newest = mark
-        number = event[7]
-        said = (_ATTENDED, 1) if came else (_NOT_ATTENDED, 0)
-        base = _new(Base, (mark, said[0], said[1] if number is None else number))
-    if came:
-        attended = mark
-    else:
-        missed = mark
-    return _new(Row, (horizon, base, newest, attended, missed, None))
 
 
 def normalised(row: Row, floor: int) -> Row:
@@ -231,7 +202,7 @@ def _oldest_counting(row: Row, floor: int) -> bytes:
 
 def _base(mark: Mark, event: Event) -> Base:
     status = _SAYS.get(event.type) or AttendanceStatus(event.status)
-    number = 1 if status is _ATTENDED else 0
+    number = 1 if status is AttendanceStatus.ATTENDED else 0
     return Base(mark, status, number if event.number is None else event.number)
 
 

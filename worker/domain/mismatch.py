@@ -3,12 +3,14 @@
 A set of kinds is a bit mask, because it is compared for every row of every batch and stored in the row.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.alerts import AlertKind
-from schemas.attendance import AttendanceStatus
+from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.events import Booking
-from worker.domain.fold import Row, effective_time
+from worker.domain.fold import effective_time
+from worker.domain.packed import newest_of, opposed, source_of
 
 #: The kinds that concern one (booking, session), each with its bit. Their order is stored: only append.
 BITS = {
@@ -20,7 +22,7 @@ BITS = {
     AlertKind.CLOCK_AHEAD: 32,
 }
 _STATUS_COUNT, _EXCEEDED, _CANCELED, _UNKNOWN, _CONFLICTING, _AHEAD = BITS.values()
-_ATTENDED = AttendanceStatus.ATTENDED
+_CAME = STATUSES.index(AttendanceStatus.ATTENDED)
 #: The kind that concerns the whole booking.
 FREQUENT = AlertKind.FREQUENT_NO_SHOWS
 
@@ -38,25 +40,31 @@ def kinds(mask: int) -> list[AlertKind]:
     return [kind for kind, bit in BITS.items() if mask & bit]
 
 
-def detect(session_id: str, status: AttendanceStatus, number: int, row: Row, booking: Booking | None, rules: Rules) -> int:
-    """The mask of what is wrong with an attendance, given its row and what is known of its booking."""
-    _, _, newest, attended, missed, _ = row
-    mask = 0
-    if (number == 0) if status is _ATTENDED else (number > 0):
-        mask = _STATUS_COUNT
+@lru_cache(maxsize=10_000)
+def _judge(says: bytes) -> tuple[bool, int, int]:
+    """Whether an attendance that says this came, its number, and the mask of what is wrong with that alone."""
+    came, number = says[0] == _CAME, int.from_bytes(says[1:], "big")
+    return came, number, _STATUS_COUNT if came == (number == 0) else 0
+
+
+def detect(session_id: str, says: bytes, row: bytes, booking: Booking | None, rules: Rules) -> int:
+    """The mask of what is wrong with an attendance, given what it says, its packed row, and what is known of its booking."""
+    came, number, mask = _judge(says)
     if booking is not None:
         _, participants, walk_ins_allowed, canceled, sessions, _ = booking
         if number > participants and not walk_ins_allowed:
             mask |= _EXCEEDED
-        if canceled and status is _ATTENDED:
+        if canceled and came:
             mask |= _CANCELED
         if sessions is not None and session_id not in sessions:
             mask |= _UNKNOWN
-    if attended is not None and missed is not None and attended[1] != missed[1]:
-        apart = effective_time(attended[0]) - effective_time(missed[0])
+    reports = opposed(row)
+    if reports is not None and source_of(row, reports[0]) != source_of(row, reports[1]):
+        apart = effective_time(row, reports[0]) - effective_time(row, reports[1])
         if -rules[1] <= apart <= rules[1]:
             mask |= _CONFLICTING
-    if newest is not None and newest[0][:8] < newest[0][8:16]:
+    newest = newest_of(row)
+    if row[newest : newest + 8] < row[newest + 8 : newest + 16]:
         mask |= _AHEAD
     return mask
 

@@ -11,33 +11,16 @@ from typing import NamedTuple
 from schemas.events import Booking, BookingGone, Event, EventType, Window
 from worker.domain import fold
 from worker.domain.alerts import Judged, record_digest
-from worker.domain.fold import EMPTY, NEVER, Row
+from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW, NOTHING
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
-from worker.domain.views import Seen, Summary, counted_as, is_listed, see, summarise, summary_after
+from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, says, see, with_ever
+from worker.domain.views import Summary, counted_as, is_listed, summarise, summary_after
 
 _ERASED = EventType.BOOKING_ERASED.value
 _new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
-_REPORTS = (EventType.CHECK_IN.value, EventType.NO_SHOW.value)
 
 Reference = tuple[int, Booking | BookingGone]
 """A bookings record: its offset and what it says."""
-
-
-@dataclass(slots=True)
-class Session:
-    """One (booking, session): what rests in the table, and what readers were last shown of it."""
-
-    row: Row = EMPTY
-    scans: dict[bytes, bytes] | None = None
-    """Participants that count, None where there were never any."""
-    ever: int = 0
-    """Mask of the alerts that were ever open."""
-    mask: int = 0
-    """Mask of the alerts open now."""
-    seen: Seen | None = None
-    """The attendance, None where there is none."""
-    identity: bytes = field(default=b"", compare=False)
-    """The attendance's id, once somebody made it."""
 
 
 @dataclass(slots=True)
@@ -52,47 +35,54 @@ class BookingState:
     booking_offset: int = -1
     formerly: frozenset[str] = frozenset()
     """Sessions that the booking listed before its last record, of which readers may not have been told yet."""
-    sessions: dict[str, Session] = field(default_factory=dict)
+    rows: dict[str, bytes] = field(default_factory=dict)
+    """By session, what rests in the table (`packed`)."""
+    scans: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    """By session, the participants that count, where there ever were any."""
+    masks: dict[str, int] = field(default_factory=dict)
+    """By session, the alerts that are open now, where there ever were any."""
     summary: Summary | None = None
     frequent: bool = False
     digest: str = field(default="", compare=False)
     """Of the booking's record, once an alert needed it."""
 
-    def pairs(self) -> Iterator[tuple[str, Seen | None]]:
-        """Every (session id, attendance) that readers see, those that are only listed included."""
-        for session_id, session in self.sessions.items():
-            if session.seen is not None:
-                yield session_id, session.seen
-        for session_id in listed_by(self.booking):
-            known = self.sessions.get(session_id)
-            if (known is None or known.seen is None) and is_listed(session_id, self.booking):
-                yield session_id, None
+    def seen(self, name: str) -> Seen | None:
+        """The attendance of a session, None where there is none."""
+        return see(self.rows.get(name, EMPTY), self.says(name))
+
+    def says(self, name: str) -> bytes:
+        """What the attendance of a session says (`packed`), empty where there is none."""
+        return says(self.rows.get(name, EMPTY), self.participants(name))
+
+    def participants(self, name: str) -> int:
+        """How many participants of a session count."""
+        return len(self.scans[name]) if name in self.scans else 0
+
+    def pairs(self) -> Iterator[tuple[str, bytes]]:
+        """Every pair that readers see, by its session, and what it says: nothing where it is only listed."""
+        for name in self.rows:
+            if said := self.says(name):
+                yield name, said
+        for name in listed_by(self.booking):
+            if is_listed(name, self.booking) and not self.says(name):
+                yield name, b""
 
     def judged(self) -> Judged:
         """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""
-        seen = sorted((name, session.seen) for name, session in self.sessions.items() if session.seen is not None)
-        newest = max((attendance.updated for _, attendance in seen), default=NEVER)
+        seen = [(name, attendance) for name in sorted(self.rows) if (attendance := self.seen(name)) is not None]
+        newest = max((fold.effective_time(attendance.updated) for _, attendance in seen), default=NEVER)
         statuses = tuple((name, attendance.status) for name, attendance in seen)
-        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.floor, self._digest(), statuses, newest)
+        return Judged(self.booking_id, None, NOTHING, None, self.booking, self.floor, self._digest(), statuses, newest)
 
     def judged_session(self, name: str) -> Judged:
         """One session, as its alerts are judged by."""
-        session = self.sessions[name]
-        return Judged(self.booking_id, name, session.row, session.seen, self.booking, self.floor, self._digest())
+        row, _ = decode(self.rows[name])
+        return Judged(self.booking_id, name, row, self.seen(name), self.booking, self.floor, self._digest())
 
     def _digest(self) -> str:
         if not self.digest:
             self.digest = record_digest(self.booking)
         return self.digest
-
-
-class Before(NamedTuple):
-    """What a session was before a batch."""
-
-    row: Row
-    seen: Seen | None
-    mask: int
-    ever: int
 
 
 class Was(NamedTuple):
@@ -107,6 +97,22 @@ class Was(NamedTuple):
     """As it was judged while it was a frequent no-show, else None."""
 
 
+class Touched(NamedTuple):
+    """A session before and after a batch: its row, what its attendance says (`packed`), the alerts that are open."""
+
+    name: str
+    row_was: bytes
+    row: bytes
+    said: bytes
+    says: bytes
+    mask_was: int
+    mask: int
+
+
+Before = dict[str, tuple[bytes, bytes]]
+"""By session, the row before a batch, and what its attendance said."""
+
+
 @dataclass(slots=True)
 class Change:
     """What a batch made of a booking: the state now, and what was before."""
@@ -115,10 +121,10 @@ class Change:
     again: bool
     """Whether the batch was redelivered, and perhaps applied before: then everything it touches is said again."""
     was: Was
+    sessions: Sequence[Touched] = ()
+    """Those that changed or, again or whole, are to be said."""
     whole: bool = False
     """Whether it changed, or says again, what concerns every session: the booking's record or its horizon."""
-    sessions: dict[str, Before] = field(default_factory=dict)
-    """Those that changed or, again or whole, are to be said."""
     scans: dict[str, dict[bytes, bytes | None]] | None = None
     """By session, participants that count anew (order key of their scan) or no longer (None)."""
     refers: bool = False
@@ -142,63 +148,60 @@ def apply(
         again: whether the batch was redelivered, and may have been applied before.
     """
     judged = state.judged() if state.frequent else None
-    was = (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged)
-    change = None
+    was = _new(Was, (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged))
+    rows, before, change = state.rows, Before(), None
     for event in events:
-        if event[0] in _REPORTS and state.floor == NEVER:
-            name = event[2]
-            session = state.sessions.get(name)
-            if session is None:
-                session = state.sessions[name] = Session()
-            row = session.row
-            if session.scans is None and fold.is_plain(row):
-                after = fold.fold_report(row, event, rules[0])
-                if after is not row or again:
-                    if change is None:
-                        change = Change(state, again, _new(Was, was))
-                    _touch(change, name, session)
-                    session.row = after
+        kind, name = event[0], event[2]
+        if (kind == CHECK_IN or kind == NO_SHOW) and state.floor == NEVER and name not in state.scans:  # noqa: PLR1714
+            row = rows.get(name, EMPTY)
+            after = fold_report(row, event, rules[0])
+            if after is row and not again:
                 continue
-        if change is None:
-            change = Change(state, again, _new(Was, was))
-        _fold(change, event, rules.clock_tolerance)
+            if after is not None:
+                if name not in before:
+                    before[name] = (row, says(row, 0))
+                rows[name] = after
+                continue
+        change = change or Change(state, again, was)
+        _fold(change, before, event, rules.clock_tolerance)
     if references:
-        change = change or Change(state, again, _new(Was, was))
+        change = change or Change(state, again, was)
         _refer(change, references)
-    if change is None or not (change.sessions or change.whole or change.refers):
+    if change is None:
+        if not before:
+            return None
+        change = Change(state, again, was)
+    elif not (before or change.whole or change.refers):
         return None
-    _judge_all(change, rules)
+    _judge_all(change, before, rules)
     return change
 
 
-def _touch(change: Change, name: str, session: Session) -> None:
+def _touch(state: BookingState, before: Before, name: str) -> None:
     """Remembers what a session was before the batch."""
-    if name not in change.sessions:
-        change.sessions[name] = _new(Before, (session.row, session.seen, session.mask, session.ever))
+    if name not in before:
+        before[name] = (state.rows.get(name, EMPTY), state.says(name))
 
 
-def _fold(change: Change, event: Event, tolerance: int) -> None:
+def _fold(change: Change, before: Before, event: Event, tolerance: int) -> None:
     """Any event into its session; an erasure into the booking's horizon."""
     state, key = change.state, fold.order_key(event, tolerance)
     if event.type == _ERASED:
         state.floor = max(state.floor, fold.effective_time(key))
         change.whole |= change.again or state.floor > change.was.floor
         return
-    session = state.sessions.get(event.session_id)
-    if session is None:
-        session = state.sessions[event.session_id] = Session()
-    after, scans = fold.fold(session.row, session.scans or {}, [(key, event)], state.floor)
-    if scans or after != session.row or change.again:
-        _touch(change, event.session_id, session)
-    session.row = after
+    name = event.session_id
+    row, ever = decode(state.rows.get(name, EMPTY))
+    after, scans = fold.fold(row, state.scans.get(name, {}), [(key, event)], state.floor)
+    if scans or after != row or change.again:
+        _touch(state, before, name)
+        state.rows[name] = encode(after, ever)
     if scans:
-        _keep_scans(change, event.session_id, session, scans)
+        _keep_scans(change, name, scans)
 
 
-def _keep_scans(change: Change, name: str, session: Session, scans: Mapping[bytes, bytes | None]) -> None:
-    known = session.scans
-    if known is None:
-        known = session.scans = {}
+def _keep_scans(change: Change, name: str, scans: Mapping[bytes, bytes | None]) -> None:
+    known = change.state.scans.setdefault(name, {})
     for who, key in scans.items():
         if key is None:
             known.pop(who, None)
@@ -222,57 +225,46 @@ def _refer(change: Change, references: Sequence[Reference]) -> None:
     change.whole |= change.again or state.booking != change.was.booking
 
 
-def _settle_all(change: Change) -> None:
+def _settle_all(change: Change, before: Before) -> None:
     """Every session is touched: a horizon takes from each what it makes void, a booking's record shows in each."""
     state = change.state
-    for name, session in state.sessions.items():
-        row, known = session.row, session.scans or {}
-        _touch(change, name, session)
+    for name in state.rows:
+        _touch(state, before, name)
         if state.floor > change.was.floor:
-            session.row = fold.normalised(row, state.floor)
-            counting = fold.counting(session.row, known, state.floor)
+            row, ever = decode(state.rows[name])
+            row, known = fold.normalised(row, state.floor), state.scans.get(name, {})
+            counting = fold.counting(row, known, state.floor)
+            state.rows[name] = encode(row, ever)
             if len(counting) < len(known):
-                _keep_scans(change, name, session, dict.fromkeys(known.keys() - counting.keys()))
+                _keep_scans(change, name, dict.fromkeys(known.keys() - counting.keys()))
     listed = listed_by(change.was.booking).keys() | listed_by(state.booking).keys() | state.formerly
-    change.listed = listed - state.sessions.keys()
+    change.listed = listed - state.rows.keys()
 
 
-def _judge_all(change: Change, rules: Rules) -> None:
+def _judge_all(change: Change, before: Before, rules: Rules) -> None:
     """What the folded rows come to for readers: attendances, alerts, the summary."""
     if change.whole:
-        _settle_all(change)
-    counts = change.whole
-    for name, before in change.sessions.items():
-        counts |= _judge(change.state, name, before, rules)
+        _settle_all(change, before)
+    state, counts = change.state, change.whole
+    sessions = change.sessions = []
+    for name, (row_was, said) in before.items():
+        row, mask_was, mask = state.rows[name], state.masks.get(name, 0), 0
+        now = says(row, state.participants(name))
+        if now and (mask := detect(name, now, row, state.booking, rules)):
+            row = state.rows[name] = with_ever(row, mask)
+        if mask != mask_was:
+            state.masks[name] = mask
+        counts |= now[:1] != said[:1]
+        sessions.append(_new(Touched, (name, row_was, row, said, now, mask_was, mask)))
     if counts:
         _summarise(change)
 
 
-def _judge(state: BookingState, name: str, before: Before, rules: Rules) -> bool:
-    """Sees and judges a session anew; whether the booking's summary counts it as something else now."""
-    session = state.sessions[name]
-    seen = see(session.row, len(session.scans) if session.scans else 0)
-    session.seen = seen
-    mask = 0
-    if seen is not None:
-        mask = detect(name, seen[0], seen[1], session.row, state.booking, rules)
-        session.ever |= mask
-    session.mask = mask
-    was = before[1]
-    return (was and was[0]) is not (seen and seen[0])
-
-
 def _summarise(change: Change) -> None:
-    state = change.state
-    summary = None
+    state, booking, summary = change.state, change.was.booking, None
     if not change.whole:
-        summary = summary_after(
-            state.summary,
-            [
-                (counted_as(name, before.seen, state.booking), counted_as(name, state.sessions[name].seen, state.booking))
-                for name, before in change.sessions.items()
-            ],
-        )
+        moves = [(counted_as(name, said, booking), counted_as(name, now, booking)) for name, _, _, said, now, *_ in change.sessions]
+        summary = summary_after(state.summary, moves)
     if summary is None:
         summary = summarise(state.pairs(), state.booking)
     state.summary = summary

@@ -3,22 +3,16 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from schemas.attendance import Attendance, AttendanceStatus, attendance_id, guid
+from schemas.attendance import STATUSES, Attendance, attendance_id, guid
 from schemas.events import Booking, Window
+from schemas.packing import text_of
 from schemas.times import format_time
-from worker.domain.fold import Row, effective_time
+from worker.domain.fold import effective_time
+from worker.domain.packed import Seen
 
-ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
+#: Places in `STATUSES`, and in a summary.
+ATTENDED, NOT_ATTENDED, NOT_SET = range(len(STATUSES))
 _new = tuple.__new__
-
-
-class Seen(NamedTuple):
-    """An attendance without its ids; ``updated`` in microseconds."""
-
-    status: AttendanceStatus
-    number: int
-    updated: int
-    source: str
 
 
 class Summary(NamedTuple):
@@ -35,23 +29,13 @@ class Summary(NamedTuple):
         return self.not_attended / decided if decided else 0.0
 
 
-def see(row: Row, participants: int) -> Seen | None:
-    """The attendance of a row with so many participants scanned, None where there is none."""
-    _, base, newest, _, _, _ = row
-    if participants:
-        at_desk = base[2] if base is not None and base[1] is ATTENDED else 0
-        status, number = ATTENDED, max(participants, at_desk)
-    elif base is not None:
-        status, number = base[1], base[2]
-    else:
-        return None
-    assert newest is not None
-    return _new(Seen, (status, number, effective_time(newest[0]), newest[1]))
-
-
 def alike(one: Seen, other: Seen) -> bool:
     """Whether readers see the same in two attendances: times have milliseconds there."""
-    return one[:2] == other[:2] and one.updated // 1000 == other.updated // 1000 and one.source == other.source
+    return (
+        one[:2] == other[:2]
+        and one.source == other.source
+        and effective_time(one.updated) // 1000 == effective_time(other.updated) // 1000
+    )
 
 
 def listing(session_id: str, booking: Booking | None) -> tuple[int, Window | None]:
@@ -67,42 +51,35 @@ def is_listed(session_id: str, booking: Booking | None) -> bool:
     return listing(session_id, booking)[1] is not None
 
 
-def counted_as(session_id: str, seen: Seen | None, booking: Booking | None) -> AttendanceStatus | None:
-    """The status as which a summary counts the pair; None where there is no pair."""
-    if seen is not None:
-        return seen[0]
+def counted_as(session_id: str, says: bytes, booking: Booking | None) -> int | None:
+    """The place of the status as which a summary counts the pair, which says this; None where there is no pair."""
+    if says:
+        return says[0]
     return NOT_SET if is_listed(session_id, booking) else None
 
 
-def summary_after(
-    before: Summary | None, moves: Iterable[tuple[AttendanceStatus | None, AttendanceStatus | None]]
-) -> Summary | None:
+def summary_after(before: Summary | None, moves: Iterable[tuple[int | None, int | None]]) -> Summary | None:
     """The summary once pairs counted as one status are counted as another; None where only `summarise` can tell."""
-    attended, missed, unset = before[:3] if before else (0, 0, 0)
+    counts = list(before[:3]) if before else [0, 0, 0]
     for was, now in moves:
-        attended += (now is ATTENDED) - (was is ATTENDED)
-        missed += (now is NOT_ATTENDED) - (was is NOT_ATTENDED)
-        unset += (now is NOT_SET) - (was is NOT_SET)
-    known = missed <= 1 and (attended or missed or unset)
-    return Summary(attended, missed, unset, missed) if known else None
+        if was is not None:
+            counts[was] -= 1
+        if now is not None:
+            counts[now] += 1
+    missed = counts[NOT_ATTENDED]
+    return _new(Summary, (*counts, missed)) if missed <= 1 and any(counts) else None
 
 
-def summarise(pairs: Iterable[tuple[str, Seen | None]], booking: Booking | None) -> Summary | None:
-    """The booking's summary over its (session id, attendance) pairs, None where it has no pair."""
-    attended = missed = unset = 0
-    decided: list[tuple[str, bool]] = []
-    for session_id, seen in pairs:
-        status = NOT_SET if seen is None else seen[0]
-        if status is NOT_SET:
-            unset += 1
-            continue
-        absent = status is NOT_ATTENDED
-        missed += absent
-        attended += not absent
-        decided.append((session_id, absent))
-    if not attended and not missed and not unset:
-        return None
-    return Summary(attended, missed, unset, _longest_run(decided, booking) if missed > 1 else missed)
+def summarise(pairs: Iterable[tuple[str, bytes]], booking: Booking | None) -> Summary | None:
+    """The booking's summary over its pairs, each by its session and what it says, None where it has no pair."""
+    counts, decided = [0, 0, 0], list[tuple[str, bool]]()
+    for session_id, says in pairs:
+        status = says[0] if says else NOT_SET
+        counts[status] += 1
+        if status != NOT_SET:
+            decided.append((session_id, status == NOT_ATTENDED))
+    missed = counts[NOT_ATTENDED]
+    return Summary(*counts, _longest_run(decided, booking) if missed > 1 else missed) if any(counts) else None
 
 
 def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:
@@ -113,8 +90,8 @@ def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:
         "sessionId": session_id,
         "status": seen.status,
         "numberOfAttendees": seen.number,
-        "updatedDate": format_time(seen.updated),
-        "source": seen.source,
+        "updatedDate": format_time(effective_time(seen.updated)),
+        "source": text_of(seen.source),
     }
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Goes up with every change of what is below; a worker fills a new namespace then.
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 DOC_SHIFT = 5
 """A document's bucket is the first 16 bits of its id, shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024

@@ -9,8 +9,9 @@ from schemas.times import parse_time
 from worker.domain import alerts
 from worker.domain.alerts import Judged
 from worker.domain.mismatch import BITS, FREQUENT, kinds
-from worker.domain.state import Before, BookingState, Change, Session
-from worker.domain.views import Seen, Summary, alike, listing
+from worker.domain.packed import EMPTY, decode, ever_of, newest_key, newest_of, see, source_of
+from worker.domain.state import BookingState, Change, Touched
+from worker.domain.views import Summary, alike, listing
 from worker.read_model.documents import contribution, pack
 from worker.read_model.writer import AlertChange, Write
 
@@ -21,14 +22,13 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
     Args:
         known: whether Redis holds just what the states were before the batch; else it is asked what it holds.
     """
-    state, again = change.state, change.again
-    sessions, whole = state.sessions, change.whole
-    for name, before in change.sessions.items():
-        session = sessions[name]
-        if again or whole or session.seen != before[1]:
-            _pair(change, name, session, before[1], write, known and not again)
-        if session.ever:
-            _session_alerts(change, name, session, before, write, published)
+    state, again, all_of_it = change.state, change.again, change.again or change.whole
+    for touched in change.sessions:
+        _, row_was, row, said, says, mask_was, mask = touched
+        if all_of_it or says != said or newest_key(row) != newest_key(row_was):
+            _pair(change, touched, write, known and not again)
+        if mask or mask_was or (again and ever_of(row)):
+            _session_alerts(change, touched, write, published)
     for name in change.listed:
         _listed_pair(change, name, write, known)
     if state.ever_frequent:
@@ -39,14 +39,12 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
 
 def whole(state: BookingState, write: Write) -> None:
     """Adds all that readers see of a booking, for a repair."""
-    for name, seen in state.pairs():
-        contributed = _contribution(name, seen, state.booking)
-        identity = attendance_id(state.booking_id, name)
-        write.pair(identity, pack(contributed, seen, name, state.booking_id), contributed, b"")
-    for name, session in state.sessions.items():
-        if session.mask:
-            judged = state.judged_session(name)
-            write.alerts += (_open(alerts.open_alert(kind, judged)) for kind in kinds(session.mask))
+    for name, says in state.pairs():
+        contributed = _contribution(name, says, state.booking)
+        write.pair(attendance_id(state.booking_id, name), _document(state, name, contributed), contributed, b"")
+    for name, mask in state.masks.items():
+        judged = state.judged_session(name)
+        write.alerts += (_open(alerts.open_alert(kind, judged)) for kind in kinds(mask))
     if state.frequent:
         write.alerts.append(_open(alerts.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
@@ -57,9 +55,9 @@ def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertE
     """What the alerts topic should say last of an alert; None where it was never open."""
     if session_id is None:
         is_open, ever, judged = state.frequent, state.ever_frequent, state.judged()
-    elif session_id in state.sessions:
-        session, bit = state.sessions[session_id], BITS[kind]
-        is_open, ever, judged = bool(session.mask & bit), bool(session.ever & bit), state.judged_session(session_id)
+    elif session_id in state.rows:
+        is_open, ever = (bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_of(state.rows[session_id])))
+        judged = state.judged_session(session_id)
     else:
         return None
     if is_open:
@@ -67,61 +65,54 @@ def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertE
     return alerts.resolved(kind, judged) if ever else None
 
 
-def _pair(change: Change, name: str, session: Session, before: Seen | None, write: Write, known: bool) -> None:
+def _pair(change: Change, touched: Touched, write: Write, known: bool) -> None:
     state = change.state
-    identity = session.identity
-    if not identity:
-        identity = session.identity = attendance_id(state.booking_id, name)
-    contributed = _contribution(name, session.seen, state.booking)
-    document = pack(contributed, session.seen, name, state.booking_id) if contributed else b""
+    name, _, _, said, says, _, _ = touched
+    identity = attendance_id(state.booking_id, name)
+    contributed = _contribution(name, says, state.booking)
+    document = _document(state, name, contributed) if contributed else b""
     if not known or not contributed:
         write.pair_anew(identity, document)
         return
-    seen = session.seen
-    if not change.whole and before and seen and before[0] is seen[0] and before[1] == seen[1]:
-        was = contributed
-    else:
-        was = _contribution(name, before, change.was.booking)
-    if was != contributed or before != seen:
+    was = contributed if said == says and not change.whole else _contribution(name, said, change.was.booking)
+    if was != contributed or newest_key(touched[1]) != newest_key(touched[2]):
         write.pair(identity, document, contributed, was)
 
 
 def _listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
     state = change.state
-    was, now = _contribution(name, None, change.was.booking), _contribution(name, None, state.booking)
-    if was == now and known and not change.again:
-        return
-    identity = attendance_id(state.booking_id, name)
-    write.pair_anew(identity, pack(now, None, name, state.booking_id) if now else b"")
+    was, now = _contribution(name, b"", change.was.booking), _contribution(name, b"", state.booking)
+    if was != now or not known or change.again:
+        write.pair_anew(attendance_id(state.booking_id, name), _document(state, name, now) if now else b"")
 
 
-def _contribution(name: str, seen: Seen | None, booking: Booking | None) -> bytes:
+def _contribution(name: str, says: bytes, booking: Booking | None) -> bytes:
     """What the pair adds to the session's tally; empty where there is no pair."""
     expected, window = listing(name, booking)
-    if seen is None and window is None:
-        return b""
-    return contribution(seen, expected, window)
+    return contribution(says, expected, window) if says or window is not None else b""
 
 
-def _session_alerts(
-    change: Change, name: str, session: Session, before: Before, write: Write, published: list[AlertEvent]
-) -> None:
+def _document(state: BookingState, name: str, contributed: bytes) -> bytes:
+    row = state.rows.get(name, EMPTY)
+    newest = newest_of(row)
+    if not newest:
+        return pack(contributed, name, state.booking_id)
+    return pack(contributed, name, state.booking_id, row[newest : newest + 8], source_of(row, newest))
+
+
+def _session_alerts(change: Change, touched: Touched, write: Write, published: list[AlertEvent]) -> None:
     state, again = change.state, change.again
-    row, seen, mask, _ = before
-    closed = (session.ever if again else mask) & ~session.mask
-    if not session.mask and not closed:
-        return
-    after = state.judged_session(name)
-    if session.mask:
-        # an alert shows its attendance: where that is another, so is the alert
-        moved = again or seen is None or session.seen is None or not alike(seen, session.seen)
-        then = Judged(state.booking_id, name, row, seen, change.was.booking, change.was.floor, "")
-        for kind in kinds(session.mask):
-            alert = alerts.open_alert(kind, after)
-            if moved or not mask & BITS[kind] or alert != alerts.open_alert(kind, then):
-                published.append(alerts.opened(alert, after))
-                write.alerts.append(_open(alert))
-    for kind in kinds(closed):
+    name, row_was, row, said, says, mask_was, mask = touched
+    after, was, seen = state.judged_session(name), see(row_was, said), see(row, says)
+    # an alert shows its attendance: where that is another, so is the alert
+    moved = again or was is None or seen is None or not alike(was, seen)
+    then = None if moved else Judged(state.booking_id, name, decode(row_was)[0], was, change.was.booking, change.was.floor, "")
+    for kind in kinds(mask):
+        alert = alerts.open_alert(kind, after)
+        if then is None or not mask_was & BITS[kind] or alert != alerts.open_alert(kind, then):
+            published.append(alerts.opened(alert, after))
+            write.alerts.append(_open(alert))
+    for kind in kinds((ever_of(row) if again else mask_was) & ~mask):
         event = alerts.resolved(kind, after)
         published.append(event)
         write.alerts.append(_closed(event["data"]))
