@@ -3,8 +3,9 @@
 A worker holds hundreds of thousands of rows. As one piece of bytes each they take a quarter of the memory that tuples of
 tuples take, and an event touches few of them, so nothing is unpacked that is not changed.
 
-Big endian: format (1), mask of the alerts ever open (1), horizon (8, microseconds), what the base says (5), where each of base, newest, attended, missed and settled is (half a byte each: 0 nowhere, 15 spelt out, n in the place of
-the nth of them); then the marks that are spelt out, in that order: order key (32), source after its length (2).
+Big endian: format (1), mask of the alerts ever open (1), horizon (8, microseconds), where each of base, newest, attended,
+missed and settled is (half a byte each: 0 nowhere, 15 spelt out, n in the place of the nth of them), what the base says
+(5); then the marks that are spelt out, in that order: order key (32), source after its length (2).
 
 What a base or an attendance *says* is 5 bytes: its status by its place in `STATUSES`, and its number (4).
 """
@@ -19,25 +20,30 @@ from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest
 
 FORMAT = 2
 
-_HEAD = Struct(">BBqBI3s")
+_HEAD = Struct(">BBq3sBI")
 _FIRST = _HEAD.size
 """Where the first mark is."""
-_SAID, _PLACES = 10, 15
+_FIRST_DIGEST, _FIRST_SOURCE = _FIRST + 16, _FIRST + 32
 _MARK_KEY = 32
-_FIRST_DIGEST, _FIRST_SOURCE = _FIRST + 16, _FIRST + _MARK_KEY
-"""Where the first mark's digest is, and its source."""
-_CODE_OF = {str(status): code for code, status in enumerate(STATUSES)}
-_ABSENT, _SPELT_OUT = 0, 15
-#: Places of nearly all rows: the newest report is the base, and there may be an older one that says the opposite.
-_CAME, _CAME_BUT = b"\x0f\x11\x00", b"\x0f\x11\xf0"
-_MISSED, _MISSED_BUT = b"\x0f\x10\x10", b"\x0f\x1f\x10"
-#: Of those: whether the newest says that somebody came, and whether there is the other.
-_PLAIN = {_CAME: (True, False), _CAME_BUT: (True, True), _MISSED: (False, False), _MISSED_BUT: (False, True)}
-_NO_HORIZON = b"\x80" + b"\0" * 7
-_length = LENGTH.unpack_from
+_HORIZON, _PLACES, _SAID = 2, 10, 13
 _SAYS = Struct(">BI")
 _unpack_says, pack_says = _SAYS.unpack, _SAYS.pack
-_new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
+_length = LENGTH.unpack_from
+_CODE_OF = {str(status): code for code, status in enumerate(STATUSES)}
+_ABSENT, _SPELT_OUT = 0, 15
+
+
+def _shape(places: str) -> bytes:
+    """No horizon, and these places of base, newest, attended, missed and settled."""
+    return NEVER.to_bytes(8, "big", signed=True) + bytes.fromhex("0" + places)
+
+
+#: Horizon and places of nearly all rows: the newest report is the base, and there may be an older one of the opposite.
+_CAME, _CAME_BUT, _MISSED, _MISSED_BUT = map(_shape, ("f1100", "f11f0", "f1010", "f1f10"))
+#: Of those: whether the newest says that somebody came, and whether there is the other.
+_PLAIN = {_CAME: (True, False), _CAME_BUT: (True, True), _MISSED: (False, False), _MISSED_BUT: (False, True)}
+_FRESH = bytes((FORMAT, 0))
+_SAYS_CAME, _SAYS_MISSED = pack_says(0, 1), pack_says(1, 0)
 
 
 class OtherFormat(Exception):
@@ -48,12 +54,6 @@ class OtherFormat(Exception):
             f"a table row has format {found}, this worker knows {FORMAT}: run the version that wrote it, or refold under a "
             "new prefix"
         )
-
-
-def check(form: int) -> None:
-    """Raises OtherFormat."""
-    if form != FORMAT:
-        raise OtherFormat(form)
 
 
 class Seen(NamedTuple):
@@ -67,10 +67,18 @@ class Seen(NamedTuple):
     """UTF-8 after its length of two bytes."""
 
 
+def check(form: int) -> None:
+    """Raises OtherFormat."""
+    if form != FORMAT:
+        raise OtherFormat(form)
+
+
 def encode(row: Row, ever: int) -> bytes:
-    """A row; marks that are the same event are written once."""
+    """A row, given the mask of alerts ever open; marks that are the same event are written once."""
     horizon, base, *rest = row
-    codes, marks, body = 0, list[Mark | None](), list[bytes]()
+    codes = 0
+    marks: list[Mark | None] = []
+    body: list[bytes] = []
     for mark in (base.mark if base else None, *rest):
         code = _ABSENT if mark is None else marks.index(mark) + 1 if mark in marks else _SPELT_OUT
         codes = codes << 4 | code
@@ -78,32 +86,21 @@ def encode(row: Row, ever: int) -> bytes:
         if mark is not None and code == _SPELT_OUT:
             body += (mark.key, pack_known_text(mark.source))
     status, number = (_CODE_OF[base.status], base.number) if base else (0, 0)
-    head = _HEAD.pack(FORMAT, ever, horizon, status, number, codes.to_bytes(3, "big"))
+    head = _HEAD.pack(FORMAT, ever, horizon, codes.to_bytes(3, "big"), status, number)
     return b"".join((head, *body))
 
 
 def decode(packed: bytes) -> tuple[Row, int]:
     """(row, mask of alerts ever open)."""
-    form, ever, horizon, status, number, codes = _HEAD.unpack_from(packed)
+    form, ever, horizon, _, status, number = _HEAD.unpack_from(packed)
     check(form)
-    at, places = _FIRST, int.from_bytes(codes, "big")
-    marks: list[Mark | None] = []
-    for shift in (16, 12, 8, 4, 0):
-        code = places >> shift & 15
-        if code == _SPELT_OUT:
-            key = packed[at : at + _MARK_KEY]
-            source, at = unpack_text(packed, at + _MARK_KEY)
-            marks.append(Mark(key, source.decode()))
-        else:
-            marks.append(None if code == _ABSENT else marks[code - 1])
+    marks = [_mark(packed, at) if at else None for at in _marks(packed)]
     base = Base(marks[0], STATUSES[status], number) if marks[0] else None
     return Row(horizon, base, *marks[1:]), ever
 
 
 EMPTY = encode(NOTHING, 0)
 """The row of what nobody said anything of."""
-CAME, MISSED = pack_says(0, 1), pack_says(1, 0)
-_NEW = EMPTY[:_SAID]
 
 
 def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
@@ -118,12 +115,13 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
     """
     came = event[0] == CHECK_IN
     times = pack_times(event[3], event[9] + tolerance)
-    places = packed[_PLACES:_FIRST]
-    plain = _PLAIN.get(places)
-    if plain is None or packed[2:_SAID] != _NO_HORIZON:
-        if packed != EMPTY:
+    shape = packed[_HORIZON:_SAID]
+    plain = _PLAIN.get(shape)
+    if plain is None:
+        if packed is not EMPTY and packed != EMPTY:
             return None
-        return b"".join((_NEW, _says(came, event), _CAME if came else _MISSED, times, digest(event), pack_known_text(event[4])))
+        key = times + digest(event)
+        return b"".join((_FRESH, _CAME if came else _MISSED, _says(came, event), key, pack_known_text(event[4])))
     newest_came, has_other = plain
     if came is newest_came:
         if times < packed[_FIRST:_FIRST_DIGEST]:
@@ -132,7 +130,7 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
         if key <= packed[_FIRST:_FIRST_SOURCE]:
             return packed
         other = packed[_second(packed) :] if has_other else b""
-        return b"".join((packed[:_SAID], _says(came, event), places, key, pack_known_text(event[4]), other))
+        return b"".join((packed[:_SAID], _says(came, event), key, pack_known_text(event[4]), other))
     end = _second(packed)
     if has_other and times < packed[end : end + 16]:
         return packed
@@ -140,23 +138,15 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
     if has_other and key <= packed[end : end + _MARK_KEY]:
         return packed
     newest, source = packed[_FIRST:end], pack_known_text(event[4])
-    if key > newest:  # its key comes first in it, and no two keys are the same
-        return b"".join((packed[:_SAID], _says(came, event), _CAME_BUT if came else _MISSED_BUT, key, source, newest))
-    return b"".join((packed[:_PLACES], _CAME_BUT if newest_came else _MISSED_BUT, newest, key, source))
+    if key > newest:  # its key comes first in it, and no two events have the same
+        return b"".join((packed[:_HORIZON], _CAME_BUT if came else _MISSED_BUT, _says(came, event), key, source, newest))
+    return b"".join((packed[:_HORIZON], _CAME_BUT if newest_came else _MISSED_BUT, packed[_SAID:end], key, source))
 
 
-def _says(came: bool, event: Event) -> bytes:
-    """Status and number of the base that a report makes."""
-    number = event[7]
-    if number is None:
-        return CAME if came else MISSED
-    return pack_says(0 if came else 1, number)
-
-
-def _second(packed: bytes) -> int:
-    """Where the second mark is, or the end."""
-    length: int = _length(packed, _FIRST_SOURCE)[0]
-    return _FIRST_SOURCE + 2 + length
+def with_ever(packed: bytes, mask: int) -> bytes:
+    """The row, knowing that these alerts were open too."""
+    ever = packed[1] | mask
+    return packed if ever == packed[1] else b"%c%c%b" % (FORMAT, ever, packed[2:])
 
 
 def ever_of(packed: bytes) -> int:
@@ -164,10 +154,22 @@ def ever_of(packed: bytes) -> int:
     return packed[1]
 
 
-def with_ever(packed: bytes, mask: int) -> bytes:
-    """The row, knowing that these alerts were open too."""
-    ever = packed[1] | mask
-    return packed if ever == packed[1] else b"%c%c%b" % (FORMAT, ever, packed[2:])
+def says(packed: bytes, participants: int) -> bytes:
+    """What the attendance of a row says with so many participants scanned; empty where there is no attendance."""
+    said = packed[_SAID:_FIRST] if packed[_PLACES] else b""
+    if not participants:
+        return said
+    status, number = _unpack_says(said) if said else (0, 0)
+    return pack_says(0, max(participants, number) if status == 0 else participants)
+
+
+def see(packed: bytes, said: bytes) -> Seen | None:
+    """The attendance of a row that says this."""
+    newest = newest_of(packed)
+    if not said or not newest:
+        return None
+    status, number = _unpack_says(said)
+    return Seen(STATUSES[status], number, packed[newest : newest + 8], source_of(packed, newest))
 
 
 def newest_of(packed: bytes) -> int:
@@ -184,52 +186,51 @@ def newest_key(packed: bytes) -> bytes:
     return packed[newest : newest + _MARK_KEY] if newest else b""
 
 
-def opposed(packed: bytes) -> tuple[int, int] | None:
-    """Where the newest report that somebody came is, and the newest that nobody did; None where one of them is not."""
-    places = packed[_PLACES:_FIRST]
-    if places == _CAME_BUT:
-        return _FIRST, _second(packed)
-    if places == _CAME or places == _MISSED:  # noqa: PLR1714 - a tuple would be made of names each time
-        return None
-    if places == _MISSED_BUT:
-        return _second(packed), _FIRST
-    _, _, came, missed, _ = _marks_of(packed)
-    return (came, missed) if came and missed else None
-
-
 def source_of(packed: bytes, mark: int) -> bytes:
     """The source of the mark there, after its length."""
     source = mark + _MARK_KEY
-    return packed[source : source + 2 + _length(packed, source)[0]]
+    end: int = source + LENGTH.size + _length(packed, source)[0]
+    return packed[source:end]
 
 
-def _marks_of(packed: bytes) -> list[int]:
+def opposed(packed: bytes) -> tuple[int, int] | None:
+    """Where the newest report that somebody came is, and the newest that nobody did; None where one of them is not."""
+    plain = _PLAIN.get(packed[_HORIZON:_SAID])
+    if plain is not None:
+        if not plain[1]:
+            return None
+        return (_FIRST, _second(packed)) if plain[0] else (_second(packed), _FIRST)
+    _, _, came, missed, _ = _marks(packed)
+    return (came, missed) if came and missed else None
+
+
+def _says(came: bool, event: Event) -> bytes:
+    """What the base says that a report makes."""
+    number = event[7]
+    if number is None:
+        return _SAYS_CAME if came else _SAYS_MISSED
+    return pack_says(0 if came else 1, number)
+
+
+def _second(packed: bytes) -> int:
+    """Where the second mark is, or the end."""
+    length: int = _length(packed, _FIRST_SOURCE)[0]
+    return _FIRST_SOURCE + LENGTH.size + length
+
+
+def _marks(packed: bytes) -> list[int]:
     """Where base, newest, attended, missed and settled are, 0: nowhere."""
-    at, places, found = _FIRST, int.from_bytes(packed[_PLACES:_FIRST], "big"), list[int]()
+    at, places = _FIRST, int.from_bytes(packed[_PLACES:_SAID], "big")
+    found: list[int] = []
     for shift in (16, 12, 8, 4, 0):
         code = places >> shift & 15
+        found.append(at if code == _SPELT_OUT else found[code - 1] if code else 0)
         if code == _SPELT_OUT:
-            found.append(at)
-            at += _MARK_KEY
-            at += 2 + _length(packed, at)[0]
-        else:
-            found.append(found[code - 1] if code else 0)
+            source = at + _MARK_KEY
+            at = source + LENGTH.size + _length(packed, source)[0]
     return found
 
 
-def says(packed: bytes, participants: int) -> bytes:
-    """What the attendance of a row says with so many participants scanned; empty where there is no attendance."""
-    said = packed[_SAID:_PLACES] if packed[_PLACES] else b""
-    if not participants:
-        return said
-    status, number = _unpack_says(said) if said else (0, 0)
-    return pack_says(0, max(participants, number) if status == 0 else participants)
-
-
-def see(packed: bytes, said: bytes) -> Seen | None:
-    """The attendance of a row that says this."""
-    newest = newest_of(packed)
-    if not said or not newest:
-        return None
-    status, number = _unpack_says(said)
-    return Seen(STATUSES[status], number, packed[newest : newest + 8], source_of(packed, newest))
+def _mark(packed: bytes, at: int) -> Mark:
+    source, _ = unpack_text(packed, at + _MARK_KEY)
+    return Mark(packed[at : at + _MARK_KEY], source.decode())

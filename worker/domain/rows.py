@@ -146,11 +146,11 @@ def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, 
     for session_id, known in state.scans.items():
         row, _ = packed.decode(state.rows.get(session_id, packed.EMPTY))
         state.scans[session_id] = fold.counting(row, known, state.floor)
-    for session_id, value in state.rows.items():
-        said = state.says(session_id)
-        if said and (mask := detect(session_id, said, value, state.booking, rules)):
+    said = state.said()
+    for session_id, says in said.items():
+        if mask := detect(session_id, says, state.rows[session_id], state.booking, rules):
             state.masks[session_id] = mask
-    state.summary = summary = summarise(state.pairs(), state.booking)
+    state.summary = summary = summarise(said, state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     return state
 

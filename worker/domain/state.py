@@ -58,14 +58,9 @@ class BookingState:
         """How many participants of a session count."""
         return len(self.scans[name]) if name in self.scans else 0
 
-    def pairs(self) -> Iterator[tuple[str, bytes]]:
-        """Every pair that readers see, by its session, and what it says: nothing where it is only listed."""
-        for name in self.rows:
-            if said := self.says(name):
-                yield name, said
-        for name in listed_by(self.booking):
-            if is_listed(name, self.booking) and not self.says(name):
-                yield name, b""
+    def said(self) -> dict[str, bytes]:
+        """What each attendance says (`packed`), by session."""
+        return {name: says for name in self.rows if (says := self.says(name))}
 
     def judged(self) -> Judged:
         """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""
@@ -149,7 +144,8 @@ def apply(
     """
     judged = state.judged() if state.frequent else None
     was = _new(Was, (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged))
-    rows, before, change = state.rows, Before(), None
+    rows, change = state.rows, None
+    before: Before = {}
     for event in events:
         kind, name = event[0], event[2]
         if (kind == CHECK_IN or kind == NO_SHOW) and state.floor == NEVER and name not in state.scans:  # noqa: PLR1714
@@ -266,7 +262,7 @@ def _summarise(change: Change) -> None:
         moves = [(counted_as(name, said, booking), counted_as(name, now, booking)) for name, _, _, said, now, *_ in change.sessions]
         summary = summary_after(state.summary, moves)
     if summary is None:
-        summary = summarise(state.pairs(), state.booking)
+        summary = summarise(state.said(), state.booking)
     state.summary = summary
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     state.ever_frequent = state.ever_frequent or state.frequent

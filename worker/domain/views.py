@@ -1,6 +1,6 @@
 """What readers see of a booking: its (booking, session) pairs and its summary (contract, section 5)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES, Attendance, attendance_id, guid
@@ -70,16 +70,18 @@ def summary_after(before: Summary | None, moves: Iterable[tuple[int | None, int 
     return _new(Summary, (*counts, missed)) if missed <= 1 and any(counts) else None
 
 
-def summarise(pairs: Iterable[tuple[str, bytes]], booking: Booking | None) -> Summary | None:
-    """The booking's summary over its pairs, each by its session and what it says, None where it has no pair."""
-    counts, decided = [0, 0, 0], list[tuple[str, bool]]()
-    for session_id, says in pairs:
-        status = says[0] if says else NOT_SET
-        counts[status] += 1
-        if status != NOT_SET:
-            decided.append((session_id, status == NOT_ATTENDED))
+def summarise(said: Mapping[str, bytes], booking: Booking | None) -> Summary | None:
+    """The booking's summary, given by session what its attendances say; None where it has no pair."""
+    counts = [0, 0, 0]
+    for says in said.values():
+        counts[says[0]] += 1
+    listed = (booking.sessions if booking and not booking.canceled else None) or {}
+    counts[NOT_SET] += sum(name not in said for name in listed) if said else len(listed)
     missed = counts[NOT_ATTENDED]
-    return Summary(*counts, _longest_run(decided, booking) if missed > 1 else missed) if any(counts) else None
+    if missed > 1:
+        decided = [(name, says[0] == NOT_ATTENDED) for name, says in said.items() if says[0] != NOT_SET]
+        return Summary(*counts, _longest_run(decided, booking))
+    return Summary(*counts, missed) if any(counts) else None
 
 
 def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:

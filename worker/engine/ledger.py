@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 #: Unacknowledged batches of one partition at which no more of it is fetched.
-MAX_IN_FLIGHT = 2
+MAX_IN_FLIGHT = 3
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ Errors, and whether a retry helps::
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
 from struct import Struct
-from time import perf_counter
+from time import perf_counter, thread_time
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,8 +25,9 @@ from worker.read_model.scripts import run, run_all
 #: Pairs, summaries and alerts in one script call: where it begins, and what it adapts between; see `Pace`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
 #: Script calls on their way at once.
-AHEAD = 8
+AHEAD = 64
 _SLOW_S, _QUICK_S = 0.005, 0.0025
+_BUSY = 0.5
 _RETIRE_AT_ONCE = 200
 _LOOK, _SAME, _MOVED = range(3)
 _PAIR = Struct(">B16sH").pack
@@ -87,9 +89,9 @@ class PartitionWriter:
     async def apply(self, write: "Write") -> None:
         """Writes what is left of a batch; after a `redis.RedisError`, called again, it goes on where it was."""
         while chunks := write.next(self._pace.chunk):
-            begun = perf_counter()
+            begun, worked = perf_counter(), thread_time()
             answers = await self._run_all("apply", [self._call(*each) for each in enumerate(chunks, 1)])
-            self._pace.took(perf_counter() - begun, len(chunks))
+            self._pace.took(perf_counter() - begun, thread_time() - worked, len(chunks))
             for answer in answers:
                 self._refuse(answer)
                 self._seq += 1
@@ -160,14 +162,16 @@ class Pace:
     """How many entries a script call may hold: so many that it blocks the server for a few milliseconds at most.
 
     A call is timed as its share of a round trip, which is longer than the server's own time: when everything is slow,
-    calls are small.
+    calls are small. A round trip in which this thread was busy with other things tells nothing of the server.
     """
 
     def __init__(self) -> None:
         self.chunk = CHUNK
 
-    def took(self, seconds: float, calls: int) -> None:
-        """Learns from a round trip with so many calls."""
+    def took(self, seconds: float, worked: float, calls: int) -> None:
+        """Learns from a round trip with so many calls, in which this thread worked for some of the seconds."""
+        if worked > seconds * _BUSY:
+            return
         each = seconds / calls
         if each > _SLOW_S:
             self.chunk = max(min(LEAST_CHUNK, CHUNK), self.chunk // 2)
@@ -182,12 +186,18 @@ Chunk = tuple[Any, ...]
 class Write:
     """What a batch changes for readers, and what of it is not applied yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Mapping[str, Any] = MappingProxyType({}), follows: int = 0) -> None:
+        """
+        Args:
+            marks: fields of the watermark, which move with the last chunk.
+            follows: the fill of the read models that it changes, by its number.
+        """
         self.pairs: list[bytes] = []
         self.summaries: list[bytes] = []
         self.alerts: list[AlertChange] = []
-        self.marks: Mapping[str, Any] = {}
-        """Fields of the watermark, which move with the last chunk."""
+        self.marks = marks
+        self.follows = follows
+        self._is_marked = not marks
         self._waiting: deque[Chunk] = deque()
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:
@@ -201,9 +211,9 @@ class Write:
         """A pair (empty: gone) of which only Redis knows what it was before."""
         self.pairs.append(_PAIR(_LOOK, identity, len(document)) + document)
 
-    def summary(self, booking_id: str, summary: Mapping[str, Any] | None) -> None:
-        """A booking's summary; None: gone."""
-        name, json = booking_id.encode(), b"" if summary is None else orjson.dumps(summary)
+    def summary(self, booking_id: str, json: bytes) -> None:
+        """A booking's summary; empty: gone."""
+        name = booking_id.encode()
         self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, _LENGTH(len(json)), json)))
 
     def __len__(self) -> int:
@@ -214,10 +224,10 @@ class Write:
         """The chunks to send now; those that were not `done` come again, as they were."""
         while len(self._waiting) < AHEAD and len(self):
             self._waiting.append(self._cut(size))
-        if self.marks and not len(self):
+        if not self._is_marked and not len(self):
             last = self._waiting.pop() if self._waiting else (b"", b"", b"")
             self._waiting.append((*last, *_flat(self.marks)))
-            self.marks = {}
+            self._is_marked = True
         return list(self._waiting)
 
     def done(self) -> None:

@@ -2,10 +2,12 @@
 
 The effects of a batch go out in this order, each awaited: changelog and table; dead letters, forwards and alerts; Redis;
 acknowledgement. A crash between any two of them lets the batch come again, and what it then says again changes nothing.
+While one batch is written to Redis, the next is already folded and goes to Kafka.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from schemas.alerts import AlertEvent
@@ -19,7 +21,7 @@ from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
 Chore = Callable[[], Awaitable[None]]
-"""What a partition does between two batches."""
+"""What is done between two batches."""
 
 
 class Delivered(Protocol):
@@ -36,9 +38,11 @@ class Partition:
     def __init__(self, number: int, resources: Resources) -> None:
         self.number = number
         self._resources = resources
-        self._queue: asyncio.Queue[Delivered | Chore] = asyncio.Queue()
         self._bookings = Bookings(number, resources)
         self._read_models: ReadModels | None = None
+        self._to_fold: asyncio.Queue[Delivered | Chore] = asyncio.Queue()
+        # room for none beside the one that is being written: what is folded ahead is one batch
+        self._to_write: asyncio.Queue[tuple[Delivered, Write] | Chore] = asyncio.Queue(1)
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -49,47 +53,66 @@ class Partition:
         topics = self._resources.topics
         self._read_models = ReadModels(self.number, self._resources, self._bookings, await self._bookings.open())
         await self._read_models.own((committed.get(topics.events, 0), committed.get(topics.bookings, 0)))
-        while True:
-            task = await self._queue.get()
-            if callable(task):
-                await task()
-            else:
-                await self._process(task.value)
-                task.ack()
+        try:
+            async with asyncio.TaskGroup() as stages:
+                stages.create_task(self._fold_all(self._read_models))
+                stages.create_task(self._write_all(self._read_models))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     def deliver(self, delivered: Delivered) -> None:
         """Takes a batch; the consumer bounds how many wait."""
-        self._queue.put_nowait(delivered)
+        self._to_fold.put_nowait(delivered)
 
     async def beat(self, ends: Mapping[str, int]) -> None:
         """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
         chore = await self._read_models.beat(ends) if self._read_models else None
         if chore is not None:
-            # an idle partition has no write that would find what is wrong
-            self._queue.put_nowait(chore)
+            # an idle partition has no write that would find what is wrong; a busy one has
+            with suppress(asyncio.QueueFull):
+                self._to_write.put_nowait(chore)
 
     def look(self) -> None:
         """Mends between two batches what somebody else wrote to its logs."""
         if self._read_models is not None and self._has_foreign:
-            self._queue.put_nowait(self._mend)
+            self._to_fold.put_nowait(self._mend)
 
-    async def _process(self, records: list[Any]) -> None:
-        """One batch, effect by effect."""
-        read_models = self._read_models
-        assert read_models is not None
+    async def _fold_all(self, read_models: ReadModels) -> None:
+        """Batch by batch: fold, changelog and table, dead letters, forwards and alerts."""
+        while True:
+            task = await self._to_fold.get()
+            if callable(task):
+                await task()
+                continue
+            write = await self._fold(task.value, read_models)
+            await self._to_write.put((task, write))
+            if self._has_foreign:
+                await self._mend()
+
+    async def _write_all(self, read_models: ReadModels) -> None:
+        """Batch by batch: Redis, acknowledgement."""
+        while True:
+            task = await self._to_write.get()
+            if callable(task):
+                await task()
+                continue
+            delivered, write = task
+            await read_models.write(write)
+            delivered.ack()
+
+    async def _fold(self, records: list[Any], read_models: ReadModels) -> Write:
+        """One batch, as far as Kafka; what is then to be written to Redis."""
         topic = EVENTS if records[0].topic == self._resources.topics.events else BOOKINGS
         again = records[0].offset < self._bookings.redelivered[topic]
         intake = self._read(topic, records)
         changes = self._bookings.fold(intake, again=again)
-        write, published = Write(), list[AlertEvent]()
+        write = read_models.begin(topic, records[-1].offset + 1, intake.newest)
+        published: list[AlertEvent] = []
         for change in changes:
             project(change, write, published, known=read_models.is_known)
-        read_models.advance(topic, records[-1].offset + 1, intake.newest)
         await self._bookings.store(changes, read_models.ends)
         await self._send(intake, published)
-        await read_models.write(write)
-        if self._has_foreign:
-            await self._mend()
+        return write
 
     def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:

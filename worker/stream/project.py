@@ -1,5 +1,7 @@
 """From what a batch made of a booking to what readers and the alerts topic get of it. Pure."""
 
+from functools import lru_cache
+
 import orjson
 
 from schemas.alerts import AlertData, AlertEvent, AlertKind
@@ -9,8 +11,8 @@ from schemas.times import parse_time
 from worker.domain import alerts
 from worker.domain.alerts import Judged
 from worker.domain.mismatch import BITS, FREQUENT, kinds
-from worker.domain.packed import EMPTY, decode, ever_of, newest_key, newest_of, see, source_of
-from worker.domain.state import BookingState, Change, Touched
+from worker.domain.packed import decode, ever_of, newest_key, newest_of, see, source_of
+from worker.domain.state import BookingState, Change, Touched, listed_by
 from worker.domain.views import Summary, alike, listing
 from worker.read_model.documents import contribution, pack
 from worker.read_model.writer import AlertChange, Write
@@ -39,9 +41,12 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
 
 def whole(state: BookingState, write: Write) -> None:
     """Adds all that readers see of a booking, for a repair."""
-    for name, says in state.pairs():
+    for name in state.rows.keys() | listed_by(state.booking).keys():
+        says = state.says(name)
         contributed = _contribution(name, says, state.booking)
-        write.pair(attendance_id(state.booking_id, name), _document(state, name, contributed), contributed, b"")
+        if contributed:
+            document = _document(state.booking_id, name, contributed, state.rows[name] if says else b"")
+            write.pair(attendance_id(state.booking_id, name), document, contributed, b"")
     for name, mask in state.masks.items():
         judged = state.judged_session(name)
         write.alerts += (_open(alerts.open_alert(kind, judged)) for kind in kinds(mask))
@@ -66,24 +71,26 @@ def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertE
 
 
 def _pair(change: Change, touched: Touched, write: Write, known: bool) -> None:
-    state = change.state
-    name, _, _, said, says, _, _ = touched
+    state, name, says = change.state, touched[0], touched[4]
     identity = attendance_id(state.booking_id, name)
     contributed = _contribution(name, says, state.booking)
-    document = _document(state, name, contributed) if contributed else b""
-    if not known or not contributed:
-        write.pair_anew(identity, document)
+    if not contributed:
+        write.pair_anew(identity, b"")
         return
-    was = contributed if said == says and not change.whole else _contribution(name, said, change.was.booking)
-    if was != contributed or newest_key(touched[1]) != newest_key(touched[2]):
+    document = _document(state.booking_id, name, contributed, touched[2] if says else b"")
+    if known:
+        was = contributed if touched[3] == says and not change.whole else _contribution(name, touched[3], change.was.booking)
         write.pair(identity, document, contributed, was)
+    else:
+        write.pair_anew(identity, document)
 
 
 def _listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
     state = change.state
     was, now = _contribution(name, b"", change.was.booking), _contribution(name, b"", state.booking)
     if was != now or not known or change.again:
-        write.pair_anew(attendance_id(state.booking_id, name), _document(state, name, now) if now else b"")
+        document = _document(state.booking_id, name, now, b"") if now else b""
+        write.pair_anew(attendance_id(state.booking_id, name), document)
 
 
 def _contribution(name: str, says: bytes, booking: Booking | None) -> bytes:
@@ -92,12 +99,12 @@ def _contribution(name: str, says: bytes, booking: Booking | None) -> bytes:
     return contribution(says, expected, window) if says or window is not None else b""
 
 
-def _document(state: BookingState, name: str, contributed: bytes) -> bytes:
-    row = state.rows.get(name, EMPTY)
+def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> bytes:
+    """The packed pair; an empty row: it is only listed."""
+    if not row:
+        return pack(contributed, name, booking_id)
     newest = newest_of(row)
-    if not newest:
-        return pack(contributed, name, state.booking_id)
-    return pack(contributed, name, state.booking_id, row[newest : newest + 8], source_of(row, newest))
+    return pack(contributed, name, booking_id, row[newest : newest + 8], source_of(row, newest))
 
 
 def _session_alerts(change: Change, touched: Touched, write: Write, published: list[AlertEvent]) -> None:
@@ -143,13 +150,17 @@ def _open(alert: AlertData) -> AlertChange:
     return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json)
 
 
-def _summary(summary: Summary | None) -> dict[str, object] | None:
+@lru_cache(maxsize=10_000)
+def _summary(summary: Summary | None) -> bytes:
+    """As JSON; the few that there are come again and again."""
     if summary is None:
-        return None
-    return {
-        "attended": summary.attended,
-        "notAttended": summary.not_attended,
-        "notSet": summary.not_set,
-        "noShowRate": summary.no_show_rate,
-        "longestNoShowRun": summary.longest_run,
-    }
+        return b""
+    return orjson.dumps(
+        {
+            "attended": summary.attended,
+            "notAttended": summary.not_attended,
+            "notSet": summary.not_set,
+            "noShowRate": summary.no_show_rate,
+            "longestNoShowRun": summary.longest_run,
+        }
+    )

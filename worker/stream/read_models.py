@@ -34,19 +34,24 @@ class ReadModels:
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
         self._marks: dict[str, Any] = {}
+        """Of the batch that was folded last."""
+        self._written: Mapping[str, Any] = {}
+        """Of the batch that was written last, or is being written."""
+        self._fills = 0
         self._newest = [-(1 << 63)] * len(_NAMES)
 
     @property
     def ends(self) -> Ends:
-        """Up to where the topics are applied, or about to be."""
-        return self._marks["events.offset"], self._marks["bookings.offset"]
+        """Up to where the topics are folded."""
+        return _ends(self._marks)
 
-    def advance(self, topic: int, end: int, newest: int | None) -> None:
-        """The batch at hand ends there; ``newest`` is its newest event time, microseconds."""
+    def begin(self, topic: int, end: int, newest: int | None) -> Write:
+        """What is to be written of the batch that ends there; ``newest`` is its newest event time, microseconds."""
         self._marks[f"{_NAMES[topic]}.offset"] = max(end, self.ends[topic])
         if newest is not None and newest > self._newest[topic]:
             self._newest[topic] = newest
             self._marks[f"{_NAMES[topic]}.time"] = format_time(newest)
+        return Write(dict(self._marks), self._fills)
 
     async def own(self, committed: Ends) -> None:
         """Becomes the writer; fills them from the table where they are missing or behind what was committed."""
@@ -64,11 +69,15 @@ class ReadModels:
             await self.repair()
 
     async def write(self, write: Write) -> None:
-        """Writes a batch; where that is refused, everything."""
-        write.marks = dict(self._marks)
+        """Writes a batch that is in the table; where that is refused, everything."""
+        self._written = marks = write.marks
+        if write.follows != self._fills:
+            # it was folded before they were filled, which may have been with it or without it
+            await self.repair()
+            return
         try:
             await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
-            self.is_known = self.is_known or _reaches(self.ends, self._bookings.redelivered)
+            self.is_known = self.is_known or _reaches(_ends(marks), self._bookings.redelivered)
         except NeedsRepair as error:
             log.warning("repairing", partition=self._number, reason=str(error))
             await self.repair()
@@ -103,11 +112,12 @@ class ReadModels:
     async def repair(self) -> None:
         """Fills everything from the table, under new keys."""
         self.is_live = False
+        self._fills += 1
         while True:
             try:
                 await until_done(
                     "redis",
-                    lambda: self._writer.repair(self._bookings.everything(), self._marks),
+                    lambda: self._writer.repair(self._bookings.everything(), self._written),
                     partition=self._number,
                 )
             except NeedsRepair:
@@ -121,6 +131,11 @@ class ReadModels:
 
     def _begin(self, ends: Ends) -> None:
         self._marks = {f"{name}.offset": end for name, end in zip(_NAMES, ends, strict=True)}
+        self._written = dict(self._marks)
+
+
+def _ends(marks: Mapping[str, Any]) -> Ends:
+    return marks["events.offset"], marks["bookings.offset"]
 
 
 def _reaches(ends: Ends, goal: Ends) -> bool:
