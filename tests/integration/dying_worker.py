@@ -55,7 +55,8 @@ class Death:
 
     def install(self) -> None:
         """Wraps every point."""
-        wrap(partition.Partition, "_process", self._process)
+        wrap(partition.Partition, "_fold", self._fold)
+        wrap(partition.Partition, "_say", self._say)
         wrap(table.Table, "flush", self._flush)
         wrap(outbox, "send", self._send)
         wrap(writer.PartitionWriter, "apply", self._apply)
@@ -68,10 +69,16 @@ class Death:
 
         transport.Consumer.ack = ack  # type: ignore[method-assign]
 
-    async def _process(self, process: Method, owner: Any, records: list[Any]) -> None:
-        self._batch.set(records[0].topic.rpartition(".")[2])
+    async def _fold(self, fold: Method, owner: Any, delivered: Any, read_models: Any) -> Any:
+        self._batch.set(_topic(delivered))
         self._stored.set(False)
-        await process(owner, records)
+        folded = await fold(owner, delivered, read_models)
+        self._batch.set("")
+        return folded
+
+    async def _say(self, say: Method, owner: Any, folded: Any, read_models: Any) -> None:
+        self._batch.set(_topic(folded.delivered))
+        await say(owner, folded, read_models)
         self._batch.set("")
 
     async def _flush(self, flush: Method, held: Any, producer: Any, number: int, changes: Any) -> None:
@@ -132,6 +139,11 @@ class Watched:
         self._done += 1
         if self._done == 1 and len(self._write.next(CHUNK)):
             self._at("after the first chunk")
+
+
+def _topic(delivered: Any) -> str:
+    topic: str = delivered.value[0].topic
+    return topic.rpartition(".")[2]
 
 
 def _halves(some: list[Any]) -> tuple[list[Any], list[Any]]:

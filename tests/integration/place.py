@@ -3,15 +3,18 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from struct import Struct
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import orjson
 from redis.asyncio import Redis as Client
 from redis.exceptions import ConnectionError as RedisGone
 
-from schemas.attendance import AttendanceStatus, attendance_id
+from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
+from schemas.packing import pack_text
 from tests.services import Redis
-from worker.read_model.documents import Known, Listing, contribution, pack
+from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.writer import AlertChange, PartitionWriter, Write
 
@@ -19,6 +22,7 @@ ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NO
 MARKS = {"events.offset": 7, "bookings.offset": 3}
 COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
 MINUTE = 60_000_000
+_SAYS, _UPDATED = Struct(">BI"), Struct(">Q")
 
 
 class PairDocument(NamedTuple):
@@ -26,17 +30,25 @@ class PairDocument(NamedTuple):
 
     booking_id: str
     session_id: str
-    attendance: Known | None
+    attendance: tuple[AttendanceStatus, int, int, str] | None
+    """Status, number, updated, source."""
     expected: int
     window: Listing | None
 
     @property
     def contributed(self) -> bytes:
-        return contribution(self.attendance, self.expected, self.window)
+        return contribution(self._says, self.expected, self.window)
 
     @property
     def packed(self) -> bytes:
-        return pack(self.contributed, self.attendance, self.session_id, self.booking_id)
+        if self.attendance is None:
+            return pack(self.contributed, self.session_id, self.booking_id)
+        _, _, updated, source = self.attendance
+        return pack(self.contributed, self.session_id, self.booking_id, _UPDATED.pack(updated + 2**63), pack_text(source))
+
+    @property
+    def _says(self) -> bytes:
+        return _SAYS.pack(STATUSES.index(self.attendance[0]), self.attendance[1]) if self.attendance else b""
 
 
 Pairs = dict[tuple[str, str], PairDocument]
@@ -189,8 +201,7 @@ def write(
     marks: Mapping[str, Any] = MARKS,
 ) -> Write:
     """A batch of pairs with a summary each; ``before`` where the writer knows what is there."""
-    made = Write()
-    made.marks = marks
+    made = Write(marks)
     for name, now in changes:
         identity = attendance_id(*name)
         if before is None or now is None:
@@ -198,7 +209,7 @@ def write(
         else:
             was = before.get(name)
             made.pair(identity, now.packed, now.contributed, was.contributed if was else b"")
-        made.summary(name[0], None if now is None else {"bookingId": name[0], "attended": 1})
+        made.summary(name[0], b"" if now is None else orjson.dumps({"bookingId": name[0], "attended": 1}))
     return made
 
 

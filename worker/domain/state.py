@@ -4,7 +4,7 @@
 partition and all states of it are given up with it, so that memory never outlives what it was ahead of.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ from worker.domain.alerts import Judged, record_digest
 from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW, NOTHING
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
 from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, says, see, with_ever
-from worker.domain.views import Summary, counted_as, is_listed, summarise, summary_after
+from worker.domain.views import Summary, counted_as, summarise, summary_after
 
+_REPORTS = (CHECK_IN, NO_SHOW)
 _ERASED = EventType.BOOKING_ERASED.value
 _new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 
@@ -148,7 +149,7 @@ def apply(
     before: Before = {}
     for event in events:
         kind, name = event[0], event[2]
-        if (kind == CHECK_IN or kind == NO_SHOW) and state.floor == NEVER and name not in state.scans:  # noqa: PLR1714
+        if kind in _REPORTS and state.floor == NEVER and name not in state.scans:
             row = rows.get(name, EMPTY)
             after = fold_report(row, event, rules[0])
             if after is row and not again:
@@ -259,7 +260,9 @@ def _judge_all(change: Change, before: Before, rules: Rules) -> None:
 def _summarise(change: Change) -> None:
     state, booking, summary = change.state, change.was.booking, None
     if not change.whole:
-        moves = [(counted_as(name, said, booking), counted_as(name, now, booking)) for name, _, _, said, now, *_ in change.sessions]
+        moves = [
+            (counted_as(name, said, booking), counted_as(name, now, booking)) for name, _, _, said, now, *_ in change.sessions
+        ]
         summary = summary_after(state.summary, moves)
     if summary is None:
         summary = summarise(state.said(), state.booking)

@@ -1,6 +1,6 @@
 """What readers see of a booking: its (booking, session) pairs and its summary (contract, section 5)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES, Attendance, attendance_id, guid
@@ -58,7 +58,7 @@ def counted_as(session_id: str, says: bytes, booking: Booking | None) -> int | N
     return NOT_SET if is_listed(session_id, booking) else None
 
 
-def summary_after(before: Summary | None, moves: Iterable[tuple[int | None, int | None]]) -> Summary | None:
+def summary_after(before: Summary | None, moves: Iterable[Sequence[int | None]]) -> Summary | None:
     """The summary once pairs counted as one status are counted as another; None where only `summarise` can tell."""
     counts = list(before[:3]) if before else [0, 0, 0]
     for was, now in moves:
@@ -80,8 +80,8 @@ def summarise(said: Mapping[str, bytes], booking: Booking | None) -> Summary | N
     missed = counts[NOT_ATTENDED]
     if missed > 1:
         decided = [(name, says[0] == NOT_ATTENDED) for name, says in said.items() if says[0] != NOT_SET]
-        return Summary(*counts, _longest_run(decided, booking))
-    return Summary(*counts, missed) if any(counts) else None
+        return _new(Summary, (*counts, _longest_run(decided, booking)))
+    return _new(Summary, (*counts, missed)) if any(counts) else None
 
 
 def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:

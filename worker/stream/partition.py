@@ -1,20 +1,21 @@
 """One partition of the events and bookings topics, and the way of each of its batches.
 
-The effects of a batch go out in this order, each awaited: changelog and table; dead letters, forwards and alerts; Redis;
-acknowledgement. A crash between any two of them lets the batch come again, and what it then says again changes nothing.
-While one batch is written to Redis, the next is already folded and goes to Kafka.
+The effects of a batch go out in this order, each awaited: changelog and table; dead letters, forwards and alerts, and
+beside them Redis; acknowledgement. A crash between any two of them lets the batch come again, and what it then says again
+changes nothing. While one batch is said, the next is already folded and stored.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from schemas.alerts import AlertEvent
 from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings
 from worker.stream.intake import Intake, read_bookings, read_events
+from worker.stream.outbox import Outgoing
 from worker.stream.project import project
 from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
 from worker.stream.resources import Resources
@@ -32,6 +33,14 @@ class Delivered(Protocol):
     def ack(self) -> bool: ...
 
 
+class Folded(NamedTuple):
+    """A batch that is in changelog and table, and what is to be said of it."""
+
+    delivered: Delivered
+    outgoing: Outgoing
+    write: Write
+
+
 class Partition:
     """Owner of one partition, from its recovery to its revocation."""
 
@@ -41,8 +50,9 @@ class Partition:
         self._bookings = Bookings(number, resources)
         self._read_models: ReadModels | None = None
         self._to_fold: asyncio.Queue[Delivered | Chore] = asyncio.Queue()
-        # room for none beside the one that is being written: what is folded ahead is one batch
-        self._to_write: asyncio.Queue[tuple[Delivered, Write] | Chore] = asyncio.Queue(1)
+        self._to_say: asyncio.Queue[Folded | Chore] = asyncio.Queue(1)
+        self._alerts = asyncio.Lock()
+        """Held while the alerts topic is written to."""
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -56,9 +66,9 @@ class Partition:
         try:
             async with asyncio.TaskGroup() as stages:
                 stages.create_task(self._fold_all(self._read_models))
-                stages.create_task(self._write_all(self._read_models))
+                stages.create_task(self._say_all(self._read_models))
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise _first(failed) from None
 
     def deliver(self, delivered: Delivered) -> None:
         """Takes a batch; the consumer bounds how many wait."""
@@ -70,7 +80,7 @@ class Partition:
         if chore is not None:
             # an idle partition has no write that would find what is wrong; a busy one has
             with suppress(asyncio.QueueFull):
-                self._to_write.put_nowait(chore)
+                self._to_say.put_nowait(chore)
 
     def look(self) -> None:
         """Mends between two batches what somebody else wrote to its logs."""
@@ -78,30 +88,26 @@ class Partition:
             self._to_fold.put_nowait(self._mend)
 
     async def _fold_all(self, read_models: ReadModels) -> None:
-        """Batch by batch: fold, changelog and table, dead letters, forwards and alerts."""
         while True:
             task = await self._to_fold.get()
             if callable(task):
                 await task()
                 continue
-            write = await self._fold(task.value, read_models)
-            await self._to_write.put((task, write))
+            await self._to_say.put(await self._fold(task, read_models))
             if self._has_foreign:
                 await self._mend()
 
-    async def _write_all(self, read_models: ReadModels) -> None:
-        """Batch by batch: Redis, acknowledgement."""
+    async def _say_all(self, read_models: ReadModels) -> None:
         while True:
-            task = await self._to_write.get()
+            task = await self._to_say.get()
             if callable(task):
                 await task()
-                continue
-            delivered, write = task
-            await read_models.write(write)
-            delivered.ack()
+            else:
+                await self._say(task, read_models)
 
-    async def _fold(self, records: list[Any], read_models: ReadModels) -> Write:
-        """One batch, as far as Kafka; what is then to be written to Redis."""
+    async def _fold(self, delivered: Delivered, read_models: ReadModels) -> Folded:
+        """A batch as far as changelog and table."""
+        records = delivered.value
         topic = EVENTS if records[0].topic == self._resources.topics.events else BOOKINGS
         again = records[0].offset < self._bookings.redelivered[topic]
         intake = self._read(topic, records)
@@ -111,8 +117,17 @@ class Partition:
         for change in changes:
             project(change, write, published, known=read_models.is_known)
         await self._bookings.store(changes, read_models.ends)
-        await self._send(intake, published)
-        return write
+        resources = self._resources
+        outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
+        return Folded(delivered, outgoing, write)
+
+    async def _say(self, folded: Folded, read_models: ReadModels) -> None:
+        """What is to be known of a stored batch, to Kafka and Redis; then acknowledges it."""
+        async with asyncio.TaskGroup() as both:
+            if folded.outgoing.messages or folded.outgoing.alerts:
+                both.create_task(self._send(folded.outgoing))
+            both.create_task(read_models.write(folded.write))
+        folded.delivered.ack()
 
     def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
@@ -122,15 +137,14 @@ class Partition:
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number
 
-    async def _send(self, intake: Intake, published: list[AlertEvent]) -> None:
+    async def _send(self, outgoing: Outgoing) -> None:
         resources = self._resources
-        outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
 
         async def attempt() -> None:
             await resources.lease.hold()
             await outbox.send(resources.producer, resources.alerts[self.number], outgoing)
 
-        if outgoing.messages or outgoing.alerts:
+        async with self._alerts:
             await until_done("kafka", attempt, partition=self.number)
 
     @property
@@ -151,5 +165,13 @@ class Partition:
                 await resources.lease.hold()
                 await outbox.mend(resources.producer, tail, offsets, client, self._bookings.state)  # noqa: B023
 
-            await until_done("kafka", attempt, partition=self.number)
+            async with self._alerts:
+                await until_done("kafka", attempt, partition=self.number)
             tail.foreign.remove(offsets)
+
+
+def _first(failed: BaseException) -> BaseException:
+    """The first error in a group of them, itself where it is none."""
+    while isinstance(failed, BaseExceptionGroup):
+        failed = failed.exceptions[0]
+    return failed
