@@ -10,6 +10,8 @@ _SHAPE = re.compile(
 _NAIVE_EPOCH = datetime(1970, 1, 1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _DAY = 86400
+#: The years that RFC 3339 can write, microseconds.
+_FIRST, _LAST = ((moment - _NAIVE_EPOCH) // timedelta(microseconds=1) for moment in (datetime.min, datetime.max))
 #: Up to milliseconds and ``Z``; there are 1,000 of those fractions, and finer ones hardly repeat.
 _REMEMBERED_LENGTH = len("2026-11-22T10:00:00.123Z")
 _REMEMBERED = 10_000
@@ -61,12 +63,15 @@ def _since_epoch_rare(text: str) -> timedelta:
     return moment.replace(tzinfo=None) - _NAIVE_EPOCH - offset + timedelta(seconds=leap)
 
 
-@lru_cache(maxsize=1000)
 def format_time(micros: int) -> str:
     """RFC 3339 of microseconds since the epoch: UTC, milliseconds (cut), ``Z``; years beyond 1-9999 at their bound."""
-    try:
-        moment = _NAIVE_EPOCH + timedelta(microseconds=micros)
-    except OverflowError:
+    if not _FIRST <= micros <= _LAST:
         # an offset can carry a date-time that RFC 3339 allows beyond the years that it can write
-        moment = datetime.max if micros > 0 else datetime.min
-    return moment.isoformat(timespec="milliseconds") + "Z"
+        micros = _LAST if micros > 0 else _FIRST
+    seconds, rest = divmod(micros, 1_000_000)
+    return f"{_second(seconds)}{rest // 1000:03}Z"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _second(seconds: int) -> str:
+    return (_NAIVE_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds") + "."

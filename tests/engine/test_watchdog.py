@@ -13,7 +13,7 @@ from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
 from worker import ending
 from worker.engine.effort import CALL_FACTOR, Effort, known_call, known_wait, moved
-from worker.engine.ledger import Ledger
+from worker.engine.ledger import MAX_IN_FLIGHT, Ledger
 from worker.engine.rebalance import SafeRecovery, SafeTableManager
 from worker.engine.watchdog import LOOK_SECONDS, Stalled, Watchdog, ends_of
 
@@ -272,7 +272,7 @@ def test_a_client_that_left_its_group_for_not_polling_is_found(kafka: Broker) ->
             """Its sink is away, and nobody says so."""
 
         async with line.station(never, broker_max_poll_interval=1, broker_max_poll_records=10) as station:
-            await until(lambda: len(station.offsets) == 20)
+            await until(lambda: len(station.offsets) == 10 * MAX_IN_FLIGHT)
             assert "completed 0" in await stalls(watched(line, station, 3.0))
 
     run(kafka, scenario)

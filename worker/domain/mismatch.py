@@ -35,9 +35,10 @@ class Rules(NamedTuple):
     max_event_age: int
 
 
-def kinds(mask: int) -> list[AlertKind]:
+@lru_cache
+def kinds(mask: int) -> tuple[AlertKind, ...]:
     """The kinds in a bit mask."""
-    return [kind for kind, bit in BITS.items() if mask & bit]
+    return tuple(kind for kind, bit in BITS.items() if mask & bit)
 
 
 @lru_cache(maxsize=10_000)
