@@ -70,14 +70,14 @@ class Death:
         transport.Consumer.ack = ack  # type: ignore[method-assign]
 
     async def _fold(self, fold: Method, owner: Any, delivered: Any, read_models: Any) -> Any:
-        self._batch.set(_topic(delivered))
+        self._batch.set(delivered.message.topic.rpartition(".")[2])
         self._stored.set(False)
         folded = await fold(owner, delivered, read_models)
         self._batch.set("")
         return folded
 
     async def _say(self, say: Method, owner: Any, folded: Any, read_models: Any) -> None:
-        self._batch.set(_topic(folded.delivered))
+        self._batch.set(folded.delivered.message.topic.rpartition(".")[2])
         await say(owner, folded, read_models)
         self._batch.set("")
 
@@ -139,11 +139,6 @@ class Watched:
         self._done += 1
         if self._done == 1 and len(self._write.next(CHUNK)):
             self._at("after the first chunk")
-
-
-def _topic(delivered: Any) -> str:
-    topic: str = delivered.value[0].topic
-    return topic.rpartition(".")[2]
 
 
 def _halves(some: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -14,7 +14,9 @@ from worker.engine.rebalance import SafeTableManager
 from worker.settings import Settings
 from worker.topics import TopicNames
 
-MAX_POLL_RECORDS = 4000
+#: The larger a batch, the more of its events concern the same bookings and are written as one.
+MAX_POLL_RECORDS = 12_000
+_FETCH_BYTES = 4 * 1024 * 1024
 _COMMIT_SECONDS = 0.5
 
 
@@ -39,6 +41,7 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         topic_allow_declare=False,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=_FETCH_BYTES,
         broker_max_poll_records=MAX_POLL_RECORDS,
         broker_max_poll_interval=86_400,
         broker_commit_interval=_COMMIT_SECONDS,

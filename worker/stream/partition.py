@@ -107,18 +107,20 @@ class Partition:
 
     async def _fold(self, delivered: Delivered, read_models: ReadModels) -> Folded:
         """A batch as far as changelog and table."""
-        records = delivered.value
-        topic = EVENTS if records[0].topic == self._resources.topics.events else BOOKINGS
+        records, resources = delivered.value, self._resources
+        topic, end = EVENTS if records[0].topic == resources.topics.events else BOOKINGS, records[-1].offset + 1
         again = records[0].offset < self._bookings.redelivered[topic]
         intake = self._read(topic, records)
         changes = self._bookings.fold(intake, again=again)
-        write = read_models.begin(topic, records[-1].offset + 1, intake.newest)
+        write = read_models.begin(topic, end, intake.newest)
         published: list[AlertEvent] = []
         for change in changes:
             project(change, write, published, known=read_models.is_known)
-        await self._bookings.store(changes, read_models.ends)
-        resources = self._resources
         outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
+        # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
+        records.clear()
+        del intake
+        await self._bookings.store(changes, read_models.ends)
         return Folded(delivered, outgoing, write)
 
     async def _say(self, folded: Folded, read_models: ReadModels) -> None:
