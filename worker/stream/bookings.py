@@ -17,7 +17,7 @@ from worker.domain.rows import (
 )
 from worker.domain.state import BookingState, Change, apply
 from worker.engine.effort import moved
-from worker.engine.table import Table
+from worker.engine.table import Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
 from worker.stream.errors import SettingsConflict
@@ -31,6 +31,22 @@ _AT_ONCE = 200
 
 Ends = tuple[int, int]
 """Offsets in the events and the bookings topic."""
+
+
+class Changed:
+    """Rows of both tables that a batch changed, by booking."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, Rows] = {}
+        self.references: dict[bytes, Rows] = {}
+
+    def add(self, change: Change) -> None:
+        """Adds those of a booking that was not added yet."""
+        rows, reference = changed_rows(change)
+        if rows:
+            self.rows[change.state.booking_id.encode()] = rows
+        if reference is not None:
+            self.references[change.state.booking_id.encode()] = {b"": reference}
 
 
 class Bookings:
@@ -67,32 +83,27 @@ class Bookings:
         """Whether it is one of this partition that was used lately."""
         return booking_id in self._cache
 
-    def fold(self, intake: Intake, *, again: bool) -> list[Change]:
-        """Folds a batch into the bookings that it names; the changes that have an effect."""
+    def fold(self, intake: Intake, *, again: bool) -> Iterator[Change]:
+        """Folds a batch, booking by booking, into those that it names; the changes that have an effect."""
         rules, states = self._resources.rules, self._states([*intake.events, *intake.references])
-        changes = [apply(states[name], events, (), rules, again=again) for name, events in intake.events.items()]
-        changes += [apply(states[name], (), said, rules, again=again) for name, said in intake.references.items()]
-        return [change for change in changes if change is not None]
+        for name, events in intake.events.items():
+            if change := apply(states[name], events, (), rules, again=again):
+                yield change
+        for name, said in intake.references.items():
+            if change := apply(states[name], (), said, rules, again=again):
+                yield change
 
-    async def store(self, changes: list[Change], ends: Ends) -> None:
+    async def store(self, changed: Changed, ends: Ends) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.
 
         Args:
             ends: up to where the topics are applied with these changes.
         """
-        applied = encode_applied(*map(max, ends, self.redelivered))
-        # before the rows: whoever finds a row knows that what made it was applied
-        rows: dict[bytes, dict[bytes, bytes | None]] = {PARTITION_GROUP: {APPLIED_SUFFIX: applied}}
-        references: dict[bytes, dict[bytes, bytes | None]] = {}
-        for change in changes:
-            changed, reference = changed_rows(change)
-            if changed:
-                rows[change.state.booking_id.encode()] = changed
-            if reference is not None:
-                references[change.state.booking_id.encode()] = {b"": reference}
-        if len(rows) > 1 or references:
-            await self._flush(self._resources.attendance, rows)
-            await self._flush(self._resources.bookings, references)
+        if changed.rows or changed.references:
+            applied = {APPLIED_SUFFIX: encode_applied(*map(max, ends, self.redelivered))}
+            # before the rows: whoever finds a row knows that what made it was applied
+            await self._flush(self._resources.attendance, {PARTITION_GROUP: applied, **changed.rows})
+            await self._flush(self._resources.bookings, changed.references)
 
     async def everything(self) -> AsyncIterator[Write]:
         """All that readers see of the partition, some at a time, from what the tables hold."""
@@ -139,7 +150,7 @@ class Bookings:
         known = {*attendance, *bookings} - {PARTITION_GROUP}
         return (group.decode() for group in known)
 
-    async def _flush(self, table: Table, changes: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
+    async def _flush(self, table: Table, changes: Mapping[bytes, Rows]) -> None:
         if changes:
             await self._until_done("changelog", table.flush, changes)
 

@@ -13,13 +13,16 @@ from typing import Any, NamedTuple, Protocol
 from schemas.alerts import AlertEvent
 from worker.read_model.writer import Write
 from worker.stream import outbox
-from worker.stream.bookings import Bookings
+from worker.stream.bookings import Bookings, Changed
 from worker.stream.intake import Intake, read_bookings, read_events
 from worker.stream.outbox import Outgoing
 from worker.stream.project import project
 from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
+
+#: Bookings that are folded before other tasks have their turn.
+_AT_ONCE = 500
 
 Chore = Callable[[], Awaitable[None]]
 """What is done between two batches."""
@@ -110,17 +113,22 @@ class Partition:
         records, resources = delivered.value, self._resources
         topic, end = EVENTS if records[0].topic == resources.topics.events else BOOKINGS, records[-1].offset + 1
         again = records[0].offset < self._bookings.redelivered[topic]
-        intake = self._read(topic, records)
-        changes = self._bookings.fold(intake, again=again)
-        write = read_models.begin(topic, end, intake.newest)
-        published: list[AlertEvent] = []
-        for change in changes:
-            project(change, write, published, known=read_models.is_known)
+        # one partition at a time: they would only drive each other's bookings out of the processor's cache
+        async with resources.folding:
+            intake = self._read(topic, records)
+            write = read_models.begin(topic, end, intake.newest)
+            changed = Changed()
+            published: list[AlertEvent] = []
+            for count, change in enumerate(self._bookings.fold(intake, again=again), 1):
+                changed.add(change)
+                project(change, write, published, known=read_models.is_known)
+                if not count % _AT_ONCE:
+                    await asyncio.sleep(0)
         outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
         # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
         records.clear()
         del intake
-        await self._bookings.store(changes, read_models.ends)
+        await self._bookings.store(changed, read_models.ends)
         return Folded(delivered, outgoing, write)
 
     async def _say(self, folded: Folded, read_models: ReadModels) -> None:

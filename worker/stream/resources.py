@@ -1,5 +1,7 @@
 """What all partitions of a worker use."""
 
+import asyncio
+
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
@@ -29,6 +31,8 @@ class Resources:
         self.bookings = bookings
         self.namespace = namespace
         self.lease = Lease(settings.session_timeout.total_seconds())
+        self.folding = asyncio.Lock()
+        """Held while a batch is folded."""
         self.alerts: dict[int, Tail] = {}
 
     @property
