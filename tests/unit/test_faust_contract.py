@@ -95,6 +95,7 @@ ATTRIBUTES: dict[str, Any] = {
     "_coordinator": AIOKafkaConsumer,
     "_fetcher": AIOKafkaConsumer,
     "_fetch_waiters": ClientFetcher,
+    "_fetch_min_bytes": ClientFetcher,
     # what these two do is held by test_packing.py: batches made by them are read back
     "_builder": BatchBuilder,
     "_relative_offset": BatchBuilder,
@@ -134,6 +135,8 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         (Recovery, ["if not self.tables", "self._resume_streams"]),
         (Recovery._resume_streams, ["resume_partitions", "perform_seek", "flow_control.resume()"]),
         (AIOKafkaConsumer.__init__, ["_partition_assignment_strategy", "_fetch_max_wait_ms"]),
+        # both are read anew for each request
+        (ClientFetcher._get_actions_per_node, ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
         (Message.ack, ["on_final_ack"]),
         (faust_consumer.Consumer._commit_offsets, ["self._commit(committable_offsets)"]),
         (faust_consumer.Consumer.commit, ["maybe_wait_for_commit_to_finish", "force_commit"]),
