@@ -113,22 +113,23 @@ class Partition:
         records, resources = delivered.value, self._resources
         topic, end = EVENTS if records[0].topic == resources.topics.events else BOOKINGS, records[-1].offset + 1
         again = records[0].offset < self._bookings.redelivered[topic]
-        # one partition at a time: they would only drive each other's bookings out of the processor's cache
-        async with resources.folding:
-            intake = self._read(topic, records)
-            write = read_models.begin(topic, end, intake.newest)
-            changed = Changed()
-            published: list[AlertEvent] = []
-            for count, change in enumerate(self._bookings.fold(intake, again=again), 1):
-                changed.add(change)
-                project(change, write, published, known=read_models.is_known)
-                if not count % _AT_ONCE:
-                    await asyncio.sleep(0)
-        outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
-        # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
-        records.clear()
-        del intake
-        await self._bookings.store(changed, read_models.ends)
+        async with read_models.unsettled:
+            # one partition at a time: they would only drive each other's bookings out of the processor's cache
+            async with resources.folding:
+                intake = self._read(topic, records)
+                write = read_models.begin(topic, end, intake.newest)
+                changed = Changed()
+                published: list[AlertEvent] = []
+                for count, change in enumerate(self._bookings.fold(intake, again=again), 1):
+                    changed.add(change)
+                    project(change, write, published, known=read_models.is_known)
+                    if not count % _AT_ONCE:
+                        await asyncio.sleep(0)
+            outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
+            # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
+            records.clear()
+            del intake
+            await self._bookings.store(changed, read_models.ends)
         return Folded(delivered, outgoing, write)
 
     async def _say(self, folded: Folded, read_models: ReadModels) -> None:

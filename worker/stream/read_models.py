@@ -29,14 +29,14 @@ class ReadModels:
         """Whether they are up to the table."""
         self.is_known = False
         """Whether Redis holds just what the table came to before the batch at hand."""
+        self.unsettled = asyncio.Lock()
+        """Held from the begin of a batch until it is in the table, so that what fills them has all of a batch or nothing."""
         self._number = number
         self._bookings = bookings
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
         self._marks: dict[str, Any] = {}
-        """Of the batch that was folded last."""
-        self._written: Mapping[str, Any] = {}
-        """Of the batch that was written last, or is being written."""
+        """Of the batch that was begun last."""
         self._fills = 0
         self._newest = [-(1 << 63)] * len(_NAMES)
 
@@ -70,14 +70,12 @@ class ReadModels:
 
     async def write(self, write: Write) -> None:
         """Writes a batch that is in the table; where that is refused, everything."""
-        self._written = marks = write.marks
         if write.follows != self._fills:
-            # it was folded before they were filled, which may have been with it or without it
-            await self.repair()
-            return
+            return  # it was in the table when they were filled since
         try:
             await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
-            self.is_known = self.is_known or _reaches(_ends(marks), self._bookings.redelivered)
+            self.is_live = True
+            self.is_known = self.is_known or _reaches(_ends(write.marks), self._bookings.redelivered)
         except NeedsRepair as error:
             log.warning("repairing", partition=self._number, reason=str(error))
             await self.repair()
@@ -112,26 +110,30 @@ class ReadModels:
     async def repair(self) -> None:
         """Fills everything from the table, under new keys."""
         self.is_live = False
-        self._fills += 1
-        while True:
-            try:
-                await until_done(
-                    "redis",
-                    lambda: self._writer.repair(self._bookings.everything(), self._written),
-                    partition=self._number,
-                )
-            except NeedsRepair:
-                continue
-            except Fenced:
-                await asyncio.sleep(1)
-                continue
-            break
-        self.is_live = self.is_known = True
+        async with self.unsettled:
+            while not await self._fill():
+                pass
+            self._fills += 1
+            self.is_live = self.is_known = True
         log.info("filled", partition=self._number)
+
+    async def _fill(self) -> bool:
+        """Whether nobody came between."""
+        try:
+            await until_done(
+                "redis",
+                lambda: self._writer.repair(self._bookings.everything(), self._marks),
+                partition=self._number,
+            )
+        except NeedsRepair:
+            return False
+        except Fenced:
+            await asyncio.sleep(1)
+            return False
+        return True
 
     def _begin(self, ends: Ends) -> None:
         self._marks = {f"{name}.offset": end for name, end in zip(_NAMES, ends, strict=True)}
-        self._written = dict(self._marks)
 
 
 def _ends(marks: Mapping[str, Any]) -> Ends:
