@@ -151,7 +151,7 @@ def test_a_saturated_partition_with_room_again_joins_the_poll_under_way(kafka: B
     run(kafka, scenario, partitions=2)
 
 
-def test_a_stuck_partition_holds_two_batches_and_the_other_goes_on(kafka: Broker) -> None:
+def test_a_stuck_partition_holds_its_batches_and_the_other_goes_on(kafka: Broker) -> None:
     """Without `saturated`: all 3,000 records of the stuck partition are handed over and pile up."""
 
     async def scenario(line: Line) -> None:

@@ -95,10 +95,8 @@ class Partition:
             task = await self._to_fold.get()
             if callable(task):
                 await task()
-                continue
-            await self._to_say.put(await self._fold(task, read_models))
-            if self._has_foreign:
-                await self._mend()
+            else:
+                await self._to_say.put(await self._fold(task, read_models))
 
     async def _say_all(self, read_models: ReadModels) -> None:
         while True:
@@ -107,6 +105,7 @@ class Partition:
                 await task()
             else:
                 await self._say(task, read_models)
+                self.look()
 
     async def _fold(self, delivered: Delivered, read_models: ReadModels) -> Folded:
         """A batch as far as changelog and table."""
