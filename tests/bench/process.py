@@ -49,6 +49,10 @@ class Child:
         """The error that says what it did, with the end of its log."""
         return BenchFailed(f"{self.name} {what}; the end of its log:\n{tail_of_file(self.log, 30)}")
 
+    def has_said(self, text: str) -> bool:
+        """Whether its log holds this text."""
+        return text in self.log.read_text()
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 20 s; returns when it is gone."""
         if self.ended:
