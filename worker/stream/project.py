@@ -27,8 +27,9 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
     state, again, all_of_it = change.state, change.again, change.again or change.whole
     for touched in change.sessions:
         _, row_was, row, said, says, mask_was, mask = touched
-        if all_of_it or says != said or newest_key(row) != newest_key(row_was):
-            _pair(change, touched, write, known and not again)
+        moved = newest_key(row) != newest_key(row_was)
+        if all_of_it or says != said or moved:
+            _pair(change, touched, write, known=known and not again, moved=moved)
         if mask or mask_was or (again and ever_of(row)):
             _session_alerts(change, touched, write, published)
     for name in change.listed:
@@ -70,7 +71,7 @@ def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertE
     return alerts.resolved(kind, judged) if ever else None
 
 
-def _pair(change: Change, touched: Touched, write: Write, known: bool) -> None:
+def _pair(change: Change, touched: Touched, write: Write, *, known: bool, moved: bool) -> None:
     state, name, says = change.state, touched[0], touched[4]
     identity = attendance_id(state.booking_id, name)
     contributed = _contribution(name, says, state.booking)
@@ -80,7 +81,8 @@ def _pair(change: Change, touched: Touched, write: Write, known: bool) -> None:
     document = _document(state.booking_id, name, contributed, touched[2] if says else b"")
     if known:
         was = contributed if touched[3] == says and not change.whole else _contribution(name, touched[3], change.was.booking)
-        write.pair(identity, document, contributed, was)
+        if moved or was != contributed:
+            write.pair(identity, document, contributed, was)
     else:
         write.pair_anew(identity, document)
 
