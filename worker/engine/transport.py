@@ -205,7 +205,9 @@ class Consumer(driver.Consumer):
         fresh = assigned - committed.keys()
         if fresh:
             await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
-        began = {tp: await self._thread.position(TopicPartition(*tp)) or 0 for tp in fresh}
+        # not the client's position: a poll may already have moved it, by records that were dropped; the ledger seeks back
+        begins = await self._thread.earliest_offsets(*(TopicPartition(*tp) for tp in fresh)) if fresh else {}
+        began = {ensure_TP(tp): offset for tp, offset in begins.items()}
         self.committed = committed
         self.stored = dict(committed)
         self.ledger.restart({**began, **committed})
