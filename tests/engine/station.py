@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from faust.types import TP
 
 from tests.services import Broker
@@ -33,6 +34,15 @@ class Line:
         producer = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap, acks="all", **settings)
         async with producer:
             await asyncio.gather(*[await producer.send(self.topic, b"%d" % n, partition=partition) for n in range(count)])
+
+    async def trim(self, offset: int, partition: int = 0) -> None:
+        """Deletes the records below an offset, as retention does."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(self.topic, partition): RecordsToDelete(before_offset=offset)})
+        finally:
+            await admin.close()
 
     async def committed(self, partition: int = 0) -> int | None:
         """What Kafka has for the group, asked by a client that is no member."""

@@ -51,17 +51,21 @@ async def _is(line: Line, offset: int) -> bool:
     return await line.committed() == offset
 
 
+async def drop(client: Any, count: int | None = None) -> None:
+    """Fetches and drops what is there, or so many records of it, as a poll under way does in a rebalance."""
+
+    async def fetch() -> Any:
+        wanted = client._consumer.assignment()
+        return await client._consumer._fetcher.fetched_records(wanted, timeout=5.0, max_records=count)
+
+    assert await client.call_thread(fetch)
+
+
 class Hasty(SafeRecovery):
-    """Fetches and drops what is there between assignment and positioning, as a poll under way does in a rebalance."""
+    """Drops what is there between assignment and positioning."""
 
     async def _resume_streams(self, generation_id: int = 0) -> None:
-        client = self.app.consumer._thread
-
-        async def drop() -> Any:
-            wanted = client._consumer.assignment()
-            return await client._consumer._fetcher.fetched_records(wanted, timeout=5.0)
-
-        assert await client.call_thread(drop)
+        await drop(self.app.consumer._thread)
         await super()._resume_streams(generation_id)
 
 
@@ -85,6 +89,52 @@ def test_records_dropped_before_the_first_commit_come_again(kafka: Broker) -> No
     run(kafka, scenario)
 
 
+def test_records_dropped_after_the_seek_to_the_beginning_come_again(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a ledger that begins where the client stands: the 5 dropped records never come, and are committed."""
+    seek_to_beginning = transport.ConsumerThread.seek_to_beginning
+
+    async def seek_and_drop(client: transport.ConsumerThread, *partitions: Any) -> None:
+        await seek_to_beginning(client, *partitions)
+        await drop(client, 5)
+
+    async def scenario(line: Line) -> None:
+        await line.publish(100)
+        monkeypatch.setattr(transport.ConsumerThread, "seek_to_beginning", seek_and_drop)
+        async with line.station(acknowledge) as station:
+            await until(lambda: _is(line, 100))
+        assert station.offsets == all_of(line, 100)
+
+    run(kafka, scenario)
+
+
+def test_a_log_that_begins_late_is_taken_from_its_begin(kafka: Broker) -> None:
+    """Without the ledger's acceptance of a jump that repeats: it seeks back to offset 0 for ever, none of the 60 comes."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(100)
+        await line.trim(40)
+        async with line.station(acknowledge) as station:
+            await until(lambda: _is(line, 100))
+        assert station.offsets == all_of(line, 100)[40:]
+
+    run(kafka, scenario)
+
+
+class Observed(transport.Consumer):
+    """Says whether a poll is under way."""
+
+    polling = False
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        self.polling = True
+        return await super()._getmany(active_partitions, timeout)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        async for each in super().getmany(timeout):
+            yield each
+        self.polling = False
+
+
 def test_a_poll_that_ends_in_a_rebalance_does_not_forget_what_is_in_flight(kafka: Broker) -> None:
     """With the stock seek of `getmany` while flow is stopped: the batch ends within the drain, and is not committed."""
 
@@ -95,13 +145,11 @@ def test_a_poll_that_ends_in_a_rebalance_does_not_forget_what_is_in_flight(kafka
         async def hold(event: Any) -> None:
             held.append(event)
 
-        async with line.station(hold) as station:
-            await until(lambda: held)
+        async with line.station(hold, Observed) as station:
             consumer = station.consumer
+            await until(lambda: held and consumer.polling)
             revoked = asyncio.create_task(consumer.on_partitions_revoked(set(line.partitions)))
-            # the fetcher's poll ends at most a second after the flow was stopped
-            await until(lambda: not consumer.flow_active)
-            await asyncio.sleep(1.5)
+            await until(lambda: not consumer.flow_active and not consumer.polling)
             assert held[0].ack()
             await revoked
             assert await _is(line, 10)

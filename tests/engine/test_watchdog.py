@@ -289,3 +289,19 @@ def test_an_idle_group_is_no_stall(kafka: Broker) -> None:
                 await asyncio.sleep(0.1)
 
     run(kafka, scenario)
+
+
+def test_a_log_that_retention_has_emptied_is_no_stall(kafka: Broker) -> None:
+    """With its end alone: nothing of the 10 can ever be completed, and every worker of the group ends, again and again."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        await line.trim(10)
+        async with line.station(acknowledge) as station:
+            dog = watched(line, station, 0.1)
+            await until(station.consumer.positioned.is_set)
+            for _ in range(20):
+                await dog.look()
+                await asyncio.sleep(0.1)
+
+    run(kafka, scenario)

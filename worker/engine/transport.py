@@ -205,9 +205,9 @@ class Consumer(driver.Consumer):
         fresh = assigned - committed.keys()
         if fresh:
             await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
-        # not the client's position: a poll may already have moved it, by records that were dropped; the ledger seeks back
-        begins = await self._thread.earliest_offsets(*(TopicPartition(*tp) for tp in fresh)) if fresh else {}
-        began = {ensure_TP(tp): offset for tp, offset in begins.items()}
+        # not the client's position: a poll may already have moved it, by records that were dropped. The ledger seeks back,
+        # and takes it for the log's own where the log begins later
+        began = dict.fromkeys(fresh, 0)
         self.committed = committed
         self.stored = dict(committed)
         self.ledger.restart({**began, **committed})

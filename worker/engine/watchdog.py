@@ -68,7 +68,7 @@ class Clocks:
 
 
 Ends = Callable[[set[TP]], Awaitable[Mapping[TP, int] | None]]
-"""The end offsets of partitions; None while Kafka does not answer."""
+"""The end offsets of partitions, 0 where nothing is held any more; None while Kafka does not answer."""
 
 
 class Watchdog:
@@ -175,12 +175,14 @@ def ends_of(client: Mapping[str, Any]) -> Ends:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await consumer.start()
-                found = await consumer.end_offsets([TopicPartition(*tp) for tp in partitions])
+                asked = [TopicPartition(*tp) for tp in partitions]
+                begins, ends = await consumer.beginning_offsets(asked), await consumer.end_offsets(asked)
         except (KafkaError, OSError, TimeoutError):
             return None
         finally:
             await consumer.stop()
-        return {tp: found[TopicPartition(*tp)] for tp in partitions}
+        # what retention deleted can never be completed
+        return {TP(*tp): end if end > begins[tp] else 0 for tp, end in ends.items()}
 
     return ask
 
