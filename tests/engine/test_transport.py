@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupAuthorizationFailedError
 from faust.tables.recovery import Recovery
+from faust.transport.drivers import aiokafka as driver
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
@@ -89,17 +90,21 @@ def test_records_dropped_before_the_first_commit_come_again(kafka: Broker) -> No
     run(kafka, scenario)
 
 
-def test_records_dropped_after_the_seek_to_the_beginning_come_again(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a ledger that begins where the client stands: the 5 dropped records never come, and are committed."""
-    seek_to_beginning = transport.ConsumerThread.seek_to_beginning
+@pytest.mark.parametrize("count", [5, None])
+def test_records_dropped_before_the_ledger_begins_come_again(
+    kafka: Broker, monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    """With a ledger that begins where the client stands the 5 dropped records never come, and are committed. Without a seek
+    before the first poll, nothing comes of a partition of which all records were dropped, until another is appended."""
+    stock = driver.Consumer.perform_seek
 
-    async def seek_and_drop(client: transport.ConsumerThread, *partitions: Any) -> None:
-        await seek_to_beginning(client, *partitions)
-        await drop(client, 5)
+    async def seek_and_drop(consumer: transport.Consumer) -> None:
+        await stock(consumer)
+        await drop(consumer._thread, count)
 
     async def scenario(line: Line) -> None:
         await line.publish(100)
-        monkeypatch.setattr(transport.ConsumerThread, "seek_to_beginning", seek_and_drop)
+        monkeypatch.setattr(driver.Consumer, "perform_seek", seek_and_drop)
         async with line.station(acknowledge) as station:
             await until(lambda: _is(line, 100))
         assert station.offsets == all_of(line, 100)

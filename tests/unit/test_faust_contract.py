@@ -103,7 +103,7 @@ ATTRIBUTES: dict[str, Any] = {
     "is_stopped": WorkerThread,
 }
 #: What the engine's own subclasses add.
-OWN = {"_room", "_polled", "_check_end"}
+OWN = {"_room", "_astray", "_polled", "_check_end"}
 #: Of the standard library.
 STANDARD = {"_replace", "_exit"}
 

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import faust
-from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import TRANSPORTS
@@ -140,12 +139,19 @@ class Consumer(driver.Consumer):
         self.positioned = asyncio.Event()
         self._room = asyncio.Event()
         self._polled: set[TP] = set()
+        self._astray: set[TP] = set()
+        """Partitions whose client may stand elsewhere than their ledger."""
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        # a poll of before may have dropped all there is, and without a further record the ledger would miss nothing
+        while self._astray:
+            tp = self._astray.pop()
+            with suppress(IllegalStateError):  # it was revoked meanwhile
+                await self._seek(tp, self.ledger.standing(tp).taken or 0)
         self._polled = (active_partitions or set()) - self.ledger.saturated()
         if not self._polled:
             self._room.clear()
@@ -200,17 +206,12 @@ class Consumer(driver.Consumer):
         await super().perform_seek()
         assigned = self.assignment()
         committed = {tp: offset for tp, offset in self._committed_offset.items() if offset and tp in assigned}
-        # where nothing is committed the stock method leaves the client where it is, which may be after records that
-        # were fetched and dropped since the assignment
-        fresh = assigned - committed.keys()
-        if fresh:
-            await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
-        # not the client's position: a poll may already have moved it, by records that were dropped. The ledger seeks back,
-        # and takes it for the log's own where the log begins later
-        began = dict.fromkeys(fresh, 0)
         self.committed = committed
         self.stored = dict(committed)
-        self.ledger.restart({**began, **committed})
+        # where nothing is committed not from the client's position: a poll since the assignment may have moved it, by
+        # records that were dropped. The ledger takes it for the log's own where the log begins later than at 0
+        self.ledger.restart({**dict.fromkeys(assigned, 0), **committed})
+        self._astray = set(assigned)
         self.positioned.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
