@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import GroupAuthorizationFailedError, NotLeaderForPartitionError
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 
@@ -108,6 +109,41 @@ def test_records_dropped_before_the_ledger_begins_come_again(
         async with line.station(acknowledge) as station:
             await until(lambda: _is(line, 100))
         assert station.offsets == all_of(line, 100)
+
+    run(kafka, scenario)
+
+
+def test_what_a_late_poll_took_after_the_positioning_comes_though_nothing_follows_it(kafka: Broker) -> None:
+    """A poll that began before a rebalance may end after the partitions were positioned. Without a seek before the next
+    poll: the ledger misses the records when another comes after them, and here none does."""
+
+    class Late(transport.Consumer):
+        async def perform_seek(self) -> None:
+            await super().perform_seek()
+            await drop(self._thread)
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        async with line.station(acknowledge, Late) as station:
+            await until(lambda: _is(line, 10))
+        assert station.offsets == all_of(line, 10)
+
+    run(kafka, scenario)
+
+
+def test_a_leader_that_does_not_say_where_the_log_begins_is_not_waited_for(
+    kafka: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With partitions left where the client finds them: it asks the old leader for as long as its metadata lasts, 5 minutes."""
+
+    async def refuse(*_: Any) -> Any:
+        raise NotLeaderForPartitionError
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        monkeypatch.setattr(Fetcher, "_proc_offset_request", refuse)
+        async with line.station(acknowledge) as station:
+            await until(lambda: len(station.offsets) == 10)
 
     run(kafka, scenario)
 
