@@ -27,7 +27,7 @@ class _UsualData(Struct, gc=False):
     participantId: Annotated[str, Meta(max_length=128)] = ""
 
 
-class _Usual(Struct, gc=False):
+class Usual(Struct, gc=False):
     """A structured event as nearly all are. What fits here fits `schemas.events`; what does not may still."""
 
     specversion: Literal["1.0"]
@@ -38,16 +38,11 @@ class _Usual(Struct, gc=False):
     data: _UsualData
 
 
-_usual = Decoder(_Usual).decode
-#: Of each type: whether its number, its status, its participant counts. One that counts must be there, but for the number.
-_COUNTS = {
-    EventType.CHECK_IN.value: (True, False, False),
-    EventType.NO_SHOW.value: (False, False, False),
-    EventType.SET.value: (True, True, False),
-    EventType.PARTICIPANT_SCANNED.value: (False, False, True),
-    EventType.CLEARED.value: (False, False, False),
-    EventType.DELETED.value: (False, False, False),
-}
+usual = Decoder(Usual).decode
+# bound once: a member looked up on an enum costs more than the comparison
+_CHECK_IN, _SET, _SCANNED = EventType.CHECK_IN.value, EventType.SET.value, EventType.PARTICIPANT_SCANNED.value
+#: Types of which neither number nor status nor participant counts.
+_OTHERS = frozenset({EventType.NO_SHOW.value, EventType.CLEARED.value, EventType.DELETED.value})
 
 
 def normalise(text: str) -> str:
@@ -68,11 +63,12 @@ def read_usual(value: bytes, received: int) -> Event | None:
     """
     if not value.isascii():
         value.decode()  # msgspec passes over what is no UTF-8 in fields that it does not read
-    doc = _usual(value)
-    counts = _COUNTS.get(doc.type)
-    if counts is None:
-        return None
-    data = doc.data
+    return usual_event(usual(value), received)
+
+
+def usual_event(doc: Usual, received: int) -> Event | None:
+    """See `read_usual`."""
+    data, kind = doc.data, doc.type
     booking_id, session_id = data.bookingId, data.sessionId
     if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
         return None
@@ -80,18 +76,21 @@ def read_usual(value: bytes, received: int) -> Event | None:
         booking_id = normalise(booking_id)
     if len(session_id) == 36 and not session_id.islower():
         session_id = normalise(session_id)
-    numbered, stated, scanned = counts
-    status = participant_id = ""
-    if stated:
-        status = data.status
+    number, status, participant_id = None, "", ""
+    if kind == _CHECK_IN:
+        number = data.numberOfAttendees
+    elif kind == _SET:
+        number, status = data.numberOfAttendees, data.status
         if not status:
             return None
-    elif scanned:
+    elif kind == _SCANNED:
         participant_id = data.participantId
         if not participant_id or participant_id.strip() != participant_id:
             return None
-    number = data.numberOfAttendees if numbered else None
-    time, kind = parse_time(doc.time), doc.type
+    elif kind not in _OTHERS:
+        return None
     # sources and sessions are few and stay in rows for long: one object each
-    fields = (kind, booking_id, intern(session_id), time, intern(doc.source), doc.id, status, number, participant_id, received)
-    return _new(Event, fields)
+    source = intern(doc.source)
+    return _new(
+        Event, (kind, booking_id, intern(session_id), parse_time(doc.time), source, doc.id, status, number, participant_id, received)
+    )

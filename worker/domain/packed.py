@@ -16,7 +16,7 @@ from typing import NamedTuple
 from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.events import Event
 from schemas.packing import LENGTH, pack_known_text, unpack_text
-from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, pack_times
+from worker.domain.fold import CHECK_IN, NEVER, NOTHING, TIMES, ZERO, Base, Mark, Row, digest
 
 FORMAT = 2
 
@@ -29,6 +29,7 @@ _HORIZON, _PLACES, _SAID = 2, 10, 13
 _SAYS = Struct(">BI")
 _unpack_says, pack_says = _SAYS.unpack, _SAYS.pack
 _length = LENGTH.unpack_from
+_pack_times = TIMES.pack
 _CODE_OF = {str(status): code for code, status in enumerate(STATUSES)}
 _ABSENT, _SPELT_OUT = 0, 15
 
@@ -42,7 +43,8 @@ def _shape(places: str) -> bytes:
 _CAME, _CAME_BUT, _MISSED, _MISSED_BUT = map(_shape, ("f1100", "f11f0", "f1010", "f1f10"))
 #: Of those: whether the newest says that somebody came, and whether there is the other.
 _PLAIN = {_CAME: (True, False), _CAME_BUT: (True, True), _MISSED: (False, False), _MISSED_BUT: (False, True)}
-_FRESH = bytes((FORMAT, 0))
+#: Format, mask, horizon and places of the row that a first report makes: nobody came, somebody did.
+_NEW = tuple(bytes((FORMAT, 0)) + shape for shape in (_MISSED, _CAME))
 _SAYS_CAME, _SAYS_MISSED = pack_says(0, 1), pack_says(1, 0)
 
 
@@ -113,15 +115,15 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
     Returns:
         The row after, the same object if the event adds nothing; None where the row holds more than such reports.
     """
-    came = event[0] == CHECK_IN
-    times = pack_times(event[3], event[9] + tolerance)
-    shape = packed[_HORIZON:_SAID]
-    plain = _PLAIN.get(shape)
+    kind, _, _, time, source, _, _, number, _, received = event
+    came, limit = kind == CHECK_IN, received + tolerance
+    # `pack_times`, without the call
+    times = _pack_times((time if time < limit else limit) + ZERO, time + ZERO)
+    plain = _PLAIN.get(packed[_HORIZON:_SAID])
     if plain is None:
         if packed is not EMPTY and packed != EMPTY:
             return None
-        key = times + digest(event)
-        return b"".join((_FRESH, _CAME if came else _MISSED, _says(came, event), key, pack_known_text(event[4])))
+        return b"".join((_NEW[came], _says(came, number), times, digest(event), pack_known_text(source)))
     newest_came, has_other = plain
     if came is newest_came:
         if times < packed[_FIRST:_FIRST_DIGEST]:
@@ -130,17 +132,19 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
         if key <= packed[_FIRST:_FIRST_SOURCE]:
             return packed
         other = packed[_second(packed) :] if has_other else b""
-        return b"".join((packed[:_SAID], _says(came, event), key, pack_known_text(event[4]), other))
+        return b"".join((packed[:_SAID], _says(came, number), key, pack_known_text(source), other))
     end = _second(packed)
     if has_other and times < packed[end : end + 16]:
         return packed
     key = times + digest(event)
     if has_other and key <= packed[end : end + _MARK_KEY]:
         return packed
-    newest, source = packed[_FIRST:end], pack_known_text(event[4])
+    newest = packed[_FIRST:end]
     if key > newest:  # its key comes first in it, and no two events have the same
-        return b"".join((packed[:_HORIZON], _CAME_BUT if came else _MISSED_BUT, _says(came, event), key, source, newest))
-    return b"".join((packed[:_HORIZON], _CAME_BUT if newest_came else _MISSED_BUT, packed[_SAID:end], key, source))
+        shape = _CAME_BUT if came else _MISSED_BUT
+        return b"".join((packed[:_HORIZON], shape, _says(came, number), key, pack_known_text(source), newest))
+    shape = _CAME_BUT if newest_came else _MISSED_BUT
+    return b"".join((packed[:_HORIZON], shape, packed[_SAID:end], key, pack_known_text(source)))
 
 
 def with_ever(packed: bytes, mask: int) -> bytes:
@@ -204,9 +208,8 @@ def opposed(packed: bytes) -> tuple[int, int] | None:
     return (came, missed) if came and missed else None
 
 
-def _says(came: bool, event: Event) -> bytes:
+def _says(came: bool, number: int | None) -> bytes:
     """What the base says that a report makes."""
-    number = event[7]
     if number is None:
         return _SAYS_CAME if came else _SAYS_MISSED
     return pack_says(0 if came else 1, number)

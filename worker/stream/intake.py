@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from schemas.decode import booking_of_key, decode, decode_booking, received_at
+from schemas.decode import booking_of_key, decode_all, decode_booking, received_at
 from schemas.events import BookingGone, DeadLetter, Event, Reason
 from worker.domain.state import Reference
 
@@ -33,9 +33,8 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
     forwards: list[tuple[Any, str, int]] = []
     events: dict[str, list[Event]] = {}
     newest = None
-    for record in records:
-        event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
-        if isinstance(event, DeadLetter):
+    for record, event in zip(records, decode_all(records, max_age=max_age), strict=True):
+        if event.__class__ is DeadLetter:
             letters.append((record, event, received_at(record.headers, record.timestamp)))
             continue
         booking_id, time, received = event[1], event[3], event[9]
