@@ -162,6 +162,14 @@ def test_opens_resolves_and_opens_again(kind: str, by: str, batches: list[Batch]
     assert len({record["data"]["alertId"] for record in records}) == 1
 
 
+def test_each_erasure_resolves_with_an_id_of_its_own() -> None:
+    """Nothing of an erased attendance is left to judge but when it was erased."""
+    batches: list[Batch] = [[ev("check_in", at(0), n=0)], [erased(at(1))], [ev("check_in", at(2), n=0)], [erased(at(3))]]
+    records = subject.published(batches)
+    assert [record["type"] for record in records] == [OPENED, RESOLVED, OPENED, RESOLVED]
+    assert len({record["id"] for record in records}) == len(records)
+
+
 def test_open_alert_follows_the_attendance() -> None:
     """While it stays open a newer attendance is published, with its own openedAt: a function of the state."""
     batches: list[Batch] = [[upsert(people=2)], *([ev("check_in", at(m), n=n)] for m, n in enumerate((3, 4)))]

@@ -1,10 +1,11 @@
 """From a mask of mismatches to alerts and their CloudEvents: all of it a function of the state (contract, section 6)."""
 
 from hashlib import sha256
+from itertools import chain
 from typing import Any, NamedTuple
 
 from schemas.alerts import OPENED, RESOLVED, SEVERITIES, SOURCE, AlertData, AlertEvent, AlertKind, alert_id
-from schemas.attendance import AttendanceStatus
+from schemas.attendance import JOIN, AttendanceStatus
 from schemas.events import Booking
 from schemas.times import format_time
 from worker.domain.fold import NEVER, Mark, Row, effective_time, event_time
@@ -30,34 +31,44 @@ class Judged(NamedTuple):
     """Of the whole booking, else `NEVER`: the newest ``updated`` of its attendances, microseconds."""
 
 
-def opened(data: AlertData, judged: Judged) -> AlertEvent:
-    """The CloudEvent that says an alert, made by `open_alert`, is open."""
-    return _event(data, judged, data["openedAt"], resolved=False)
+def opened(data: AlertData, judged: Judged, row: bytes) -> AlertEvent:
+    """The CloudEvent that says an alert, made by `open_alert`, is open; ``row`` as `_digest` takes it."""
+    return _event(data, _digest(judged, row), data["openedAt"], resolved=False)
 
 
-def resolved(kind: AlertKind, judged: Judged) -> AlertEvent:
-    """The CloudEvent that says an alert is open no more."""
+def resolved(kind: AlertKind, judged: Judged, row: bytes) -> AlertEvent:
+    """The CloudEvent that says an alert is open no more; ``row`` as `_digest` takes it."""
+    data = _data(kind, judged, f"{kind} no longer holds")
     when = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
-    data: AlertData = {
-        **open_alert(kind, judged),
-        "resolvedAt": when,
-        "message": f"{kind} no longer holds",
-    }
-    return _event(data, judged, when, resolved=True)
+    data["resolvedAt"] = when
+    return _event(data, _digest(judged, row), when, resolved=True)
 
 
 def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
     """The alert as readers see it while it is open."""
-    expected, message = _expectation(kind, judged)
-    seen, session_id = judged.seen, judged.session_id
+    return _data(kind, judged, _message(kind, judged))
+
+
+def differs(kind: AlertKind, now: Judged, then: Judged) -> bool:
+    """Whether readers see another alert now, given that they see the same attendance, if any, and that it was open then."""
+    return (
+        _updated(now) // 1000 != _updated(then) // 1000
+        or _message(kind, now) != _message(kind, then)
+        or _expected(kind, now) != _expected(kind, then)
+    )
+
+
+def _data(kind: AlertKind, judged: Judged, message: str) -> AlertData:
+    booking_id, session_id, seen = judged.booking_id, judged.session_id, judged.seen
+    attendance = document(booking_id, session_id, seen) if seen and session_id else None
     data: AlertData = {
-        "alertId": alert_id(kind, judged.booking_id, session_id),
+        "alertId": alert_id(kind, booking_id, session_id),
         "kind": kind,
         "severity": SEVERITIES[kind],
-        "bookingId": judged.booking_id,
-        "attendance": document(judged.booking_id, session_id, seen) if seen and session_id else None,
-        "expected": expected,
-        "openedAt": format_time(_updated(judged)),
+        "bookingId": booking_id,
+        "attendance": attendance,
+        "expected": _expected(kind, judged),
+        "openedAt": attendance["updatedDate"] if attendance else format_time(_updated(judged)),
         "message": message,
     }
     if session_id is not None:
@@ -73,13 +84,12 @@ def _updated(judged: Judged) -> int:
     return known if known > NEVER else 0
 
 
-def _event(data: AlertData, judged: Judged, when: str, *, resolved: bool) -> AlertEvent:
-    kind = RESOLVED if resolved else OPENED
+def _event(data: AlertData, digest: str, when: str, *, resolved: bool) -> AlertEvent:
     return {
         "specversion": "1.0",
-        "id": f"{data['alertId']}:{kind.rpartition('.')[2]}:{_digest(judged)}",
+        "id": f"{data['alertId']}:{'resolved' if resolved else 'opened'}:{digest}",
         "source": SOURCE,
-        "type": kind,
+        "type": RESOLVED if resolved else OPENED,
         "time": when,
         "datacontenttype": "application/json",
         "data": data,
@@ -91,55 +101,71 @@ def record_digest(booking: Booking | None) -> str:
     if booking is None:
         return ""
     booking_id, participants, walk_ins_allowed, canceled, sessions, time = booking
-    listed = None if sessions is None else [(name, *window) for name, window in sessions.items()]
+    # the names and then the times: the repr of a named tuple takes long
+    listed = sessions and [*sessions, *chain.from_iterable(sessions.values())]
     return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
 
 
-def _digest(judged: Judged) -> str:
-    row = judged.row
-    marks = [mark and (mark[0].hex(), mark[1]) for mark in (row.attended, row.missed, row.newest)]
-    seen = judged.seen and (str(judged.seen[0]), *judged.seen[1:])
-    what = (seen, marks, judged.record, [(name, str(status)) for name, status in judged.statuses], judged.newest)
-    return sha256(repr(what).encode()).hexdigest()[:32]
+def _digest(judged: Judged, row: bytes) -> str:
+    """Stands for what was judged.
+
+    Args:
+        row: the session's, packed; empty where the booking as a whole was judged.
+    """
+    said = f"{judged.seen.status}{judged.seen.number}" if judged.seen else ""
+    text = JOIN.join((judged.record, said, str(judged.floor), str(judged.newest), *chain.from_iterable(judged.statuses)))
+    # but for the format and which alerts were ever open, which tells the way there
+    return sha256(text.encode() + row[2:]).hexdigest()[:32]
 
 
-def _expectation(kind: AlertKind, judged: Judged) -> tuple[dict[str, Any], str]:
-    """What would be no mismatch, and what is there instead."""
+def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
+    """What would be no mismatch. Here as in `_message` the kinds that are raised most come first."""
     seen, booking = judged.seen, judged.booking
-    number = seen.number if seen else 0
-    if kind is AlertKind.STATUS_COUNT_MISMATCH:
-        bound = {"atLeast": 1} if seen and seen.status == AttendanceStatus.ATTENDED else {"atMost": 0}
-        return {"numberOfAttendees": bound}, f"{seen.status if seen else 'No attendance'} with {number} attendees"
-    if kind is AlertKind.PARTICIPANTS_EXCEEDED:
-        limit = booking.participants if booking else 0
-        return {"numberOfAttendees": {"atMost": limit}}, f"{number} attendees came on a booking for {limit}"
-    if kind is AlertKind.BOOKING_CANCELED:
-        return {"status": ["NOT_SET", "NOT_ATTENDED"]}, "ATTENDED, but the booking is canceled"
-    if kind is AlertKind.UNKNOWN_SESSION:
-        listed = sorted(booking.sessions or {}) if booking else []
-        return {"sessionId": listed[:20]}, f"The booking lists {len(listed)} sessions, and this is none of them"
     if kind is AlertKind.CONFLICTING_REPORTS:
-        return {"reports": "one status"}, _conflict(judged.row)
-    if kind is AlertKind.CLOCK_AHEAD:
-        return _clock(judged.row)
-    missed = sum(status == AttendanceStatus.NOT_ATTENDED for _, status in judged.statuses)
-    decided = missed + sum(status == AttendanceStatus.ATTENDED for _, status in judged.statuses)
-    return {"notAttended": {"atMost": max(2, decided // 2)}}, f"Missed {missed} of {decided} sessions"
+        return {"reports": "one status"}
+    if kind is AlertKind.FREQUENT_NO_SHOWS:
+        return {"notAttended": {"atMost": max(2, _decided(judged)[1] // 2)}}
+    if kind is AlertKind.STATUS_COUNT_MISMATCH:
+        return {"numberOfAttendees": {"atLeast": 1} if seen and seen.status == AttendanceStatus.ATTENDED else {"atMost": 0}}
+    if kind is AlertKind.PARTICIPANTS_EXCEEDED:
+        return {"numberOfAttendees": {"atMost": booking.participants if booking else 0}}
+    if kind is AlertKind.BOOKING_CANCELED:
+        return {"status": ["NOT_SET", "NOT_ATTENDED"]}
+    if kind is AlertKind.UNKNOWN_SESSION:
+        return {"sessionId": sorted(booking.sessions or {})[:20] if booking else []}
+    newest = judged.row.newest
+    return {"time": {"atMost": format_time(effective_time(newest.key))}} if newest else {}
 
 
-def _conflict(row: Row) -> str:
-    def said(status: str, mark: Mark | None) -> str:
-        return f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
-
-    return f"{said('ATTENDED', row.attended)}, {said('NOT_ATTENDED', row.missed)}"
-
-
-def _clock(row: Row) -> tuple[dict[str, Any], str]:
+def _message(kind: AlertKind, judged: Judged) -> str:
+    """What is there instead, while the alert is open."""
+    seen, booking, row = judged.seen, judged.booking, judged.row
+    number = seen.number if seen else 0
+    if kind is AlertKind.CONFLICTING_REPORTS:
+        return f"{_report('ATTENDED', row.attended)}, {_report('NOT_ATTENDED', row.missed)}"
+    if kind is AlertKind.FREQUENT_NO_SHOWS:
+        return "Missed {} of {} sessions".format(*_decided(judged))
+    if kind is AlertKind.STATUS_COUNT_MISMATCH:
+        return f"{seen.status if seen else 'No attendance'} with {number} attendees"
+    if kind is AlertKind.PARTICIPANTS_EXCEEDED:
+        return f"{number} attendees came on a booking for {booking.participants if booking else 0}"
+    if kind is AlertKind.BOOKING_CANCELED:
+        return "ATTENDED, but the booking is canceled"
+    if kind is AlertKind.UNKNOWN_SESSION:
+        listed = (booking.sessions if booking else None) or ()
+        return f"The booking lists {len(listed)} sessions, and this is none of them"
     if row.newest is None:
-        return {}, "The attendance is gone"
-    effective, time = effective_time(row.newest.key), event_time(row.newest.key)
-    ahead = (time - effective) // 1_000_000
-    return (
-        {"time": {"atMost": format_time(effective)}},
-        f"The clock of {row.newest.source} runs at least {ahead} s ahead of what the clock tolerance allows",
-    )
+        return "The attendance is gone"
+    ahead = (event_time(row.newest.key) - effective_time(row.newest.key)) // 1_000_000
+    return f"The clock of {row.newest.source} runs at least {ahead} s ahead of what the clock tolerance allows"
+
+
+def _report(status: str, mark: Mark | None) -> str:
+    return f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
+
+
+def _decided(judged: Judged) -> tuple[int, int]:
+    """How many of the booking's attendances are missed, and how many are missed or attended."""
+    statuses = [status for _, status in judged.statuses]
+    missed = statuses.count(AttendanceStatus.NOT_ATTENDED)
+    return missed, missed + statuses.count(AttendanceStatus.ATTENDED)

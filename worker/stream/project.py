@@ -60,15 +60,16 @@ def whole(state: BookingState, write: Write) -> None:
 def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
     """What the alerts topic should say last of an alert; None where it was never open."""
     if session_id is None:
-        is_open, ever, judged = state.frequent, state.ever_frequent, state.judged()
+        is_open, ever, judged, row = state.frequent, state.ever_frequent, state.judged(), b""
     elif session_id in state.rows:
-        is_open, ever = (bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_of(state.rows[session_id])))
+        row = state.rows[session_id]
+        is_open, ever = (bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_of(row)))
         judged = state.judged_session(session_id)
     else:
         return None
     if is_open:
-        return alerts.opened(alerts.open_alert(kind, judged), judged)
-    return alerts.resolved(kind, judged) if ever else None
+        return alerts.opened(alerts.open_alert(kind, judged), judged, row)
+    return alerts.resolved(kind, judged, row) if ever else None
 
 
 def _pair(change: Change, touched: Touched, write: Write, *, known: bool, moved: bool) -> None:
@@ -111,18 +112,20 @@ def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> byt
 
 def _session_alerts(change: Change, touched: Touched, write: Write, published: list[AlertEvent]) -> None:
     state, again = change.state, change.again
-    name, row_was, row, said, says, mask_was, mask = touched
-    after, was, seen = state.judged_session(name), see(row_was, said), see(row, says)
-    # an alert shows its attendance: where that is another, so is the alert
-    moved = again or was is None or seen is None or not alike(was, seen)
-    then = None if moved else Judged(state.booking_id, name, decode(row_was)[0], was, change.was.booking, change.was.floor, "")
+    name, row_was, row, said, _, mask_was, mask = touched
+    now, then = state.judged_session(name), None
+    if mask & mask_was and not again:
+        was = see(row_was, said)
+        # an alert shows its attendance: where that is another, so is the alert
+        if was is not None and now.seen is not None and alike(was, now.seen):
+            then = Judged(state.booking_id, name, decode(row_was)[0], was, change.was.booking, change.was.floor, "")
     for kind in kinds(mask):
-        alert = alerts.open_alert(kind, after)
-        if then is None or not mask_was & BITS[kind] or alert != alerts.open_alert(kind, then):
-            published.append(alerts.opened(alert, after))
+        if then is None or not mask_was & BITS[kind] or alerts.differs(kind, now, then):
+            alert = alerts.open_alert(kind, now)
+            published.append(alerts.opened(alert, now, row))
             write.alerts.append(_open(alert))
     for kind in kinds((ever_of(row) if again else mask_was) & ~mask):
-        event = alerts.resolved(kind, after)
+        event = alerts.resolved(kind, now, row)
         published.append(event)
         write.alerts.append(_closed(event["data"]))
 
@@ -130,13 +133,13 @@ def _session_alerts(change: Change, touched: Touched, write: Write, published: l
 def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -> None:
     state, again, then = change.state, change.again, change.was.judged
     if state.frequent:
-        judged = state.judged()
-        alert = alerts.open_alert(FREQUENT, judged)
-        if again or then is None or alert != alerts.open_alert(FREQUENT, then):
-            published.append(alerts.opened(alert, judged))
+        now = state.judged()
+        if again or then is None or alerts.differs(FREQUENT, now, then):
+            alert = alerts.open_alert(FREQUENT, now)
+            published.append(alerts.opened(alert, now, b""))
             write.alerts.append(_open(alert))
     elif then is not None or again:
-        event = alerts.resolved(FREQUENT, state.judged())
+        event = alerts.resolved(FREQUENT, state.judged(), b"")
         published.append(event)
         write.alerts.append(_closed(event["data"]))
 
