@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from schemas.alerts import OPENED, RESOLVED, SEVERITIES, SOURCE, AlertData, AlertEvent, AlertKind, alert_id
 from schemas.attendance import JOIN, AttendanceStatus
 from schemas.events import Booking
+from schemas.packing import text_of
 from schemas.times import format_time
-from worker.domain.fold import NEVER, Mark, Row, effective_time, event_time
-from worker.domain.packed import Seen
+from worker.domain.fold import NEVER, effective_time, event_time
+from worker.domain.packed import Seen, decode, newest_key, opposed, source_of
 from worker.domain.views import document
 
 
@@ -18,7 +19,8 @@ class Judged(NamedTuple):
 
     booking_id: str
     session_id: str | None
-    row: Row
+    row: bytes
+    """Packed."""
     seen: Seen | None
     booking: Booking | None
     floor: int
@@ -31,17 +33,17 @@ class Judged(NamedTuple):
     """Of the whole booking, else `NEVER`: the newest ``updated`` of its attendances, microseconds."""
 
 
-def opened(data: AlertData, judged: Judged, row: bytes) -> AlertEvent:
-    """The CloudEvent that says an alert, made by `open_alert`, is open; ``row`` as `_digest` takes it."""
-    return _event(data, _digest(judged, row), data["openedAt"], resolved=False)
+def opened(data: AlertData, judged: Judged) -> AlertEvent:
+    """The CloudEvent that says an alert, made by `open_alert`, is open."""
+    return _event(data, _digest(judged), data["openedAt"], resolved=False)
 
 
-def resolved(kind: AlertKind, judged: Judged, row: bytes) -> AlertEvent:
-    """The CloudEvent that says an alert is open no more; ``row`` as `_digest` takes it."""
+def resolved(kind: AlertKind, judged: Judged) -> AlertEvent:
+    """The CloudEvent that says an alert is open no more."""
     data = _data(kind, judged, f"{kind} no longer holds")
     when = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
     data["resolvedAt"] = when
-    return _event(data, _digest(judged, row), when, resolved=True)
+    return _event(data, _digest(judged), when, resolved=True)
 
 
 def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
@@ -79,7 +81,7 @@ def _data(kind: AlertKind, judged: Judged, message: str) -> AlertData:
 def _updated(judged: Judged) -> int:
     """The attendance's ``updated`` now; of one that is gone, the time at which it went."""
     known = effective_time(judged.seen.updated) if judged.seen else judged.newest
-    known = known if known > NEVER else max(judged.row.horizon, judged.floor)
+    known = known if known > NEVER else max(decode(judged.row)[0].horizon, judged.floor)
     # an alert of a booking whose attendances all went, with no horizon that reaches it, cannot be; never fail on it
     return known if known > NEVER else 0
 
@@ -106,16 +108,12 @@ def record_digest(booking: Booking | None) -> str:
     return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
 
 
-def _digest(judged: Judged, row: bytes) -> str:
-    """Stands for what was judged.
-
-    Args:
-        row: the session's, packed; empty where the booking as a whole was judged.
-    """
+def _digest(judged: Judged) -> str:
+    """Stands for what was judged."""
     said = f"{judged.seen.status}{judged.seen.number}" if judged.seen else ""
     text = JOIN.join((judged.record, said, str(judged.floor), str(judged.newest), *chain.from_iterable(judged.statuses)))
     # but for the format and which alerts were ever open, which tells the way there
-    return sha256(text.encode() + row[2:]).hexdigest()[:32]
+    return sha256(text.encode() + judged.row[2:]).hexdigest()[:32]
 
 
 def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
@@ -133,8 +131,8 @@ def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
         return {"status": ["NOT_SET", "NOT_ATTENDED"]}
     if kind is AlertKind.UNKNOWN_SESSION:
         return {"sessionId": sorted(booking.sessions or {})[:20] if booking else []}
-    newest = judged.row.newest
-    return {"time": {"atMost": format_time(effective_time(newest.key))}} if newest else {}
+    newest = newest_key(judged.row)
+    return {"time": {"atMost": format_time(effective_time(newest))}} if newest else {}
 
 
 def _message(kind: AlertKind, judged: Judged) -> str:
@@ -142,7 +140,7 @@ def _message(kind: AlertKind, judged: Judged) -> str:
     seen, booking, row = judged.seen, judged.booking, judged.row
     number = seen.number if seen else 0
     if kind is AlertKind.CONFLICTING_REPORTS:
-        return f"{_report('ATTENDED', row.attended)}, {_report('NOT_ATTENDED', row.missed)}"
+        return _conflict(row)
     if kind is AlertKind.FREQUENT_NO_SHOWS:
         return "Missed {} of {} sessions".format(*_decided(judged))
     if kind is AlertKind.STATUS_COUNT_MISMATCH:
@@ -154,14 +152,19 @@ def _message(kind: AlertKind, judged: Judged) -> str:
     if kind is AlertKind.UNKNOWN_SESSION:
         listed = (booking.sessions if booking else None) or ()
         return f"The booking lists {len(listed)} sessions, and this is none of them"
-    if row.newest is None:
+    newest = newest_key(row)
+    if not seen or not newest:
         return "The attendance is gone"
-    ahead = (event_time(row.newest.key) - effective_time(row.newest.key)) // 1_000_000
-    return f"The clock of {row.newest.source} runs at least {ahead} s ahead of what the clock tolerance allows"
+    ahead = (event_time(newest) - effective_time(newest)) // 1_000_000
+    return f"The clock of {text_of(seen.source)} runs at least {ahead} s ahead of what the clock tolerance allows"
 
 
-def _report(status: str, mark: Mark | None) -> str:
-    return f"{mark.source} said {status} at {format_time(effective_time(mark.key))}" if mark else f"none said {status}"
+def _conflict(row: bytes) -> str:
+    said = [
+        f"{text_of(source_of(row, at))} said {status} at {format_time(effective_time(row, at))}"
+        for status, at in zip(("ATTENDED", "NOT_ATTENDED"), opposed(row) or (), strict=False)
+    ]
+    return ", ".join(said)
 
 
 def _decided(judged: Judged) -> tuple[int, int]:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from schemas.attendance import STATUSES
 from schemas.events import Booking, BookingGone, Event, EventType, Window
 from worker.domain import fold
 from worker.domain.alerts import Judged, record_digest
-from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW, NOTHING
+from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
-from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, says, see, with_ever
+from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, newest_of, says, see, with_ever
 from worker.domain.views import Summary, counted_as, summarise, summary_after
 
 _REPORTS = (CHECK_IN, NO_SHOW)
@@ -65,15 +66,16 @@ class BookingState:
 
     def judged(self) -> Judged:
         """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""
-        seen = [(name, attendance) for name in sorted(self.rows) if (attendance := self.seen(name)) is not None]
-        newest = max((fold.effective_time(attendance.updated) for _, attendance in seen), default=NEVER)
-        statuses = tuple((name, attendance.status) for name, attendance in seen)
-        return Judged(self.booking_id, None, NOTHING, None, self.booking, self.floor, self._digest(), statuses, newest)
+        said, newest = self.said(), NEVER
+        for name in said:
+            row = self.rows[name]
+            newest = max(newest, fold.effective_time(row, newest_of(row)))
+        statuses = tuple((name, STATUSES[said[name][0]]) for name in sorted(said))
+        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.floor, self._digest(), statuses, newest)
 
     def judged_session(self, name: str) -> Judged:
         """One session, as its alerts are judged by."""
-        row, _ = decode(self.rows[name])
-        return Judged(self.booking_id, name, row, self.seen(name), self.booking, self.floor, self._digest())
+        return Judged(self.booking_id, name, self.rows[name], self.seen(name), self.booking, self.floor, self._digest())
 
     def _digest(self) -> str:
         if not self.digest:
@@ -242,30 +244,32 @@ def _judge_all(change: Change, before: Before, rules: Rules) -> None:
     """What the folded rows come to for readers: attendances, alerts, the summary."""
     if change.whole:
         _settle_all(change, before)
-    state, counts = change.state, change.whole
+    state = change.state
+    rows, scans, masks, booking = state.rows, state.scans, state.masks, state.booking
     sessions = change.sessions = []
+    moves: list[tuple[str, bytes, bytes]] = []
     for name, (row_was, said) in before.items():
-        row, mask_was, mask = state.rows[name], state.masks.get(name, 0), 0
-        now = says(row, state.participants(name))
-        if now and (mask := detect(name, now, row, state.booking, rules)):
-            row = state.rows[name] = with_ever(row, mask)
+        row, mask_was, mask = rows[name], masks.get(name, 0), 0
+        now = says(row, len(scans[name]) if name in scans else 0)
+        if now and (mask := detect(name, now, row, booking, rules)):
+            row = rows[name] = with_ever(row, mask)
         if mask != mask_was:
-            state.masks[name] = mask
-        counts |= now[:1] != said[:1]
+            masks[name] = mask
+        if now[:1] != said[:1]:
+            moves.append((name, said, now))
         sessions.append(_new(Touched, (name, row_was, row, said, now, mask_was, mask)))
-    if counts:
-        _summarise(change)
+    if moves or change.whole:
+        _summarise(change, moves)
 
 
-def _summarise(change: Change) -> None:
-    state, booking, summary = change.state, change.was.booking, None
+def _summarise(change: Change, moves: Iterable[tuple[str, bytes, bytes]]) -> None:
+    """Given the attendances that say another status than before."""
+    state, booking, summary = change.state, change.state.booking, None
     if not change.whole:
-        moves = [
-            (counted_as(name, said, booking), counted_as(name, now, booking)) for name, _, _, said, now, *_ in change.sessions
-        ]
-        summary = summary_after(state.summary, moves)
+        counted = [(counted_as(name, said, booking), counted_as(name, now, booking)) for name, said, now in moves]
+        summary = summary_after(state.summary, counted)
     if summary is None:
-        summary = summarise(state.said(), state.booking)
+        summary = summarise(state.said(), booking)
     state.summary = summary
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     state.ever_frequent = state.ever_frequent or state.frequent

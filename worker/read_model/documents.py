@@ -9,7 +9,7 @@ compare as times), sessionId, bookingId and source, each of these after its leng
 from functools import lru_cache
 from struct import Struct
 
-from schemas.attendance import STATUSES, Attendance, guid
+from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid
 from schemas.packing import pack_known_text, pack_text, unpack_text
 from schemas.times import format_time
 
@@ -18,8 +18,10 @@ _LISTING = Struct(">IB").pack
 _UPDATED = Struct(">Q")
 _ZERO = 1 << 63
 _HAS_ATTENDANCE, _LISTED = 1, 2
-_NOBODY, _NEVER = b"\2\0\0\0\0", bytes(8)
-_FLAGS = tuple(bytes((flags,)) for flags in range(4))
+_ATTENDANCE, _LISTED_ATTENDANCE = bytes((_HAS_ATTENDANCE,)), bytes((_HAS_ATTENDANCE | _LISTED,))
+_NOT_SET = STATUSES.index(AttendanceStatus.NOT_SET)
+_ONLY_LISTED = bytes((_LISTED, _NOT_SET, 0, 0, 0, 0))
+_NEVER = bytes(8)
 
 Listing = tuple[int | None, int | None]
 """Start and end of a session as its booking lists it, microseconds, None where unknown."""
@@ -33,10 +35,9 @@ def contribution(says: bytes, expected: int, window: Listing | None) -> bytes:
         expected: participants of a known, uncanceled booking, else 0.
         window: None where the booking does not list the session.
     """
-    flags = _HAS_ATTENDANCE if says else 0
-    if window is not None:
-        flags |= _LISTED
-    return _FLAGS[flags] + (says or _NOBODY) + _listing(expected, window)
+    if not says:
+        return _ONLY_LISTED + _listing(expected, window)
+    return (_ATTENDANCE if window is None else _LISTED_ATTENDANCE) + says + _listing(expected, window)
 
 
 def pack(contributed: bytes, session_id: str, booking_id: str, updated: bytes = _NEVER, source: bytes = b"\0\0") -> bytes:

@@ -11,7 +11,7 @@ from schemas.times import parse_time
 from worker.domain import alerts
 from worker.domain.alerts import Judged
 from worker.domain.mismatch import BITS, FREQUENT, kinds
-from worker.domain.packed import decode, ever_of, newest_key, newest_of, see, source_of
+from worker.domain.packed import ever_of, newest_key, newest_of, see, source_of
 from worker.domain.state import BookingState, Change, Touched, listed_by
 from worker.domain.views import Summary, alike, listing
 from worker.read_model.documents import contribution, pack
@@ -27,8 +27,8 @@ def project(change: Change, write: Write, published: list[AlertEvent], *, known:
     state, again, all_of_it = change.state, change.again, change.again or change.whole
     for touched in change.sessions:
         _, row_was, row, said, says, mask_was, mask = touched
-        moved = newest_key(row) != newest_key(row_was)
-        if all_of_it or says != said or moved:
+        moved = row is not row_was and newest_key(row) != newest_key(row_was)
+        if moved or all_of_it or says != said:
             _pair(change, touched, write, known=known and not again, moved=moved)
         if mask or mask_was or (again and ever_of(row)):
             _session_alerts(change, touched, write, published)
@@ -60,28 +60,28 @@ def whole(state: BookingState, write: Write) -> None:
 def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
     """What the alerts topic should say last of an alert; None where it was never open."""
     if session_id is None:
-        is_open, ever, judged, row = state.frequent, state.ever_frequent, state.judged(), b""
+        is_open, ever, judged = state.frequent, state.ever_frequent, state.judged()
     elif session_id in state.rows:
-        row = state.rows[session_id]
-        is_open, ever = (bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_of(row)))
+        is_open, ever = (bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_of(state.rows[session_id])))
         judged = state.judged_session(session_id)
     else:
         return None
     if is_open:
-        return alerts.opened(alerts.open_alert(kind, judged), judged, row)
-    return alerts.resolved(kind, judged, row) if ever else None
+        return alerts.opened(alerts.open_alert(kind, judged), judged)
+    return alerts.resolved(kind, judged) if ever else None
 
 
 def _pair(change: Change, touched: Touched, write: Write, *, known: bool, moved: bool) -> None:
-    state, name, says = change.state, touched[0], touched[4]
+    state, booking = change.state, change.state.booking
+    name, _, row, said, says, _, _ = touched
     identity = attendance_id(state.booking_id, name)
-    contributed = _contribution(name, says, state.booking)
+    contributed = _contribution(name, says, booking)
     if not contributed:
         write.pair_anew(identity, b"")
         return
-    document = _document(state.booking_id, name, contributed, touched[2] if says else b"")
+    document = _document(state.booking_id, name, contributed, row if says else b"")
     if known:
-        was = contributed if touched[3] == says and not change.whole else _contribution(name, touched[3], change.was.booking)
+        was = contributed if said == says and not change.whole else _contribution(name, said, change.was.booking)
         if moved or was != contributed:
             write.pair(identity, document, contributed, was)
     else:
@@ -118,14 +118,14 @@ def _session_alerts(change: Change, touched: Touched, write: Write, published: l
         was = see(row_was, said)
         # an alert shows its attendance: where that is another, so is the alert
         if was is not None and now.seen is not None and alike(was, now.seen):
-            then = Judged(state.booking_id, name, decode(row_was)[0], was, change.was.booking, change.was.floor, "")
+            then = Judged(state.booking_id, name, row_was, was, change.was.booking, change.was.floor, "")
     for kind in kinds(mask):
         if then is None or not mask_was & BITS[kind] or alerts.differs(kind, now, then):
             alert = alerts.open_alert(kind, now)
-            published.append(alerts.opened(alert, now, row))
+            published.append(alerts.opened(alert, now))
             write.alerts.append(_open(alert))
     for kind in kinds((ever_of(row) if again else mask_was) & ~mask):
-        event = alerts.resolved(kind, now, row)
+        event = alerts.resolved(kind, now)
         published.append(event)
         write.alerts.append(_closed(event["data"]))
 
@@ -136,10 +136,10 @@ def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -
         now = state.judged()
         if again or then is None or alerts.differs(FREQUENT, now, then):
             alert = alerts.open_alert(FREQUENT, now)
-            published.append(alerts.opened(alert, now, b""))
+            published.append(alerts.opened(alert, now))
             write.alerts.append(_open(alert))
     elif then is not None or again:
-        event = alerts.resolved(FREQUENT, state.judged(), b"")
+        event = alerts.resolved(FREQUENT, state.judged())
         published.append(event)
         write.alerts.append(_closed(event["data"]))
 
