@@ -50,8 +50,8 @@ class Model:
         assert table.get(partition, KEYS) == [rows.get(key) for key in KEYS]
         assert sorted(table.groups(partition)) == sorted({key.partition(b"\0")[0] for key in rows})
         assert table.mark(partition) == self.marks.get(place)
-        for group in GROUPS:
-            found = {group + b"\0" + suffix: value for suffix, value in table.rows(partition, group).items()}
+        for group, found_rows in zip(GROUPS, table.rows(partition, GROUPS), strict=True):
+            found = {group + b"\0" + suffix: value for suffix, value in found_rows.items()}
             assert found == {key: value for key, value in rows.items() if key.partition(b"\0")[0] == group}
 
 

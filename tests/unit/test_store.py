@@ -56,8 +56,7 @@ def colliding() -> tuple[bytes, bytes]:
 def test_groups_of_one_checksum_are_kept_apart(store: Store) -> None:
     table, (one, other) = store.table(0), colliding()
     table.write(0, [(one + b"\0s", b"1"), (other + b"\0s", b"2"), (other + b"\0t", b"3")], MARK)
-    assert dict(table.rows(0, one)) == {b"s": b"1"}
-    assert dict(table.rows(0, other)) == {b"s": b"2", b"t": b"3"}
+    assert table.rows(0, [other, one]) == [{b"s": b"2", b"t": b"3"}, {b"s": b"1"}]
     assert sorted(table.groups(0)) == sorted((one, other))
 
 
@@ -65,8 +64,8 @@ def test_groups_that_begin_alike_are_kept_apart(store: Store) -> None:
     table = store.table(0)
     keys = [b"\0\x01own", b"a\0", b"a\0s", b"a\0s\0who", b"ab\0s", b"a\xff\0s"]
     table.write(0, [(key, key) for key in keys], MARK)
-    assert dict(table.rows(0, b"a")) == {b"": b"a\0", b"s": b"a\0s", b"s\0who": b"a\0s\0who"}
-    assert dict(table.rows(0, b"")) == {b"\x01own": b"\0\x01own"}
+    rows_of_a = {b"": b"a\0", b"s": b"a\0s", b"s\0who": b"a\0s\0who"}
+    assert table.rows(0, [b"a", b"none", b"", b"a"]) == [rows_of_a, {}, {b"\x01own": b"\0\x01own"}, rows_of_a]
     assert sorted(table.groups(0)) == [b"", b"a", b"ab", b"a\xff"]
     assert table.get(0, [b"ab\0s", b"a\0x"]) == [b"ab\0s", None]
 
@@ -77,8 +76,8 @@ def test_tables_and_partitions_are_kept_apart(store: Store, last: int) -> None:
     for number, partition in places:
         store.table(number).write(partition, [(b"a\0", b"%d %d" % (number, partition))], Mark(partition, number))
     store.table(0).drop(last)
-    left = {place: dict(store.table(place[0]).rows(place[1], b"a")) for place in places}
-    assert left == {place: {} if place == (0, last) else {b"": b"%d %d" % place} for place in places}
+    left = {place: store.table(place[0]).rows(place[1], [b"a"]) for place in places}
+    assert left == {place: [{} if place == (0, last) else {b"": b"%d %d" % place}] for place in places}
     assert [store.table(0).mark(partition) for partition in (0, last, last + 1)] == [Mark(0, 0), None, Mark(last + 1, 0)]
 
 
@@ -101,13 +100,22 @@ def test_rows_stay_in_the_folder(tmp_path: Path) -> None:
     for _ in range(2):
         store = RocksStore(tmp_path, "n")
         table = store.table(0)
-        table.write(0, [(b"a\0%d" % len(table.rows(0, b"a")), b"1")], MARK)
+        table.write(0, [(b"a\0%d" % len(table.rows(0, [b"a"])[0]), b"1")], MARK)
         store.close()
         store.close()
     again = RocksStore(tmp_path, "n")
-    assert dict(again.table(0).rows(0, b"a")) == {b"0": b"1", b"1": b"1"}
+    assert again.table(0).rows(0, [b"a"]) == [{b"0": b"1", b"1": b"1"}]
     assert again.table(0).mark(0) == MARK
     again.close()
+
+
+def test_a_folder_that_is_opened_again_has_its_filters(tmp_path: Path) -> None:
+    for _ in range(2):
+        store = RocksStore(tmp_path, "n")
+        store.table(0).write(0, [(b"a\0", b"1")], MARK)
+        store.close()
+    newest = max(store.folder.glob("OPTIONS-*"), key=lambda file: file.name)
+    assert "filter_policy=bloomfilter" in newest.read_text()
 
 
 def test_each_takes_the_first_free_slot(tmp_path: Path) -> None:
@@ -138,7 +146,7 @@ def test_kill_9_frees_the_slot_and_leaves_rows_at_their_mark(tmp_path: Path) -> 
     assert mark is not None
     assert mark.offset >= said[-1] == 200
     assert sorted(map(int, table.groups(3))) == list(range(mark.offset))
-    assert len(table.rows(3, b"%d" % (mark.offset - 1))) == 10
+    assert len(table.rows(3, [b"%d" % (mark.offset - 1)])[0]) == 10
     again.close()
 
 
@@ -164,7 +172,22 @@ def test_a_folder_that_is_lost_or_damaged_begins_empty(tmp_path: Path, harm: obj
     harm(store.folder)
     again = RocksStore(tmp_path, "n")
     assert again.table(0).mark(0) is None
-    assert dict(again.table(0).rows(0, b"a")) == {}
+    assert again.table(0).rows(0, [b"a"]) == [{}]
+    again.close()
+
+
+def test_damaged_rows_are_not_taken_for_none(tmp_path: Path) -> None:
+    rows = {b"%d" % number: os.urandom(100) for number in range(100)}
+    store = RocksStore(tmp_path, "n")
+    store.table(0).write(0, [(b"a\0" + suffix, value) for suffix, value in rows.items()], MARK)
+    store.close()
+    for written in store.folder.glob("*.sst"):
+        found = bytearray(written.read_bytes())
+        found[100] ^= 1
+        written.write_bytes(found)
+    again = RocksStore(tmp_path, "n")
+    with pytest.raises(Exception, match="Corruption"):
+        again.table(0).rows(0, [b"a"])
     again.close()
 
 

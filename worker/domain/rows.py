@@ -38,6 +38,7 @@ _LISTED = Struct(">Hqq")
 _KNOWN, _WALK_INS, _CANCELED, _LISTS = 1, 2, 4, 8
 _UNKNOWN_TIME = fold.NEVER
 _FORMAT_BYTE = bytes((FORMAT,))
+_new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 
 
 def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | None]:
@@ -96,8 +97,8 @@ def decode_reference(booking_id: str, value: bytes) -> tuple[Booking | None, int
     if not flags & _KNOWN:
         return None, offset, frozenset(formerly)
     sessions = _decode_listed(value[at:], count) if flags & _LISTS else None
-    booking = Booking(booking_id, participants, bool(flags & _WALK_INS), bool(flags & _CANCELED), sessions, time)
-    return booking, offset, frozenset(formerly)
+    fields = (booking_id, participants, bool(flags & _WALK_INS), bool(flags & _CANCELED), sessions, time)
+    return _new(Booking, fields), offset, frozenset(formerly)
 
 
 def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
@@ -129,13 +130,21 @@ def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, 
     state = BookingState(booking_id)
     if reference is not None:
         state.booking, state.booking_offset, state.formerly = decode_reference(booking_id, reference)
+    said = _take(rows, state, rules) if rows else {}
+    state.summary = summary = summarise(said, state.booking)
+    state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
+    return state
+
+
+def _take(rows: Mapping[bytes, bytes], state: BookingState, rules: Rules) -> dict[str, bytes]:
+    """Puts the rows of ``attendance`` into a booking, and judges them; what each attendance says, by session."""
     if b"" in rows:
         _, ever, state.floor = _booking_row(rows[b""])
         state.ever_frequent = bool(ever)
     for suffix, value in rows.items():
         check(value[0])
-        name, separator, who = suffix.partition(SEPARATOR)
-        if separator:
+        if SEPARATOR in suffix:
+            name, _, who = suffix.partition(SEPARATOR)
             state.scans.setdefault(_shared(name), {})[who] = value[1:]
         elif suffix:
             state.rows[_shared(suffix)] = value
@@ -146,13 +155,13 @@ def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, 
     for session_id, known in state.scans.items():
         row, _ = packed.decode(state.rows.get(session_id, packed.EMPTY))
         state.scans[session_id] = fold.counting(row, known, state.floor)
-    said = state.said()
-    for session_id, says in said.items():
-        if mask := detect(session_id, says, state.rows[session_id], state.booking, rules):
-            state.masks[session_id] = mask
-    state.summary = summary = summarise(said, state.booking)
-    state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
-    return state
+    said = {}
+    for session_id, value in state.rows.items():
+        if says := packed.says(value, state.participants(session_id)):
+            said[session_id] = says
+            if mask := detect(session_id, says, value, state.booking, rules):
+                state.masks[session_id] = mask
+    return said
 
 
 def stored(state: BookingState) -> Iterator[tuple[bytes, bytes]]:
@@ -187,9 +196,9 @@ def _decode_listed(listed: bytes, count: int) -> dict[str, Window]:
     """Never changed by anyone, so that bookings that list the same sessions share it."""
     sessions, at = {}, 0
     for _ in range(count):
-        length, *times = _LISTED.unpack_from(listed, at)
+        length, starts, ends = _LISTED.unpack_from(listed, at)
         at += _LISTED.size
-        window = Window(*(None if moment == _UNKNOWN_TIME else moment for moment in times))
-        sessions[_shared(listed[at : at + length])] = window
+        window = (None if starts == _UNKNOWN_TIME else starts, None if ends == _UNKNOWN_TIME else ends)
+        sessions[_shared(listed[at : at + length])] = _new(Window, window)
         at += length
     return sessions

@@ -72,16 +72,18 @@ def summary_after(before: Summary | None, moves: Iterable[Sequence[int | None]])
 
 def summarise(said: Mapping[str, bytes], booking: Booking | None) -> Summary | None:
     """The booking's summary, given by session what its attendances say; None where it has no pair."""
+    listed = (booking.sessions if booking and not booking.canceled else None) or {}
+    if not said:
+        return _new(Summary, (0, 0, len(listed), 0)) if listed else None
     counts = [0, 0, 0]
     for says in said.values():
         counts[says[0]] += 1
-    listed = (booking.sessions if booking and not booking.canceled else None) or {}
-    counts[NOT_SET] += sum(name not in said for name in listed) if said else len(listed)
+    counts[NOT_SET] += sum(name not in said for name in listed)
     missed = counts[NOT_ATTENDED]
     if missed > 1:
         decided = [(name, says[0] == NOT_ATTENDED) for name, says in said.items() if says[0] != NOT_SET]
         return _new(Summary, (*counts, _longest_run(decided, booking)))
-    return _new(Summary, (*counts, missed)) if any(counts) else None
+    return _new(Summary, (*counts, missed))
 
 
 def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:

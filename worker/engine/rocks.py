@@ -2,8 +2,7 @@
 
 Keys are table (1 byte), partition (2), CRC-32 of the group (4), group, NUL, suffix. The first seven bytes are the prefix
 that RocksDB's bloom filters know, so that a group that has no rows is known without reading: measured at 1,000,000 rows,
-7 us against 32, and 26 against 38 for a group of 4 rows. Without fsync: what a crash of the machine takes
-back, rows and mark together, the changelog still has.
+3 us against 17. Without fsync: what a crash of the machine takes back, rows and mark together, the changelog still has.
 """
 
 import fcntl
@@ -118,7 +117,7 @@ class RocksStore:
 
     def _open(self, name: bytes) -> _Raw:
         try:
-            db = Rdict(str(self.folder), _options())
+            db = _database(self.folder)
             if db.get(_NAME) == name:
                 return db
             db.close()
@@ -127,7 +126,7 @@ class RocksStore:
         # damaged, half removed or another's: the changelog has it all
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
-            db = Rdict(str(self.folder), _options())
+            db = _database(self.folder)
             db.put(_NAME, name)
         except Exception as error:  # noqa: BLE001 - as above
             cause = str(error).splitlines()[0]
@@ -150,12 +149,21 @@ class RocksTable:
         kept = self._db.get(_MARKS + _PARTITION.pack(self._number, partition))
         return None if kept is None else Mark(*_MARK.unpack(kept))
 
-    def rows(self, partition: int, group: bytes) -> Mapping[bytes, bytes]:
-        start = _HEAD.pack(self._number, partition, crc32(group)) + group + SEPARATOR
-        size = len(start)
-        # a list, so that no iterator outlives the call; others of the same CRC-32 may follow, or stand before
-        found = list(self._db.items(from_key=start, read_opt=self._group_only))
-        return {key[size:]: value for key, value in found if key.startswith(start)}
+    def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
+        number, pack, found = self._number, _HEAD.pack, list[Mapping[bytes, bytes]]()
+        # one for all groups, since to make it costs more than to move it; none outlives the call
+        at = self._db.iter(self._group_only)
+        for group in groups:
+            start = pack(number, partition, crc32(group)) + group + SEPARATOR
+            rows: dict[bytes, bytes] = {}
+            at.seek(start)
+            # others of the same CRC-32 may follow, or stand before
+            while at.valid() and (key := at.key()).startswith(start):
+                rows[key[len(start) :]] = at.value()
+                at.next()
+            at.status()  # raises where it ended at a damaged block
+            found.append(rows)
+        return found
 
     def groups(self, partition: int) -> Iterator[bytes]:
         start = _PARTITION.pack(self._number, partition)
@@ -268,6 +276,12 @@ class _Seen:
 def _after(start: bytes) -> bytes:
     """The first key after all that begin so."""
     return (int.from_bytes(start, "big") + 1).to_bytes(len(start), "big")
+
+
+def _database(folder: Path) -> _Raw:
+    options = _options()
+    # named too: of a database that exists, rocksdict opens families that are not named without filters and cache
+    return Rdict(str(folder), options, column_families={"default": options})
 
 
 def _options() -> Options:

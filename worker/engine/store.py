@@ -33,8 +33,8 @@ class TableStore(Protocol):
     def mark(self, partition: int) -> Mark | None:
         """How far its rows go; None: it has none that can be used."""
 
-    def rows(self, partition: int, group: bytes) -> Mapping[bytes, bytes]:
-        """The rows of a group by suffix; not to be changed."""
+    def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
+        """The rows of each of these groups by suffix; not to be changed."""
 
     def groups(self, partition: int) -> Iterator[bytes]:
         """Every group that has rows, once, in no particular order."""
@@ -78,8 +78,9 @@ class MemoryTable:
     def mark(self, partition: int) -> Mark | None:
         return self._marks.get(partition)
 
-    def rows(self, partition: int, group: bytes) -> Mapping[bytes, bytes]:
-        return self._groups.get(partition, {}).get(group, {})
+    def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
+        known = self._groups.get(partition, {})
+        return [known.get(group, {}) for group in groups]
 
     def groups(self, partition: int) -> Iterator[bytes]:
         return iter(list(self._groups.get(partition, ())))

@@ -69,7 +69,7 @@ class Bookings:
         for table in self._tables:
             await self._until_done("changelog", table.settle)
         attendance, shaping = self._resources.attendance, self._resources.settings.shaping()
-        rows = attendance.rows(self._number, PARTITION_GROUP)
+        (rows,) = attendance.rows(self._number, [PARTITION_GROUP])
         row = rows.get(PARTITION_SUFFIX)
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
@@ -141,9 +141,10 @@ class Bookings:
 
     def _load(self, names: Collection[str]) -> Iterator[tuple[str, BookingState]]:
         attendance, bookings, rules = self._resources.attendance, self._resources.bookings, self._resources.rules
-        references = bookings.get(self._number, [(name.encode(), b"") for name in names])
-        for name, reference in zip(names, references, strict=True):
-            yield name, load(name, attendance.rows(self._number, name.encode()), reference, rules)
+        groups = [name.encode() for name in names]
+        references = bookings.get(self._number, [(group, b"") for group in groups])
+        for name, rows, reference in zip(names, attendance.rows(self._number, groups), references, strict=True):
+            yield name, load(name, rows, reference, rules)
 
     def _names(self) -> Iterator[str]:
         attendance, bookings = (table.groups(self._number) for table in self._tables)
