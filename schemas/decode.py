@@ -27,6 +27,7 @@ from schemas.events import (
     Reason,
     Topic,
     Window,
+    in_order,
 )
 from schemas.times import format_time, parse_time
 from schemas.usual import normalise, read_usual, usual, usual_event
@@ -100,24 +101,28 @@ def decode_all(records: Sequence[Any], *, max_age: int) -> list[Event | DeadLett
     found: list[Event | DeadLetter] = []
     for start in range(0, len(records), _AT_ONCE):
         some = records[start : start + _AT_ONCE]
-        found += _all_usual(some, max_age) or [decode(each.value, each.headers, each.timestamp, max_age=max_age) for each in some]
+        found += _all_usual(some, max_age) or [
+            decode(each.value, each.headers, each.timestamp, max_age=max_age) for each in some
+        ]
     return found
 
 
 def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
     """The events in records without headers; None where one of them needs another look."""
     values = [record.value for record in records]
-    if not all(values) or max(map(len, values)) > MAX_EVENT_BYTES or any([record.headers for record in records]):
+    if not all(values) or max(map(len, values)) > MAX_EVENT_BYTES or any(record.headers for record in records):
         return None
     joined = b"".join(values)
     if b"\\" in joined or b"\x7f" in joined or not joined.isascii():
         return None
     received = [record.timestamp * 1000 for record in records]
     try:
-        events = list(map(usual_event, map(usual, values), received))
+        events = [event for event in map(usual_event, map(usual, values), received) if event is not None]
     except (DecodeError, ValueError, RecursionError):
         return None
-    return None if None in events or any([event[3] < event[9] - max_age for event in events]) else events
+    if len(events) < len(records) or any(event[3] < event[9] - max_age for event in events):
+        return None
+    return events
 
 
 def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> Booking | BookingGone | DeadLetter:
@@ -274,7 +279,7 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
         data["numberOfParticipants"],
         data.get("walkInsAllowed") or False,
         data.get("status") == "CANCELED",
-        sessions,
+        sessions and in_order(sessions),
         parse_time(doc["time"]),
     )
 

@@ -76,6 +76,17 @@ class Window(NamedTuple):
     ends: int | None
 
 
+def start_of(session_id: str, window: Window | None) -> tuple[bool, int, str]:
+    """What sessions are ordered by: their start, those of which it is not known last, then their ids."""
+    starts = window.starts if window else None
+    return starts is None, starts or 0, session_id
+
+
+def in_order(sessions: dict[str, Window]) -> dict[str, Window]:
+    """The sessions in the order of `start_of`, in which a booking holds them."""
+    return dict(sorted(sessions.items(), key=lambda listed: start_of(*listed)))
+
+
 class Booking(NamedTuple):
     """What the booking system last said of a booking: reference data, joined by ``booking_id``."""
 
@@ -84,7 +95,7 @@ class Booking(NamedTuple):
     walk_ins_allowed: bool
     canceled: bool
     sessions: dict[str, Window] | None
-    """None: the booking does not list its sessions."""
+    """As `in_order` has them; None: the booking does not list its sessions."""
     time: int
     """The CloudEvent's time."""
 

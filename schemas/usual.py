@@ -92,5 +92,6 @@ def usual_event(doc: Usual, received: int) -> Event | None:
     # sources and sessions are few and stay in rows for long: one object each
     source = intern(doc.source)
     return _new(
-        Event, (kind, booking_id, intern(session_id), parse_time(doc.time), source, doc.id, status, number, participant_id, received)
+        Event,
+        (kind, booking_id, intern(session_id), parse_time(doc.time), source, doc.id, status, number, participant_id, received),
     )

@@ -104,8 +104,7 @@ def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, lis
             else:
                 references.append((offset, _reference(record)))
         write, published = Write(), list[Any]()
-        for change in _apply_all(held, events, references, _rules(rules)):
-            project(change, write, published, known=True)
+        project(_apply_all(held, events, references, _rules(rules)), write, published, known=True)
         yield write, published
         assert all(packed.encode(*packed.decode(row)) == row for each in held.values() for row in each.rows.values())
         for name in list(held)[::2]:
@@ -127,8 +126,7 @@ def _apply_all(
         by_booking.setdefault(event.booking_id, ([], []))[0].append(event)
     for offset, said in references:
         by_booking.setdefault(said.booking_id, ([], []))[1].append((offset, said))
-    changes = [apply(held.setdefault(name, BookingState(name)), *both, rules) for name, both in by_booking.items()]
-    return [change for change in changes if change is not None]
+    return apply([(held.setdefault(name, BookingState(name)), *both) for name, both in by_booking.items()], rules)
 
 
 def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, bytes]]:

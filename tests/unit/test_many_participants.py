@@ -33,7 +33,7 @@ class Stored:
         self.written = 0
 
     def fold(self, events: list[Event]) -> None:
-        change = apply(self.state, events, [], RULES)
+        change = next(iter(apply([(self.state, events, ())], RULES)), None)
         for suffix, value in changed_rows(change)[0].items() if change else ():
             self.written += 1
             self.largest = max(self.largest, len(suffix) + len(value or b""))

@@ -118,7 +118,7 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
     kind, _, _, time, source, _, _, number, _, received = event
     came, limit = kind == CHECK_IN, received + tolerance
     # `pack_times`, without the call
-    times = _pack_times((time if time < limit else limit) + ZERO, time + ZERO)
+    times = _pack_times((min(limit, time)) + ZERO, time + ZERO)
     plain = _PLAIN.get(packed[_HORIZON:_SAID])
     if plain is None:
         if packed is not EMPTY and packed != EMPTY:

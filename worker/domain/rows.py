@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from struct import Struct
 
-from schemas.events import Booking, Window
+from schemas.events import Booking, Window, in_order
 from schemas.packing import pack_known_text, unpack_text
 from worker.domain import fold, packed
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
@@ -201,4 +201,4 @@ def _decode_listed(listed: bytes, count: int) -> dict[str, Window]:
         window = (None if starts == _UNKNOWN_TIME else starts, None if ends == _UNKNOWN_TIME else ends)
         sessions[_shared(listed[at : at + length])] = _new(Window, window)
         at += length
-    return sessions
+    return in_order(sessions)

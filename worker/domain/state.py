@@ -1,6 +1,6 @@
-"""A booking as a worker holds it, and what one batch of records does to it: fold and judge.
+"""Bookings as a worker holds them, and what one batch of records does to them: fold and judge.
 
-``apply`` changes the state in place and says what was there before. If a batch is given up before its rows are stored, its
+``apply`` changes the states in place and says what was there before. If a batch is given up before its rows are stored, its
 partition and all states of it are given up with it, so that memory never outlives what it was ahead of.
 """
 
@@ -15,7 +15,7 @@ from worker.domain.alerts import Judged, record_digest
 from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
 from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, newest_of, says, see, with_ever
-from worker.domain.views import Summary, counted_as, summarise, summary_after
+from worker.domain.views import Summary, summarise
 
 _REPORTS = (CHECK_IN, NO_SHOW)
 _ERASED = EventType.BOOKING_ERASED.value
@@ -23,6 +23,8 @@ _new = tuple.__new__  # what a named tuple's constructor does, without binding i
 
 Reference = tuple[int, Booking | BookingGone]
 """A bookings record: its offset and what it says."""
+Records = tuple["BookingState", Sequence[Event], Sequence[Reference]]
+"""What a batch holds for a booking, references in the order of their offsets."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,8 @@ class BookingState:
 
     def said(self) -> dict[str, bytes]:
         """What each attendance says (`packed`), by session."""
-        return {name: says for name in self.rows if (says := self.says(name))}
+        scans = self.scans
+        return {name: said for name, row in self.rows.items() if (said := says(row, len(scans[name]) if name in scans else 0))}
 
     def judged(self) -> Judged:
         """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""
@@ -107,10 +110,6 @@ class Touched(NamedTuple):
     mask: int
 
 
-Before = dict[str, tuple[bytes, bytes]]
-"""By session, the row before a batch, and what its attendance said."""
-
-
 @dataclass(slots=True)
 class Change:
     """What a batch made of a booking: the state now, and what was before."""
@@ -119,10 +118,14 @@ class Change:
     again: bool
     """Whether the batch was redelivered, and perhaps applied before: then everything it touches is said again."""
     was: Was
+    before: dict[str, tuple[bytes, bytes]]
+    """By session, its row before the batch, and what its attendance said."""
     sessions: Sequence[Touched] = ()
     """Those that changed or, again or whole, are to be said."""
     whole: bool = False
     """Whether it changed, or says again, what concerns every session: the booking's record or its horizon."""
+    counts: bool = False
+    """Whether the summary may be another."""
     scans: dict[str, dict[bytes, bytes | None]] | None = None
     """By session, participants that count anew (order key of their scan) or no longer (None)."""
     refers: bool = False
@@ -136,19 +139,27 @@ def listed_by(booking: Booking | None) -> Mapping[str, Window]:
     return (booking.sessions if booking else None) or {}
 
 
-def apply(
-    state: BookingState, events: Sequence[Event], references: Sequence[Reference], rules: Rules, *, again: bool = False
-) -> Change | None:
-    """Applies records of one batch to a booking; what they changed, None where that is nothing.
+def apply(records: Iterable[Records], rules: Rules, *, again: bool = False) -> list[Change]:
+    """Applies records of one batch to bookings, each named once; the changes that have an effect.
+
+    Each step is done for all of them before the next: code that stays in the processor's cache takes a fifth less time.
 
     Args:
-        references: in the order of their offsets.
         again: whether the batch was redelivered, and may have been applied before.
     """
-    judged = state.judged() if state.frequent else None
-    was = _new(Was, (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged))
+    changes = [change for each in records if (change := _fold_all(*each, rules, again)) is not None]
+    for change in changes:
+        _judge_all(change, rules)
+    for change in changes:
+        if change.counts:
+            _summarise(change.state)
+    return changes
+
+
+def _fold_all(
+    state: BookingState, events: Sequence[Event], references: Sequence[Reference], rules: Rules, again: bool
+) -> Change | None:
     rows, change = state.rows, None
-    before: Before = {}
     for event in events:
         kind, name = event[0], event[2]
         if kind in _REPORTS and state.floor == NEVER and name not in state.scans:
@@ -157,32 +168,34 @@ def apply(
             if after is row and not again:
                 continue
             if after is not None:
-                if name not in before:
-                    before[name] = (row, says(row, 0))
+                change = change or _begin(state, again)
+                if name not in change.before:
+                    change.before[name] = (row, says(row, 0))
                 rows[name] = after
                 continue
-        change = change or Change(state, again, was)
-        _fold(change, before, event, rules.clock_tolerance)
+        change = change or _begin(state, again)
+        _fold(change, event, rules.clock_tolerance)
     if references:
-        change = change or Change(state, again, was)
+        change = change or _begin(state, again)
         _refer(change, references)
-    if change is None:
-        if not before:
-            return None
-        change = Change(state, again, was)
-    elif not (before or change.whole or change.refers):
+    if change is None or not (change.before or change.whole or change.refers):
         return None
-    _judge_all(change, before, rules)
     return change
 
 
-def _touch(state: BookingState, before: Before, name: str) -> None:
+def _begin(state: BookingState, again: bool) -> Change:
+    judged = state.judged() if state.frequent else None
+    was = (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged)
+    return Change(state, again, _new(Was, was), {})
+
+
+def _touch(change: Change, name: str) -> None:
     """Remembers what a session was before the batch."""
-    if name not in before:
-        before[name] = (state.rows.get(name, EMPTY), state.says(name))
+    if name not in change.before:
+        change.before[name] = (change.state.rows.get(name, EMPTY), change.state.says(name))
 
 
-def _fold(change: Change, before: Before, event: Event, tolerance: int) -> None:
+def _fold(change: Change, event: Event, tolerance: int) -> None:
     """Any event into its session; an erasure into the booking's horizon."""
     state, key = change.state, fold.order_key(event, tolerance)
     if event.type == _ERASED:
@@ -193,7 +206,7 @@ def _fold(change: Change, before: Before, event: Event, tolerance: int) -> None:
     row, ever = decode(state.rows.get(name, EMPTY))
     after, scans = fold.fold(row, state.scans.get(name, {}), [(key, event)], state.floor)
     if scans or after != row or change.again:
-        _touch(state, before, name)
+        _touch(change, name)
         state.rows[name] = encode(after, ever)
     if scans:
         _keep_scans(change, name, scans)
@@ -224,11 +237,11 @@ def _refer(change: Change, references: Sequence[Reference]) -> None:
     change.whole |= change.again or state.booking != change.was.booking
 
 
-def _settle_all(change: Change, before: Before) -> None:
+def _settle_all(change: Change) -> None:
     """Every session is touched: a horizon takes from each what it makes void, a booking's record shows in each."""
     state = change.state
     for name in state.rows:
-        _touch(state, before, name)
+        _touch(change, name)
         if state.floor > change.was.floor:
             row, ever = decode(state.rows[name])
             row, known = fold.normalised(row, state.floor), state.scans.get(name, {})
@@ -240,36 +253,26 @@ def _settle_all(change: Change, before: Before) -> None:
     change.listed = listed - state.rows.keys()
 
 
-def _judge_all(change: Change, before: Before, rules: Rules) -> None:
-    """What the folded rows come to for readers: attendances, alerts, the summary."""
+def _judge_all(change: Change, rules: Rules) -> None:
+    """What the folded rows come to for readers: attendances and alerts."""
     if change.whole:
-        _settle_all(change, before)
-    state = change.state
+        _settle_all(change)
+    state, counts = change.state, change.whole
     rows, scans, masks, booking = state.rows, state.scans, state.masks, state.booking
     sessions = change.sessions = []
-    moves: list[tuple[str, bytes, bytes]] = []
-    for name, (row_was, said) in before.items():
+    for name, (row_was, said) in change.before.items():
         row, mask_was, mask = rows[name], masks.get(name, 0), 0
         now = says(row, len(scans[name]) if name in scans else 0)
         if now and (mask := detect(name, now, row, booking, rules)):
             row = rows[name] = with_ever(row, mask)
         if mask != mask_was:
             masks[name] = mask
-        if now[:1] != said[:1]:
-            moves.append((name, said, now))
+        counts |= now[:1] != said[:1]
         sessions.append(_new(Touched, (name, row_was, row, said, now, mask_was, mask)))
-    if moves or change.whole:
-        _summarise(change, moves)
+    change.counts = counts
 
 
-def _summarise(change: Change, moves: Iterable[tuple[str, bytes, bytes]]) -> None:
-    """Given the attendances that say another status than before."""
-    state, booking, summary = change.state, change.state.booking, None
-    if not change.whole:
-        counted = [(counted_as(name, said, booking), counted_as(name, now, booking)) for name, said, now in moves]
-        summary = summary_after(state.summary, counted)
-    if summary is None:
-        summary = summarise(state.said(), booking)
-    state.summary = summary
+def _summarise(state: BookingState) -> None:
+    state.summary = summary = summarise(state.said(), state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     state.ever_frequent = state.ever_frequent or state.frequent

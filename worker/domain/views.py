@@ -1,18 +1,20 @@
 """What readers see of a booking: its (booking, session) pairs and its summary (contract, section 5)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
-from schemas.attendance import STATUSES, Attendance, attendance_id, guid
-from schemas.events import Booking, Window
+from schemas.attendance import Attendance, attendance_id, guid
+from schemas.events import Booking, Window, start_of
 from schemas.packing import text_of
 from schemas.times import format_time
 from worker.domain.fold import effective_time
 from worker.domain.packed import Seen
 
-#: Places in `STATUSES`, and in a summary.
-ATTENDED, NOT_ATTENDED, NOT_SET = range(len(STATUSES))
-_new = tuple.__new__
+#: As what a session counts in a summary: the place of its status in `STATUSES`; one that is only listed; one that is not.
+ATTENDED, NOT_ATTENDED, NOT_SET, _LISTED, _NOTHING = range(5)
+#: Summaries of bookings of so many sessions are worth remembering.
+_USUAL_SESSIONS = 16
 
 
 class Summary(NamedTuple):
@@ -46,44 +48,26 @@ def listing(session_id: str, booking: Booking | None) -> tuple[int, Window | Non
     return booking[1], sessions.get(session_id) if sessions else None
 
 
-def is_listed(session_id: str, booking: Booking | None) -> bool:
-    """Whether a known, uncanceled booking lists the session."""
-    return listing(session_id, booking)[1] is not None
-
-
-def counted_as(session_id: str, says: bytes, booking: Booking | None) -> int | None:
-    """The place of the status as which a summary counts the pair, which says this; None where there is no pair."""
-    if says:
-        return says[0]
-    return NOT_SET if is_listed(session_id, booking) else None
-
-
-def summary_after(before: Summary | None, moves: Iterable[Sequence[int | None]]) -> Summary | None:
-    """The summary once pairs counted as one status are counted as another; None where only `summarise` can tell."""
-    counts = list(before[:3]) if before else [0, 0, 0]
-    for was, now in moves:
-        if was is not None:
-            counts[was] -= 1
-        if now is not None:
-            counts[now] += 1
-    missed = counts[NOT_ATTENDED]
-    return _new(Summary, (*counts, missed)) if missed <= 1 and any(counts) else None
-
-
 def summarise(said: Mapping[str, bytes], booking: Booking | None) -> Summary | None:
     """The booking's summary, given by session what its attendances say; None where it has no pair."""
-    listed = (booking.sessions if booking and not booking.canceled else None) or {}
-    if not said:
-        return _new(Summary, (0, 0, len(listed), 0)) if listed else None
-    counts = [0, 0, 0]
-    for says in said.values():
-        counts[says[0]] += 1
-    counts[NOT_SET] += sum(name not in said for name in listed)
-    missed = counts[NOT_ATTENDED]
-    if missed > 1:
-        decided = [(name, says[0] == NOT_ATTENDED) for name, says in said.items() if says[0] != NOT_SET]
-        return _new(Summary, (*counts, _longest_run(decided, booking)))
-    return _new(Summary, (*counts, missed))
+    sessions = (booking.sessions if booking else None) or {}
+    unsaid = _LISTED if booking and not booking.canceled else _NOTHING
+    counted = [said[name][0] if name in said else unsaid for name in sessions]
+    if len(counted) - counted.count(unsaid) < len(said):
+        names = sorted({*sessions, *said}, key=lambda name: start_of(name, sessions.get(name)))
+        counted = [said[name][0] if name in said else unsaid for name in names]
+    return _summarised(bytes(counted)) if len(counted) <= _USUAL_SESSIONS else _summarised.__wrapped__(bytes(counted))
+
+
+@lru_cache(maxsize=10_000)
+def _summarised(counted: bytes) -> Summary | None:
+    """The summary of sessions in the order of their start, each as what it counts. The few that there are come often."""
+    attended, missed = counted.count(ATTENDED), counted.count(NOT_ATTENDED)
+    not_set = counted.count(NOT_SET) + counted.count(_LISTED)
+    if not attended + missed + not_set:
+        return None
+    decided = counted.translate(None, bytes((NOT_SET, _LISTED, _NOTHING)))
+    return Summary(attended, missed, not_set, max(map(len, decided.split(bytes((ATTENDED,))))))
 
 
 def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:
@@ -97,18 +81,3 @@ def document(booking_id: str, session_id: str, seen: Seen) -> Attendance:
         "updatedDate": format_time(effective_time(seen.updated)),
         "source": text_of(seen.source),
     }
-
-
-def _longest_run(decided: list[tuple[str, bool]], booking: Booking | None) -> int:
-    listed = (booking.sessions if booking else None) or {}
-
-    def when(entry: tuple[str, bool]) -> tuple[bool, int, str]:
-        window = listed.get(entry[0])
-        starts = window.starts if window else None
-        return starts is None, starts or 0, entry[0]
-
-    longest = run = 0
-    for _, absent in sorted(decided, key=when):
-        run = run + 1 if absent else 0
-        longest = max(longest, run)
-    return longest

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from uuid import uuid4
 
@@ -26,6 +26,8 @@ from worker.stream.project import whole
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
+#: Bookings that are folded before other tasks have their turn.
+_FOLDED_AT_ONCE = 500
 #: Bookings of a write, when everything is written.
 _AT_ONCE = 200
 
@@ -40,13 +42,14 @@ class Changed:
         self.rows: dict[bytes, Rows] = {}
         self.references: dict[bytes, Rows] = {}
 
-    def add(self, change: Change) -> None:
-        """Adds those of a booking that was not added yet."""
-        rows, reference = changed_rows(change)
-        if rows:
-            self.rows[change.state.booking_id.encode()] = rows
-        if reference is not None:
-            self.references[change.state.booking_id.encode()] = {b"": reference}
+    def add(self, changes: Iterable[Change]) -> None:
+        """Adds those of bookings that were not added yet."""
+        for change in changes:
+            group, (rows, reference) = change.state.booking_id.encode(), changed_rows(change)
+            if rows:
+                self.rows[group] = rows
+            if reference is not None:
+                self.references[group] = {b"": reference}
 
 
 class Bookings:
@@ -83,15 +86,13 @@ class Bookings:
         """Whether it is one of this partition that was used lately."""
         return booking_id in self._cache
 
-    def fold(self, intake: Intake, *, again: bool) -> Iterator[Change]:
-        """Folds a batch, booking by booking, into those that it names; the changes that have an effect."""
+    def fold(self, intake: Intake, *, again: bool) -> Iterator[list[Change]]:
+        """Folds a batch, some bookings at a time, into those that it names; the changes that have an effect."""
         rules, states = self._resources.rules, self._states([*intake.events, *intake.references])
-        for name, events in intake.events.items():
-            if change := apply(states[name], events, (), rules, again=again):
-                yield change
-        for name, said in intake.references.items():
-            if change := apply(states[name], (), said, rules, again=again):
-                yield change
+        events, references = intake.events, intake.references
+        names = iter(states)
+        while some := list(islice(names, _FOLDED_AT_ONCE)):
+            yield apply([(states[name], events.get(name, ()), references.get(name, ())) for name in some], rules, again=again)
 
     async def store(self, changed: Changed, ends: Ends) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.

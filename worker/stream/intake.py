@@ -34,7 +34,7 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
     events: dict[str, list[Event]] = {}
     newest = None
     for record, event in zip(records, decode_all(records, max_age=max_age), strict=True):
-        if event.__class__ is DeadLetter:
+        if isinstance(event, DeadLetter):
             letters.append((record, event, received_at(record.headers, record.timestamp)))
             continue
         booking_id, time, received = event[1], event[3], event[9]

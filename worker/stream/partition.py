@@ -21,9 +21,6 @@ from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
-#: Bookings that are folded before other tasks have their turn.
-_AT_ONCE = 500
-
 Chore = Callable[[], Awaitable[None]]
 """What is done between two batches."""
 
@@ -119,11 +116,10 @@ class Partition:
                 write = read_models.begin(topic, end, intake.newest)
                 changed = Changed()
                 published: list[AlertEvent] = []
-                for count, change in enumerate(self._bookings.fold(intake, again=again), 1):
-                    changed.add(change)
-                    project(change, write, published, known=read_models.is_known)
-                    if not count % _AT_ONCE:
-                        await asyncio.sleep(0)
+                for changes in self._bookings.fold(intake, again=again):
+                    project(changes, write, published, known=read_models.is_known)
+                    changed.add(changes)
+                    await asyncio.sleep(0)
             outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
             # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
             records.clear()

@@ -1,5 +1,6 @@
 """From what a batch made of a booking to what readers and the alerts topic get of it. Pure."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import orjson
@@ -18,26 +19,39 @@ from worker.read_model.documents import contribution, pack
 from worker.read_model.writer import AlertChange, Write
 
 
-def project(change: Change, write: Write, published: list[AlertEvent], *, known: bool) -> None:
+def project(changes: Sequence[Change], write: Write, published: list[AlertEvent], *, known: bool) -> None:
     """Adds what changed, or is to be said again, to the write and to the alerts to publish.
 
     Args:
+        changes: of one batch, each of another booking.
         known: whether Redis holds just what the states were before the batch; else it is asked what it holds.
     """
-    state, again, all_of_it = change.state, change.again, change.again or change.whole
+    for change in changes:
+        _pairs(change, write, known)
+    for change in changes:
+        _alerts(change, write, published)
+    for change in changes:
+        if change.again or change.state.summary != change.was.summary:
+            write.summary(change.state.booking_id, _summary(change.state.summary))
+
+
+def _pairs(change: Change, write: Write, known: bool) -> None:
+    again, all_of_it = change.again, change.again or change.whole
     for touched in change.sessions:
-        _, row_was, row, said, says, mask_was, mask = touched
+        _, row_was, row, said, says, _, _ = touched
         moved = row is not row_was and newest_key(row) != newest_key(row_was)
         if moved or all_of_it or says != said:
             _pair(change, touched, write, known=known and not again, moved=moved)
-        if mask or mask_was or (again and ever_of(row)):
-            _session_alerts(change, touched, write, published)
     for name in change.listed:
         _listed_pair(change, name, write, known)
-    if state.ever_frequent:
+
+
+def _alerts(change: Change, write: Write, published: list[AlertEvent]) -> None:
+    for touched in change.sessions:
+        if touched[6] or touched[5] or (change.again and ever_of(touched[2])):
+            _session_alerts(change, touched, write, published)
+    if change.state.ever_frequent:
         _frequent_alert(change, write, published)
-    if again or state.summary != change.was.summary:
-        write.summary(state.booking_id, _summary(state.summary))
 
 
 def whole(state: BookingState, write: Write) -> None:
