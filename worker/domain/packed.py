@@ -10,6 +10,7 @@ missed and settled is (half a byte each: 0 nowhere, 15 spelt out, n in the place
 What a base or an attendance *says* is 5 bytes: its status by its place in `STATUSES`, and its number (4).
 """
 
+from collections.abc import Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -165,6 +166,11 @@ def says(packed: bytes, participants: int) -> bytes:
         return said
     status, number = _unpack_says(said) if said else (0, 0)
     return pack_says(0, max(participants, number) if status == 0 else participants)
+
+
+def said_by(rows: Mapping[str, bytes]) -> dict[str, bytes]:
+    """`says` of all rows, by session, where nobody was ever scanned."""
+    return {name: row[_SAID:_FIRST] for name, row in rows.items() if row[_PLACES]}
 
 
 def see(packed: bytes, said: bytes) -> Seen | None:

@@ -14,7 +14,7 @@ from worker.domain import fold
 from worker.domain.alerts import Judged, record_digest
 from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
 from worker.domain.mismatch import Rules, detect, frequent_no_shows
-from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, newest_of, says, see, with_ever
+from worker.domain.packed import EMPTY, Seen, decode, encode, fold_report, newest_of, said_by, says, see, with_ever
 from worker.domain.views import Summary, summarise
 
 _REPORTS = (CHECK_IN, NO_SHOW)
@@ -64,8 +64,9 @@ class BookingState:
 
     def said(self) -> dict[str, bytes]:
         """What each attendance says (`packed`), by session."""
-        scans = self.scans
-        return {name: said for name, row in self.rows.items() if (said := says(row, len(scans[name]) if name in scans else 0))}
+        if not self.scans:
+            return said_by(self.rows)
+        return {name: said for name in self.rows if (said := self.says(name))}
 
     def judged(self) -> Judged:
         """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""

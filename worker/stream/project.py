@@ -1,6 +1,6 @@
 """From what a batch made of a booking to what readers and the alerts topic get of it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import orjson
@@ -28,30 +28,10 @@ def project(changes: Sequence[Change], write: Write, published: list[AlertEvent]
     """
     for change in changes:
         _pairs(change, write, known)
-    for change in changes:
-        _alerts(change, write, published)
+    _alerts(changes, write, published)
     for change in changes:
         if change.again or change.state.summary != change.was.summary:
             write.summary(change.state.booking_id, _summary(change.state.summary))
-
-
-def _pairs(change: Change, write: Write, known: bool) -> None:
-    again, all_of_it = change.again, change.again or change.whole
-    for touched in change.sessions:
-        _, row_was, row, said, says, _, _ = touched
-        moved = row is not row_was and newest_key(row) != newest_key(row_was)
-        if moved or all_of_it or says != said:
-            _pair(change, touched, write, known=known and not again, moved=moved)
-    for name in change.listed:
-        _listed_pair(change, name, write, known)
-
-
-def _alerts(change: Change, write: Write, published: list[AlertEvent]) -> None:
-    for touched in change.sessions:
-        if touched[6] or touched[5] or (change.again and ever_of(touched[2])):
-            _session_alerts(change, touched, write, published)
-    if change.state.ever_frequent:
-        _frequent_alert(change, write, published)
 
 
 def whole(state: BookingState, write: Write) -> None:
@@ -83,6 +63,17 @@ def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertE
     if is_open:
         return alerts.opened(alerts.open_alert(kind, judged), judged)
     return alerts.resolved(kind, judged) if ever else None
+
+
+def _pairs(change: Change, write: Write, known: bool) -> None:
+    again, all_of_it = change.again, change.again or change.whole
+    for touched in change.sessions:
+        _, row_was, row, said, says, _, _ = touched
+        moved = row is not row_was and newest_key(row) != newest_key(row_was)
+        if moved or all_of_it or says != said:
+            _pair(change, touched, write, known=known and not again, moved=moved)
+    for name in change.listed:
+        _listed_pair(change, name, write, known)
 
 
 def _pair(change: Change, touched: Touched, write: Write, *, known: bool, moved: bool) -> None:
@@ -124,7 +115,29 @@ def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> byt
     return pack(contributed, name, booking_id, row[newest : newest + 8], source_of(row, newest))
 
 
-def _session_alerts(change: Change, touched: Touched, write: Write, published: list[AlertEvent]) -> None:
+def _alerts(changes: Iterable[Change], write: Write, published: list[AlertEvent]) -> None:
+    due = list(_due_alerts(changes))
+    events = [
+        alerts.opened(alerts.open_alert(kind, judged), judged) if is_open else alerts.resolved(kind, judged)
+        for kind, judged, is_open in due
+    ]
+    published += events
+    write.alerts += [
+        _open(event["data"]) if is_open else _closed(event["data"]) for event, (_, _, is_open) in zip(events, due, strict=True)
+    ]
+
+
+def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, Judged, bool]]:
+    """What is to be said: of which kind, judged by what, whether it is open."""
+    for change in changes:
+        for touched in change.sessions:
+            if touched[6] or touched[5] or (change.again and ever_of(touched[2])):
+                yield from _session_alerts(change, touched)
+        if change.state.ever_frequent:
+            yield from _frequent_alert(change)
+
+
+def _session_alerts(change: Change, touched: Touched) -> Iterator[tuple[AlertKind, Judged, bool]]:
     state, again = change.state, change.again
     name, row_was, row, said, _, mask_was, mask = touched
     now, then = state.judged_session(name), None
@@ -135,27 +148,18 @@ def _session_alerts(change: Change, touched: Touched, write: Write, published: l
             then = Judged(state.booking_id, name, row_was, was, change.was.booking, change.was.floor, "")
     for kind in kinds(mask):
         if then is None or not mask_was & BITS[kind] or alerts.differs(kind, now, then):
-            alert = alerts.open_alert(kind, now)
-            published.append(alerts.opened(alert, now))
-            write.alerts.append(_open(alert))
+            yield kind, now, True
     for kind in kinds((ever_of(row) if again else mask_was) & ~mask):
-        event = alerts.resolved(kind, now)
-        published.append(event)
-        write.alerts.append(_closed(event["data"]))
+        yield kind, now, False
 
 
-def _frequent_alert(change: Change, write: Write, published: list[AlertEvent]) -> None:
-    state, again, then = change.state, change.again, change.was.judged
-    if state.frequent:
-        now = state.judged()
-        if again or then is None or alerts.differs(FREQUENT, now, then):
-            alert = alerts.open_alert(FREQUENT, now)
-            published.append(alerts.opened(alert, now))
-            write.alerts.append(_open(alert))
-    elif then is not None or again:
-        event = alerts.resolved(FREQUENT, state.judged())
-        published.append(event)
-        write.alerts.append(_closed(event["data"]))
+def _frequent_alert(change: Change) -> Iterator[tuple[AlertKind, Judged, bool]]:
+    now, then = change.state.judged(), change.was.judged
+    if change.state.frequent:
+        if change.again or then is None or alerts.differs(FREQUENT, now, then):
+            yield FREQUENT, now, True
+    elif then is not None or change.again:
+        yield FREQUENT, now, False
 
 
 def _closed(alert: AlertData) -> AlertChange:
