@@ -69,16 +69,15 @@ class Death:
 
         transport.Consumer.ack = ack  # type: ignore[method-assign]
 
-    async def _fold(self, fold: Method, owner: Any, delivered: Any, read_models: Any) -> Any:
+    async def _fold(self, fold: Method, owner: Any, read_models: Any, delivered: Any) -> None:
         self._batch.set(delivered.message.topic.rpartition(".")[2])
         self._stored.set(False)
-        folded = await fold(owner, delivered, read_models)
+        await fold(owner, read_models, delivered)
         self._batch.set("")
-        return folded
 
-    async def _say(self, say: Method, owner: Any, folded: Any, read_models: Any) -> None:
+    async def _say(self, say: Method, owner: Any, read_models: Any, folded: Any) -> None:
         self._batch.set(folded.delivered.message.topic.rpartition(".")[2])
-        await say(owner, folded, read_models)
+        await say(owner, read_models, folded)
         self._batch.set("")
 
     async def _flush(self, flush: Method, held: Any, producer: Any, number: int, changes: Any) -> None:

@@ -105,7 +105,7 @@ def test_a_worker_with_other_settings_than_the_tables(kafka: Broker, redis_serve
         others = {"CLOCK_TOLERANCE": "6m", "CONFLICT_WINDOW": "11m", "MAX_EVENT_AGE": "31d"}
         for name, value in others.items():
             done = system.run_cli("worker", ATTENDANCE_LOG_LEVEL="WARNING", **{f"ATTENDANCE_{name}": value})
-            _refused(done, f"ATTENDANCE_{name}", "refold")
+            _refused(done, f"ATTENDANCE_{name}", "ATTENDANCE_TOPIC_PREFIX")
             assert len(done.stderr.splitlines()) == 1, done.stderr
         system.start_worker()
         system.until_serving()

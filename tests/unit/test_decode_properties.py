@@ -1,12 +1,14 @@
-"""Whatever comes, `decode` raises nothing, and its quick way and its explaining way say the same."""
+"""Whatever comes, `decode` raises nothing, and its quick way, its explaining way and many at once say the same."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas.events import Booking, BookingGone, DeadLetter, Event
+from schemas.decode import decode_all
+from schemas.events import MAX_EVENT_BYTES, RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from tests.unit.incoming import (
     BOOKING_DATA,
     DATA,
@@ -143,3 +145,42 @@ def test_spaces_and_order_of_fields_mean_nothing(whole: dict[str, Any]) -> None:
     assert said[0].__class__ is said[1].__class__
     if isinstance(said[0], Event):
         assert said[0] == said[1]
+
+
+class Polled(NamedTuple):
+    """What `decode_all` looks at in a record."""
+
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp: int
+
+
+USUAL = [Polled(raw(document(kind)), [], RECEIVED_MS) for kind in DATA if kind != EventType.BOOKING_ERASED]
+TORN = st.builds(Polled, st.one_of(st.none(), torn(), documents().map(raw)), HEADERS, st.just(RECEIVED_MS))
+ODD = [
+    Polled(raw(document()), [(RECEIVED_HEADER, b"2026-11-01T10:00:00Z")], RECEIVED_MS),
+    Polled(raw(document()), [], RECEIVED_MS + MAX_AGE // 1000 + 86_400_000),
+    Polled(raw({**document(), "x": "x" * MAX_EVENT_BYTES}), [], RECEIVED_MS),
+    Polled(json.dumps(document(bookingId="b\a")).encode(), [], RECEIVED_MS),
+    Polled(raw(document(bookingId="b?")).replace(b"?", b"\x7f"), [], RECEIVED_MS),
+    Polled(raw(document())[:-1] + b',"x":"\xff"}', [], RECEIVED_MS),
+    Polled(b"", [], RECEIVED_MS),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("at", [0, 70, len(USUAL) * 12])
+def test_an_odd_one_among_many(odd: Polled, at: int) -> None:
+    records = USUAL * 12
+    records.insert(at, odd)
+    _as_each_by_itself(records)
+
+
+@given(st.lists(TORN, max_size=3), st.integers(0, len(USUAL)))
+def test_torn_ones_among_many(found: list[Polled], at: int) -> None:
+    _as_each_by_itself([*USUAL[:at], *found, *USUAL[at:]])
+
+
+def _as_each_by_itself(records: list[Polled]) -> None:
+    expected = [decode(each.value, each.headers, each.timestamp, max_age=MAX_AGE) for each in records]
+    assert decode_all(records, max_age=MAX_AGE) == expected

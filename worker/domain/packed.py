@@ -54,8 +54,8 @@ class OtherFormat(Exception):
 
     def __init__(self, found: int) -> None:
         super().__init__(
-            f"a table row has format {found}, this worker knows {FORMAT}: run the version that wrote it, or refold under a "
-            "new prefix"
+            f"a table row has format {found}, this worker knows {FORMAT}: run the version that wrote it, or set another "
+            "ATTENDANCE_TOPIC_PREFIX and publish again"
         )
 
 

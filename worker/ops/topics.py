@@ -39,7 +39,7 @@ class TopicPlan(NamedTuple):
         if partitions != self.partitions:
             said.append(
                 f"{self.name} has {partitions} partitions and ATTENDANCE_PARTITIONS is {self.partitions}: "
-                "set ATTENDANCE_PARTITIONS to what the topic has, or refold into new topics"
+                "set ATTENDANCE_PARTITIONS to what the topic has, or set another ATTENDANCE_TOPIC_PREFIX and publish again"
             )
         for setting, wanted in self.settings.items():
             if not _holds(setting, wanted, found.get(setting)):

@@ -169,7 +169,8 @@ def _check(kept: Mapping[str, int], shaping: Mapping[str, int]) -> None:
         if shaping.get(name) != value:
             raise SettingsConflict(
                 f"ATTENDANCE_{name.upper()}: the tables were made with {_readable(name, value)}, this worker has "
-                f"{_readable(name, shaping.get(name, 0))}; set what they were made with, or refold under a new prefix"
+                f"{_readable(name, shaping.get(name, 0))}; set what they were made with, or set another "
+                "ATTENDANCE_TOPIC_PREFIX and publish again"
             )
 
 

@@ -8,7 +8,8 @@ changes nothing. While one batch is said, the next is already folded and stored.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from schemas.alerts import AlertEvent
 from worker.read_model.writer import Write
@@ -23,6 +24,7 @@ from worker.stream.retry import until_done
 
 Chore = Callable[[], Awaitable[None]]
 """What is done between two batches."""
+Task = TypeVar("Task")
 
 
 class Delivered(Protocol):
@@ -65,8 +67,8 @@ class Partition:
         await self._read_models.own((committed.get(topics.events, 0), committed.get(topics.bookings, 0)))
         try:
             async with asyncio.TaskGroup() as stages:
-                stages.create_task(self._fold_all(self._read_models))
-                stages.create_task(self._say_all(self._read_models))
+                stages.create_task(_take(self._to_fold, partial(self._fold, self._read_models)))
+                stages.create_task(_take(self._to_say, partial(self._say, self._read_models)))
         except ExceptionGroup as failed:
             raise _first(failed) from None
 
@@ -87,25 +89,8 @@ class Partition:
         if self._read_models is not None and self._has_foreign:
             self._to_fold.put_nowait(self._mend)
 
-    async def _fold_all(self, read_models: ReadModels) -> None:
-        while True:
-            task = await self._to_fold.get()
-            if callable(task):
-                await task()
-            else:
-                await self._to_say.put(await self._fold(task, read_models))
-
-    async def _say_all(self, read_models: ReadModels) -> None:
-        while True:
-            task = await self._to_say.get()
-            if callable(task):
-                await task()
-            else:
-                await self._say(task, read_models)
-                self.look()
-
-    async def _fold(self, delivered: Delivered, read_models: ReadModels) -> Folded:
-        """A batch as far as changelog and table."""
+    async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
+        """Takes a batch as far as changelog and table."""
         records, resources = delivered.value, self._resources
         topic, end = EVENTS if records[0].topic == resources.topics.events else BOOKINGS, records[-1].offset + 1
         again = records[0].offset < self._bookings.redelivered[topic]
@@ -125,15 +110,16 @@ class Partition:
             records.clear()
             del intake
             await self._bookings.store(changed, read_models.ends)
-        return Folded(delivered, outgoing, write)
+        await self._to_say.put(Folded(delivered, outgoing, write))
 
-    async def _say(self, folded: Folded, read_models: ReadModels) -> None:
+    async def _say(self, read_models: ReadModels, folded: Folded) -> None:
         """What is to be known of a stored batch, to Kafka and Redis; then acknowledges it."""
         async with asyncio.TaskGroup() as both:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 both.create_task(self._send(folded.outgoing))
             both.create_task(read_models.write(folded.write))
         folded.delivered.ack()
+        self.look()
 
     def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
@@ -174,6 +160,13 @@ class Partition:
             async with self._alerts:
                 await until_done("kafka", attempt, partition=self.number)
             tail.foreign.remove(offsets)
+
+
+async def _take(tasks: asyncio.Queue[Task | Chore], handle: Callable[[Task], Awaitable[None]]) -> None:
+    """A stage: one task after another."""
+    while True:
+        task = await tasks.get()
+        await (task() if callable(task) else handle(task))
 
 
 def _first(failed: BaseException) -> BaseException:
