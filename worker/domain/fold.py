@@ -13,13 +13,13 @@ from schemas.attendance import AttendanceStatus
 from schemas.events import Event, EventType
 
 #: Order keys are compared as bytes; times before 1970 are negative, so they are moved up by this.
-ZERO = 1 << 63
-TIMES = Struct(">QQ")
-_pack_times = TIMES.pack
+_ZERO = 1 << 63
+_TIMES = Struct(">QQ")
+_pack_times = _TIMES.pack
 _EFFECTIVE = Struct(">Q").unpack_from
 
 #: Horizon of what was never deleted: earlier than any event.
-NEVER = -ZERO
+NEVER = -_ZERO
 
 # bound once: a member looked up on an enum costs more than the comparison
 CHECK_IN = EventType.CHECK_IN.value
@@ -81,13 +81,13 @@ class Folded(NamedTuple):
 def effective_time(key: bytes, at: int = 0) -> int:
     """The effective time in the order key that begins there, microseconds."""
     effective: int = _EFFECTIVE(key, at)[0]
-    return effective - ZERO
+    return effective - _ZERO
 
 
 def event_time(key: bytes) -> int:
     """The event's own time in an order key, microseconds."""
     time: int = _EFFECTIVE(key, 8)[0]
-    return time - ZERO
+    return time - _ZERO
 
 
 def order_key(event: Event, tolerance: int) -> bytes:
@@ -97,7 +97,7 @@ def order_key(event: Event, tolerance: int) -> bytes:
 
 def pack_times(time: int, limit: int) -> bytes:
     """The first half of an order key: a time, effective at the limit at the latest, and the time itself; microseconds."""
-    return _pack_times((time if time < limit else limit) + ZERO, time + ZERO)  # noqa: FURB136 - min() takes four times as long
+    return _pack_times((time if time < limit else limit) + _ZERO, time + _ZERO)  # noqa: FURB136 - min() takes four times as long
 
 
 def digest(event: Event) -> bytes:
@@ -196,7 +196,7 @@ def _scan_changes(before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, b
 def _oldest_counting(row: Row, floor: int) -> bytes:
     """The order key that a scan must exceed to count."""
     limit = max(row.horizon, floor)
-    past = b"" if limit == NEVER else TIMES.pack(limit + ZERO, 2**64 - 1) + b"\xff" * 16
+    past = b"" if limit == NEVER else _TIMES.pack(limit + _ZERO, 2**64 - 1) + b"\xff" * 16
     return max(past, row.base.mark.key) if row.base else past
 
 

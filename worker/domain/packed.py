@@ -17,7 +17,7 @@ from typing import NamedTuple
 from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.events import Event
 from schemas.packing import LENGTH, pack_known_text, unpack_text
-from worker.domain.fold import CHECK_IN, NEVER, NOTHING, TIMES, ZERO, Base, Mark, Row, digest
+from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, pack_times
 
 FORMAT = 2
 
@@ -30,7 +30,6 @@ _HORIZON, _PLACES, _SAID = 2, 10, 13
 _SAYS = Struct(">BI")
 _unpack_says, pack_says = _SAYS.unpack, _SAYS.pack
 _length = LENGTH.unpack_from
-_pack_times = TIMES.pack
 _CODE_OF = {str(status): code for code, status in enumerate(STATUSES)}
 _ABSENT, _SPELT_OUT = 0, 15
 
@@ -117,9 +116,7 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
         The row after, the same object if the event adds nothing; None where the row holds more than such reports.
     """
     kind, _, _, time, source, _, _, number, _, received = event
-    came, limit = kind == CHECK_IN, received + tolerance
-    # `pack_times`, without the call
-    times = _pack_times((min(limit, time)) + ZERO, time + ZERO)
+    came, times = kind == CHECK_IN, pack_times(time, received + tolerance)
     plain = _PLAIN.get(packed[_HORIZON:_SAID])
     if plain is None:
         if packed is not EMPTY and packed != EMPTY:
