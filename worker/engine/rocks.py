@@ -157,7 +157,7 @@ class RocksTable:
             start = pack(number, partition, crc32(group)) + group + SEPARATOR
             rows: dict[bytes, bytes] = {}
             at.seek(start)
-            # others of the same CRC-32 may follow, or stand before
+            # others of the same CRC-32 may follow
             while at.valid() and (key := at.key()).startswith(start):
                 rows[key[len(start) :]] = at.value()
                 at.next()
