@@ -33,7 +33,7 @@ _LOOK, _SAME, _MOVED = range(3)
 _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
 _SUMMARY = Struct(">HH").pack
-_LENGTH = Struct(">I").pack
+_SUMMARY_TAIL = Struct(">dI").pack
 
 
 class ReadModelError(Exception):
@@ -211,10 +211,10 @@ class Write:
         """A pair (empty: gone) of which only Redis knows what it was before."""
         self.pairs.append(_PAIR(_LOOK, identity, len(document)) + document)
 
-    def summary(self, booking_id: str, json: bytes) -> None:
-        """A booking's summary; empty: gone."""
+    def summary(self, booking_id: str, packed: bytes) -> None:
+        """A booking's summary, packed by `pack_summary`."""
         name = booking_id.encode()
-        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, _LENGTH(len(json)), json)))
+        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, packed)))
 
     def __len__(self) -> int:
         """Entries not yet cut into chunks."""
@@ -242,6 +242,11 @@ class Write:
         size -= len(summaries)
         alerts, self.alerts = self.alerts[:size], self.alerts[size:]
         return b"".join(pairs), b"".join(summaries), orjson.dumps(list(map(list, alerts))) if alerts else b""
+
+
+def pack_summary(no_show_rate: float, json: bytes) -> bytes:
+    """A summary for `Write.summary`; empty JSON: the booking is gone."""
+    return _SUMMARY_TAIL(-no_show_rate, len(json)) + json
 
 
 def _flat(marks: Mapping[str, Any]) -> list[Any]:
