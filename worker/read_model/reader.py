@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from redis.asyncio import Redis
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
 from schemas.times import format_time
-from worker.read_model.client import patience
+from worker.read_model.client import Client, patience
 from worker.read_model.documents import unpack
 from worker.read_model.keys import BOOKING_BUCKETS, PartitionKeys, booking_bucket, doc_bucket, is_ours, live_key
 from worker.topics import partition_of
@@ -81,7 +80,7 @@ class AttendanceReader:
         base: ``ATTENDANCE_NAMESPACE``.
     """
 
-    def __init__(self, client: Redis, base: str) -> None:
+    def __init__(self, client: Client, base: str) -> None:
         self._client = client
         self._base = base
         self._namespace = ""
