@@ -7,13 +7,13 @@ are small, and are questions of their own where they are not. A field that the f
 """
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from schemas.attendance import STATUSES, Attendance
-from schemas.query import Filter, Position, QueryField, Sort, order_of, position_of
+from schemas.query import Filter, Names, Position, QueryField, Sort, order_of, position_of
 from worker.read_model.keys import DOC_SHIFT
 
 Order = tuple[Sort, ...]
@@ -297,6 +297,25 @@ class Planner:
             ids = [scan.identity(key) for key in await self._scan(scan, wanted, False, None, 2 * _AT_ONCE)]
         read = await self.read(Position((), _text_of(identity)) for identity in ids)
         return [each for each in read if each is not None and wanted.matches(each)]
+
+
+async def count(source: Source, wanted: Filter) -> int:
+    """How many attendances a filter matches."""
+    if wanted.is_empty:
+        return 0
+    if wanted.ids.allowed is not None or wanted.bookings.allowed is not None:
+        return sum(map(wanted.matches, await source.direct(wanted)))
+    allowed = wanted.sessions.allowed
+    asked = windows(wanted), None if allowed is None else list(allowed), list(wanted.sessions.denied)
+    answers = await source.ask("count", dict.fromkeys(range(source.partitions), tuple(map(orjson.dumps, asked))))
+    total: int = sum(number for (number,) in answers.values())
+    # of those, the ones that the filter denies by id or booking
+    without = wanted._replace(ids=Names(), bookings=Names())
+    refused: set[str] = set()
+    for denied in (Filter(ids=Names(wanted.ids.denied)), Filter(bookings=Names(wanted.bookings.denied))):
+        if not denied.is_empty:
+            refused.update(each["id"] for each in await source.direct(denied) if without.matches(each))
+    return total - len(refused)
 
 
 def _passed(value: Any, begin: Any, first: Sort) -> bool:

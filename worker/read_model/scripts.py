@@ -17,8 +17,8 @@ _SENDINGS = 3
 #: How a server of a cluster ends a script in the middle that comes to a key of which it has handed on the slot, or is about to.
 _NOT_HERE = "non local key"
 
-Call = tuple[str, Sequence[Any]]
-"""A key and the arguments."""
+Call = tuple[str | Sequence[str], Sequence[Any]]
+"""A key, or several that one server has, and the arguments."""
 
 
 class CutShort(RedisError):
@@ -79,13 +79,14 @@ async def _send(client: Client, name: str, calls: Sequence[Call], command: str, 
     pipe = client.pipeline(transaction=False)
     for number, (key, arguments) in enumerate(calls):
         script = (command, text) if number in in_full else (by_digest, digest)
-        pipe.execute_command(*script, 1, key, *arguments)
+        keys = (key,) if isinstance(key, str) else key
+        pipe.execute_command(*script, len(keys), *keys, *arguments)
     async with patience():
         return await pipe.execute(raise_on_error=False)
 
 
 def _first_of_each_key(calls: Sequence[Call]) -> set[int]:
-    return set({key: number for number, (key, _) in reversed([*enumerate(calls)])}.values())
+    return set({str(key): number for number, (key, _) in reversed([*enumerate(calls)])}.values())
 
 
 def _sound(answers: list[Any]) -> list[Any]:
