@@ -1,0 +1,188 @@
+"""The normal form of filters of attendances, and how conditions fold into it.
+
+Whatever mix of fields, operators and `$and` a request uses, all its conditions must hold, so that they fold into one set of
+allowed or denied values for each field. A value that no attendance can have (an empty bookingId, an id that is no GUID) is
+no error: it equals nothing.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeVar
+
+from schemas.attendance import STATUSES, Attendance, AttendanceStatus
+from schemas.usual import normalise
+
+#: The largest number of attendees that an attendance can have.
+MAX = 2**32 - 1
+#: Of one filter, all conditions together.
+MAX_VALUES = 1000
+#: Of the packed values, so that a cursor, which carries its filter, has an end too.
+MAX_FILTER_BYTES = 65_536
+
+
+class QueryField(StrEnum):
+    """What attendances are filtered and sorted by; requests may also spell ``sessionId`` ``eventId``."""
+
+    ID = "id"
+    BOOKING = "bookingId"
+    SESSION = "sessionId"
+    STATUS = "status"
+    NUMBER = "numberOfAttendees"
+
+
+#: By their spelling in requests.
+FIELDS = {**{field.value: field for field in QueryField}, "eventId": QueryField.SESSION}
+ALL_STATUSES = frozenset(STATUSES)
+STATUS_OF = {str(status): status for status in STATUSES}
+LONGEST = {QueryField.BOOKING: 128, QueryField.SESSION: 250}
+
+_TEXTS = (QueryField.ID, QueryField.BOOKING, QueryField.SESSION)
+_NO_ID = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
+_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
+_WHOLE = ((0, MAX),)
+_T = TypeVar("_T")
+
+
+class Names(NamedTuple):
+    """What a filter says of id, bookingId or sessionId, in normal spelling.
+
+    ``allowed`` None lets any value through that is not ``denied``; otherwise only those, and ``denied`` is empty.
+    """
+
+    allowed: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+
+    def admit(self, name: str) -> bool:
+        return name not in self.denied if self.allowed is None else name in self.allowed
+
+
+_ANY = Names()
+
+
+class Filter(NamedTuple):
+    """All of it must hold; ``Filter()`` matches everything.
+
+    ``numbers`` are closed ranges, ascending, with a gap between one and the next.
+    """
+
+    ids: Names = _ANY
+    bookings: Names = _ANY
+    sessions: Names = _ANY
+    statuses: frozenset[AttendanceStatus] = ALL_STATUSES
+    numbers: tuple[tuple[int, int], ...] = _WHOLE
+
+    def matches(self, attendance: Attendance) -> bool:
+        """Whether the attendance is one that the filter asks for."""
+        number = attendance["numberOfAttendees"]
+        at = bisect_right(self.numbers, (number, MAX)) - 1
+        return (
+            at >= 0
+            and number <= self.numbers[at][1]
+            and attendance["status"] in self.statuses
+            and self.sessions.admit(attendance["sessionId"])
+            and self.bookings.admit(attendance["bookingId"])
+            and self.ids.admit(attendance["id"])
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it cannot match anything."""
+        return not self.statuses or not self.numbers or any(names.allowed == frozenset() for names in self[:3])
+
+
+#: The one form of all filters that match nothing.
+NOTHING = Filter(statuses=frozenset())
+
+
+class Condition(NamedTuple):
+    """What a request asks of a field, its values in normal spelling without those that no attendance can have."""
+
+    field: QueryField
+    operator: str
+    values: list[Any]
+
+
+def usable(field: QueryField, text: str) -> str | None:
+    """The normal spelling of an id, bookingId or sessionId; None where no attendance can have it."""
+    if field is QueryField.ID:
+        return text.lower() if _GUID(text) else None
+    text = normalise(text)
+    return text if 0 < len(text) <= LONGEST[field] and not _NO_ID(text) else None
+
+
+def fold(conditions: Iterable[Condition]) -> Filter:
+    """The filter that holds where all conditions do; their values are normal."""
+    said: dict[QueryField, _Said] = {}
+    for field, operator, values in conditions:
+        if (one := said.get(field)) is None:
+            one = said[field] = _Said()
+        one.add(operator, values)
+    ids, bookings, sessions = (said[field].names() if field in said else _ANY for field in _TEXTS)
+    status, number = said.get(QueryField.STATUS), said.get(QueryField.NUMBER)
+    found = Filter(
+        ids,
+        bookings,
+        sessions,
+        ALL_STATUSES if status is None else status.among(ALL_STATUSES),
+        _WHOLE if number is None else number.ranges(),
+    )
+    return NOTHING if found.is_empty else found
+
+
+class _Said:
+    """What the conditions so far leave of one field's values."""
+
+    __slots__ = ("allowed", "denied", "high", "low")
+
+    def __init__(self) -> None:
+        self.allowed: set[Any] | None = None
+        self.denied: set[Any] = set()
+        self.low, self.high = 0, MAX
+
+    def add(self, operator: str, values: list[Any]) -> None:
+        if operator in ("$eq", "$in", "$hasSome"):
+            self.allowed = set(values) if self.allowed is None else self.allowed.intersection(values)
+        elif operator in ("$ne", "$nin"):
+            self.denied.update(values)
+        elif operator in ("$lt", "$lte"):
+            self.high = min(self.high, values[0] - (operator == "$lt"))
+        else:
+            self.low = max(self.low, values[0] + (operator == "$gt"))
+
+    def names(self) -> Names:
+        if self.allowed is None:
+            return Names(None, frozenset(self.denied))
+        return Names(frozenset(self.allowed - self.denied))
+
+    def among(self, every: frozenset[_T]) -> frozenset[_T]:
+        return (every if self.allowed is None else every & self.allowed) - self.denied
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        if self.allowed is not None:
+            return joined((n, n) for n in sorted(self.allowed - self.denied) if self.low <= n <= self.high)
+        found, low = [], self.low
+        for number in sorted(n for n in self.denied if self.low <= n <= self.high):
+            found.append((low, number - 1))
+            low = number + 1
+        return tuple(each for each in (*found, (low, self.high)) if each[0] <= each[1])
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Ascending ranges, those that touch made one."""
+    found: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if found and found[-1][1] + 1 == low:
+            found[-1] = (found[-1][0], high)
+        else:
+            found.append((low, high))
+    return tuple(found)
+
+
+def packed_size(wanted: Filter) -> int:
+    """At most so many bytes a cursor takes for the values."""
+    texts = [text for names in wanted[:3] for text in names.allowed or names.denied]
+    if len(texts) < 50 and len(wanted.numbers) < 50:
+        return 0  # a text has at most 1,000 bytes: nothing to measure
+    return sum(len(text.encode()) + 3 for text in texts) + 10 * len(wanted.numbers)
