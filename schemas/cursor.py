@@ -40,6 +40,9 @@ _CHECKSUM = 4
 _SHORT = b"\0"
 _FIELDS = tuple(QueryField)
 _CODES = {field: 2 * place for place, field in enumerate(_FIELDS)}
+#: Sets of statuses by their bits.
+_STATUS_SETS = [frozenset(each for rank, each in enumerate(STATUSES) if bits >> rank & 1) for bits in range(2 ** len(STATUSES))]
+_ANY = Names()
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _RANK = {str(status): rank for rank, status in enumerate(STATUSES)}
 #: Turns the order of UTF-8 around, whose bytes end at 0xF4, and leaves 0xFF for the end of a text.
@@ -49,6 +52,10 @@ _TURNED = bytes(max(0xFE - byte, 0) for byte in range(256))
 class Sort(NamedTuple):
     field: QueryField
     descending: bool = False
+
+
+#: By their packed codes.
+_SORTS = [Sort(field, descending) for field in _FIELDS for descending in (False, True)]
 
 
 class Position(NamedTuple):
@@ -160,10 +167,10 @@ def decode_cursor(text: str) -> Cursor:
         found = _decode(packed)
     except (DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    sort = tuple(Sort(_FIELDS[code // 2], bool(code % 2)) for code in found.sort)
-    if len({each.field for each in sort}) < len(sort) or len(found.values) != len(sort):
+    sort = tuple([_SORTS[code] for code in found.sort])
+    if (len(sort) == MAX_SORTS and sort[0].field is sort[1].field) or len(found.values) != len(sort):
         raise ValueError("the sort does not fit the position")
-    values = tuple(_value(each.field, value) for each, value in zip(sort, found.values, strict=True))
+    values = tuple([_value(each.field, value) for each, value in zip(sort, found.values, strict=True)])
     return Cursor(_filter(found), sort, Position(values, guid(found.id)), found.backwards)
 
 
@@ -186,8 +193,8 @@ def _name(field: QueryField, packed: bytes) -> str:
 
 def _names(field: QueryField, packed: tuple[bool, list[bytes]] | None) -> Names:
     if packed is None:
-        return Names()
-    values = frozenset(_name(field, each) for each in packed[1])
+        return _ANY
+    values = frozenset([_name(field, each) for each in packed[1]])
     return Names(values) if packed[0] else Names(None, values)
 
 
@@ -211,7 +218,7 @@ def _filter(found: _Packed) -> Filter:
         _names(ID, found.ids),
         _names(BOOKING, found.bookings),
         _names(SESSION, found.sessions),
-        frozenset(status for rank, status in enumerate(STATUSES) if found.statuses >> rank & 1),
+        _STATUS_SETS[found.statuses],
         numbers,
     )
     if packed_size(wanted) > MAX_FILTER_BYTES:
