@@ -1,6 +1,10 @@
 """Sorting, cursors, projection and pages of the query language."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from zlib import crc32
+
 import pytest
+from msgspec import msgpack
 
 from schemas.query import (
     Cursor,
@@ -65,6 +69,51 @@ def test_a_cursor_is_short_and_safe_in_an_url() -> None:
     sort = (Sort(QueryField.SESSION), Sort(QueryField.BOOKING))
     large = Cursor(most, sort, Position(("😀" * 250, "😀" * 128), GUID), backwards=False)
     assert parse_query({"cursorPaging": {"cursor": encode_cursor(large)}}).filter == most
+
+
+@pytest.mark.parametrize(
+    ("part", "forged"),
+    [
+        (0, 2),
+        (1, (True, [b"no-guid"])),
+        (2, (True, [b" b1"])),
+        (2, (True, [b"b" * 129])),
+        (2, (False, [GUID.upper().encode()])),
+        (3, (True, [b"s\0"])),
+        (3, (True, [b"\xff"])),
+        (3, (True, [b"s%d" % n for n in range(1001)])),
+        (3, (True, [chr(0x1F600 + n).encode() * 250 for n in range(70)])),
+        (4, 8),
+        (5, [0]),
+        (5, [5, 4]),
+        (5, [0, 4, 5, 9]),
+        (5, [0, 4, 4, 9]),
+        (5, [6, 9, 0, 4]),
+        (5, [0, 2**32]),
+        (6, []),
+        (6, [9]),
+        (6, [9, 8]),
+        (6, [10, 4]),
+        (6, [9, 4, 0]),
+        (7, [2]),
+        (7, [2, b"s1 "]),
+        (7, [2, 2]),
+        (7, [b"2", b"s1"]),
+        (8, b"x"),
+        (9, 1),
+    ],
+)
+def test_a_cursor_with_the_right_checksum_keeps_the_rules_of_a_request(part: int, forged: object) -> None:
+    parts = msgpack.decode(urlsafe_b64decode(TEXT + "=" * (-len(TEXT) % 4))[4:])
+    assert parse_query({"cursorPaging": {"cursor": sealed(parts)}}).position == CURSOR.position
+    parts[part] = forged
+    with pytest.raises(QueryError, match=r"^query\.cursorPaging\.cursor: is no cursor"):
+        parse_query({"cursorPaging": {"cursor": sealed(parts)}})
+
+
+def sealed(parts: list[object]) -> str:
+    packed = msgpack.encode(parts)
+    return urlsafe_b64encode(crc32(packed).to_bytes(4) + packed).rstrip(b"=").decode()
 
 
 def test_nothing_that_matches_nothing_is_lost_in_a_cursor() -> None:
