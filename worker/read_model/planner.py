@@ -23,7 +23,7 @@ ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
 #: Attendances that are read whole and sorted here.
 _AT_ONCE = 200
 #: Index entries that one script call looks at: a few milliseconds of the server's time.
-BUDGET = 4000
+BUDGET = 1000
 _NUMBERS = 1 << 32
 _SCORE = {status: code * _NUMBERS for code, status in enumerate(STATUSES)}
 _CODE = {str(status): code for code, status in enumerate(STATUSES)}
@@ -39,8 +39,10 @@ class Source(Protocol):
 
     partitions: int
 
-    async def ask(self, script: str, calls: Mapping[int, Sequence[Any]]) -> dict[int, list[Any]]:
-        """What each partition's script answers to its arguments, without the state."""
+    async def ask(
+        self, script: str, where: Iterable[int], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None = None
+    ) -> dict[int, list[Any]]:
+        """What a script answers for each partition, given arguments for all and each one's own."""
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
         """Attendances by id, given the partition of each; those that are gone are left out."""
@@ -161,23 +163,14 @@ class Planner:
         count = self._source.partitions
         share = min(many, math.ceil(many / count + 4 * math.sqrt(many / count)) + 2)
         sessions = None if wanted.sessions.allowed is None else sorted(wanted.sessions.allowed)
-        asked = orjson.dumps(windows(wanted)), orjson.dumps(sessions), DOC_SHIFT
+        way = -1 if descending else 1
+        asked = scan.name, way, share, BUDGET, orjson.dumps(windows(wanted)), orjson.dumps(sessions), DOC_SHIFT
         open_: dict[int, Key | None] = dict.fromkeys(range(count), after)
         found: list[Key] = []
         asking = set(open_)
         while asking:
-            calls = {
-                number: (
-                    scan.name,
-                    -1 if descending else 1,
-                    share,
-                    BUDGET,
-                    orjson.dumps(None if open_[number] is None else scan.place(open_[number], wanted)),
-                    *asked,
-                )
-                for number in asking
-            }
-            for number, segments in (await self._source.ask("scan", calls)).items():
+            places = {number: (_place(scan, open_[number], wanted),) for number in asking}
+            for number, segments in (await self._source.ask("scan", places, asked, places)).items():
                 keys, bound = _complete(scan, segments, open_[number], descending)
                 keys = sorted(keys, reverse=descending)[:many]
                 self._where.update((scan.identity(key), number) for key in keys)
@@ -271,7 +264,7 @@ class Planner:
         sizes: dict[Any, int] = {}
         bounds = []
         read = int if first.field is NUMBER else bytes.decode
-        for looked, *parts in (await self._source.ask("groups", dict.fromkeys(range(count), call))).values():
+        for looked, *parts in (await self._source.ask("groups", range(count), call)).values():
             if looked != b"":
                 bounds.append(read(looked))
             for value, size in zip(parts[::2], parts[1::2], strict=True):
@@ -288,10 +281,10 @@ class Planner:
         if field is SESSION:
             assert wanted.sessions.allowed is not None
             call = orjson.dumps(windows(wanted)), orjson.dumps(list(wanted.sessions.allowed))
-            answers = await self._source.ask("members", dict.fromkeys(range(self._source.partitions), call))
-            for number, sessions in answers.items():
-                self._where.update((identity, number) for found in sessions for identity in found[::2])
-            ids = [identity for sessions in answers.values() for found in sessions for identity in found[::2]]
+            ids = []
+            for number, some in (await self._source.ask("members", range(self._source.partitions), call)).items():
+                self._where.update(dict.fromkeys(some, number))
+                ids += some
         else:
             scan = _SCANS[NUMBER, ID]
             ids = [scan.identity(key) for key in await self._scan(scan, wanted, False, None, 2 * _AT_ONCE)]
@@ -307,7 +300,7 @@ async def count(source: Source, wanted: Filter) -> int:
         return sum(map(wanted.matches, await source.direct(wanted)))
     allowed = wanted.sessions.allowed
     asked = windows(wanted), None if allowed is None else list(allowed), list(wanted.sessions.denied)
-    answers = await source.ask("count", dict.fromkeys(range(source.partitions), tuple(map(orjson.dumps, asked))))
+    answers = await source.ask("count", range(source.partitions), tuple(map(orjson.dumps, asked)))
     total: int = sum(number for (number,) in answers.values())
     # of those, the ones that the filter denies by id or booking
     without = wanted._replace(ids=Names(), bookings=Names())
@@ -321,6 +314,10 @@ async def count(source: Source, wanted: Filter) -> int:
 def _passed(value: Any, begin: Any, first: Sort) -> bool:
     """Whether a value comes before another in the order."""
     return bool(value > begin if first.descending else value < begin)
+
+
+def _place(scan: _Scan, key: Key | None, wanted: Filter) -> bytes:
+    return orjson.dumps(None if key is None else scan.place(key, wanted))
 
 
 def _complete(scan: _Scan, segments: list[Any], after: Key | None, descending: bool) -> tuple[list[Key], Key | None]:
@@ -383,7 +380,7 @@ def _of_number_and_status(key: Key) -> Position:
 
 def _behind_number(key: Key, wanted: Filter) -> Any:
     number, identity = key
-    return {"number": [[score + number, identity.hex()] for score in _scores(wanted)]}
+    return [[score + number, identity.hex()] for score in _scores(wanted)]
 
 
 def _behind_number_and_status(key: Key, wanted: Filter) -> Any:
@@ -392,21 +389,19 @@ def _behind_number_and_status(key: Key, wanted: Filter) -> Any:
     for score in _scores(wanted):
         code = score // _NUMBERS
         places.append([score + number, (identity if code == status else _BEHIND if code < status else _FIRST).hex()])
-    return {"number": places}
+    return places
 
 
 _SCANS = {
     (ID,): _Scan(
         "id",
         list,
-        lambda key, _: {"id": key.hex()},
+        lambda key, _: key.hex(),
         _by_id,
         lambda key: Position((_text_of(key),), _text_of(key)),
         bytes,
     ),
-    (BOOKING, ID): _Scan(
-        "booking", list, lambda key, _: {"booking": key.hex()}, _member, _of_member, lambda key: bytes(key[-16:])
-    ),
+    (BOOKING, ID): _Scan("booking", list, lambda key, _: key.hex(), _member, _of_member, lambda key: bytes(key[-16:])),
     (NUMBER, ID): _Scan(
         "number",
         _numbered,
