@@ -5,15 +5,16 @@
 --       4 how many values to look at, at most  5 where to begin: JSON null or the value
 --       6 whether that value itself is wanted: 1 or 0
 --       7 windows: as for scan.lua  8 sessions: JSON list in the order asked for and from where to begin, or null for all
+--       9 shift of document buckets
 -- Returns for each key a list: state (where it is not 'live' nothing follows), the last value that was looked at (empty:
--- there is no more), then values and counts in turn.
-local call, sub, floor, min, max = redis.call, string.sub, math.floor, math.min, math.max
+-- there is no more), then values and counts in turn, not all of them in order, and sessions perhaps from before the begin.
+local call, byte, sub, floor, min, max = redis.call, string.byte, string.sub, math.floor, math.min, math.max
 local up, wanted, budget = ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
 local from, inclusive = cjson.decode(ARGV[5]), ARGV[6] == '1'
 local windows, sessions = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 if from == cjson.null then from = nil end
 if sessions == cjson.null then sessions = nil end
-local NUMBERS, FEW, MOST = 2 ^ 32, 8, 256
+local NUMBERS, FEW, MOST, divisor = 2 ^ 32, 8, 256, 2 ^ tonumber(ARGV[9])
 
 local function count_of(source)
   local count = 0
@@ -68,12 +69,35 @@ local function numbers(sources, add)
   end
 end
 
-local function names(prefix, add)
+-- Those in question are fewer than a walk would pass over: their sessions are in their documents.
+local function by_document(prefix, answer)
+  local counts = {}
+  for _, of_status in ipairs(windows) do
+    for _, window in ipairs(of_status) do
+      for _, id in ipairs(call('ZRANGEBYSCORE', prefix .. 'by-status', window[1], window[2])) do
+        local packed = call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
+        local name = struct.unpack('>Hc0', packed, 20 + byte(packed, 11))
+        counts[name] = (counts[name] or 0) + 1
+      end
+    end
+  end
+  for name, count in pairs(counts) do
+    answer[#answer + 1] = name
+    answer[#answer + 1] = count
+  end
+end
+
+local function names(prefix, add, answer)
   if sessions then
     for _, name in ipairs(sessions) do
       if add(name, count_of(prefix .. 'ids:' .. name)) then return end
     end
     return
+  end
+  local total = count_of(prefix .. 'by-status')
+  if total == 0 then return end
+  if total <= budget and total * 2 < wanted * call('ZCARD', prefix .. 'sessions') / total then
+    return by_document(prefix, answer)
   end
   local start, take = from and ((inclusive and '[' or '(') .. from), FEW
   while true do
@@ -109,7 +133,7 @@ for index, key in ipairs(KEYS) do
       end
     end
     if ARGV[1] == 'session' then
-      names(prefix, add)
+      names(prefix, add, answer)
     else
       local sources = { prefix .. 'by-status' }
       for at, name in ipairs(sessions or {}) do sources[at] = prefix .. 'ids:' .. name end

@@ -260,6 +260,7 @@ class Planner:
             int(inclusive),
             orjson.dumps(windows(wanted)),
             orjson.dumps(sessions),
+            DOC_SHIFT,
         )
         sizes: dict[Any, int] = {}
         bounds = []
@@ -270,7 +271,12 @@ class Planner:
             for value, size in zip(parts[::2], parts[1::2], strict=True):
                 sizes[read(value)] = sizes.get(read(value), 0) + size
         denied = wanted.sessions.denied if first.field is SESSION else ()
-        values = sorted((value for value in sizes if value not in denied), reverse=first.descending)
+        ahead = [
+            value
+            for value in sizes
+            if value not in denied and (begin is None or not _passed(value, begin, first)) and (inclusive or value != begin)
+        ]
+        values = sorted(ahead, reverse=first.descending)
         if not bounds:
             return [(value, sizes[value]) for value in values], begin, False
         bound = max(bounds) if first.descending else min(bounds)
