@@ -86,6 +86,14 @@ def test_a_question_to_many_keys_is_answered_in_order_where_a_server_does_not_kn
     asking(each_redis.url, scenario)
 
 
+def test_no_connection_has_a_timeout_that_could_lose_a_cancellation(each_redis: Redis) -> None:
+    async def scenario(client: Client) -> None:
+        for server in await masters(client):
+            assert server.connection_pool.make_connection().socket_timeout is None
+
+    asking(each_redis.url, scenario)
+
+
 def test_a_question_cannot_write(each_redis: Redis, lua: Callable[[str], None]) -> None:
     lua(COUNTS)
 
