@@ -29,6 +29,12 @@ from worker.read_model.reader import AttendanceReader, NotServing
 from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce
 
 
+@pytest.fixture(params=["server", "cluster"])
+def redis_server(request: pytest.FixtureRequest, redis_server: Redis) -> Redis:
+    """One server, then a cluster: what is below holds for both."""
+    return redis_server if request.param == "server" else request.getfixturevalue("redis_cluster")
+
+
 def test_an_old_owner_is_refused_after_a_new_claim(redis_server: Redis) -> None:
     async def scenario(place: Place) -> None:
         old, new = await place.owner(some(3)), place.writer()
