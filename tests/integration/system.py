@@ -264,7 +264,7 @@ class Record:
         self.topic, self.key, self.value, self.headers, self.partition = topic, key, value, headers or [], partition
 
 
-async def attendances(reader: AttendanceReader, **fields: str) -> list[dict[str, Any]]:
+async def attendances_of(reader: AttendanceReader, **fields: str) -> list[dict[str, Any]]:
     """All attendances that have these values, by id."""
     given = {"$and": [{name: value} for name, value in fields.items()]}
     return (await ask(reader, Question(filter=json.dumps(given)))).attendances
@@ -279,7 +279,7 @@ async def _outcome(reader: AttendanceReader) -> Outcome:
     attendances = {}
     tallies = {}
     for session in sessions:
-        for each in await attendances(reader, sessionId=session):
+        for each in await attendances_of(reader, sessionId=session):
             attendances[each["bookingId"], each["sessionId"]] = {k: v for k, v in each.items() if k != "id"}
             assert await reader.get(each["id"]) == each
         tally = await reader.session(session)
@@ -290,7 +290,7 @@ async def _outcome(reader: AttendanceReader) -> Outcome:
         summary = await reader.booking(booking)
         assert summary is not None
         summaries[booking] = {k: v for k, v in summary.items() if k not in ("bookingId", "freshness")}
-        assert {(booking, a["sessionId"]) for a in await attendances(reader, bookingId=booking)} == {
+        assert {(booking, a["sessionId"]) for a in await attendances_of(reader, bookingId=booking)} == {
             pair for pair in attendances if pair[0] == booking
         }
     alerts = {(a["kind"], a["bookingId"], a.get("sessionId")): _alert(a) for a in await reader.alerts(limit=1_000_000)}

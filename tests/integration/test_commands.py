@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.attendance import attendance_id, guid
-from tests.integration.system import System, attendances, running
+from tests.integration.system import System, attendances_of, running
 from tests.services import Broker, Redis
 from tests.services.ports import ReservedPort
 
@@ -67,7 +67,7 @@ def _jsons(done: CompletedProcess[str]) -> list[Any]:
 
 
 def _statuses(system: System, booking: str) -> dict[str, str]:
-    return {each["sessionId"]: each["status"] for each in system.read(lambda reader: attendances(reader, bookingId=booking))}
+    return {each["sessionId"]: each["status"] for each in system.read(lambda reader: attendances_of(reader, bookingId=booking))}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -131,7 +131,7 @@ def test_publish_history(served: System, tmp_path: Path) -> None:
     done = served.run_cli("publish", "--backfill", str(file))
     assert done.returncode == 0, done.stderr
     served.until_applied()
-    (attendance,) = served.read(lambda reader: attendances(reader, bookingId="backfilled"))
+    (attendance,) = served.read(lambda reader: attendances_of(reader, bookingId="backfilled"))
     assert attendance["updatedDate"] == "2020-01-01T10:00:00.000Z"
 
 

@@ -22,7 +22,7 @@ from tests.integration.place import (
     some,
     write,
 )
-from tests.integration.system import attendances
+from tests.integration.system import attendances_of
 from tests.services import Redis, RedisServer
 from worker.read_model import writer as writer_module
 from worker.read_model.reader import AttendanceReader, NotServing
@@ -274,7 +274,7 @@ def test_readers_see_a_repair_in_one_step(redis_server: Redis) -> None:
         changes = [now for before, now in zip([object(), *seen], seen, strict=False) if now != before]
         assert changes in ([1500, None, 3000], [1500, 3000])
         assert seen.count(None) > 5, "nobody looked during the repair"
-        assert len(await attendances(reader, sessionId="s0")) == await reader.count_bookings() == 3000
+        assert len(await attendances_of(reader, sessionId="s0")) == await reader.count_bookings() == 3000
 
     on(redis_server, scenario)
 
