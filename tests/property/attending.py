@@ -49,15 +49,17 @@ class World:
         self._statuses, self._numbers = self.rng.choice(STATUS_MIXES), self.rng.choice(NUMBER_MIXES)
         self._most = most
         self.sessions = self._ids("session", sessions)
-        self.bookings = self._ids("BK", max(most, sessions * most // 8))
+        self.bookings = self._ids("BK", most + most // 3)
 
     def pairs(self) -> list[Pair]:
         """Who may attend what: sessions of 1 to `most` bookings, bookings of 1 to 20 sessions."""
         rng, attended = self.rng, dict.fromkeys(self.bookings, 0)
-        found = []
+        regulars, found = set(self.bookings[: self._most // 10]), []
         for session in self.sessions:
             free = [booking for booking, times in attended.items() if times < _MOST_SESSIONS]
-            some = rng.sample(free, min(len(free), rng.choice((1, 2, self._most // 8, rng.randint(1, self._most)))))
+            wanted = min(len(free), rng.choice((1, self._most // 8, self._most // 2, rng.randint(1, self._most), self._most)))
+            some = [booking for booking in free if booking in regulars][:wanted]
+            some += rng.sample([booking for booking in free if booking not in regulars], wanted - len(some))
             for booking in some:
                 attended[booking] += 1
             found += [(booking, session) for booking in some]
