@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
-
-from redis.asyncio import Redis as Client
 
 from schemas.events import Booking, Event
 from tests.services import Redis
 from worker.domain.mismatch import Rules
 from worker.domain.state import BookingState, apply
+from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.keys import live_key, namespace
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.writer import PartitionWriter, Write, announce
+from worker.settings import load_settings
 from worker.stream.project import project, whole
 from worker.topics import partition_of
 
@@ -85,12 +84,13 @@ class Filled:
 
     async def clear(self) -> None:
         """Takes all of it out of Redis, which others use too."""
-        keys = [key async for key in self._client.scan_iter(f"{self.base}:*", count=5000)]
-        for some in _cut(keys, 1000):
-            async with self._client.pipeline(transaction=False) as pipe:
-                for key in some:
-                    pipe.unlink(key)
-                await pipe.execute()
+        for master in await masters(self._client):
+            keys = [key async for key in master.scan_iter(f"{self.base}:*", count=5000)]
+            for some in _cut(keys, 1000):
+                async with master.pipeline(transaction=False) as pipe:
+                    for key in some:
+                        pipe.unlink(key)
+                    await pipe.execute()
 
     def _state(self, name: str) -> BookingState:
         return self.states.setdefault(name, BookingState(name))
@@ -109,23 +109,17 @@ class Filled:
             await asyncio.sleep(0)
 
 
-def on(
-    server: Redis,
-    partitions: int,
-    scenario: Callable[[Filled], Awaitable[None]],
-    connect: Callable[[str], Any] = Client.from_url,
-) -> None:
+def on(server: Redis, partitions: int, scenario: Callable[[Filled], Awaitable[None]]) -> None:
     """Runs a scenario on read models that are live and empty."""
 
     async def running() -> None:
-        client = connect(server.url)
+        client = create_redis(load_settings(_env_file=None, redis=server.url))
         filled = Filled(client, partitions)
         try:
             await filled.open()
             await scenario(filled)
         finally:
-            with suppress(OSError):
-                await filled.clear()
+            await filled.clear()
             await client.aclose()
 
     asyncio.run(running())

@@ -22,6 +22,7 @@ from tests.services import Redis
 from worker.read_model.reader import AttendanceReader, NotServing
 
 SEEDS = range(8)
+SESSIONS = (6, 1, 24)
 #: Of each seed, with 1 and with 16 partitions: more than two thousand in all.
 PAGES = 150
 LARGE_PAGES = 150
@@ -68,17 +69,24 @@ def _noted(seed: int, partitions: int, scenario: Callable[[Filled], Awaitable[No
     return noting
 
 
-@pytest.mark.parametrize("partitions", [1, 16])
+@pytest.mark.parametrize(("place", "partitions"), [("redis_server", 1), ("redis_server", 16)])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_page_is_what_all_documents_come_to(redis_server: Redis, seed: int, partitions: int) -> None:
+def test_every_page_is_what_all_documents_come_to(
+    request: pytest.FixtureRequest, place: str, seed: int, partitions: int
+) -> None:
     async def scenario(filled: Filled) -> None:
-        world = World(seed, sessions=random.Random(seed).choice((1, 6, 24)))
+        world = World(seed, sessions=SESSIONS[seed % len(SESSIONS)])
         await _fill(filled, world)
         assert await _ask(filled.reader(), world, Asking(world, seed), PAGES) >= PAGES
         for document in world.rng.choices(list(world.documents.values()), k=20):
             assert await filled.reader().get(document["id"]) == document
 
-    on(redis_server, partitions, _noted(seed, partitions, scenario))
+    on(request.getfixturevalue(place), partitions, _noted(seed, partitions, scenario))
+
+
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_every_page_on_a_cluster(request: pytest.FixtureRequest, seed: int) -> None:
+    test_every_page_is_what_all_documents_come_to(request, "redis_cluster", seed, 16)
 
 
 @pytest.mark.parametrize("partitions", [1, 16])
