@@ -1,0 +1,230 @@
+"""What `attendance api` does, one process of it: attendances by id, and sets until they can be seen.
+
+Attendances by id are asked for over some connections, each with one request at a time, first while nothing else happens, then
+beside a worker at 5,000 events a second. A set answers once the read models show it, so its time is that from the request to
+what is visible; sets are measured beside the busy worker too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter, time
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from worker.web.tokens import Scope, create_token
+
+from schemas.attendance import attendance_id, guid
+from tests.bench import workload
+from tests.bench.loading import load
+from tests.bench.process import BenchFailed, Child
+from tests.bench.query.report import share
+from tests.bench.running import Ground, Watch, clean_redis
+from tests.services import KafkaCluster, RedisServer
+from worker.ops import topics
+from worker.read_model.client import create_redis
+from worker.settings import Settings, load_settings
+from worker.topics import TopicNames
+
+EVENTS, PARTITIONS = 60_000, 16
+EVENTS_PER_S = 5_000
+CONNECTIONS = 8
+SECONDS = 6.0
+_API = (sys.executable, "-m", "worker", "api")
+_START_S = 30.0
+_ADDRESS = re.compile(r"address=(http://\S+)")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_HEAD_END = b"\r\n\r\n"
+
+Request = Callable[[], bytes]
+
+
+class Served(NamedTuple):
+    """Requests answered with 200 in a second, and their times in milliseconds."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time until the deadline, then `ended`."""
+
+    def __init__(self, request: Request, seconds: float, samples: list[float]) -> None:
+        self.ended = asyncio.get_running_loop().create_future()
+        self._request, self._samples = request, samples
+        self._deadline = perf_counter() + seconds
+        self._said, self._sent = b"", 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._said += data
+        head = self._said.find(_HEAD_END)
+        length = _LENGTH.search(self._said, 0, head) if head >= 0 else None
+        if length is None or len(self._said) < head + len(_HEAD_END) + int(length[1]):
+            return
+        self._samples.append((perf_counter() - self._sent) * 1e3)
+        if not self._said.startswith(b"HTTP/1.1 200 "):
+            self._end(BenchFailed(f"the API answered {self._said[:300]!r}"))
+        elif perf_counter() > self._deadline:
+            self._end()
+        else:
+            self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(BenchFailed(f"the API ended a connection: {error}"))
+
+    def _send(self) -> None:
+        self._said, self._sent = b"", perf_counter()
+        self._transport.write(self._request())
+
+    def _end(self, error: Exception | None = None) -> None:
+        if not self.ended.done():
+            if error is None:
+                self.ended.set_result(None)
+            else:
+                self.ended.set_exception(error)
+            self._transport.close()
+
+
+class _Requests:
+    """Requests of the API about attendances that there are."""
+
+    def __init__(self, url: str, token: str, pairs: Sequence[tuple[str, str]]) -> None:
+        address = urlsplit(url)
+        self._host, self._port = str(address.hostname), int(address.port or 80)
+        self._head = f"HTTP/1.1\r\nhost: {self._host}\r\nauthorization: Bearer {token}\r\n"
+        self._pairs, self._rng = pairs, random.Random(7)
+
+    async def served(self, request: Request, seconds: float, connections: int) -> Served:
+        """Asks for so long over so many connections."""
+        samples: list[float] = []
+        begun = perf_counter()
+        made = [await self._connect(request, seconds, samples) for _ in range(connections)]
+        await asyncio.gather(*(each.ended for each in made))
+        return Served(len(samples) / (perf_counter() - begun), share(samples, 0.5), share(samples, 0.99))
+
+    async def _connect(self, request: Request, seconds: float, samples: list[float]) -> _Connection:
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_connection(lambda: _Connection(request, seconds, samples), self._host, self._port)
+        return made
+
+    def get(self) -> bytes:
+        """An attendance by id."""
+        identity = guid(attendance_id(*self._rng.choice(self._pairs)))
+        return f"GET /bookings/v2/attendance/{identity} {self._head}\r\n".encode()
+
+    def set(self) -> bytes:
+        """An attendance set to ATTENDED."""
+        booking, session = self._rng.choice(self._pairs)
+        said = {"bookingId": booking, "sessionId": session, "status": "ATTENDED", "numberOfAttendees": self._rng.randint(1, 4)}
+        body = json.dumps({"attendance": said})
+        kind = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        return f"POST /bookings/v2/attendance/set {self._head}{kind}{body}".encode()
+
+
+async def measure(folder: Path) -> dict[str, float]:
+    """Starts a broker, a Redis, a worker and the API, and asks.
+
+    Raises:
+        BenchFailed: a process ended, or the API answered anything but 200.
+        tests.services.ServiceError: a service is missing.
+    """
+    with KafkaCluster() as kafka, RedisServer() as redis:
+        settings = load_settings(_env_file=None, broker=kafka.url, redis=redis.url, namespace="", topic_prefix="http")
+        ground = Ground(settings, [node.pid for node in kafka.nodes], folder)
+        return await _measure(ground, ground.under("http", PARTITIONS))
+
+
+async def _measure(ground: Ground, settings: Settings) -> dict[str, float]:
+    made = workload.make(EVENTS, PARTITIONS, int(time() * 1e6))
+    pairs = [_pair(value) for records in made.events for _, value in records]
+    await topics.create(settings)
+    async with clean_redis(settings) as redis:
+        with ground.worker("http-worker", settings, "http") as worker:
+            ends = await load(settings, TopicNames.of(settings.topic_prefix).events, made.events)
+            await Watch(ground, settings, redis, worker).reach("events", ends)
+            tokens = ground.folder / "tokens.json"
+            token = create_token(tokens, list(Scope), "bench", None, time())
+            told = {"ATTENDANCE_API_BIND": "127.0.0.1:0", "ATTENDANCE_API_TOKENS": str(tokens)}
+            with Child("http-api", _API, ground.folder, {**ground.environment(settings), **told}) as api:
+                return await _ask(ground, settings, api, _Requests(await _address(api), token, pairs))
+
+
+async def _ask(ground: Ground, settings: Settings, api: Child, requests: _Requests) -> dict[str, float]:
+    await requests.served(requests.get, 1.0, CONNECTIONS)  # until it is warm
+    before = api.cpu_seconds()
+    alone = await requests.served(requests.get, SECONDS, CONNECTIONS)
+    busy = (api.cpu_seconds() - before) / SECONDS
+    one = await requests.served(requests.get, 2.0, 1)
+    count = int(EVENTS_PER_S * (3 * SECONDS + 30))
+    simulate = (
+        sys.executable,
+        "-m",
+        "worker",
+        "simulate",
+        "--rate",
+        str(EVENTS_PER_S),
+        "--count",
+        str(count),
+        "--bookings",
+        "20000",
+    )
+    with Child("http-simulate", simulate, ground.folder, ground.environment(settings)) as devices:
+        async with create_redis(settings) as redis:
+            watch = Watch(ground, settings, redis, devices)
+            first, begun = await _moving(watch), perf_counter()
+            beside = await requests.served(requests.get, SECONDS, CONNECTIONS)
+            sets = await requests.served(requests.set, SECONDS, 1)
+            at_once = await requests.served(requests.set, SECONDS, CONNECTIONS)
+            applied = (sum(await watch.offsets("events")) - first) / (perf_counter() - begun)
+            devices.check()
+    return {
+        "get_per_s": round(alone.per_s),
+        "get_p50_ms": round(alone.p50_ms, 2),
+        "get_p99_ms": round(alone.p99_ms, 2),
+        "api_cores": round(busy, 2),
+        "get_one_connection_p99_ms": round(one.p99_ms, 2),
+        "events_per_s_beside": round(applied),
+        "get_per_s_beside": round(beside.per_s),
+        "get_p99_ms_beside": round(beside.p99_ms, 2),
+        "set_p50_ms": round(sets.p50_ms, 2),
+        "set_p99_ms": round(sets.p99_ms, 2),
+        f"set_p99_ms_of_{CONNECTIONS}_at_once": round(at_once.p99_ms, 2),
+    }
+
+
+def _pair(event: bytes) -> tuple[str, str]:
+    data = json.loads(event)["data"]
+    return data["bookingId"], data["sessionId"]
+
+
+async def _address(api: Child) -> str:
+    """Where it serves, once it says so."""
+    async with asyncio.timeout(_START_S):
+        while not (found := _ADDRESS.search(api.log.read_text())):
+            api.check()
+            await asyncio.sleep(0.05)
+    return found[1]
+
+
+async def _moving(watch: Watch) -> int:
+    """How many events are applied, once that grows as fast as they come in."""
+    async with asyncio.timeout(_START_S):
+        before = sum(await watch.offsets("events"))
+        while True:
+            await asyncio.sleep(1)
+            now = sum(await watch.offsets("events"))
+            if now - before > EVENTS_PER_S * 0.7:
+                return now
+            before = now
