@@ -1,0 +1,89 @@
+"""What is answered instead of what was asked for, in the one shape that errors have.
+
+::
+
+    ApiError                 status, message, details, headers
+    ├── refused()            an application error with a stable code
+    ├── invalid()            400, field by field
+    └── unavailable()        503 with Retry-After: the same request may succeed soon
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+from starlette.responses import Response
+
+from schemas.refusals import QueryError, Violation
+from worker.read_model.reader import OtherLayout, ReaderError
+
+_SOON = {"retry-after": "1"}
+#: Whoever runs this must act first, so there is no use in asking each second.
+_LATER = {"retry-after": "30"}
+
+
+class ApiError(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, status: int, message: str, details: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.details = details
+        self.headers = dict(headers or {})
+
+    @property
+    def application_error(self) -> dict[str, Any]:
+        """Code, description and data; of one that goes field by field, those of the first field."""
+        if "applicationError" in self.details:
+            return dict(self.details["applicationError"])
+        first = self.details["validationError"]["fieldViolations"][0]
+        return {"code": first["violatedRule"], "description": f"{first['field']}: {first['description']}", "data": {}}
+
+    def response(self) -> Response:
+        return answer({"message": str(self), "details": self.details}, self.status, self.headers)
+
+
+def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON."""
+    return Response(orjson.dumps(document), status, headers, "application/json")
+
+
+def refused(
+    status: int, code: str, description: str, data: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+) -> ApiError:
+    """An application error; ``description`` says what to do."""
+    details = {"applicationError": {"code": code, "description": description, "data": dict(data or {})}}
+    return ApiError(status, description, details, headers)
+
+
+def invalid(violations: Iterable[Violation]) -> ApiError:
+    """A 400 that names each field, what is wrong with it and the rule."""
+    found = [{"field": v.field, "description": v.description, "violatedRule": v.rule} for v in violations]
+    message = "; ".join(f"{each['field']}: {each['description']}" for each in found[:3])
+    return ApiError(400, message, {"validationError": {"fieldViolations": found}})
+
+
+def unavailable(code: str, description: str) -> ApiError:
+    """A 503; the same request may succeed in a second."""
+    return refused(503, code, description, headers=_SOON)
+
+
+def problem_of(error: Exception) -> ApiError | None:
+    """The answer that an expected error stands for; None where it was not expected."""
+    match error:
+        case ApiError():
+            return error
+        case QueryError():
+            return invalid(error.violations)
+        case OtherLayout():
+            return refused(503, "OTHER_LAYOUT", "Redis was written by another version than this API runs", headers=_LATER)
+        case ReaderError():
+            return unavailable("NOT_SERVING", str(error))
+        case RedisError() | TimeoutError():
+            return unavailable("READ_MODELS_AWAY", "Redis does not answer: ask again")
+        case KafkaError() | OSError():
+            return unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again")
+        case _:
+            return None
