@@ -10,7 +10,7 @@ PARALLEL := -n 2 --dist loadscope
 EXTRAS_run := embedded
 EXTRAS_dev := embedded,dev
 
-.PHONY: run demo test test-full lint bench lock clean
+.PHONY: run demo test test-full lint bench bench-query lock clean
 
 run: $(RUN)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
@@ -33,6 +33,9 @@ lint: $(DEV)
 
 bench: $(DEV)  ## what an event costs, beside its peers, on a real Kafka and Redis; BENCH="--runs 3" for medians, --help for more
 	$(BIN)/python -m tests.bench $(BENCH)
+
+bench-query: $(DEV)  ## what queries of a million attendances cost; BENCH="--size 100000 --cells none,session", --help for more
+	$(BIN)/python -m tests.bench.query $(BENCH)
 
 lock: $(DEV)  ## writes down the versions that are installed
 	$(BIN)/pip freeze --exclude-editable > deploy/constraints.txt

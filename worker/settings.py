@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "ATTENDANCE_"
 
+_CLUSTER = "+cluster"
+_CLUSTER_CURE = "write redis+cluster://host:port,host:port or rediss+cluster://host:port"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -47,7 +49,8 @@ class Settings(BaseSettings):
     broker_password: SecretStr = Field(SecretStr(""), description="password for SASL")
     broker_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
     redis: SecretStr = Field(
-        SecretStr("redis://localhost:6379/0"), description="Redis or Valkey, as redis://host:port/db or rediss://"
+        SecretStr("redis://localhost:6379/0"),
+        description="Redis or Valkey, as redis://host:port/db or rediss://; a cluster as redis+cluster://host:port,host:port",
     )
     topic_prefix: str = Field("attendance", description="prefix of all topics, and the consumer group; one tenant each")
     namespace: str = Field("", description="prefix of all Redis keys; the topic prefix where empty")
@@ -95,8 +98,13 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
         url = urlsplit(value.get_secret_value())
-        if url.scheme not in ("redis", "rediss") or not url.hostname or not _has_good_port(url):
-            raise ValueError("write redis://host:port/db or rediss://host:port/db")
+        if url.scheme.endswith(_CLUSTER):
+            if url.scheme not in ("redis" + _CLUSTER, "rediss" + _CLUSTER) or not all(map(_is_server, _servers(url))):
+                raise ValueError(_CLUSTER_CURE)
+            if url.path not in ("", "/", "/0") or re.search(r"(^|&)db=", url.query):
+                raise ValueError(f"{_CLUSTER_CURE}; a cluster has no numbered databases")
+        elif url.scheme not in ("redis", "rediss") or "," in url.netloc or not _is_server(url):
+            raise ValueError(f"write redis://host:port/db or rediss://host:port/db; of a cluster {_CLUSTER_CURE[6:]}")
         return value
 
     @field_validator("store")
@@ -150,6 +158,23 @@ class Settings(BaseSettings):
         url = urlsplit(f"//{self.api_bind}")
         return url.hostname or "", url.port or 0
 
+    @property
+    def is_redis_cluster(self) -> bool:
+        return urlsplit(self.redis.get_secret_value()).scheme.endswith(_CLUSTER)
+
+    @property
+    def redis_servers(self) -> list[tuple[str, int]]:
+        """Host and port of Redis; of each server that is named of a cluster."""
+        return [(str(at.hostname), at.port or 6379) for at in _servers(urlsplit(self.redis.get_secret_value()))]
+
+    def redis_url(self, host: str = "", port: int = 0) -> str:
+        """What a client of one server takes: the one named, or this one of the cluster, with the same password and options."""
+        url = urlsplit(self.redis.get_secret_value())
+        if host:
+            login, at, _ = url.netloc.rpartition("@")
+            url = url._replace(netloc=f"{login}{at}[{host}]:{port}" if ":" in host else f"{login}{at}{host}:{port}")
+        return url._replace(scheme=url.scheme.removesuffix(_CLUSTER)).geturl()
+
     def kafka_client(self) -> dict[str, Any]:
         """Connection settings as every aiokafka client takes them."""
         client: dict[str, Any] = {
@@ -177,6 +202,14 @@ class Settings(BaseSettings):
 def micros(duration: timedelta) -> int:
     """Whole microseconds of a duration."""
     return duration // timedelta(microseconds=1)
+
+
+def _servers(redis: SplitResult) -> list[SplitResult]:
+    return [urlsplit(f"//{server}") for server in redis.netloc.rpartition("@")[2].split(",")]
+
+
+def _is_server(url: SplitResult) -> bool:
+    return bool(url.hostname) and _has_good_port(url)
 
 
 def _has_good_port(url: SplitResult) -> bool:

@@ -22,16 +22,20 @@ def describe(redis_info: dict[str, Any]) -> dict[str, str]:
     Args:
         redis_info: what INFO answers.
     """
+    kafka = next((jar.stem.rpartition("-")[2] for jar in kafka_jars().glob("kafka_2*.jar")), "unknown")
+    return {**alone(redis_info), "kafka": kafka, **peer_versions()}
+
+
+def alone(redis_info: dict[str, Any]) -> dict[str, str]:
+    """The same of what takes part without Kafka."""
     server = "valkey" if "valkey_version" in redis_info else "redis"
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "load before": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
-        "kafka": next((jar.stem.rpartition("-")[2] for jar in kafka_jars().glob("kafka_2*.jar")), "unknown"),
         server: str(redis_info[f"{server}_version"]),
         **{name: version(package) for name, package in _PACKAGES.items()},
-        **peer_versions(),
     }
 
 

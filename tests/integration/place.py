@@ -16,7 +16,7 @@ from schemas.packing import pack_text
 from tests.services import Redis
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.read_model.writer import AlertChange, PartitionWriter, Write
+from worker.read_model.writer import AlertChange, PartitionWriter, Write, pack_summary
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
 MARKS = {"events.offset": 7, "bookings.offset": 3}
@@ -209,7 +209,7 @@ def write(
         else:
             was = before.get(name)
             made.pair(identity, now.packed, now.contributed, was.contributed if was else b"")
-        made.summary(name[0], b"" if now is None else orjson.dumps({"bookingId": name[0], "attended": 1}))
+        made.summary(name[0], pack_summary(0.0, b"" if now is None else orjson.dumps({"bookingId": name[0], "attended": 1})))
     return made
 
 

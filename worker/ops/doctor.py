@@ -2,15 +2,16 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiokafka.errors import KafkaError
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.ops import topics
-from worker.read_model.client import create_redis
+from worker.read_model.client import Client, create_redis, masters
+from worker.read_model.cluster import NoCluster
 from worker.read_model.keys import live_key
 from worker.settings import ENV_PREFIX, Settings
 
@@ -101,14 +102,15 @@ def shown(settings: Settings) -> dict[str, str]:
     return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
 
 
-async def _redis_findings(client: Redis, settings: Settings) -> list[Finding]:
-    info: dict[str, Any] = await client.info()
-    version = str(info.get("valkey_version") or info.get("redis_version"))
-    new_enough = int(version.split(".")[0]) >= 7
-    findings = [Finding("redis", new_enough, f"version {version}" + ("" if new_enough else ": use 7 or newer"))]
-    policy = info.get("maxmemory_policy", "")
-    cure = "" if policy == "noeviction" else ": set it to noeviction, an evicted index key falsifies answers"
-    findings.append(Finding("eviction", policy == "noeviction", f"maxmemory-policy {policy}{cure}"))
+async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
+    try:
+        infos: list[dict[str, Any]] = [await server.info() for server in await masters(client)]
+    except NoCluster as error:
+        return [Finding("redis", False, f"{ENV_PREFIX}REDIS: {error}: write redis://host:port/db")]
+    if infos[0].get("redis_mode") == "cluster" and not settings.is_redis_cluster:
+        cure = "write redis+cluster://host:port"
+        return [Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} is one of a cluster: {cure}")]
+    findings = [_oldest(infos), _most_evicting(infos)]
     count = await client.hget(live_key(settings.redis_namespace), "partitions")
     if count is not None and int(count) != settings.partitions:
         detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models were made with {int(count)}"
@@ -116,9 +118,28 @@ async def _redis_findings(client: Redis, settings: Settings) -> list[Finding]:
     return findings
 
 
+def _oldest(infos: Sequence[dict[str, Any]]) -> Finding:
+    """The verdict on the oldest of the servers."""
+    versions = [str(info.get("valkey_version") or info.get("redis_version")) for info in infos]
+    version = min(versions, key=lambda text: int(text.split(".")[0]))
+    new_enough = int(version.split(".")[0]) >= 7
+    masters_too = f", {len(infos)} masters" if len(infos) > 1 else ""
+    return Finding("redis", new_enough, f"version {version}{masters_too}" + ("" if new_enough else ": use 7 or newer"))
+
+
+def _most_evicting(infos: Sequence[dict[str, Any]]) -> Finding:
+    """The verdict on a server that evicts, if any does."""
+    policies = [(str(info.get("maxmemory_policy", "")), info.get("tcp_port")) for info in infos]
+    policy, port = next((each for each in policies if each[0] != "noeviction"), policies[0])
+    if policy == "noeviction":
+        return Finding("eviction", True, f"maxmemory-policy {policy}")
+    where = f" of the master on port {port}" if len(infos) > 1 else ""
+    cure = "set it to noeviction, an evicted index key falsifies answers"
+    return Finding("eviction", False, f"maxmemory-policy {policy}{where}: {cure}")
+
+
 def _where(settings: Settings) -> str:
-    url = urlsplit(settings.redis.get_secret_value())
-    return f"{url.hostname}:{url.port or 6379}"
+    return ", ".join(f"{host}:{port}" for host, port in settings.redis_servers)
 
 
 def _said(error: BaseException) -> str:
@@ -129,11 +150,10 @@ def _masked(name: str, value: Any) -> str:
     if name == "redis":
         url = urlsplit(str(value.get_secret_value()))
         query = re.sub(r"(^|&)(password=)[^&]*", r"\1\2***", url.query)
-        url = url._replace(query=query)
-        if url.password is None:
-            return url.geturl()
-        host = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
-        return url._replace(netloc=f"{url.username or ''}:***@{host}").geturl()
+        login, at, servers = url.netloc.rpartition("@")
+        user, colon, _ = login.partition(":")
+        netloc = f"{user}{colon}***{at}{servers}" if colon else url.netloc
+        return url._replace(query=query, netloc=netloc).geturl()
     if name == "broker_password":
         return "***" if value.get_secret_value() else ""
     return str(value)

@@ -5,7 +5,8 @@
 --       7 pairs: each kind (1), id (16), length (2), with kind 2 the length (1) and bytes of what the pair contributed before,
 --         then the packed pair (read_model/documents.py; empty: gone). Kinds: 0 what was before is looked up; 1 the
 --         contribution is as it was; 2 it was as given (empty: there was no pair)
---       8 summaries: per booking bucket (2), length (2), bookingId, length (4), JSON (empty: gone)
+--       8 summaries: per booking bucket (2), length (2), bookingId, minus its noShowRate (8, double), length (4), JSON
+--         (empty: gone)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (no longer open)]
 --      10.. field, value pairs of the watermark to set with this chunk
 -- Keys written besides KEYS[1] begin with ARGV[5], which carries the same hash tag.
@@ -21,7 +22,9 @@ if seq ~= stored + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
 local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. 'doc:', prefix .. 'ids:', prefix .. 'by-booking', prefix .. 'sessions'
+local BY_STATUS, NO_SHOWS = prefix .. 'by-status', prefix .. 'no-shows'
 local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
+local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 -- a tally's changes: 1 attended, 2 notAttended, 3 notSet, 4 bookings, 5 attendees, 6 expectedParticipants
 local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
 local tallies, windows, order = {}, {}, {}
@@ -43,13 +46,30 @@ local function contribute(session, contributed, sign)
     if not of then of = {}; windows[session] = of end
     of[window] = (of[window] or 0) + sign
   end
-  return flags % 2 == 1
+  if flags % 2 == 1 then return status * NUMBERS + number, status end
 end
 
 local function names(packed)
   local at = HEAD_SIZE + byte(packed, HEAD_SIZE) + 9
   local session, next_ = unpack_('>Hc0', packed, at)
   return session, (unpack_('>Hc0', packed, next_))
+end
+
+local by_status, by_booking, by_session = {}, {}, {}
+
+local function index(session, booking, id, score, status, had, had_status)
+  if score ~= had then
+    by_status[#by_status + 1] = score
+    by_status[#by_status + 1] = id
+    local of = by_session[session]
+    if not of then of = {}; by_session[session] = of end
+    of[#of + 1] = score
+    of[#of + 1] = id
+  end
+  if status ~= had_status then
+    by_booking[#by_booking + 1] = status
+    by_booking[#by_booking + 1] = booking .. '\0' .. id
+  end
 end
 
 local pairs_, at, size = ARGV[7], 1, #ARGV[7]
@@ -68,18 +88,27 @@ while at <= size do
     call('HSET', bucket, id, packed)
   elseif old ~= packed then
     local session, booking = names(packed ~= '' and packed or old)
-    local had = old ~= '' and contribute(session, old, -1)
-    local has = packed ~= '' and contribute(session, packed, 1)
-    if packed ~= '' then call('HSET', bucket, id, packed) else call('HDEL', bucket, id) end
-    if has and not had then
-      call('SADD', IDS .. session, id)
-      call('ZADD', BY_BOOKING, 0, booking .. '\0' .. id)
-    elseif had and not has then
-      call('SREM', IDS .. session, id)
+    local had, had_status, has, status
+    if old ~= '' then had, had_status = contribute(session, old, -1) end
+    if packed ~= '' then
+      has, status = contribute(session, packed, 1)
+      call('HSET', bucket, id, packed)
+    else
+      call('HDEL', bucket, id)
+    end
+    if has then
+      index(session, booking, id, has, status, had, had_status)
+    elseif had then
+      call('ZREM', BY_STATUS, id)
+      call('ZREM', IDS .. session, id)
       call('ZREM', BY_BOOKING, booking .. '\0' .. id)
     end
   end
 end
+-- one command for all of them; a chunk holds each pair once, so removals above came before none of these
+if #by_status > 0 then call('ZADD', BY_STATUS, unpack(by_status)) end
+if #by_booking > 0 then call('ZADD', BY_BOOKING, unpack(by_booking)) end
+for session, of in pairs(by_session) do call('ZADD', IDS .. session, unpack(of)) end
 for _, session in ipairs(order) do
   local key, changes = prefix .. 'tally:' .. session, tallies[session]
   local bookings
@@ -104,10 +133,11 @@ end
 local summaries = ARGV[8]
 at, size = 1, #summaries
 while at <= size do
-  local bucket, booking, json, next_ = unpack_('>HHc0I4c0', summaries, at)
+  local bucket, booking, rate, json, next_ = unpack_('>HHc0dI4c0', summaries, at)
   at = next_
   local key = prefix .. 'booking:' .. bucket
   if json == '' then call('HDEL', key, booking) else call('HSET', key, booking, json) end
+  if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) else call('ZREM', NO_SHOWS, booking) end
 end
 
 if ARGV[9] ~= '' then

@@ -1,20 +1,46 @@
-"""The Redis client of every process."""
+"""The Redis client of every process: of one server, or of a cluster."""
 
 import asyncio
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
+from worker.read_model.cluster import Address, Cluster
 from worker.settings import Settings
 
 _PATIENCE_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
+
+Client = Redis | Cluster
+"""What reads and writes the read models; both take the same commands of one key, and pipelines of them."""
 
 
-def create_redis(settings: Settings) -> Redis:
+def create_redis(settings: Settings) -> Client:
     """A client that answers bytes; callers bound their questions with `patience` and decide about retries.
 
-    It has no socket timeout: redis-py keeps one with ``asyncio.wait_for``, which loses cancellations on Python 3.11.
+    It has no socket timeout (redis-py's would be 5 s), which is kept with ``asyncio.wait_for``: on Python 3.11 that loses
+    cancellations.
     """
-    return Redis.from_url(settings.redis.get_secret_value(), socket_connect_timeout=5)
+    if not settings.is_redis_cluster:
+        return _connect(settings.redis_url())
+
+    def connect(address: Address) -> Redis:
+        client = _connect(settings.redis_url(*address))
+        # a fresh connection where an old one was lost, and no more: another master may have the slots now
+        client.set_retry(Retry(NoBackoff(), 1))
+        return client
+
+    return Cluster([Address(*server) for server in settings.redis_servers], connect)
+
+
+def _connect(url: str) -> Redis:
+    return Redis.from_url(url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=None)
+
+
+async def masters(client: Client) -> list[Redis]:
+    """A client for each server that is written to."""
+    return await client.masters() if isinstance(client, Cluster) else [client]
 
 
 def patience() -> asyncio.Timeout:

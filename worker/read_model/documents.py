@@ -68,6 +68,12 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
     }
 
 
+def updated_of(packed: bytes) -> int:
+    """The time in a pair that has an attendance, microseconds since the epoch."""
+    updated: int = _UPDATED.unpack_from(packed, _HEAD.size + packed[_HEAD.size - 1])[0]
+    return updated - _ZERO
+
+
 @lru_cache(maxsize=20_000)
 def _listing(expected: int, window: Listing | None) -> bytes:
     starts, ends = ("" if moment is None else str(moment // 1000) for moment in window or (None, None))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Goes up with every change of what is below; a worker fills a new namespace then.
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 DOC_SHIFT = 5
 """A document's bucket is the first 16 bits of its id, shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
@@ -19,12 +19,14 @@ LAYOUT = {
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
     "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
     "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
-    "NS:{p}:G:by-booking": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance",
-    "NS:{p}:G:ids:<sessionId>": "set: ids (16 bytes) of the session's attendances",
+    "NS:{p}:G:by-booking": "sorted set: bookingId, NUL, id (16 bytes) of every attendance by the place of its status in `STATUSES`",
+    "NS:{p}:G:by-status": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
+    "NS:{p}:G:ids:<sessionId>": "sorted set: the same of one session",
     "NS:{p}:G:tally:<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, `expectedParticipants`, "
     "and `window:<startMs>:<endMs>`, the number of bookings that list it so",
     "NS:{p}:G:sessions": "sorted set by bytes: every sessionId that has a tally",
     "NS:{p}:G:booking:<bucket>": "hash: bookingId to its summary, JSON",
+    "NS:{p}:G:no-shows": "sorted set: bookingId by minus its noShowRate, where it has one",
     "NS:{p}:G:alerts": "hash: alertId to the open alert, JSON",
     "NS:{p}:G:alerts:at": "sorted set: alertId of every open alert by `openedAt` (ms)",
     "NS:{p}:G:alerts:kind:<kind>": "sorted set: the same of one kind",

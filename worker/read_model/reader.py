@@ -1,124 +1,119 @@
-"""Reads the read models: what dashboards import. Plain commands, no scan, one round trip or two a question.
+"""Reads the read models: what dashboards import. No scan of keys; a question is one to four round trips.
 
-Errors, and whether a retry helps::
-
-    ReaderError
-    ├── NotServing      no namespace is live, or a partition is being repaired: again in a second
-    └── OtherLayout     Redis was written by another version of this software: upgrade the reader
-    redis.RedisError    Redis is away
+Errors are those of `worker.read_model.live`, and `schemas.query.QueryError` of whoever parses a request.
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from redis.asyncio import Redis
 
 from schemas.alerts import AlertData, AlertKind
-from schemas.attendance import Attendance
+from schemas.attendance import Attendance, attendance_id
+from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, project
 from schemas.times import format_time
-from worker.read_model.client import patience
-from worker.read_model.documents import unpack
-from worker.read_model.keys import BOOKING_BUCKETS, PartitionKeys, booking_bucket, doc_bucket, is_ours, live_key
-from worker.topics import partition_of
+from worker.read_model.client import Client
+from worker.read_model.documents import unpack, updated_of
+from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
+from worker.read_model.live import (
+    Freshness,
+    Generations,
+    Live,
+    NotServing,
+    OtherLayout,
+    Partition,
+    ReaderError,
+    locate,
+)
+from worker.read_model.planner import Planner, count, order_by, pinned
 
-#: A heartbeat older than this says nothing, seconds.
-STALE_AFTER = 5.0
+__all__ = ["AttendanceReader", "Freshness", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
+
 _COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
 _WINDOW = b"window:"
-_ATTEMPTS = 3
+#: Attendances asked for at once where a filter's denied values drop many.
+_MOST_AT_ONCE = 1000
 
 
-class ReaderError(Exception):
-    """The question cannot be answered now."""
+class Place(NamedTuple):
+    """How far the partition of a booking is."""
 
-
-class NotServing(ReaderError):
-    """What is there is not the whole: no namespace is live, or a partition is being repaired."""
-
-
-class OtherLayout(ReaderError):
-    """The live namespace has a layout that this version does not know."""
-
-
-class Freshness(NamedTuple):
-    """How fresh an answer is. None where the writer's heartbeat is too old to tell."""
-
-    event_time: str | None
-    """Newest event time applied, RFC 3339."""
-    lag: int | None
-    """Records of the events and bookings topics that are not applied yet."""
-
-    def document(self) -> dict[str, Any]:
-        return {"eventTime": self.event_time, "lag": self.lag}
-
-
-class Partition(NamedTuple):
-    """What the watermark says of a partition."""
-
-    number: int
+    partition: int
+    events_offset: int
+    """The next of the events topic to apply."""
     state: str
-    mark: dict[str, str]
-
-    @property
-    def lag(self) -> int | None:
-        """Records not applied yet; None where nobody has said lately how long the topics are."""
-        if time.time() - int(self.mark.get("writtenAt", 0)) / 1000 > STALE_AFTER:
-            return None
-        return sum(
-            max(0, int(self.mark.get(f"{topic}.end", 0)) - int(self.mark.get(f"{topic}.offset", 0)))
-            for topic in ("events", "bookings")
-        )
 
 
 class AttendanceReader:
     """Answers from Redis alone.
 
     Args:
-        client: a Redis client that answers bytes.
+        client: of `worker.read_model.client.create_redis`.
         base: ``ATTENDANCE_NAMESPACE``.
     """
 
-    def __init__(self, client: Redis, base: str) -> None:
+    def __init__(self, client: Client, base: str) -> None:
         self._client = client
         self._base = base
-        self._namespace = ""
-        self._partitions = 0
-        self._generations: dict[int, str] = {}
+        self._generations: Generations = {}
 
     async def get(self, attendance_id: str) -> Attendance | None:
         """The attendance with this id, None where there is none (or it is no GUID)."""
+        found = await self.latest_of(attendance_id)
+        return None if found is None else found[0]
+
+    async def latest_of(self, attendance_id: str) -> tuple[Attendance, int] | None:
+        """As `get`, with the effective time of its newest event uncut, microseconds."""
         try:
             identity = UUID(attendance_id).bytes
         except ValueError:
             return None
-        everywhere = await self._all()
-        commands = [[("hget", f"doc:{doc_bucket(identity)}", identity)] for _ in everywhere]
-        for (packed,) in (await self._ask(everywhere, commands))[0]:
-            found = None if packed is None else unpack(identity, packed)
-            if found is not None:
-                return found
-        return None
+        live = await self._live()
+        return _latest(identity, await live.packed(identity, live.everywhere))
 
-    async def by_booking(self, booking_id: str) -> list[Attendance]:
-        """Every attendance of a booking, by id."""
-        here = [await self._of(booking_id)]
-        low, high = b"[" + booking_id.encode() + b"\0", b"(" + booking_id.encode() + b"\1"
-        ((members,),), _ = await self._ask(here, [[("zrangebylex", "by-booking", low, high)]])
-        return await self._documents(here, [[member[-16:] for member in members]])
+    async def latest(self, booking_id: str, session_id: str) -> tuple[Attendance, int] | None:
+        """The attendance of a booking at a session, with the effective time of its newest event uncut, microseconds."""
+        live, identity = await self._live(), attendance_id(booking_id, session_id)
+        return _latest(identity, await live.packed(identity, [live.of(booking_id)]))
 
-    async def by_session(self, session_id: str) -> list[Attendance]:
-        """Every attendance of a session, by id."""
-        everywhere = await self._all()
-        answers, _ = await self._ask(everywhere, [[("smembers", f"ids:{session_id}")] for _ in everywhere])
-        return await self._documents(everywhere, [list(ids) for (ids,) in answers])
+    async def place(self, booking_id: str) -> Place:
+        """How far the booking's partition is, for whoever waits for a watermark."""
+        live = await self._live()
+        number = live.of(booking_id)
+        offset, state = await live.mark(number, "events.offset", "state")
+        return Place(number, int(offset or 0), state or "")
+
+    async def query(self, query: Query) -> Page:
+        """A page of attendances, in the query's order, whichever way it was reached."""
+        sort = tuple(Sort(each.field, each.descending is not query.backwards) for each in query.sort)
+        planner = Planner(await self._live())
+        order, after = order_by(sort, query.filter), None
+        if query.position is not None:
+            after = _position(query.position, query.sort, order)
+        found: list[tuple[Position, Attendance]] = []
+        wanted, take = query.limit + 1, query.limit + 1
+        while len(found) < wanted:
+            positions = await planner.select(query.filter, order, after, take)
+            read = await planner.read(positions)
+            found += [
+                (position, each)
+                for position, each in zip(positions, read, strict=True)
+                if each is not None and query.filter.matches(each)
+            ]
+            if len(positions) < take:
+                break
+            after, take = positions[-1], min(2 * take, _MOST_AT_ONCE)
+        return _page(query, order, found)
+
+    async def count(self, wanted: Filter) -> int:
+        """How many attendances a filter matches."""
+        return await count(await self._live(), wanted)
 
     async def session(self, session_id: str) -> dict[str, Any] | None:
         """The session's tally with its freshness, None where no booking lists it and nobody came."""
-        everywhere = await self._all()
-        answers, fresh = await self._ask(everywhere, [[("hgetall", f"tally:{session_id}")] for _ in everywhere])
+        live = await self._live()
+        answers, fresh = await live.read(live.everywhere, [[("hgetall", f"tally:{session_id}")] for _ in live.everywhere])
         tallies = [tally for (tally,) in answers if tally]
         if not tallies:
             return None
@@ -128,15 +123,31 @@ class AttendanceReader:
 
     async def sessions(self, limit: int = 1000) -> list[str]:
         """Ids of sessions that have a tally, in the order of their bytes, at most ``limit``."""
-        everywhere = await self._all()
-        answers, _ = await self._ask(everywhere, [[("zrange", "sessions", 0, limit - 1)] for _ in everywhere])
+        live = await self._live()
+        answers, _ = await live.read(live.everywhere, [[("zrange", "sessions", 0, limit - 1)] for _ in live.everywhere])
         return [name.decode() for name in sorted({name for (names,) in answers for name in names})[:limit]]
 
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness, None where it has no session."""
-        here = [await self._of(booking_id)]
-        ((json,),), fresh = await self._ask(here, [[("hget", f"booking:{booking_bucket(booking_id.encode())}", booking_id)]])
+        live = await self._live()
+        command = "hget", f"booking:{booking_bucket(booking_id.encode())}", booking_id
+        ((json,),), fresh = await live.read([live.of(booking_id)], [[command]])
         return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": fresh.document()}
+
+    async def no_shows(self, limit: int = 100) -> dict[str, Any]:
+        """Summaries of the bookings with the highest noShowRate, ties by bookingId; none that never missed a session."""
+        live = await self._live()
+        command = "zrange", "no-shows", 0, limit - 1, False, True  # in their order, with scores
+        answers, _ = await live.read(live.everywhere, [[command] for _ in live.everywhere])
+        ranked = sorted((rate, name, number) for number, (rows,) in enumerate(answers) for name, rate in rows)[:limit]
+        commands: list[list[Any]] = [[] for _ in live.everywhere]
+        for _, name, number in ranked:
+            commands[number].append(("hget", f"booking:{booking_bucket(name)}", name))
+        answers, fresh = await live.read(live.everywhere, commands)
+        told = [iter(found) for found in answers]
+        summaries = [(name, next(told[number])) for _, name, number in ranked]
+        bookings = [{"bookingId": name.decode(), **orjson.loads(json)} for name, json in summaries if json is not None]
+        return {"bookings": bookings, "freshness": fresh.document()}
 
     async def alerts(
         self,
@@ -147,7 +158,8 @@ class AttendanceReader:
         limit: int = 1000,
     ) -> list[AlertData]:
         """Open alerts, newest first; all given conditions hold."""
-        where = await self._all() if booking_id is None else [await self._of(booking_id)]
+        live = await self._live()
+        where = live.everywhere if booking_id is None else [live.of(booking_id)]
         index = "alerts:at"
         if booking_id is not None:
             index = f"alerts:booking:{booking_id}"
@@ -157,9 +169,9 @@ class AttendanceReader:
             index = f"alerts:kind:{kind}"
         narrow = (session_id is not None or kind is not None) and index != f"alerts:kind:{kind}"
         last = -1 if narrow else limit - 1
-        answers, _ = await self._ask(where, [[("zrevrange", index, 0, last)] for _ in where])
+        answers, _ = await live.read(where, [[("zrevrange", index, 0, last)] for _ in where])
         commands = [[("hmget", "alerts", ids)] if ids else [] for (ids,) in answers]
-        found, _ = await self._ask(where, commands)
+        found, _ = await live.read(where, commands)
         opened: list[AlertData] = [orjson.loads(json) for each in found for jsons in each for json in jsons if json]
         opened = [
             alert
@@ -171,8 +183,8 @@ class AttendanceReader:
 
     async def count_alerts(self, kind: AlertKind) -> int:
         """How many alerts of a kind are open."""
-        everywhere = await self._all()
-        answers, _ = await self._ask(everywhere, [[("zcard", f"alerts:kind:{kind}")] for _ in everywhere])
+        live = await self._live()
+        answers, _ = await live.read(live.everywhere, [[("zcard", f"alerts:kind:{kind}")] for _ in live.everywhere])
         return sum(count for (count,) in answers)
 
     async def count_bookings(self) -> int:
@@ -185,93 +197,60 @@ class AttendanceReader:
 
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
-        await self._locate()
-        async with patience(), self._client.pipeline(transaction=False) as pipe:
-            for number in range(self._partitions):
-                pipe.hgetall(PartitionKeys(self._namespace, number).watermark)
-            return [_partition(number, mark) for number, mark in enumerate(await pipe.execute())]
-
-    async def _documents(self, where: Sequence[int], ids: Sequence[Iterable[bytes]]) -> list[Attendance]:
-        wanted = [list(some) for some in ids]
-        commands = [[("hget", f"doc:{doc_bucket(identity)}", identity) for identity in some] for some in wanted]
-        answers, _ = await self._ask(where, commands)
-        found = [
-            unpack(identity, packed)
-            for some, packeds in zip(wanted, answers, strict=True)
-            for identity, packed in zip(some, packeds, strict=True)
-            if packed is not None
-        ]
-        return sorted((each for each in found if each is not None), key=lambda each: each["id"])
+        return await (await self._live()).marks()
 
     async def _of_booking_buckets(self, command: str) -> list[list[Any]]:
-        everywhere = await self._all()
+        live = await self._live()
         commands = [(command, f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
-        answers, _ = await self._ask(everywhere, [commands for _ in everywhere])
+        answers, _ = await live.read(live.everywhere, [commands for _ in live.everywhere])
         return answers
 
-    async def _all(self) -> list[int]:
-        await self._locate()
-        return list(range(self._partitions))
-
-    async def _of(self, booking_id: str) -> int:
-        await self._locate()
-        return partition_of(booking_id, self._partitions)
-
-    async def _locate(self) -> None:
-        """Which namespace is live, asked once per question: it may be switched at any time."""
-        async with patience():
-            found: Any = await self._client.hmget(live_key(self._base), "namespace", "partitions")
-        live, count = found
-        if live is None or count is None:
-            raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
-        name = live.decode()
-        if not is_ours(self._base, name):
-            raise OtherLayout(f"namespace {name} has another layout: run this command in the version of the workers")
-        if name != self._namespace:
-            self._namespace, self._partitions, self._generations = name, int(count), {}
-
-    async def _ask(
-        self, where: Sequence[int], commands: Sequence[Sequence[tuple[Any, ...]]]
-    ) -> tuple[list[list[Any]], Freshness]:
-        """Each partition's commands in one pipeline, with its watermark read last: it proves that the keys were live."""
-        for _ in range(_ATTEMPTS):
-            async with patience(), self._client.pipeline(transaction=False) as pipe:
-                for number, some in zip(where, commands, strict=True):
-                    keys = PartitionKeys(self._namespace, number)
-                    prefix = keys.prefix(self._generations.get(number, ""))
-                    for name, key, *arguments in some:
-                        getattr(pipe, name)(prefix + key, *arguments)
-                    pipe.hgetall(keys.watermark)
-                answers = iter(await pipe.execute())
-            found, marks = [], []
-            for number, some in zip(where, commands, strict=True):
-                found.append([next(answers) for _ in some])
-                marks.append(_partition(number, next(answers)))
-            current = [self._is_current(mark) for mark in marks]
-            if all(current):
-                return found, _freshness(marks)
-        raise NotServing("the read models are being switched: ask again")
-
-    def _is_current(self, partition: Partition) -> bool:
-        """Whether the keys just read were the live ones; remembers those that are."""
-        if partition.state != "live":
-            raise NotServing(f"partition {partition.number} is {partition.state}: ask again in a second")
-        live = partition.mark["keys"]
-        known, self._generations[partition.number] = self._generations.get(partition.number), live
-        return known == live
+    async def _live(self) -> Live:
+        return await locate(self._client, self._base, self._generations)
 
 
-def _partition(number: int, mark: dict[bytes, bytes]) -> Partition:
-    told = {name.decode(): content.decode() for name, content in mark.items()}
-    state = told.get("state") or "not filled yet"
-    return Partition(number, "being repaired" if state == "repairing" else state, told)
+def _latest(identity: bytes, packed: bytes | None) -> tuple[Attendance, int] | None:
+    attendance = None if packed is None else unpack(identity, packed)
+    return None if attendance is None or packed is None else (attendance, updated_of(packed))
 
 
-def _freshness(partitions: Iterable[Partition]) -> Freshness:
-    known = list(partitions)
-    lags = [partition.lag for partition in known]
-    newest = max((partition.mark.get("events.time", "") for partition in known), default="")
-    return Freshness(newest or None, None if None in lags else sum(lag or 0 for lag in lags))
+def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:
+    """A position in the order that is left of a sort."""
+    values = {each.field: value for each, value in zip(sort, given.values, strict=True)}
+    return Position((*(values[each.field] for each in order[:-1]), given.id), given.id)
+
+
+def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]]) -> Page:
+    """Up to one more than the page was found, in the direction that was asked for."""
+    more = len(found) > query.limit
+    shown = found[: query.limit]
+    if query.backwards:
+        shown.reverse()
+    ahead, back = (query.position is not None, more) if query.backwards else (more, query.position is not None)
+
+    def cursor(at: int, backwards: bool) -> str:
+        position, attendance = shown[at]
+        known: dict[QueryField, Any] = {each.field: value for each, value in zip(order, position.values, strict=True)}
+        values = tuple(_value(query.filter, field, known, attendance) for field, _ in query.sort)
+        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards))
+
+    return Page(
+        [project(attendance, query.fields) for _, attendance in shown],
+        cursor(-1, False) if ahead and shown else None,
+        cursor(0, True) if back and shown else None,
+        ahead and bool(shown),
+    )
+
+
+def _value(wanted: Filter, field: QueryField, known: dict[QueryField, Any], attendance: Attendance) -> str | int:
+    """What the page's order went by; a field behind the id went for nothing."""
+    if field in known:
+        return known[field]  # type: ignore[no-any-return]
+    value = pinned(wanted, field)
+    if value is not None:
+        return value
+    found: Any = attendance
+    return str(found[field.value]) if isinstance(found[field.value], str) else found[field.value]
 
 
 def _bounds(windows: Iterable[bytes]) -> tuple[str | None, str | None]:

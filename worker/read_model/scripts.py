@@ -1,4 +1,7 @@
-"""The Lua scripts: package data, run by their digest, sent again where the server does not know them."""
+"""The Lua scripts: package data, run by their digest, sent again where the server does not know them.
+
+That server runs only the one that a key is on, so a script is sent to it with a call (EVAL keeps it), not loaded beforehand.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,10 +9,20 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from worker.read_model.client import patience
+from worker.read_model.client import Client, patience
+
+_SENDINGS = 3
+#: How a server of a cluster ends a script in the middle that comes to a key of which it has handed on the slot, or is about to.
+_NOT_HERE = "non local key"
+
+Call = tuple[str | Sequence[str], Sequence[Any]]
+"""A key, or several that one server has, and the arguments."""
+
+
+class CutShort(RedisError):
+    """A script was ended in the middle: what it had written by then is there."""
 
 
 @cache
@@ -18,33 +31,68 @@ def _source(name: str) -> tuple[str, str]:
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-async def run(client: Redis, name: str, key: str, *arguments: Any) -> Any:
+async def run(client: Client, name: str, key: str, *arguments: Any) -> Any:
     """What the script ``name`` answers for one key."""
-    text, digest = _source(name)
-    async with patience():
-        try:
-            return await client.evalsha(digest, 1, key, *arguments)
-        except NoScriptError:
-            return await client.eval(text, 1, key, *arguments)
+    (answer,) = await run_all(client, name, key, [arguments])
+    return answer
 
 
-async def run_all(client: Redis, name: str, key: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+async def run_all(client: Client, name: str, key: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
     """What the script ``name`` answers to each call, all sent at once; one round trip.
 
     Raises:
+        CutShort: the key's slot is being moved; a call, the first that failed, was perhaps run in part.
         redis.RedisError: a call failed; those before it were run, those after it perhaps too.
     """
-    text, digest = _source(name)
-    for _ in range(2):
-        pipe = client.pipeline(transaction=False)
-        for arguments in calls:
-            pipe.evalsha(digest, 1, key, *arguments)
-        async with patience():
-            answers = await pipe.execute(raise_on_error=False)
-        failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        if not isinstance(failed, NoScriptError):
+    whole = [(key, arguments) for arguments in calls]
+    answers = await _send(client, name, whole, "EVAL", set())
+    for _ in range(_SENDINGS - 1):
+        if not any(isinstance(answer, NoScriptError) for answer in answers):
             break
-        await client.script_load(text)
-    if failed is not None:
-        raise failed
-    return list(answers)
+        # all again: those that were run are repeats, and none may be run before one that was not
+        answers = await _send(client, name, whole, "EVAL", {0})
+    return _sound(answers)
+
+
+async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]:
+    """What the script ``name``, which only reads, answers to each call, in their order; one round trip to each master.
+
+    Raises:
+        redis.RedisError: a call failed, or a master is away.
+    """
+    answers: list[Any] = await _send(client, name, calls, "EVAL_RO", set())
+    for _ in range(_SENDINGS - 1):
+        unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if not unknown:
+            break
+        again = [calls[number] for number in unknown]
+        said = await _send(client, name, again, "EVAL_RO", _first_of_each_key(again))
+        for number, answer in zip(unknown, said, strict=True):
+            answers[number] = answer
+    return _sound(answers)
+
+
+async def _send(client: Client, name: str, calls: Sequence[Call], command: str, in_full: set[int]) -> list[Any]:
+    """The answer to each call, errors among them; those of ``in_full`` carry the script itself."""
+    text, digest = _source(name)
+    by_digest = command.replace("EVAL", "EVALSHA")
+    pipe = client.pipeline(transaction=False)
+    for number, (key, arguments) in enumerate(calls):
+        script = (command, text) if number in in_full else (by_digest, digest)
+        keys = (key,) if isinstance(key, str) else key
+        pipe.execute_command(*script, len(keys), *keys, *arguments)
+    async with patience():
+        return await pipe.execute(raise_on_error=False)
+
+
+def _first_of_each_key(calls: Sequence[Call]) -> set[int]:
+    return set({str(key): number for number, (key, _) in reversed([*enumerate(calls)])}.values())
+
+
+def _sound(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, ResponseError) and _NOT_HERE in str(answer):
+            raise CutShort(str(answer)) from answer
+        if isinstance(answer, Exception):
+            raise answer
+    return answers

@@ -16,11 +16,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
-from redis.asyncio import Redis
 
-from worker.read_model.client import patience
+from worker.read_model.client import Client, patience
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
-from worker.read_model.scripts import run, run_all
+from worker.read_model.scripts import CutShort, run, run_all
 
 #: Pairs, summaries and alerts in one script call: where it begins, and what it adapts between; see `Pace`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
@@ -33,7 +32,7 @@ _LOOK, _SAME, _MOVED = range(3)
 _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
 _SUMMARY = Struct(">HH").pack
-_LENGTH = Struct(">I").pack
+_SUMMARY_TAIL = Struct(">dI").pack
 
 
 class ReadModelError(Exception):
@@ -71,7 +70,7 @@ class Claim(NamedTuple):
 class PartitionWriter:
     """Writes one partition's read models in one namespace."""
 
-    def __init__(self, client: Redis, namespace: str, partition: int, generation: str) -> None:
+    def __init__(self, client: Client, namespace: str, partition: int, generation: str) -> None:
         self._client = client
         self._keys = PartitionKeys(namespace, partition)
         self._generation = generation
@@ -88,6 +87,12 @@ class PartitionWriter:
 
     async def apply(self, write: "Write") -> None:
         """Writes what is left of a batch; after a `redis.RedisError`, called again, it goes on where it was."""
+        try:
+            await self._apply(write)
+        except CutShort as error:
+            raise NeedsRepair(f"partition {self._keys.partition}: {error}") from None
+
+    async def _apply(self, write: "Write") -> None:
         while chunks := write.next(self._pace.chunk):
             begun, worked = perf_counter(), thread_time()
             answers = await self._run_all("apply", [self._call(*each) for each in enumerate(chunks, 1)])
@@ -111,7 +116,7 @@ class PartitionWriter:
         self._seq = 0
         await self._retire(retired)
         async for write in writes:
-            await self.apply(write)
+            await self._apply(write)
         switched = await self._run("repair", "switch", self._generation, self._epoch, *_flat(marks))
         self._refuse(switched)
         await self._retire(name.decode() for name in switched[1:])
@@ -147,7 +152,7 @@ class PartitionWriter:
             raise NeedsRepair(f"partition {partition}: the read models in Redis are lost or incomplete")
 
 
-async def announce(client: Redis, base: str, namespace: str, partitions: int) -> tuple[str, int]:
+async def announce(client: Client, base: str, namespace: str, partitions: int) -> tuple[str, int]:
     """Makes a namespace the live one where none is; the live one and its number of partitions."""
     key = live_key(base)
     async with patience(), client.pipeline(transaction=True) as pipe:
@@ -211,10 +216,10 @@ class Write:
         """A pair (empty: gone) of which only Redis knows what it was before."""
         self.pairs.append(_PAIR(_LOOK, identity, len(document)) + document)
 
-    def summary(self, booking_id: str, json: bytes) -> None:
-        """A booking's summary; empty: gone."""
+    def summary(self, booking_id: str, packed: bytes) -> None:
+        """A booking's summary, packed by `pack_summary`."""
         name = booking_id.encode()
-        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, _LENGTH(len(json)), json)))
+        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, packed)))
 
     def __len__(self) -> int:
         """Entries not yet cut into chunks."""
@@ -242,6 +247,11 @@ class Write:
         size -= len(summaries)
         alerts, self.alerts = self.alerts[:size], self.alerts[size:]
         return b"".join(pairs), b"".join(summaries), orjson.dumps(list(map(list, alerts))) if alerts else b""
+
+
+def pack_summary(no_show_rate: float, json: bytes) -> bytes:
+    """A summary for `Write.summary`; empty JSON: the booking is gone."""
+    return _SUMMARY_TAIL(-no_show_rate, len(json)) + json
 
 
 def _flat(marks: Mapping[str, Any]) -> list[Any]:

@@ -16,7 +16,7 @@ from worker.domain.packed import ever_of, newest_key, newest_of, see, source_of
 from worker.domain.state import BookingState, Change, Touched, listed_by
 from worker.domain.views import Summary, alike, listing
 from worker.read_model.documents import contribution, pack
-from worker.read_model.writer import AlertChange, Write
+from worker.read_model.writer import AlertChange, Write, pack_summary
 
 
 def project(changes: Sequence[Change], write: Write, published: list[AlertEvent], *, known: bool) -> None:
@@ -175,10 +175,10 @@ def _open(alert: AlertData) -> AlertChange:
 
 @lru_cache(maxsize=10_000)
 def _summary(summary: Summary | None) -> bytes:
-    """As JSON; the few that there are come again and again."""
+    """Packed for Redis; the few that there are come again and again."""
     if summary is None:
-        return b""
-    return orjson.dumps(
+        return pack_summary(0.0, b"")
+    json = orjson.dumps(
         {
             "attended": summary.attended,
             "notAttended": summary.not_attended,
@@ -187,3 +187,4 @@ def _summary(summary: Summary | None) -> bytes:
             "longestNoShowRun": summary.longest_run,
         }
     )
+    return pack_summary(summary.no_show_rate, json)

@@ -3,11 +3,11 @@
 import asyncio
 
 from aiokafka import AIOKafkaProducer
-from redis.asyncio import Redis
 
 from worker.domain.mismatch import Rules
 from worker.engine.table import Table
 from worker.engine.tail import Tail
+from worker.read_model.client import Client
 from worker.settings import Settings
 from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
@@ -20,7 +20,7 @@ class Resources:
     """Clients, tables and settings, and the alerts topic's tails by partition."""
 
     def __init__(
-        self, settings: Settings, producer: AIOKafkaProducer, redis: Redis, attendance: Table, bookings: Table, namespace: str
+        self, settings: Settings, producer: AIOKafkaProducer, redis: Client, attendance: Table, bookings: Table, namespace: str
     ) -> None:
         self.settings = settings
         self.topics = TopicNames.of(settings.topic_prefix)

@@ -11,7 +11,6 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
@@ -23,7 +22,7 @@ from worker.engine.store import Store, StoreUnusable, open_store
 from worker.engine.table import Table
 from worker.engine.tail import look
 from worker.engine.watchdog import Stalled, Watchdog, end_anyway, ends_of
-from worker.read_model.client import create_redis
+from worker.read_model.client import Client, create_redis
 from worker.read_model.keys import is_ours, namespace
 from worker.read_model.writer import announce
 from worker.settings import Settings, SettingsError
@@ -74,12 +73,12 @@ class Worker:
             await producer.stop()
             await redis.aclose()
 
-    async def _reach(self, producer: AIOKafkaProducer, redis: Redis) -> str:
+    async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
         """Waits until both services answer; the live namespace."""
         await until_done("kafka", producer.start)
         return await until_done("redis", lambda: self._announce(redis))
 
-    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Redis, store: Store, live: str) -> None:
+    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store, live: str) -> None:
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
         self._resources = Resources(self.settings, producer, redis, attendance, bookings, live)
@@ -119,7 +118,7 @@ class Worker:
         await self._cancel()
         await self._app.stop()
 
-    async def _announce(self, redis: Redis) -> str:
+    async def _announce(self, redis: Client) -> str:
         """Makes sure that a namespace is live; which one."""
         base, count = self.settings.redis_namespace, self.settings.partitions
         live, found = await announce(redis, base, namespace(base), count)

@@ -1,0 +1,1 @@
+"""What a query costs on a million attendances (`make bench-query`)."""

@@ -1,0 +1,60 @@
+"""What the server says of itself: its processor time, its slowest commands, and how long another client waits meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from tests.bench.process import Child
+
+_LOG_MS = 0.5
+_LOG_ENTRIES = 20_000
+
+
+class Server:
+    """The Redis that is asked. ``longest_ms`` is by its own SLOWLOG: one command, without waiting and network."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def prepare(self) -> None:
+        """Logs every command that takes half a millisecond."""
+        await self._client.config_set("slowlog-log-slower-than", int(_LOG_MS * 1000))
+        await self._client.config_set("slowlog-max-len", _LOG_ENTRIES)
+
+    async def cpu_seconds(self) -> float:
+        used: dict[str, Any] = await self._client.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+    async def forget_slow(self) -> None:
+        await self._client.slowlog_reset()
+
+    async def slowest(self) -> tuple[float, str]:
+        """Milliseconds and name of the slowest command since `forget_slow`; 0 where none took half a millisecond."""
+        log = await self._client.slowlog_get(_LOG_ENTRIES)
+        slowest = max(log, key=lambda entry: int(entry["duration"]), default=None)
+        if slowest is None:
+            return 0.0, ""
+        return int(slowest["duration"]) / 1e3, b" ".join(slowest["command"].split()[:3])[:60].decode(errors="replace")
+
+
+class Pinging:
+    """A second process that pings the server every millisecond, until the context ends: what other clients wait."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._child = Child("ping", (sys.executable, "-m", "tests.bench.query.ping", url), folder)
+        self.waits: dict[str, float] = {}
+        """Milliseconds: p50, p99, p999, max; empty where it did not end well."""
+
+    def __enter__(self) -> Pinging:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._child.stop()
+        with suppress(ValueError, IndexError):
+            self.waits = orjson.loads(self._child.log.read_text().splitlines()[-1])
