@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from schemas.alerts import AlertKind
+from worker.api_commands import api, tokens_app
 from worker.domain.packed import OtherFormat
 from worker.ending import unless
 from worker.logs import configure_client_logs, configure_logs
@@ -31,6 +32,7 @@ from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, SettingsError, load_settings
 from worker.stream.errors import StreamError
 from worker.topics import create_producer
+from worker.web.tokens import TokensError
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="Provision and check the topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
+app.add_typer(tokens_app, name="tokens")
 app.add_typer(schemas_app, name="schemas")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists one item a line")]
@@ -56,6 +59,7 @@ _TOLD = (
     ChildFailed,
     NotForThisPlatform,
     ReaderError,
+    TokensError,
 )
 
 
@@ -97,6 +101,9 @@ def worker() -> None:
             await Worker(settings).run(stop)
 
     _run_until_stopped(work)
+
+
+app.command()(api)
 
 
 @app.command("dev")

@@ -33,6 +33,12 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0
 _DURATION_CURE = "write a duration as 90s, 5m, 2h or 30d, at most 36500d"
 
 
+def duration(text: str) -> timedelta | None:
+    """What ``90s``, ``5m``, ``2h`` or ``30d`` says; None where it says nothing."""
+    read = _duration(text)
+    return read if isinstance(read, timedelta) else None
+
+
 class Settings(BaseSettings):
     """What a process of this system needs to know. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
 

@@ -123,7 +123,7 @@ def _change(entry: Any, where: str, refusals: Refusals) -> Change | None:
         refusals.add(f"{where}participantNotification", "write a JSON object, or leave it out", Rule.WRONG_TYPE)
     if len(refusals.found) > before:
         return None
-    rest = {name: data[name] for name in ("status", "numberOfAttendees") if name in data}
+    rest: dict[str, Any] = {name: data[name] for name in ("status", "numberOfAttendees") if name in data}
     if notification is not None:
         rest["participantNotification"] = notification
     change = Change(EventType.SET, data["bookingId"], data["sessionId"], rest)

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 from fastapi import Request
-from redis.asyncio import Redis
 
-from worker.read_model.client import create_redis
+from worker.read_model.client import Client, create_redis
 from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings
 from worker.web.bodies import Bodies
@@ -20,7 +19,7 @@ class Parts(NamedTuple):
     """Nothing of it is connected before `open`."""
 
     settings: Settings
-    client: Redis
+    client: Client
     reader: AttendanceReader
     bodies: Bodies
     publisher: Publisher

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -141,7 +141,7 @@ async def _child(settings: Settings, bound: socket.socket) -> None:
     await serve(settings, stop, bound)
 
 
-def _until_one_ends(children: list[BaseProcess], stopping: list[int]) -> None:
+def _until_one_ends(children: Sequence[BaseProcess], stopping: list[int]) -> None:
     while not stopping and all(child.is_alive() for child in children):
         children[0].join(_LOOK_SECONDS)
 
