@@ -1,8 +1,6 @@
 """Get, set and delete of one attendance."""
 
-import pytest
-
-from tests.web.serving import MINUTE, Api, booking_name, event, identity
+from tests.web.serving import Api, booking_name, identity
 
 
 def test_a_set_is_shown(api: Api) -> None:

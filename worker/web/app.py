@@ -3,25 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka.errors import KafkaError
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from redis.exceptions import RedisError
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.types import ASGIApp
 
-from schemas.refusals import QueryError, Violation
-from worker.read_model.reader import ReaderError
 from worker.settings import Settings
-from worker.web.attendances import attendance_calls
+from worker.web.attendances import add_attendance_calls
+from worker.web.calls import Call
 from worker.web.gate import Gate
-from worker.web.health import health_calls
-from worker.web.openapi import describe
-from worker.web.ops_reads import ops_calls
+from worker.web.health import add_health_calls
+from worker.web.openapi import add_openapi
+from worker.web.ops_reads import add_ops_calls
 from worker.web.parts import Parts
-from worker.web.problems import ApiError, invalid, problem_of, refused
-
-_EXPECTED = (ApiError, QueryError, ReaderError, RedisError, TimeoutError, KafkaError, OSError)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -40,7 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await parts.close()
 
-    app = FastAPI(
+    app = _App(
         title="Attendance API",
         version="1",
         lifespan=living,
@@ -48,44 +41,19 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers={
-            HTTPException: _framework_error,
-            RequestValidationError: _invalid_parameters,
-            **dict.fromkeys(_EXPECTED, _expected),
-        },
+        telemetry={"tracing": False, "metrics": False},
     )
     app.state.parts = parts
-    for router in (attendance_calls(), ops_calls(), health_calls()):
-        app.include_router(router)
-    describe(app)
-    app.add_middleware(Gate, settings=settings, tokens=parts.tokens, meters=parts.meters)
+    # onto the app's own router: one that is included costs each request another round of matching
+    app.router.route_class = Call
+    for add_calls in (add_attendance_calls, add_ops_calls, add_health_calls, add_openapi):
+        add_calls(app.router)
     return app
 
 
-async def _expected(_: Request, error: Exception) -> Response:
-    problem = problem_of(error)
-    assert problem is not None, error
-    return problem.response()
+class _App(FastAPI):
+    """FastAPI without the layers that would answer errors in its own shape: the gate answers them all."""
 
-
-async def _framework_error(request: Request, error: Exception) -> Response:
-    """An unknown path, or a method that a path has not."""
-    assert isinstance(error, HTTPException)
-    if error.status_code != 405:
-        return refused(error.status_code, "NOT_FOUND", "the API has no such path").response()
-    allowed: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            allowed |= getattr(route, "methods", None) or set()
-    methods = ", ".join(sorted(allowed))
-    return refused(405, "METHOD_NOT_ALLOWED", f"this path has {methods}", headers={"allow": methods}).response()
-
-
-async def _invalid_parameters(_: Request, error: Exception) -> Response:
-    """Parameters of path and query that are not as the call takes them."""
-    assert isinstance(error, RequestValidationError)
-    found = [
-        Violation(str(each["loc"][-1]), str(each["msg"]), "REQUIRED" if each["type"] == "missing" else "MALFORMED")
-        for each in error.errors()
-    ]
-    return invalid(found).response()
+    def build_middleware_stack(self) -> ASGIApp:
+        parts: Parts = self.state.parts
+        return Gate(AsyncExitStackMiddleware(self.router), parts.settings, parts.tokens, parts.meters)

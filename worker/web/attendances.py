@@ -10,7 +10,7 @@ from schemas.events import EventType
 from schemas.query import document as page_document
 from schemas.query import parse_filter, parse_query
 from schemas.refusals import Refusals, Rule
-from worker.web.calls import Call, add, json_body
+from worker.web.calls import add, json_body
 from worker.web.changes import Change
 from worker.web.entries import attendance_guid, read_flag, read_ids, read_set, read_sets
 from worker.web.parts import Parts, parts_of
@@ -23,18 +23,16 @@ _BULK = "/bookings/v2/bulk/attendance"
 AttendanceId = Annotated[str, Path(alias="id", description="an attendance's id, a GUID")]
 
 
-def attendance_calls() -> APIRouter:
-    """The router of all of them."""
-    router = APIRouter(route_class=Call)
+def add_attendance_calls(router: APIRouter) -> None:
+    """Declares all of them."""
     read, manage = Scope.READ, Scope.MANAGE
+    add(router, "GET", _ONE + "/{id}", get_attendance, read, AttendanceAnswer, errors=(404,))
     add(router, "POST", f"{_ONE}/query", query_attendance, read, QueryAnswer, body=json_body("QueryRequest"))
     add(router, "POST", f"{_ONE}/count", count_attendance, read, CountAnswer, body=json_body("CountRequest"))
     add(router, "POST", f"{_ONE}/set", set_attendance, manage, AttendanceAnswer, body=json_body("SetRequest"), errors=(409,))
     add(router, "POST", f"{_BULK}/set", bulk_set_attendance, manage, BulkAnswer, body=json_body("BulkSetRequest"))
     add(router, "POST", f"{_BULK}/delete", bulk_delete_attendance, manage, BulkAnswer, body=json_body("BulkDeleteRequest"))
-    add(router, "GET", _ONE + "/{id}", get_attendance, read, AttendanceAnswer, errors=(404,))
     add(router, "DELETE", _ONE + "/{id}", delete_attendance, manage, Nothing, errors=(404, 409))
-    return router
 
 
 async def get_attendance(request: Request, attendance: AttendanceId) -> Response:

@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.settings import Settings
 from worker.web.meters import Meters
-from worker.web.problems import ApiError, refused, unavailable
+from worker.web.problems import ApiError, framework_problem, problem_of, refused, unavailable
 from worker.web.tokens import Scope as Allowed
 from worker.web.tokens import TokenFile, TokensError, presented_token
 
@@ -77,20 +79,24 @@ class Gate:
                 )
             self._under_way += 1
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(self._seconds) as limit:
                     await self._app(scope, receive, send)
+            except TimeoutError:
+                if limit.expired():
+                    return unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: ask again")
+                raise
             finally:
                 self._under_way -= 1
-        except ApiError as error:
-            return error
-        except TimeoutError:
-            return unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: ask again")
         except ClientDisconnect:
             return None
+        except (HTTPException, RequestValidationError) as error:
+            return framework_problem(error, scope)
         except asyncio.CancelledError:
             # the server's time to stop gracefully is over
             return unavailable("STOPPING", "this process stops: ask again")
         except Exception as error:
+            if (problem := problem_of(error)) is not None:
+                return problem
             log.error("request failed", method=scope["method"], path=scope["path"][:200], error=repr(error), exc_info=True)
             return refused(500, "INTERNAL", "this should not happen; the server's log says more")
         return None

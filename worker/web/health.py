@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
 from worker.read_model.reader import Partition, ReaderError
-from worker.web.calls import problems
+from worker.web.calls import add_public, problems
 from worker.web.meters import CONTENT_TYPE
 from worker.web.ops_reads import serving
 from worker.web.parts import parts_of
@@ -17,15 +17,12 @@ from worker.web.shapes import Health
 _SECONDS = 2.0
 
 
-def health_calls() -> APIRouter:
-    """The router of all three."""
-    router = APIRouter()
+def add_health_calls(router: APIRouter) -> None:
+    """Declares all three."""
     for path, endpoint in (("/healthz", get_health), ("/readyz", get_readiness)):
-        told = {200: {"model": Health}, **problems(403, 503)}
-        router.add_api_route(path, endpoint, response_model=None, responses=told, operation_id=endpoint.__name__)
-    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(403)}
-    router.add_api_route("/metrics", get_metrics, response_class=Response, responses=text, operation_id="get_metrics")
-    return router
+        add_public(router, path, endpoint, {200: {"model": Health}, **problems(403, 503)})
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    add_public(router, "/metrics", get_metrics, {200: text, **problems(403)}, response_class=Response)
 
 
 async def get_health(request: Request) -> Response:  # noqa: ARG001 - as FastAPI calls it

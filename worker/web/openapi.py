@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from schemas.attendance import STATUSES
-from worker.web.calls import SECURITY, Call, add
+from worker.web.calls import SECURITY, add
 from worker.web.problems import answer
 from worker.web.shapes import BulkDeleteRequest, BulkSetRequest, IncomingBatch, IncomingEvent, SetRequest
 from worker.web.tokens import Scope
@@ -26,19 +26,17 @@ Errors have one shape: `message`, and `details` with an `applicationError` (a st
 `participantNotification` is passed on with the event for whoever sends messages."""
 
 
-def describe(app: FastAPI) -> None:
+def add_openapi(router: APIRouter) -> None:
     """Lets the app answer with its OpenAPI document at ``/openapi.json``."""
-    made: dict[str, Any] = {}
-
-    async def get_openapi_document(request: Request) -> Response:  # noqa: ARG001 - as FastAPI calls it
-        """This document."""
-        if not made:
-            made.update(document(app))
-        return answer(made)
-
-    router = APIRouter(route_class=Call)
     add(router, "GET", "/openapi.json", get_openapi_document, Scope.READ, dict[str, Any])
-    app.include_router(router)
+
+
+async def get_openapi_document(request: Request) -> Response:
+    """This document."""
+    app: FastAPI = request.app
+    if app.openapi_schema is None:
+        app.openapi_schema = document(app)
+    return answer(app.openapi_schema)
 
 
 def document(app: FastAPI) -> dict[str, Any]:

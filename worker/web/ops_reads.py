@@ -11,7 +11,7 @@ from schemas.times import format_time
 from schemas.usual import normalise
 from worker.read_model.reader import Partition
 from worker.topics import partition_of
-from worker.web.calls import Call, add
+from worker.web.calls import add
 from worker.web.incoming import BATCH, STRUCTURED, read_events
 from worker.web.parts import Parts, parts_of
 from worker.web.problems import answer, invalid, refused, unavailable
@@ -22,9 +22,8 @@ _MOST = 1000
 Limit = Annotated[int, Query(ge=1, le=_MOST, description="how many to show at most")]
 
 
-def ops_calls() -> APIRouter:
-    """The router of all of them, and of events that come in."""
-    router = APIRouter(route_class=Call)
+def add_ops_calls(router: APIRouter) -> None:
+    """Declares all of them, and the one that takes events."""
     read = Scope.READ
     # ids may hold slashes
     add(router, "GET", "/v1/sessions/{sessionId:path}", get_session, read, SessionAnswer, errors=(404,))
@@ -33,7 +32,6 @@ def ops_calls() -> APIRouter:
     add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
     add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
     add(router, "POST", "/v1/events", publish_events, Scope.PUBLISH, Accepted, status=202, body=_events_body())
-    return router
 
 
 async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:

@@ -13,10 +13,14 @@ from typing import Any
 
 import orjson
 from aiokafka.errors import KafkaError
+from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
-from schemas.refusals import QueryError, Violation
+from schemas.refusals import QueryError, Rule, Violation
 from worker.read_model.reader import OtherLayout, ReaderError
 
 _SOON = {"retry-after": "1"}
@@ -87,3 +91,20 @@ def problem_of(error: Exception) -> ApiError | None:
             return unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again")
         case _:
             return None
+
+
+def framework_problem(error: HTTPException | RequestValidationError, scope: Scope) -> ApiError:
+    """Our answer to what routing and FastAPI refuse: unknown paths, methods, parameters."""
+    if isinstance(error, RequestValidationError):
+        return invalid(
+            Violation(str(each["loc"][-1]), str(each["msg"]), Rule.REQUIRED if each["type"] == "missing" else Rule.MALFORMED)
+            for each in error.errors()
+        )
+    if error.status_code != 405:
+        return refused(error.status_code, "NOT_FOUND", "the API has no such path")
+    allowed: set[str] = set()
+    for route in scope["router"].routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            allowed |= route.methods
+    methods = ", ".join(sorted(allowed))
+    return refused(405, "METHOD_NOT_ALLOWED", f"this path has {methods}", headers={"allow": methods})
