@@ -111,7 +111,7 @@ def dev_(
     demo_: Annotated[bool, typer.Option("--demo", help="play the sample events")] = False,
     once: Annotated[bool, typer.Option("--once", help="with --demo: end after it and print the totals")] = False,
 ) -> None:
-    """Broker, Redis and one worker on this machine, without Docker and without Java."""
+    """Broker, Redis, one worker and the API on this machine, without Docker and without Java."""
     if once and not demo_:
         raise typer.BadParameter("--once goes with --demo")
     settings = load_settings()

@@ -74,7 +74,10 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
     configure_logs(settings)
     configure_client_logs(settings)
     server = _server(settings, create_app(settings))
-    log.info("serving", address=address_of(bound), tokens=str(settings.api_tokens or "none: this machine alone is served"))
+    served = "this machine alone, without a token" if settings.api_tokens is None else f"tokens of {settings.api_tokens}"
+    log.info("serving", address=address_of(bound), to=served)
+    if settings.api_tokens is not None and not settings.api_tokens.exists():
+        log.warning("nobody gets in: the file of tokens is not there; `attendance tokens create` makes it")
     serving, stopped = asyncio.create_task(server.serve([bound])), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -40,6 +40,10 @@ class TokensError(Exception):
     """The tokens' file cannot be used; the message says why and what to do."""
 
 
+class NoTokensYet(TokensError):
+    """The tokens' file is not there, or cannot be opened."""
+
+
 class Token(NamedTuple):
     """A token as it rests; times are microseconds since the epoch."""
 
@@ -54,8 +58,11 @@ class TokenFile:
     """The file as an API process sees it; a change shows within a second.
 
     Args:
-        path: where it is.
+        path: where it is; nobody gets in until it is there.
         now: seconds since the epoch.
+
+    Raises:
+        TokensError: it is malformed.
     """
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
@@ -64,7 +71,8 @@ class TokenFile:
         self._tokens: tuple[Token, ...] = ()
         self._seen: tuple[int, ...] | None = None
         self._next_look = 0.0
-        self.load()
+        with suppress(NoTokensYet):
+            self.load()
 
     def load(self) -> None:
         """Reads the file if it has changed.
@@ -80,7 +88,7 @@ class TokenFile:
                 self._tokens, self._seen = tuple(read_tokens(self._path)), seen
         except OSError as error:
             self._seen, self._tokens = None, ()
-            raise TokensError(f"{self._path}: {error.strerror}: `attendance tokens create` makes it") from None
+            raise NoTokensYet(f"{self._path}: {error.strerror}: `attendance tokens create` makes it") from None
 
     def holder(self, presented: bytes) -> Token | None:
         """Who this token was given to, None where it is nobody's or has expired.
