@@ -47,6 +47,17 @@ def test_loopback_is_bound(address: str) -> None:
         assert is_loopback(bound.getsockname()[0])
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_a_file_of_tokens_that_is_none(tmp_path: Path, arguments: list[str]) -> None:
+    spoiled = tmp_path / "tokens.json"
+    spoiled.write_text("{")
+    given = {"ATTENDANCE_API_BIND": "127.0.0.1:0", "ATTENDANCE_API_TOKENS": str(spoiled)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTENDANCE_")} | given
+    done = subprocess.run([*API, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r".*tokens\.json: no file of tokens .*\n", done.stderr), done.stderr
+
+
 def test_an_address_that_is_taken() -> None:
     with closing(bind(settings(api_bind="127.0.0.1:0"))) as first:
         taken = f"127.0.0.1:{first.getsockname()[1]}"

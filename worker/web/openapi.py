@@ -44,7 +44,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     made = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for unused in ("HTTPValidationError", "ValidationError_"):
+    # of the 422 that FastAPI adds to whatever has parameters; here they are a 400
+    for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for name, shape in _BODIES.items():
         schema = TypeAdapter(shape).json_schema(ref_template=_PREFIX + "{model}")
@@ -54,7 +55,6 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas |= _query_schemas()
     for path in made["paths"].values():
         for call in path.values():
-            # FastAPI adds it to whatever has parameters; here they are a 400
             call["responses"].pop("422", None)
     components["securitySchemes"] = {SECURITY: {"type": "http", "scheme": "bearer"}}
     return made
@@ -72,13 +72,16 @@ def _query_schemas() -> dict[str, Any]:
     nothing = {"type": "null"}
     sort = {
         "type": "object",
-        "properties": {"fieldName": {"enum": list(fields)}, "order": {"enum": ["ASC", "DESC"]}},
+        "properties": {"fieldName": {"enum": list(fields)}, "order": {"enum": ["ASC", "DESC", None]}},
         "required": ["fieldName"],
         "additionalProperties": False,
     }
     paging = {
         "type": "object",
-        "properties": {"limit": {"type": "integer", "minimum": 1, "maximum": 100}, "cursor": text},
+        "properties": {
+            "limit": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
+            "cursor": {"type": ["string", "null"]},
+        },
         "additionalProperties": False,
     }
     shown = {"enum": [*fields, "updatedDate", "source"]}

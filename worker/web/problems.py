@@ -102,9 +102,8 @@ def framework_problem(error: HTTPException | RequestValidationError, scope: Scop
         )
     if error.status_code != 405:
         return refused(error.status_code, "NOT_FOUND", "the API has no such path")
-    allowed: set[str] = set()
-    for route in scope["router"].routes:
-        if route.matches(scope)[0] is not Match.NONE:
-            allowed |= route.methods
-    methods = ", ".join(sorted(allowed))
+    there = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
+    # a path that is spelt out is no parameter of another's
+    spelt = [route for route in there if not route.param_convertors] or there
+    methods = ", ".join(sorted({method for route in spelt for method in route.methods}))
     return refused(405, "METHOD_NOT_ALLOWED", f"this path has {methods}", headers={"allow": methods})

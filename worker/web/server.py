@@ -24,6 +24,7 @@ from worker.web.app import create_app
 from worker.web.gate import is_loopback
 from worker.web.meters import FOLDER
 from worker.web.protocol import BoundedProtocol
+from worker.web.tokens import TokenFile
 
 log = structlog.get_logger()
 _LOOK_SECONDS = 0.1
@@ -88,7 +89,13 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
 
 
 def serve_many(settings: Settings, bound: socket.socket, processes: int) -> int:
-    """Serves in so many processes until SIGTERM or SIGINT; if one ends by itself, it ends the others. The exit code."""
+    """Serves in so many processes until SIGTERM or SIGINT; if one ends by itself, it ends the others. The exit code.
+
+    Raises:
+        worker.web.tokens.TokensError: the tokens' file cannot be used.
+    """
+    if settings.api_tokens is not None:
+        TokenFile(settings.api_tokens)
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stopping.append(number))

@@ -4,7 +4,7 @@ written as they are. The tests hold the two against each other.
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict
 
 from schemas.alerts import AlertData
@@ -30,7 +30,7 @@ class FieldViolation(TypedDict):
     violatedRule: str
 
 
-class ValidationError(TypedDict):
+class FieldViolations(TypedDict):
     fieldViolations: list[FieldViolation]
 
 
@@ -39,7 +39,7 @@ class ApplicationErrorDetails(TypedDict):
 
 
 class ValidationErrorDetails(TypedDict):
-    validationError: ValidationError
+    validationError: FieldViolations
 
 
 class Problem(TypedDict):
@@ -87,6 +87,10 @@ class CountAnswer(TypedDict):
 
 class AttendanceToSet(TypedDict):
     """``eventId`` is another name of ``sessionId``; one of them is required. Other fields of an attendance are ignored."""
+
+    __pydantic_config__ = ConfigDict(  # type: ignore[misc]
+        json_schema_extra={"anyOf": [{"required": ["sessionId"]}, {"required": ["eventId"]}]}
+    )
 
     bookingId: _Id
     sessionId: NotRequired[_SessionId | None]
