@@ -1,12 +1,14 @@
 """From a request's filter to conditions: every rejected thing names its place, the operator and what is allowed."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from schemas.attendance import STATUSES
 from schemas.filters import (
     FIELDS,
     MAX_FILTER_BYTES,
     MAX_VALUES,
+    NUMBER,
+    STATUS,
     STATUS_OF,
     Condition,
     Filter,
@@ -23,10 +25,10 @@ MAX_DEPTH = 5
 FIELD_NAMES = "id, bookingId, sessionId (or eventId), status, numberOfAttendees"
 _LISTS = frozenset({"$in", "$nin", "$hasSome"})
 _EQUALITY = ("$eq", "$ne", *sorted(_LISTS))
-_OPERATORS = dict.fromkeys(QueryField, _EQUALITY) | {QueryField.NUMBER: (*_EQUALITY, "$lt", "$lte", "$gt", "$gte")}
+_OPERATORS = dict.fromkeys(QueryField, _EQUALITY) | {NUMBER: (*_EQUALITY, "$lt", "$lte", "$gt", "$gte")}
 _KINDS = dict.fromkeys(QueryField, "text") | {
-    QueryField.STATUS: "one of " + ", ".join(STATUSES),
-    QueryField.NUMBER: "an integer",
+    STATUS: "one of " + ", ".join(STATUSES),
+    NUMBER: "an integer",
 }
 
 
@@ -87,7 +89,8 @@ class _Reading:
             self.refusals.add(where, f"$and may be nested {MAX_DEPTH} deep; write the filters side by side", Rule.TOO_DEEP)
         else:
             self._objects += len(said)
-            self._bound(self._objects, MAX_CONDITIONS, where, "filter objects under $and")
+            if self._objects > MAX_CONDITIONS:
+                self._end(where, MAX_CONDITIONS, "filter objects under $and")
             for index, each in enumerate(said):
                 self.read(each, f"{where}.{index}", depth + 1)
 
@@ -106,7 +109,8 @@ class _Reading:
 
     def _read_condition(self, field: QueryField, operator: str, said: Any, where: str) -> None:
         self._count += 1
-        self._bound(self._count, MAX_CONDITIONS, where, "conditions")
+        if self._count > MAX_CONDITIONS:
+            self._end(where, MAX_CONDITIONS, "conditions")
         single = operator not in _LISTS
         if single:
             said = [said]
@@ -119,7 +123,8 @@ class _Reading:
             self.refusals.add(where, many, Rule.TOO_MANY)
             return
         self._values += len(said)
-        self._bound(self._values, MAX_VALUES, where, "values")
+        if self._values > MAX_VALUES:
+            self._end(where, MAX_VALUES, "values")
         self.conditions.append(Condition(field, operator, self._accepted(field, operator, said, where, single=single)))
 
     def _accepted(self, field: QueryField, operator: str, said: list[Any], where: str, *, single: bool) -> list[Any]:
@@ -128,27 +133,27 @@ class _Reading:
         for index, value in enumerate(said):
             if not _fits(field, value):
                 self._refuse_value(field, operator, value, where if single else f"{where}.{index}")
-            elif field is QueryField.NUMBER:
+            elif field is NUMBER:
                 values.append(value)
-            elif (known := STATUS_OF[value] if field is QueryField.STATUS else usable(field, value)) is not None:
+            elif (known := STATUS_OF[value] if field is STATUS else usable(field, value)) is not None:
                 values.append(known)
         return values
 
     def _refuse_value(self, field: QueryField, operator: str, value: object, where: str) -> None:
-        unknown = field is QueryField.STATUS and isinstance(value, str)
+        unknown = field is STATUS and isinstance(value, str)
         takes = f"{field.value} {operator} takes {_KINDS[field]}{'; $in takes several' if isinstance(value, list) else ''}"
         self.refusals.add(where, f"{takes}; this is {shown(value)}", Rule.UNKNOWN_VALUE if unknown else Rule.WRONG_TYPE)
 
-    def _bound(self, count: int, most: int, where: str, what: str) -> None:
-        if count > most:
-            self.refusals.found.append(Violation(where, f"a filter has at most {most} {what}", Rule.TOO_MANY.value))
-            self.refusals.settle()
+    def _end(self, where: str, most: int, what: str) -> NoReturn:
+        """Reads no further."""
+        self.refusals.found.append(Violation(where, f"a filter has at most {most} {what}", Rule.TOO_MANY.value))
+        raise QueryError(self.refusals.found)
 
 
 def _fits(field: QueryField, value: object) -> bool:
-    if field is QueryField.NUMBER:
+    if field is NUMBER:
         return type(value) is int  # to isinstance true is an integer too
-    return isinstance(value, str) and (field is not QueryField.STATUS or value in STATUS_OF)
+    return isinstance(value, str) and (field is not STATUS or value in STATUS_OF)
 
 
 def _operators(field: QueryField) -> str:

@@ -13,17 +13,21 @@ from zlib import crc32
 from msgspec import DecodeError, Meta, Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from schemas.attendance import STATUSES, Attendance, guid
+from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid
 from schemas.filters import (
+    BOOKING,
+    ID,
     LONGEST,
     MAX,
     MAX_FILTER_BYTES,
     MAX_VALUES,
+    NUMBER,
+    SESSION,
+    STATUS,
     STATUS_OF,
     Filter,
     Names,
     QueryField,
-    joined,
     packed_size,
     usable,
 )
@@ -35,6 +39,10 @@ _CHECKSUM = 4
 #: Begins no text, for it is a control character.
 _SHORT = b"\0"
 _FIELDS = tuple(QueryField)
+_CODES = {field: 2 * place for place, field in enumerate(_FIELDS)}
+#: Sets of statuses by their bits.
+_STATUS_SETS = [frozenset(each for rank, each in enumerate(STATUSES) if bits >> rank & 1) for bits in range(2 ** len(STATUSES))]
+_ANY = Names()
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _RANK = {str(status): rank for rank, status in enumerate(STATUSES)}
 #: Turns the order of UTF-8 around, whose bytes end at 0xF4, and leaves 0xFF for the end of a text.
@@ -44,6 +52,10 @@ _TURNED = bytes(max(0xFE - byte, 0) for byte in range(256))
 class Sort(NamedTuple):
     field: QueryField
     descending: bool = False
+
+
+#: By their packed codes.
+_SORTS = [Sort(field, descending) for field in _FIELDS for descending in (False, True)]
 
 
 class Position(NamedTuple):
@@ -65,8 +77,8 @@ class Cursor(NamedTuple):
 def position_of(attendance: Attendance, sort: tuple[Sort, ...]) -> Position:
     """Where an attendance stands in an order."""
     found: Any = attendance
-    values = [found[field.value] for field, _ in sort]
-    return Position(tuple(str(each) if isinstance(each, str) else each for each in values), attendance["id"])
+    values = [found[field] for field, _ in sort]
+    return Position(tuple([str(each) if type(each) is AttendanceStatus else each for each in values]), attendance["id"])
 
 
 def order_of(sort: tuple[Sort, ...]) -> Callable[[Position], Any]:
@@ -75,7 +87,7 @@ def order_of(sort: tuple[Sort, ...]) -> Callable[[Position], Any]:
     Texts go by code points, statuses by their place in `STATUSES`, ties by id in the direction of the last sort field.
     """
     parts = [_part_of(*each) for each in sort]
-    last = _part_of(QueryField.ID, sort[-1].descending)
+    last = _part_of(ID, sort[-1].descending)
     if len(parts) == 1:
         only = parts[0]
         return lambda position: (only(position.values[0]), last(position.id))
@@ -83,9 +95,9 @@ def order_of(sort: tuple[Sort, ...]) -> Callable[[Position], Any]:
 
 
 def _part_of(field: QueryField, descending: bool) -> Callable[[Any], Any]:
-    if field is QueryField.NUMBER:
+    if field is NUMBER:
         return int.__neg__ if descending else int
-    if field is QueryField.STATUS:
+    if field is STATUS:
         return (lambda status: -_RANK[status]) if descending else _RANK.__getitem__
     return (lambda text: text.encode().translate(_TURNED) + b"\xff") if descending else str
 
@@ -126,9 +138,9 @@ def encode_cursor(cursor: Cursor) -> str:
             _pack_names(wanted.ids),
             _pack_names(wanted.bookings),
             _pack_names(wanted.sessions),
-            sum(1 << rank for rank, status in enumerate(STATUSES) if status in wanted.statuses),
+            sum([1 << _RANK[status] for status in wanted.statuses]),
             [bound for each in wanted.numbers for bound in each],
-            [2 * _FIELDS.index(field) + descending for field, descending in sort],
+            [_CODES[field] + descending for field, descending in sort],
             [_pack(value) if isinstance(value, str) else value for value in position.values],
             bytes.fromhex(position.id.replace("-", "")),
             backwards,
@@ -155,10 +167,10 @@ def decode_cursor(text: str) -> Cursor:
         found = _decode(packed)
     except (DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    sort = tuple(Sort(_FIELDS[code // 2], bool(code % 2)) for code in found.sort)
-    if len({each.field for each in sort}) < len(sort) or len(found.values) != len(sort):
+    sort = tuple([_SORTS[code] for code in found.sort])
+    if (len(sort) == MAX_SORTS and sort[0].field is sort[1].field) or len(found.values) != len(sort):
         raise ValueError("the sort does not fit the position")
-    values = tuple(_value(each.field, value) for each, value in zip(sort, found.values, strict=True))
+    values = tuple([_value(each.field, value) for each, value in zip(sort, found.values, strict=True)])
     return Cursor(_filter(found), sort, Position(values, guid(found.id)), found.backwards)
 
 
@@ -181,16 +193,16 @@ def _name(field: QueryField, packed: bytes) -> str:
 
 def _names(field: QueryField, packed: tuple[bool, list[bytes]] | None) -> Names:
     if packed is None:
-        return Names()
-    values = frozenset(_name(field, each) for each in packed[1])
+        return _ANY
+    values = frozenset([_name(field, each) for each in packed[1]])
     return Names(values) if packed[0] else Names(None, values)
 
 
 def _value(field: QueryField, packed: bytes | int) -> str | int:
-    if isinstance(packed, int) is (field is QueryField.NUMBER):
+    if isinstance(packed, int) is (field is NUMBER):
         if isinstance(packed, int):
             return packed
-        if field is not QueryField.STATUS:
+        if field is not STATUS:
             return _name(field, packed)
         if (status := packed.decode()) in STATUS_OF:
             return status
@@ -200,13 +212,13 @@ def _value(field: QueryField, packed: bytes | int) -> str | int:
 def _filter(found: _Packed) -> Filter:
     bounds = found.bounds
     numbers = tuple(zip(bounds[::2], bounds[1::2], strict=True))
-    if any(low > high for low, high in numbers) or joined(numbers) != numbers or sorted(bounds) != bounds:
-        raise ValueError("ranges overlap")
+    if sorted(bounds) != bounds or any(low <= high + 1 for high, low in zip(bounds[1::2], bounds[2::2], strict=False)):
+        raise ValueError("ranges touch")
     wanted = Filter(
-        _names(QueryField.ID, found.ids),
-        _names(QueryField.BOOKING, found.bookings),
-        _names(QueryField.SESSION, found.sessions),
-        frozenset(status for rank, status in enumerate(STATUSES) if found.statuses >> rank & 1),
+        _names(ID, found.ids),
+        _names(BOOKING, found.bookings),
+        _names(SESSION, found.sessions),
+        _STATUS_SETS[found.statuses],
         numbers,
     )
     if packed_size(wanted) > MAX_FILTER_BYTES:

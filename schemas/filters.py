@@ -32,16 +32,19 @@ class QueryField(StrEnum):
     NUMBER = "numberOfAttendees"
 
 
+# bound once: a member looked up on an enum costs more than what is done with it
+ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
 #: By their spelling in requests.
-FIELDS = {**{field.value: field for field in QueryField}, "eventId": QueryField.SESSION}
+FIELDS = {**{field.value: field for field in QueryField}, "eventId": SESSION}
 ALL_STATUSES = frozenset(STATUSES)
 STATUS_OF = {str(status): status for status in STATUSES}
-LONGEST = {QueryField.BOOKING: 128, QueryField.SESSION: 250}
+LONGEST = {BOOKING: 128, SESSION: 250}
 
-_TEXTS = (QueryField.ID, QueryField.BOOKING, QueryField.SESSION)
 _NO_ID = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
+_ALLOWING, _DENYING = frozenset({"$eq", "$in", "$hasSome"}), frozenset({"$ne", "$nin"})
 _WHOLE = ((0, MAX),)
+_NONE: frozenset[Any] = frozenset()
 _T = TypeVar("_T")
 
 
@@ -89,7 +92,8 @@ class Filter(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether it cannot match anything."""
-        return not self.statuses or not self.numbers or any(names.allowed == frozenset() for names in self[:3])
+        ids, bookings, sessions, statuses, numbers = self
+        return not statuses or not numbers or _NONE in (ids.allowed, bookings.allowed, sessions.allowed)
 
 
 #: The one form of all filters that match nothing.
@@ -106,7 +110,7 @@ class Condition(NamedTuple):
 
 def usable(field: QueryField, text: str) -> str | None:
     """The normal spelling of an id, bookingId or sessionId; None where no attendance can have it."""
-    if field is QueryField.ID:
+    if field is ID:
         return text.lower() if _GUID(text) else None
     text = normalise(text)
     return text if 0 < len(text) <= LONGEST[field] and not _NO_ID(text) else None
@@ -119,14 +123,13 @@ def fold(conditions: Iterable[Condition]) -> Filter:
         if (one := said.get(field)) is None:
             one = said[field] = _Said()
         one.add(operator, values)
-    ids, bookings, sessions = (said[field].names() if field in said else _ANY for field in _TEXTS)
-    status, number = said.get(QueryField.STATUS), said.get(QueryField.NUMBER)
+    known = said.get
     found = Filter(
-        ids,
-        bookings,
-        sessions,
-        ALL_STATUSES if status is None else status.among(ALL_STATUSES),
-        _WHOLE if number is None else number.ranges(),
+        one.names() if (one := known(ID)) else _ANY,
+        one.names() if (one := known(BOOKING)) else _ANY,
+        one.names() if (one := known(SESSION)) else _ANY,
+        one.among(ALL_STATUSES) if (one := known(STATUS)) else ALL_STATUSES,
+        one.ranges() if (one := known(NUMBER)) else _WHOLE,
     )
     return NOTHING if found.is_empty else found
 
@@ -142,9 +145,9 @@ class _Said:
         self.low, self.high = 0, MAX
 
     def add(self, operator: str, values: list[Any]) -> None:
-        if operator in ("$eq", "$in", "$hasSome"):
+        if operator in _ALLOWING:
             self.allowed = set(values) if self.allowed is None else self.allowed.intersection(values)
-        elif operator in ("$ne", "$nin"):
+        elif operator in _DENYING:
             self.denied.update(values)
         elif operator in ("$lt", "$lte"):
             self.high = min(self.high, values[0] - (operator == "$lt"))
@@ -161,7 +164,7 @@ class _Said:
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         if self.allowed is not None:
-            return joined((n, n) for n in sorted(self.allowed - self.denied) if self.low <= n <= self.high)
+            return _joined((n, n) for n in sorted(self.allowed - self.denied) if self.low <= n <= self.high)
         found, low = [], self.low
         for number in sorted(n for n in self.denied if self.low <= n <= self.high):
             found.append((low, number - 1))
@@ -169,7 +172,7 @@ class _Said:
         return tuple(each for each in (*found, (low, self.high)) if each[0] <= each[1])
 
 
-def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Ascending ranges, those that touch made one."""
     found: list[tuple[int, int]] = []
     for low, high in ranges:
@@ -181,8 +184,9 @@ def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def packed_size(wanted: Filter) -> int:
-    """At most so many bytes a cursor takes for the values."""
-    texts = [text for names in wanted[:3] for text in names.allowed or names.denied]
-    if len(texts) < 50 and len(wanted.numbers) < 50:
+    """At most so many bytes a cursor takes for the values; 0 where that is far from any limit."""
+    parts = [names.allowed or names.denied for names in (wanted.ids, wanted.bookings, wanted.sessions)]
+    ranges = len(wanted.numbers)
+    if ranges + sum(map(len, parts)) < 50:
         return 0  # a text has at most 1,000 bytes: nothing to measure
-    return sum(len(text.encode()) + 3 for text in texts) + 10 * len(wanted.numbers)
+    return sum(len(text.encode()) + 3 for part in parts for text in part) + 10 * ranges

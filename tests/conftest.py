@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.services import Broker, Redis, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
+from tests.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,17 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[Redis]:
         except ServiceUnavailable as missing:
             _do_without(request, missing)
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
+    """Three masters without replicas that share the slots."""
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(RedisCluster(3))
+        except ServiceUnavailable as missing:
+            _do_without(request, missing)
+        yield cluster
 
 
 def _do_without(request: pytest.FixtureRequest, missing: ServiceUnavailable) -> NoReturn:

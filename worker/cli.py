@@ -18,11 +18,12 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from schemas.alerts import AlertKind
+from schemas.query import QueryError
 from worker.api_commands import api, tokens_app
 from worker.domain.packed import OtherFormat
 from worker.ending import unless
 from worker.logs import configure_client_logs, configure_logs
-from worker.ops import demo, dev, doctor, export, publish, simulate, start
+from worker.ops import ask, demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
@@ -172,25 +173,28 @@ def simulate_(
 @app.command()
 def query(
     id_: Annotated[str | None, typer.Option("--id", help="one attendance by its id")] = None,
-    booking: Annotated[str | None, typer.Option("--booking", help="all attendances of a booking")] = None,
-    session: Annotated[str | None, typer.Option("--session", help="all attendances of a session")] = None,
+    booking: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="ATTENDED, NOT_ATTENDED or NOT_SET")] = None,
+    filter_: Annotated[str | None, typer.Option("--filter", help="JSON as in a request of the API")] = None,
+    sort: Annotated[list[str] | None, typer.Option("--sort", help="FIELD or FIELD:desc, up to two")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first so many, not all")] = None,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="where an earlier --limit ended")] = None,
     as_json: Json = False,
 ) -> None:
-    """Attendances by id, by booking or by session."""
-    chosen = [value for value in (id_, booking, session) if value is not None]
-    if len(chosen) != 1:
-        raise typer.BadParameter("give one of --id, --booking, --session")
-
-    async def ask(reader: AttendanceReader) -> list[Any]:
-        if id_ is not None:
-            found = await reader.get(id_)
-            return [] if found is None else [found]
-        return await reader.by_booking(booking) if booking is not None else await reader.by_session(session or "")
-
-    rows = _read(ask)
-    if id_ is not None and not rows:
+    """Attendances by filters, all that match or the first so many."""
+    question = ask.Question(id_, booking, session, status, filter_, tuple(sort or ()), limit, cursor)
+    if not question.names_something:
+        raise typer.BadParameter("give a filter, or --limit for the first so many of all")
+    try:
+        answer = _read(lambda reader: ask.ask(reader, question))
+    except QueryError as error:
+        raise typer.BadParameter(str(error)) from None
+    if id_ is not None and not answer.attendances:
         fail(f"no attendance has the id {id_}")
-    print_rows(rows, as_json)
+    print_rows(answer.attendances, as_json)
+    if answer.cursor is not None:
+        print(f"there are more: --cursor {answer.cursor}", file=sys.stderr)
 
 
 @app.command()

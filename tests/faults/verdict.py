@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.faults import group
 from tests.faults.world import NUMBER, Item
-from tests.integration.system import System
+from tests.integration.system import System, attendances_of
 from tests.integration.system import _alert as alert_state
 from tests.oracle import Outcome
 from tests.services.processes import wait_until
@@ -63,7 +63,7 @@ async def _everything(step: int, reader: AttendanceReader) -> tuple[Outcome, lis
     tallies, summaries = {}, {}
     documents: dict[str, dict[str, Any]] = {}
     for session in await reader.sessions(100_000):
-        documents |= {each["id"]: dict(each) for each in await reader.by_session(session)}
+        documents |= {each["id"]: dict(each) for each in await attendances_of(reader, sessionId=session)}
         tallies[session] = _bare(await reader.session(session), "sessionId")
     for booking in await reader.bookings():
         summaries[booking] = _bare(await reader.booking(booking), "bookingId")
@@ -81,7 +81,7 @@ async def _everything(step: int, reader: AttendanceReader) -> tuple[Outcome, lis
 async def _attendances_apart(reader: AttendanceReader, documents: dict[str, Any], step: int) -> list[str]:
     """Attendances by session against those by id and by booking."""
     by_id = {identity: await reader.get(identity) for identity in sorted(documents)[::step]}
-    by_booking = {name: await reader.by_booking(name) for name in (await reader.bookings())[::step]}
+    by_booking = {name: await attendances_of(reader, bookingId=name) for name in (await reader.bookings())[::step]}
     wanted: dict[str, list[Any]] = {name: [] for name in by_booking}
     for _, each in sorted(documents.items()):
         if each["bookingId"] in wanted:

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from redis.asyncio import Redis as Client
 from redis.exceptions import ConnectionError as RedisGone
 
 from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
 from schemas.packing import pack_text
 from tests.services import Redis
+from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.writer import AlertChange, PartitionWriter, Write, pack_summary
+from worker.settings import Settings
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
 MARKS = {"events.offset": 7, "bookings.offset": 3}
@@ -107,7 +108,8 @@ class Place:
 
     async def names(self) -> list[str]:
         """Every key of the partition."""
-        return [key.decode() async for key in self.client.scan_iter(f"{self.keys.tag}*", count=2000)]
+        pattern, servers = f"{self.keys.tag}*", await masters(self.client)
+        return [key.decode() for server in servers async for key in server.scan_iter(pattern, count=2000)]
 
     async def content(self) -> dict[str, bytes]:
         """Every key of the partition, with all that it holds."""
@@ -153,12 +155,13 @@ def on(server: Redis, scenario: Callable[[Place], Awaitable[None]]) -> None:
     """Runs a scenario in a place of its own."""
 
     async def running() -> None:
-        client = Client.from_url(server.url)
+        client = create_redis(Settings(_env_file=None, redis=server.url))  # type: ignore[call-arg]
         place = Place(client)
         try:
             await scenario(place)
         finally:
-            await client.unlink(live_key(place.base), *await place.names())
+            for name in (live_key(place.base), *await place.names()):
+                await client.unlink(name)
             await client.aclose()
 
     asyncio.run(running())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.attendance import attendance_id, guid
-from tests.integration.system import System, running
+from tests.integration.system import System, attendances_of, running
 from tests.services import Broker, Redis
 from tests.services.ports import ReservedPort
 
@@ -67,7 +67,7 @@ def _jsons(done: CompletedProcess[str]) -> list[Any]:
 
 
 def _statuses(system: System, booking: str) -> dict[str, str]:
-    return {each["sessionId"]: each["status"] for each in system.read(lambda reader: reader.by_booking(booking))}
+    return {each["sessionId"]: each["status"] for each in system.read(lambda reader: attendances_of(reader, bookingId=booking))}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -131,7 +131,7 @@ def test_publish_history(served: System, tmp_path: Path) -> None:
     done = served.run_cli("publish", "--backfill", str(file))
     assert done.returncode == 0, done.stderr
     served.until_applied()
-    (attendance,) = served.read(lambda reader: reader.by_booking("backfilled"))
+    (attendance,) = served.read(lambda reader: attendances_of(reader, bookingId="backfilled"))
     assert attendance["updatedDate"] == "2020-01-01T10:00:00.000Z"
 
 
@@ -148,6 +148,14 @@ def test_query(served: System) -> None:
     table = served.run_cli("query", "--session", "yoga", COLUMNS="200")
     assert (table.returncode, table.stderr) == (0, "")
     assert all(part in table.stdout for part in ("bookingId", "b1", "b2", "b3", "NOT_ATTENDED", identity))
+    some = served.run_cli("query", "--session", "yoga", "--sort", "bookingId:desc", "--limit", "2", "--json")
+    assert [json.loads(line)["bookingId"] for line in some.stdout.splitlines()] == ["b3", "b2"]
+    more, cursor = some.stderr.strip().split("--cursor ")
+    assert more.startswith("there are more")
+    assert _jsons(served.run_cli("query", "--cursor", cursor, "--json")) == [attendance]
+    least = json.dumps({"numberOfAttendees": {"$gte": 3}})
+    both = _jsons(served.run_cli("query", "--session", "yoga", "--status", "ATTENDED", "--filter", least, "--json"))
+    assert both == [attendance]
     for unknown in (guid(attendance_id("b1", "boxing")), "nonsense"):
         _one_line(served.run_cli("query", "--id", unknown), unknown)
 
@@ -178,7 +186,13 @@ def test_alerts(served: System) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["query"], ["query", "--id", "x", "--booking", "y"], ["alerts", "--kind", "NO_SUCH"], ["alerts", "--limit", "0"]]
+    [
+        ["query"],
+        ["query", "--filter", "{"],
+        ["query", "--limit", "5", "--sort", "nothing"],
+        ["alerts", "--kind", "NO_SUCH"],
+        ["alerts", "--limit", "0"],
+    ]
     + [["publish"], ["publish", "/no/such/file"], ["session"], ["booking", "a", "b"], ["no-such"], ["worker", "--no-such"]]
     + [["topics", "no-such"], ["dev", "--once"], ["simulate", "--count", "many"]],
     ids=" ".join,

@@ -22,10 +22,17 @@ from tests.integration.place import (
     some,
     write,
 )
+from tests.integration.system import attendances_of
 from tests.services import Redis, RedisServer
 from worker.read_model import writer as writer_module
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce
+
+
+@pytest.fixture(params=["server", "cluster"])
+def redis_server(request: pytest.FixtureRequest, redis_server: Redis) -> Redis:
+    """One server, then a cluster: what is below holds for both."""
+    return redis_server if request.param == "server" else request.getfixturevalue("redis_cluster")
 
 
 def test_an_old_owner_is_refused_after_a_new_claim(redis_server: Redis) -> None:
@@ -267,7 +274,7 @@ def test_readers_see_a_repair_in_one_step(redis_server: Redis) -> None:
         changes = [now for before, now in zip([object(), *seen], seen, strict=False) if now != before]
         assert changes in ([1500, None, 3000], [1500, 3000])
         assert seen.count(None) > 5, "nobody looked during the repair"
-        assert len(await reader.by_session("s0")) == await reader.count_bookings() == 3000
+        assert len(await attendances_of(reader, sessionId="s0")) == await reader.count_bookings() == 3000
 
     on(redis_server, scenario)
 

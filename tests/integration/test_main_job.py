@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+import pytest
+
 from schemas.times import format_time
 from tests import oracle
 from tests.integration.system import Record, System, running
@@ -86,6 +88,12 @@ def envelope(identity: str, source: str, kind: str, time: int, data: dict[str, A
 def exact(micros: int) -> bytes:
     """RFC 3339 to the microsecond."""
     return f"{format_time(micros)[:-4]}{micros % 1_000_000:06d}Z".encode()
+
+
+@pytest.fixture(params=["server", "cluster"])
+def redis_server(request: pytest.FixtureRequest, redis_server: Redis) -> Redis:
+    """One server, then a cluster: what is below holds for both."""
+    return redis_server if request.param == "server" else request.getfixturevalue("redis_cluster")
 
 
 def test_redis_and_the_alerts_topic_say_what_the_oracle_counts(kafka: Broker, redis_server: Redis) -> None:

@@ -149,7 +149,7 @@ def contribution_size(document: bytes) -> int:
 
 def _put_summary(held: dict[bytes, Any], entry: bytes) -> None:
     _, length = unpack_from(">HH", entry)
-    text = entry[8 + length :]
+    text = entry[16 + length :]
     _put(held, entry[4 : 4 + length], json.loads(text) if text else None)
 
 

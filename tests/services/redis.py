@@ -96,7 +96,8 @@ class RedisCluster(ServiceGroup[RedisServer]):
 
     @property
     def url(self) -> str:
-        return self.nodes[0].url
+        """`redis+cluster://` with the address of every node."""
+        return f"redis+cluster://{','.join(node.address for node in self.nodes)}"
 
     @property
     def urls(self) -> list[str]:

@@ -83,6 +83,14 @@ def test_bad_durations(monkeypatch: pytest.MonkeyPatch, name: str, bad: str) -> 
         ("REDIS", f"http://joe:{SECRET}@host/0", "redis://"),
         ("REDIS", f"redis://joe:{SECRET}@host:port/0", "redis://"),
         ("REDIS", f"redis://joe:{SECRET}@host:99999/0", "redis://"),
+        ("REDIS", f"redis://joe:{SECRET}@a:1,b:2/0", "redis+cluster://"),
+        ("REDIS", f"redis+cluster://joe:{SECRET}@", "redis+cluster://"),
+        ("REDIS", f"redis+cluster://joe:{SECRET}@a:1,:2", "redis+cluster://"),
+        ("REDIS", f"redis+cluster://joe:{SECRET}@a:1,b:port", "redis+cluster://"),
+        ("REDIS", f"redis+cluster://joe:{SECRET}@a:1,", "redis+cluster://"),
+        ("REDIS", f"redis+cluster://joe:{SECRET}@a:1/3", "databases"),
+        ("REDIS", f"redis+cluster://joe:{SECRET}@a:1?db=3", "databases"),
+        ("REDIS", f"unix+cluster://joe:{SECRET}@a:1", "redis+cluster://"),
         ("STORE", "sqlite://", "memory://"),
         ("STORE", "rocksdb:", "rocksdb://"),
         ("STORE", "rocksdb:///", "absolute"),
@@ -105,9 +113,18 @@ def test_a_bad_value_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, nam
 
 
 @pytest.mark.parametrize(
-    "url", ["joe:{}@host:7/1", ":{}@host", "joe:{}@[::1]:7", "host:7?password={}", "host:7/0?db=1&password={}"]
+    ("scheme", "url"),
+    [
+        (scheme, url)
+        for scheme in ("redis", "rediss")
+        for url in ("joe:{}@host:7/1", ":{}@host", "joe:{}@[::1]:7", "host:7?password={}", "host:7/0?db=1&password={}")
+    ]
+    + [
+        (f"{scheme}+cluster", url)
+        for scheme in ("redis", "rediss")
+        for url in ("joe:{}@host:7/0", ":{}@a,host", "joe:{}@[::1]:7,[::2]:7", "host:7,b?password={}", "host:7?c=d&password={}")
+    ],
 )
-@pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, scheme: str, url: str) -> None:
     monkeypatch.setenv("ATTENDANCE_REDIS", f"{scheme}://{url.format(SECRET)}")
     monkeypatch.setenv("ATTENDANCE_BROKER_PASSWORD", SECRET)
@@ -118,6 +135,23 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, scheme: str, url: s
     assert SECRET not in doctor.redis_away(settings, OSError("refused"))
     assert ("host" if "host" in url else "::1") in shown["ATTENDANCE_REDIS"]
     assert shown["ATTENDANCE_BROKER_PASSWORD"] not in ("", SECRET)
+
+
+def test_a_cluster_has_servers_that_share_password_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTENDANCE_REDIS", "rediss+cluster://joe:a,b%40c@one:7000,two,[::1]:7001/0?ssl_cert_reqs=none")
+    settings = load_settings()
+    assert settings.is_redis_cluster
+    assert settings.redis_servers == [("one", 7000), ("two", 6379), ("::1", 7001)]
+    assert settings.redis_url("three", 7002) == "rediss://joe:a,b%40c@three:7002/0?ssl_cert_reqs=none"
+    assert settings.redis_url("::2", 7003) == "rediss://joe:a,b%40c@[::2]:7003/0?ssl_cert_reqs=none"
+
+
+def test_one_server_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTENDANCE_REDIS", "redis://joe:secret@one:7000/2")
+    settings = load_settings()
+    assert not settings.is_redis_cluster
+    assert settings.redis_servers == [("one", 7000)]
+    assert settings.redis_url() == "redis://joe:secret@one:7000/2"
 
 
 def test_a_password_in_the_brokers_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,9 @@ def test_a_file_of_tokens_that_is_none(tmp_path: Path, arguments: list[str]) -> 
     spoiled.write_text("{")
     given = {"ATTENDANCE_API_BIND": "127.0.0.1:0", "ATTENDANCE_API_TOKENS": str(spoiled)}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTENDANCE_")} | given
-    done = subprocess.run([*API, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*API, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert re.fullmatch(r".*tokens\.json: no file of tokens .*\n", done.stderr), done.stderr
 

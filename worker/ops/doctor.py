@@ -107,7 +107,7 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
         infos: list[dict[str, Any]] = [await server.info() for server in await masters(client)]
     except NoCluster as error:
         return [Finding("redis", False, f"{ENV_PREFIX}REDIS: {error}: write redis://host:port/db")]
-    if infos[0].get("redis_mode") == "cluster" and not settings.is_redis_cluster:
+    if infos[0].get("cluster_enabled") and not settings.is_redis_cluster:
         cure = "write redis+cluster://host:port"
         return [Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} is one of a cluster: {cure}")]
     findings = [_oldest(infos), _most_evicting(infos)]

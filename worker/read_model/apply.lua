@@ -21,7 +21,7 @@ if seq <= stored then return 'repeat' end
 if seq ~= stored + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
-local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. 'doc:', prefix .. 'ids:', prefix .. 'by-booking', prefix .. 'sessions'
+local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. 'doc:', prefix .. 'ids:', prefix .. 'by-booking:', prefix .. 'sessions'
 local BY_STATUS, NO_SHOWS = prefix .. 'by-status', prefix .. 'no-shows'
 local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
@@ -55,7 +55,7 @@ local function names(packed)
   return session, (unpack_('>Hc0', packed, next_))
 end
 
-local by_status, by_booking, by_session = {}, {}, {}
+local by_status, by_booking, by_session = {}, { [0] = {}, {}, {} }, {}
 
 local function index(session, booking, id, score, status, had, had_status)
   if score ~= had then
@@ -67,8 +67,10 @@ local function index(session, booking, id, score, status, had, had_status)
     of[#of + 1] = id
   end
   if status ~= had_status then
-    by_booking[#by_booking + 1] = status
-    by_booking[#by_booking + 1] = booking .. '\0' .. id
+    local of, member = by_booking[status], booking .. '\0' .. id
+    of[#of + 1] = 0
+    of[#of + 1] = member
+    if had_status then call('ZREM', BY_BOOKING .. had_status, member) end
   end
 end
 
@@ -101,13 +103,15 @@ while at <= size do
     elseif had then
       call('ZREM', BY_STATUS, id)
       call('ZREM', IDS .. session, id)
-      call('ZREM', BY_BOOKING, booking .. '\0' .. id)
+      call('ZREM', BY_BOOKING .. had_status, booking .. '\0' .. id)
     end
   end
 end
 -- one command for all of them; a chunk holds each pair once, so removals above came before none of these
 if #by_status > 0 then call('ZADD', BY_STATUS, unpack(by_status)) end
-if #by_booking > 0 then call('ZADD', BY_BOOKING, unpack(by_booking)) end
+for status = 0, 2 do
+  if #by_booking[status] > 0 then call('ZADD', BY_BOOKING .. status, unpack(by_booking[status])) end
+end
 for session, of in pairs(by_session) do call('ZADD', IDS .. session, unpack(of)) end
 for _, session in ipairs(order) do
   local key, changes = prefix .. 'tally:' .. session, tallies[session]

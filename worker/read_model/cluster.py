@@ -111,9 +111,10 @@ class Cluster(_Commands):
         answers: list[Any] = [None] * len(commands)
         waiting: Sequence[int] = range(len(commands))
         for _ in range(_MOVES):
+            known = {slot: await self._place(slot) for slot in {slots[number] for number in waiting}}
             places: dict[Address, list[int]] = {}
             for number in waiting:
-                places.setdefault(await self._place(slots[number]), []).append(number)
+                places.setdefault(known[slots[number]], []).append(number)
             asked = [self._ask(where, [commands[n] for n in here], transaction) for where, here in places.items()]
             for (where, here), said in zip(places.items(), await _all(asked), strict=True):
                 for number, answer in zip(here, said, strict=True):
@@ -179,7 +180,8 @@ class Cluster(_Commands):
         self._doubted.clear()
         kept = {*slots.values(), *self._seeds}
         left = [self._clients.pop(address) for address in [*self._clients] if address not in kept]
-        await asyncio.gather(*(client.aclose() for client in left))
+        # one that is frozen does not say goodbye
+        await asyncio.gather(*(client.aclose() for client in left), return_exceptions=True)
 
     def _client(self, address: Address) -> Redis:
         if address not in self._clients:

@@ -19,7 +19,8 @@ LAYOUT = {
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
     "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
     "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
-    "NS:{p}:G:by-booking": "sorted set: bookingId, NUL, id (16 bytes) of every attendance by the place of its status in `STATUSES`",
+    "NS:{p}:G:by-booking:<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
+    "given as its place in `STATUSES`",
     "NS:{p}:G:by-status": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
     "NS:{p}:G:ids:<sessionId>": "sorted set: the same of one session",
     "NS:{p}:G:tally:<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, `expectedParticipants`, "

@@ -25,6 +25,8 @@ from worker.topics import partition_of
 #: A heartbeat older than this says nothing, seconds.
 STALE_AFTER = 5.0
 _ATTEMPTS = 3
+#: Partitions that one script call looks at.
+_TOGETHER = 4
 
 
 class ReaderError(Exception):
@@ -129,51 +131,61 @@ class Live:
                 return found, _freshness(marks)
         raise NotServing("the read models are being switched: ask again")
 
-    async def ask(self, script: str, calls: Mapping[int, Sequence[Any]]) -> dict[int, list[Any]]:
-        """What each partition's script, which finds the live keys itself, answers to its arguments."""
-        watermarks = [(self._keys[number].watermark, arguments) for number, arguments in calls.items()]
-        answers = await ask_all(self._client, script, watermarks)
-        return {number: _told(number, answer) for number, answer in zip(calls, answers, strict=True)}
+    async def ask(
+        self, script: str, where: Iterable[int], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None = None
+    ) -> dict[int, list[Any]]:
+        """What a script, which finds the live keys itself, answers for each partition.
+
+        Args:
+            arguments: the same for all.
+            own: behind those, each partition's own.
+        """
+        numbers = list(where)
+        # one server answers for several at a time, so that no call is long; in a cluster each has a slot of its own
+        size = _TOGETHER if isinstance(self._client, Redis) else 1
+        groups = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        calls = [
+            (
+                [self._keys[number].watermark for number in group],
+                (*arguments, *(part for number in group for part in own[number])) if own else arguments,
+            )
+            for group in groups
+        ]
+        answers = [answer for answers in await ask_all(self._client, script, calls) for answer in answers]
+        return {number: _told(number, answer) for number, answer in zip(numbers, answers, strict=True)}
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
         """Attendances by id, given the partition of each."""
         wanted: dict[int, list[bytes]] = {}
         for identity, number in ids.items():
             wanted.setdefault(number, []).append(identity)
-        return _attendances(await self._find({number: (b"".join(some),) for number, some in wanted.items()}))
+        return await self._attendances({number: (b"".join(some), b"") for number, some in wanted.items()})
 
     async def direct(self, wanted: Filter) -> list[Attendance]:
         """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them."""
         if wanted.bookings.allowed is None:
             ids = b"".join(bytes.fromhex(each.replace("-", "")) for each in wanted.ids.allowed or ())
-            return list(_attendances(await self.everywhere_find(ids)).values())
-        calls: dict[int, list[Any]] = {}
+            return list((await self._attendances(dict.fromkeys(self.everywhere, (ids, b"")))).values())
+        bookings: dict[int, list[bytes]] = {}
         for booking_id in wanted.bookings.allowed:
-            calls.setdefault(self.of(booking_id), [b""]).append(booking_id)
-        return list(_attendances(await self._find(calls)).values())
+            bookings.setdefault(self.of(booking_id), []).append(booking_id.encode() + b"\0")
+        found = await self._attendances({number: (b"", b"".join(some)) for number, some in bookings.items()})
+        return list(found.values())
 
-    async def packed(self, identity: bytes, numbers: Iterable[int]) -> bytes | None:
+    async def packed(self, identity: bytes, numbers: Sequence[int]) -> bytes | None:
         """The packed pair with an id, None where none of the partitions has it."""
-        answers = await self._same(identity, list(numbers))
-        return next((found[1] for found in answers if found), None)
+        own = dict.fromkeys(numbers, (identity, b""))
+        answers = await self.ask("find", numbers, (DOC_SHIFT,), own)
+        return next((found[1] for found in answers.values() if found), None)
 
-    async def everywhere_find(self, ids: bytes) -> Iterable[list[Any]]:
-        return await self._same(ids, list(self.everywhere))
-
-    async def _find(self, calls: Mapping[int, Sequence[Any]]) -> Iterable[list[Any]]:
-        watermarks = [(self._keys[number].watermark, (DOC_SHIFT, *arguments)) for number, arguments in calls.items()]
-        answers = await ask_all(self._client, "find", watermarks)
-        return [_told(number, answer) for number, (answer,) in zip(calls, answers, strict=True)]
-
-    async def _same(self, ids: bytes, numbers: Sequence[int]) -> list[list[Any]]:
-        """The ids' pairs in each partition; one call where one server has them all."""
-        watermarks = [self._keys[number].watermark for number in numbers]
-        arguments = DOC_SHIFT, ids
-        if isinstance(self._client, Redis):
-            (answers,) = await ask_all(self._client, "find", [(watermarks, arguments)])
-        else:
-            answers = [answer for (answer,) in await ask_all(self._client, "find", [(key, arguments) for key in watermarks])]
-        return [_told(number, answer) for number, answer in zip(numbers, answers, strict=True)]
+    async def _attendances(self, own: Mapping[int, tuple[bytes, bytes]]) -> dict[bytes, Attendance]:
+        known = {}
+        for parts in (await self.ask("find", own, (DOC_SHIFT,), own)).values():
+            for identity, packed in zip(parts[::2], parts[1::2], strict=True):
+                attendance = unpack(identity, packed)
+                if attendance is not None:
+                    known[identity] = attendance
+        return known
 
     def _is_current(self, partition: Partition) -> bool:
         """Whether the keys just read were the live ones; remembers those that are."""
@@ -209,16 +221,6 @@ def _serving(number: int, state: str) -> None:
 
 def _state(written: str) -> str:
     return "being repaired" if written == "repairing" else written or "not filled yet"
-
-
-def _attendances(found: Iterable[list[Any]]) -> dict[bytes, Attendance]:
-    known = {}
-    for parts in found:
-        for identity, packed in zip(parts[::2], parts[1::2], strict=True):
-            attendance = unpack(identity, packed)
-            if attendance is not None:
-                known[identity] = attendance
-    return known
 
 
 def _partition(number: int, mark: dict[bytes, bytes]) -> Partition:

@@ -1,22 +1,24 @@
 -- Every attendance in question of some sessions.
 --
--- KEYS  1 watermark
+-- KEYS  watermarks, all of one slot or of one server
 -- ARGV  1 windows: as for scan.lua  2 sessions: JSON list
--- Returns state (where it is not 'live' nothing follows), then for each session a list of ids and scores in turn.
+-- Returns for each key a list: state (where it is not 'live' nothing follows), then ids.
 local call, sub = redis.call, string.sub
-local mark = call('HMGET', KEYS[1], 'state', 'keys')
-if mark[1] ~= 'live' then return { mark[1] or '' } end
-local source = sub(KEYS[1], 1, -10) .. mark[2] .. ':ids:'
-local windows, answer = cjson.decode(ARGV[1]), { 'live' }
-for index, name in ipairs(cjson.decode(ARGV[2])) do
-  local found = {}
-  for _, of_status in ipairs(windows) do
-    for _, window in ipairs(of_status) do
-      for _, part in ipairs(call('ZRANGEBYSCORE', source .. name, window[1], window[2], 'WITHSCORES')) do
-        found[#found + 1] = part
+local windows, sessions, answers = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+for index, key in ipairs(KEYS) do
+  local mark = call('HMGET', key, 'state', 'keys')
+  local found = { mark[1] or '' }
+  if mark[1] == 'live' then
+    local source = sub(key, 1, -10) .. mark[2] .. ':ids:'
+    for _, name in ipairs(sessions) do
+      for _, of_status in ipairs(windows) do
+        for _, window in ipairs(of_status) do
+          local ids = call('ZRANGEBYSCORE', source .. name, window[1], window[2])
+          for at = 1, #ids do found[#found + 1] = ids[at] end
+        end
       end
     end
   end
-  answer[index + 1] = found
+  answers[index] = found
 end
-return answer
+return answers

@@ -26,7 +26,8 @@ from worker.read_model.live import (
     ReaderError,
     locate,
 )
-from worker.read_model.planner import Planner, count, order_by, pinned
+from worker.read_model.orders import order_by, pinned
+from worker.read_model.planner import Planner, count
 
 __all__ = ["AttendanceReader", "Freshness", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
 

@@ -15,7 +15,8 @@ for i = 1, #alerts, 2 do
     prefix .. 'alerts:session:' .. (alert.sessionId or ''))
 end
 if #sessions > 0 or #alerts > 0 then return 1 end
-call('UNLINK', prefix .. 'by-booking', prefix .. 'by-status', prefix .. 'no-shows', prefix .. 'alerts')
+call('UNLINK', prefix .. 'by-booking:0', prefix .. 'by-booking:1', prefix .. 'by-booking:2', prefix .. 'by-status',
+  prefix .. 'no-shows', prefix .. 'alerts')
 for bucket = 0, tonumber(ARGV[3]) - 1 do call('UNLINK', prefix .. 'doc:' .. bucket) end
 for bucket = 0, tonumber(ARGV[4]) - 1 do call('UNLINK', prefix .. 'booking:' .. bucket) end
 return 0
