@@ -97,6 +97,14 @@ def test_what_is_none_of_the_three_modes(api: Api, kind: str, body: bytes, code:
     assert problem(api.client.post("/v1/events", content=body, headers={"content-type": kind}), 400) == code
 
 
+@pytest.mark.parametrize("depth", [200, 300, 900, 990, 1010, 1030, 50_000])
+def test_data_that_is_nested(api: Api, depth: int) -> None:
+    document = json.dumps({**event("check_in", booking_name(), "s1"), "more": 0})
+    body = document.replace('"more": 0', '"more": ' + "[" * depth + "]" * depth)
+    said = api.client.post("/v1/events", content=body, headers={"content-type": STRUCTURED})
+    assert said.status_code == (202 if depth == 200 else 400), said.text
+
+
 def test_headers_that_mean_nothing(api: Api) -> None:
     document = event("check_in", booking_name(), "s1")
     assert problem(binary(api, document, **{"ce-source": "%ff"}), 400) == "MALFORMED_HEADER"

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import orjson
+from redis.exceptions import RedisError
 
 from schemas.attendance import Attendance
 from schemas.events import EventType
 from schemas.times import format_exact_time
-from worker.read_model.reader import AttendanceReader
+from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
 from worker.web.marks import Marks
@@ -127,13 +128,20 @@ class Changes:
         value = orjson.dumps(event(change, at))
         place = await self._publisher.publish(self._topic, change.booking_id, value, self._seconds)
         if not await self._marks.passed(change.booking_id, place.partition, place.offset, deadline):
-            raise unavailable(
-                "NOT_APPLIED_YET", "the event is kept and counts as soon as a worker applies it; it need not be sent again"
-            )
-        after = await self._reader.latest(change.booking_id, change.session_id)
+            raise _kept()
+        try:
+            after = await self._reader.latest(change.booking_id, change.session_id)
+        except (ReaderError, RedisError, TimeoutError):
+            # it is published; that reading failed now must not sound as if it were not
+            raise _kept() from None
         if _is_outrun(change, before, after):
             raise _Outrun
         return None if after is None else after[0]
+
+
+def _kept() -> ApiError:
+    said = "the event is kept and counts as soon as a worker applies it; it need not be sent again"
+    return unavailable("NOT_APPLIED_YET", said)
 
 
 def event(change: Change, at: int) -> dict[str, Any]:

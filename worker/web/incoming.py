@@ -1,6 +1,5 @@
 """CloudEvents over HTTP for devices that do not speak Kafka: structured, binary and batched."""
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from starlette.requests import Request
 
 from schemas.decode import decode, decode_booking
 from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason, Topic
-from schemas.refusals import Violation
+from schemas.refusals import Rule, Violation
 from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
@@ -57,7 +56,7 @@ def _judged(found: Sequence[tuple[str, Any]], settings: Settings) -> list[Incomi
     good: list[Incoming] = []
     bad: list[Violation] = []
     for where, document in found:
-        value = _written(document)
+        value = _written(document, where)
         topic, said = _decoded(document, value, now, settings)
         if isinstance(said, DeadLetter):
             bad.append(_violation(where, said))
@@ -117,9 +116,8 @@ def _binary(request: Request, body: bytes, kind: str) -> dict[str, Any]:
     return {**attributes, "data": parse_json(body)}
 
 
-def _written(document: Any) -> bytes:
+def _written(document: Any, where: str) -> bytes:
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
-        # nested deeper than orjson writes; the standard library reads as deep as it writes
-        return json.dumps(document, separators=(",", ":")).encode()
+        raise invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None
