@@ -19,6 +19,7 @@ from rich.console import Console
 
 from schemas.alerts import AlertKind
 from schemas.query import QueryError
+from worker.api_commands import api, tokens_app
 from worker.domain.packed import OtherFormat
 from worker.ending import unless
 from worker.logs import configure_client_logs, configure_logs
@@ -32,6 +33,7 @@ from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, SettingsError, load_settings
 from worker.stream.errors import StreamError
 from worker.topics import create_producer
+from worker.web.tokens import TokensError
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="Provision and check the topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
+app.add_typer(tokens_app, name="tokens")
 app.add_typer(schemas_app, name="schemas")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists one item a line")]
@@ -57,6 +60,7 @@ _TOLD = (
     ChildFailed,
     NotForThisPlatform,
     ReaderError,
+    TokensError,
 )
 
 
@@ -100,12 +104,15 @@ def worker() -> None:
     _run_until_stopped(work)
 
 
+app.command()(api)
+
+
 @app.command("dev")
 def dev_(
     demo_: Annotated[bool, typer.Option("--demo", help="play the sample events")] = False,
     once: Annotated[bool, typer.Option("--once", help="with --demo: end after it and print the totals")] = False,
 ) -> None:
-    """Broker, Redis and one worker on this machine, without Docker and without Java."""
+    """Broker, Redis, one worker and the API on this machine, without Docker and without Java."""
     if once and not demo_:
         raise typer.BadParameter("--once goes with --demo")
     settings = load_settings()

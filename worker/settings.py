@@ -33,6 +33,12 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0
 _DURATION_CURE = "write a duration as 90s, 5m, 2h or 30d, at most 36500d"
 
 
+def duration(text: str) -> timedelta | None:
+    """What ``90s``, ``5m``, ``2h`` or ``30d`` says; None where it says nothing."""
+    read = _duration(text)
+    return read if isinstance(read, timedelta) else None
+
+
 class Settings(BaseSettings):
     """What a process of this system needs to know. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
 
@@ -70,6 +76,17 @@ class Settings(BaseSettings):
         timedelta(seconds=8),
         description="how long a silent worker keeps its partitions (the broker allows 6 s and more)",
     )
+    api_bind: str = Field("127.0.0.1:8080", description="where the API listens, as host:port")
+    api_tokens: Path | None = Field(
+        None, description="file of the API's tokens; without it this machine alone is served, without tokens"
+    )
+    api_max_body: int = Field(1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="largest request body, bytes")
+    api_max_requests: int = Field(512, ge=1, le=100_000, description="requests that an API process works on at once")
+    api_body_timeout: Duration = Field(timedelta(seconds=10), description="how long a request may take to arrive")
+    api_request_timeout: Duration = Field(timedelta(seconds=30), description="how long a request may take altogether")
+    api_set_timeout: Duration = Field(timedelta(seconds=5), description="how long a set waits until a worker has applied it")
+    api_stop_timeout: Duration = Field(timedelta(seconds=10), description="how long a stopping API finishes requests")
+    query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
 
     @field_validator("broker")
@@ -105,6 +122,18 @@ class Settings(BaseSettings):
             raise ValueError("write rocksdb://, rocksdb:///absolute/folder or memory://")
         return value
 
+    @field_validator("api_bind")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        try:
+            url = urlsplit(f"//{value}")
+            whole = url.hostname and url.port is not None and not url.path and url.username is None
+        except ValueError:
+            whole = None
+        if not whole:
+            raise ValueError("write host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
+        return value
+
     @field_validator("topic_prefix")
     @classmethod
     def _prefix(cls, value: str) -> str:
@@ -128,6 +157,12 @@ class Settings(BaseSettings):
         """``host:port`` of each broker."""
         urls = (urlsplit(p if "://" in p else f"kafka://{p}") for p in re.split("[,;]", self.broker))
         return [f"{url.hostname}:{url.port or 9092}" for url in urls]
+
+    @property
+    def api_address(self) -> tuple[str, int]:
+        """Host and port where the API listens."""
+        url = urlsplit(f"//{self.api_bind}")
+        return url.hostname or "", url.port or 0
 
     @property
     def is_redis_cluster(self) -> bool:

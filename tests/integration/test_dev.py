@@ -1,5 +1,6 @@
 """`attendance dev`: everything in one process tree, ready in seconds, gone when it ends however it ends."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -66,7 +68,7 @@ class Dev:
     def until_ready(self) -> None:
         self.until(lambda: "ready" in self.said(), "ready")
         self.children = children(self.process.pid)
-        assert len(self.children) >= 3, self.children
+        assert len(self.children) >= 4, self.children
 
     def said(self) -> str:
         return tail_of_file(self.log, 500)
@@ -123,17 +125,26 @@ def test_the_demo_once() -> None:
     assert done.stdout.splitlines()[-1] == TOTALS
 
 
+def test_the_api_answers_this_machine_without_a_token() -> None:
+    with started() as dev:
+        dev.until_ready()
+        (address,) = re.findall(r"API on (http://127\.0\.0\.1:\d+)", dev.said())
+        with urllib.request.urlopen(f"{address}/v1/status", timeout=5) as said:
+            assert [each["state"] for each in json.load(said)["partitions"]] == ["live"] * 4
+
+
 def test_ports_that_are_taken() -> None:
-    with taken(9092, 6379), started() as dev:
+    with taken(9092, 6379, 8080), started() as dev:
         dev.until_ready()
         said = dev.said()
-        for usual in (9092, 6379):
+        for usual in (9092, 6379, 8080):
             (line,) = [line for line in said.splitlines() if f"port {usual} is taken" in line]
             chosen = int(re.findall(r"127\.0\.0\.1:(\d+)", line)[0])
             assert chosen != usual
             with closing(socket.create_connection(("127.0.0.1", chosen), 2)):
                 pass  # somebody answers there
-            assert any(str(chosen) in command for command in dev.children.values())
+            # the API is told by its environment
+            assert usual == 8080 or any(str(chosen) in command for command in dev.children.values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -157,8 +168,11 @@ def test_a_signal_while_it_starts(so_many: int) -> None:
         assert "Traceback" not in dev.said()
 
 
-@pytest.mark.parametrize("part", ["worker worker", "broker", "valkey|redis"])
-def test_a_child_that_dies_ends_the_rest(part: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("worker worker", "worker"), ("worker api", "api"), ("broker", "broker"), ("valkey|redis", "redis")],
+)
+def test_a_child_that_dies_ends_the_rest(part: str, name: str) -> None:
     with started() as dev:
         dev.until_ready()
         (victim,) = [pid for pid, command in dev.children.items() if re.search(part, command)]
@@ -167,7 +181,7 @@ def test_a_child_that_dies_ends_the_rest(part: str) -> None:
         assert wait_until(dev.gone, 1), dev.children
         last = dev.said().splitlines()[-1]
         assert "ended" in last, dev.said()
-        assert re.search(part.split()[0], last), last
+        assert re.search(name, last), last
         assert "Traceback" not in dev.said()
 
 

@@ -157,9 +157,9 @@ def host_and_port(url: str) -> tuple[str, int]:
 # --- the compose file --------------------------------------------------------
 
 
-def test_there_are_a_broker_a_redis_the_topics_and_the_workers() -> None:
-    assert set(SERVICES) >= {"kafka", "redis", "topics", "worker"}
-    assert set(OURS) >= {"topics", "worker"}
+def test_there_are_a_broker_a_redis_the_topics_the_workers_and_the_api() -> None:
+    assert set(SERVICES) >= {"kafka", "redis", "topics", "worker", "api"}
+    assert set(OURS) >= {"topics", "worker", "api"}
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -171,7 +171,10 @@ def test_every_variable_is_a_setting(service: str) -> None:
 @pytest.mark.parametrize("service", OURS)
 def test_the_environment_is_shared_and_loads(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = SERVICES[service]["environment"]
-    assert environment == COMPOSE["x-attendance-environment"]
+    shared = COMPOSE["x-attendance-environment"]
+    own = {name for name in environment if name.startswith("ATTENDANCE_API_")}
+    assert {name: value for name, value in environment.items() if name not in own} == shared
+    assert not own or service == "api"
     # text, so that YAML's idea of a number or a truth value does not come between; nothing to interpolate
     assert all(isinstance(value, str) and "$" not in value for value in environment.values())
     loaded = settings_of(service, monkeypatch)
@@ -239,7 +242,25 @@ def test_workers_keep_their_rows_in_a_named_volume_that_their_user_may_write(mon
     assert (volume in COMPOSE["volumes"], mounted) == (True, folder)
     # a new volume takes the owner of the folder that the image has there
     user = next(each.words for each in stages()[-1] if each.name == "RUN" and "useradd" in each.words)
-    assert user[user.index("install") :] == ["install", "--directory", "--owner=attendance", "--group=attendance", folder]
+    assert user[user.index("install") :][:4] == ["install", "--directory", "--owner=attendance", "--group=attendance"]
+    assert folder in user
+
+
+def test_the_api_keeps_its_tokens_in_a_named_volume_that_its_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = settings_of("api", monkeypatch).api_tokens
+    assert tokens is not None
+    volume, mounted = SERVICES["api"]["volumes"][0].split(":")
+    assert (volume in COMPOSE["volumes"], mounted) == (True, str(tokens.parent))
+    assert str(tokens.parent) in next(each.words for each in stages()[-1] if each.name == "RUN" and "useradd" in each.words)
+
+
+def test_the_api_is_reached_at_the_port_it_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = settings_of("api", monkeypatch)
+    host, number = loaded.api_address
+    assert host == "0.0.0.0"
+    assert ports("api") == [Port(LOOPBACK, 8080, number)]
+    assert f"http://localhost:{number}/healthz" in health_check("api")
+    assert seconds(SERVICES["api"]["stop_grace_period"]) > loaded.api_stop_timeout.total_seconds()
 
 
 def test_redis_evicts_nothing() -> None:
@@ -294,12 +315,13 @@ def test_our_image_is_built_once_and_has_the_version_of_the_project() -> None:
 
 
 def test_services_start_in_order() -> None:
-    waits: Mapping[str, Mapping[str, Mapping[str, str]]] = {s: SERVICES[s]["depends_on"] for s in ("topics", "worker")}
+    waits: Mapping[str, Mapping[str, Mapping[str, str]]] = {s: SERVICES[s]["depends_on"] for s in ("topics", "worker", "api")}
     assert waits["topics"]["kafka"]["condition"] == "service_healthy"
-    assert waits["worker"]["topics"]["condition"] == "service_completed_successfully"
-    assert waits["worker"]["redis"]["condition"] == "service_healthy"
+    for service in ("worker", "api"):
+        assert waits[service]["topics"]["condition"] == "service_completed_successfully"
+        assert waits[service]["redis"]["condition"] == "service_healthy"
     assert SERVICES["topics"]["restart"] == "no"
-    assert SERVICES["worker"]["restart"] == "unless-stopped"
+    assert SERVICES["worker"]["restart"] == SERVICES["api"]["restart"] == "unless-stopped"
 
 
 def test_there_is_more_than_one_worker_and_each_may_drain() -> None:

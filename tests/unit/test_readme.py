@@ -12,6 +12,8 @@ from worker.cli import app
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import LAYOUT
 from worker.settings import Settings
+from worker.web.app import create_app
+from worker.web.openapi import document
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -34,7 +36,7 @@ def code(cell: str) -> str:
 def test_settings_are_listed_with_their_defaults() -> None:
     listed = {code(row[0]): row[1] for row in rows("Settings")}
     assert list(listed) == [f"ATTENDANCE_{name.upper()}" for name in Settings.model_fields]
-    durations = {"5m": 300, "10m": 600, "30d": 2_592_000, "8s": 8}
+    durations = {"5m": 300, "10m": 600, "30d": 2_592_000, "8s": 8, "10s": 10, "30s": 30, "5s": 5}
     for name in Settings.model_fields:
         default = getattr(DEFAULTS, name)
         told = code(listed[f"ATTENDANCE_{name.upper()}"])
@@ -65,6 +67,16 @@ def test_commands_are_listed() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     assert sorted(code(row[0]) for row in rows("Commands")) == sorted(commands(group))
+
+
+def test_calls_of_the_api_are_listed_with_their_scopes() -> None:
+    paths = document(create_app(DEFAULTS))["paths"]
+    calls = {
+        f"{method.upper()} {path}": "".join(call.get("security", [{"token": ["none"]}])[0]["token"])
+        for path, methods in paths.items()
+        for method, call in methods.items()
+    }
+    assert {code(row[0]): row[1] for row in rows("HTTP API")} == calls
 
 
 def test_topics_are_listed() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import times
-from schemas.times import format_time, parse_time
+from schemas.times import format_exact_time, format_time, parse_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEW_YEAR_2017 = 1_483_228_800_000_000
@@ -102,6 +102,7 @@ def test_years_that_cannot_be_written_are_shown_at_their_bound(micros: int, text
 @given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
 def test_parse_undoes_format(micros: int) -> None:
     assert parse_time(format_time(micros)) == micros - micros % 1000
+    assert parse_time(format_exact_time(micros)) == micros
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Broker, Redis and one worker in one process tree on this machine; optionally the demo's events, and live counts."""
+"""Broker, Redis, one worker and the API in one process tree on this machine; optionally the demo's events, and live counts."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ _USUAL = {
     "ATTENDANCE_REDIS": f"redis://127.0.0.1:{USUAL_REDIS_PORT}/0",
     "ATTENDANCE_PARTITIONS": str(_DEV_PARTITIONS),
 }
-_GRACE_SECONDS = {"worker": 3.5}
+_GRACE_SECONDS = {"worker": 3.5, "api": 2.0}
 _SHOWN_PER_SECOND = 4
 #: The demo is played over about a quarter of a minute, so that one sees it.
 _DEMO_EVENTS_PER_TICK = 400
@@ -59,7 +59,7 @@ class Dev:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # the worker first: it commits, and needs the others for it
+        # the API and the worker first: they finish what is under way, and need the others for it
         for child in reversed(self._children):
             await child.stop(_GRACE_SECONDS.get(child.name, 1.0))
         self._folder.cleanup()
@@ -77,7 +77,7 @@ class Dev:
             await asyncio.wait_for(self.watch(), 2 * _WATCH_SECONDS)
 
     async def start(self) -> None:
-        """Starts what the settings do not name, and the worker; returns when it serves."""
+        """Starts what the settings do not name, the worker and the API; returns when they serve."""
         given = self.settings.model_fields_set
         changes: dict[str, Any] = {}
         if "redis" not in given:
@@ -96,10 +96,15 @@ class Dev:
         await self._create_topics()
         environment = {ENV_PREFIX + name.upper(): str(value) for name, value in changes.items()}
         self._launch("worker", (sys.executable, "-m", "worker", "worker"), environment)
+        # the API's address is this machine's own, so it needs no tokens
+        port = self._port("API", self.settings.api_address[1], "http://")
+        at = {f"{ENV_PREFIX}API_BIND": f"127.0.0.1:{port}"}
+        api = self._launch("api", (sys.executable, "-m", "worker", "api"), environment | at)
         shown = {name: value for name, value in environment.items() if not name.endswith(("TIMEOUT", "STORE"))}
         if any(_USUAL.get(name) != value for name, value in shown.items()):
             self._console.print("for other commands: export " + " ".join(f"{n}={v}" for n, v in shown.items()), soft_wrap=True)
         await self._until_serving()
+        await self._until_answers(api, port)
 
     async def _launch_redis(self) -> int:
         port = self._port("Redis", USUAL_REDIS_PORT)
@@ -118,10 +123,10 @@ class Dev:
         self._children.append(child)
         return child
 
-    def _port(self, what: str, usual: int) -> int:
+    def _port(self, what: str, usual: int, scheme: str = "") -> int:
         port = usable_port(usual)
         taken = "" if port == usual else f" (port {usual} is taken)"
-        self._console.print(f"{what} on 127.0.0.1:{port}{taken}")
+        self._console.print(f"{what} on {scheme}127.0.0.1:{port}{taken}")
         return port
 
     async def _until_answers(self, child: Child, port: int) -> None:

@@ -19,8 +19,6 @@ from time import perf_counter, time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from worker.web.tokens import Scope, create_token
-
 from schemas.attendance import attendance_id, guid
 from tests.bench import workload
 from tests.bench.loading import load
@@ -33,6 +31,7 @@ from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings, load_settings
 from worker.topics import TopicNames
+from worker.web.tokens import Scope, create_token
 
 EVENTS, PARTITIONS = 60_000, 16
 EVENTS_PER_S = 5_000

@@ -1,0 +1,105 @@
+"""Sessions, bookings, alerts and status over HTTP, each with its freshness."""
+
+from urllib.parse import quote
+
+import pytest
+
+from tests.web.serving import Api, booking_name, event, upserted
+from tests.web.test_attendances import problem, violations
+
+
+def published(api: Api, *documents: dict[str, object]) -> None:
+    records = [(api.system.booking if str(d["type"]) == "booking.upserted" else api.system.event)(d) for d in documents]
+    api.system.publish(records)
+    api.system.until_applied()
+
+
+@pytest.mark.parametrize(
+    "session", ["plain", "with/slash", "/", "..", "a//b", "ä ö%2F", "100%", "?x=1#y", "s" * 250, "a\u2028b"]
+)
+def test_a_session_whatever_its_name(api: Api, session: str) -> None:
+    booking = booking_name()
+    published(api, upserted(booking, 4, [{"sessionId": session}]), event("check_in", booking, session, numberOfAttendees=3))
+    # a client's library would take dots out of a path
+    said = api.raw(
+        f"GET /v1/sessions/{quote(session, safe='')} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Authorization: Bearer {api.tokens['read']}\r\n\r\n".encode()
+    )
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), said
+    tally = api.client.get(f"/v1/sessions/{quote(session, safe='')}").json() if "." not in session else None
+    assert (b'"attendees":3' in body) if tally is None else tally["attendees"] >= 3
+    assert b'"lag":0' in body
+    summary = api.client.get(f"/v1/bookings/{booking}").json()
+    assert (summary["attended"], summary["freshness"]["lag"]) == (1, 0)
+
+
+def test_what_is_not_known(api: Api) -> None:
+    assert problem(api.client.get("/v1/sessions/nobody-was-here"), 404) == "SESSION_NOT_FOUND"
+    assert problem(api.client.get("/v1/bookings/nobody"), 404) == "BOOKING_NOT_FOUND"
+    assert problem(api.client.get("/v1/sessions/"), 404) == "SESSION_NOT_FOUND"
+
+
+def test_bookings_that_miss_their_sessions(api: Api) -> None:
+    worst, better = booking_name(), booking_name()
+    published(
+        api,
+        *(event("no_show", worst, f"s{n}") for n in range(4)),
+        *(event("no_show" if n < 2 else "check_in", better, f"s{n}") for n in range(4)),
+    )
+    said = api.client.get("/v1/bookings", params={"sort": "noShowRate", "limit": 1000}).json()
+    assert said["freshness"]["lag"] == 0
+    rates = {each["bookingId"]: each["noShowRate"] for each in said["bookings"]}
+    assert (rates[worst], rates[better]) == (1.0, 0.5)
+    assert list(rates.values()) == sorted(rates.values(), reverse=True)
+    assert len(api.client.get("/v1/bookings?sort=noShowRate&limit=1").json()["bookings"]) == 1
+    assert violations(api.client.get("/v1/bookings")) == {"sort": "REQUIRED"}
+    assert list(violations(api.client.get("/v1/bookings?sort=name"))) == ["sort"]
+
+
+def test_alerts(api: Api) -> None:
+    booking = booking_name()
+    published(api, *(event("set", booking, f"s{n}", status="NOT_ATTENDED", numberOfAttendees=n) for n in (0, 3, 5)))
+    all_of_it = api.client.get("/v1/alerts", params={"bookingId": f" {booking}", "state": "open"}).json()
+    assert all_of_it["freshness"]["lag"] == 0
+    kinds = sorted(each["kind"] for each in all_of_it["alerts"])
+    assert kinds == ["FREQUENT_NO_SHOWS", "STATUS_COUNT_MISMATCH", "STATUS_COUNT_MISMATCH"]
+    narrow = {"bookingId": booking, "kind": "STATUS_COUNT_MISMATCH", "sessionId": "s5"}
+    assert [each["sessionId"] for each in api.client.get("/v1/alerts", params=narrow).json()["alerts"]] == ["s5"]
+    assert len(api.client.get("/v1/alerts", params={"bookingId": booking, "limit": 2}).json()["alerts"]) == 2
+    for wrong in (
+        "state=closed",
+        "kind=NONE",
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "session=s5",
+        "kind=CLOCK_AHEAD&kind=CLOCK_AHEAD",
+    ):
+        assert list(violations(api.client.get(f"/v1/alerts?{wrong}"))) == [wrong.partition("=")[0]]
+
+
+def test_status(api: Api) -> None:
+    published(api, event("check_in", booking_name(), "s1"))
+    said = api.client.get("/v1/status").json()
+    assert [each["partition"] for each in said["partitions"]] == list(range(api.system.settings.partitions))
+    assert {each["state"] for each in said["partitions"]} == {"live"}
+    assert all(each["events"]["offset"] == each["events"]["end"] for each in said["partitions"])
+    assert (said["rebuild"], said["freshness"]["lag"]) == ("SERVING", 0)
+
+
+def test_health_and_figures_need_no_token(api: Api) -> None:
+    api.set(booking_name(), "s1", "ATTENDED")
+    api.client.headers = {}
+    try:
+        assert api.client.get("/healthz").json() == {"status": "alive"}
+        assert api.client.get("/readyz").json() == {"status": "ready"}
+        figures = api.client.get("/metrics")
+    finally:
+        api.client = api.client_of("all")
+    assert figures.headers["content-type"].startswith("text/plain")
+    assert (
+        'attendance_api_request_seconds_count{method="POST",route="/bookings/v2/attendance/set",status="200"}' in figures.text
+    )
+    assert 'attendance_partition_lag{partition="0"} 0.0' in figures.text
+    assert api.client.get("/openapi.json").json()["openapi"].startswith("3.")

@@ -1,0 +1,123 @@
+"""CloudEvents over HTTP for devices that do not speak Kafka: structured, binary and batched."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from starlette.requests import Request
+
+from schemas.decode import decode, decode_booking
+from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason, Topic
+from schemas.refusals import Rule, Violation
+from schemas.usual import normalise
+from worker.settings import Settings, micros
+from worker.topics import TopicNames
+from worker.web.bodies import Bodies, is_json, media_type, parse_json
+from worker.web.problems import invalid, refused
+
+STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
+MAX_EVENTS = 1000
+_PREFIX = "ce-"
+
+
+class Incoming(NamedTuple):
+    """An event that may be published, as JSON in structured mode."""
+
+    topic: str
+    booking_id: str
+    value: bytes
+
+
+async def read_events(request: Request, bodies: Bodies, settings: Settings) -> list[Incoming]:
+    """The events of a request, in its order.
+
+    Raises:
+        ApiError: the request is none of the three modes, or an event cannot be used: 400 that names every one.
+    """
+    kind = media_type(request)
+    body = await bodies.read(request)
+    if kind == STRUCTURED:
+        found: Sequence[tuple[str, Any]] = [("", parse_json(body))]
+    elif kind == BATCH:
+        found = [(f"{index}.", each) for index, each in enumerate(_batch(body))]
+    elif any(name.startswith(_PREFIX) for name in request.headers):
+        found = [("", _binary(request, body, kind))]
+    else:
+        accepted = f"{STRUCTURED}, {BATCH}, or ce- headers with application/json"
+        raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", f"send CloudEvents: {accepted}", {"contentType": kind[:100]})
+    return _judged(found, settings)
+
+
+def _judged(found: Sequence[tuple[str, Any]], settings: Settings) -> list[Incoming]:
+    topics, now = TopicNames.of(settings.topic_prefix), time.time_ns() // 1_000_000
+    good: list[Incoming] = []
+    bad: list[Violation] = []
+    for where, document in found:
+        value = _written(document, where)
+        topic, said = _decoded(document, value, now, settings)
+        if isinstance(said, DeadLetter):
+            bad.append(_violation(where, said))
+        else:
+            good.append(Incoming(topics.bookings if topic is Topic.BOOKINGS else topics.events, said.booking_id, value))
+    if bad:
+        raise invalid(bad)
+    return good
+
+
+def _decoded(
+    document: Any, value: bytes, now_ms: int, settings: Settings
+) -> tuple[Topic, Event | Booking | BookingGone | DeadLetter]:
+    kind = document.get("type") if isinstance(document, dict) else None
+    if isinstance(kind, str) and kind in DATA[Topic.BOOKINGS]:
+        data = document.get("data")
+        booking_id = data.get("bookingId") if isinstance(data, dict) else None
+        key = normalise(booking_id).encode(errors="replace") if isinstance(booking_id, str) else b""
+        return Topic.BOOKINGS, decode_booking(value, (), key)
+    said = decode(value, (), now_ms, max_age=micros(settings.max_event_age))
+    if isinstance(said, DeadLetter) and said.reason is Reason.UNKNOWN_TYPE:
+        every = ", ".join(name for types in DATA.values() for name in types)
+        said = said._replace(detail=f"type: not one of {every}")
+    return Topic.EVENTS, said
+
+
+def _violation(where: str, letter: DeadLetter) -> Violation:
+    field, _, detail = letter.detail.partition(": ")
+    return Violation(f"{where}{field}", detail, letter.reason.value)
+
+
+def _batch(body: bytes) -> list[Any]:
+    found = parse_json(body)
+    if not isinstance(found, list):
+        raise refused(400, "MALFORMED_BATCH", "a batch is a JSON array of events")
+    if len(found) > MAX_EVENTS:
+        raise refused(400, "TOO_MANY_EVENTS", f"a batch has at most {MAX_EVENTS} events", {"maxEvents": MAX_EVENTS})
+    return found
+
+
+def _binary(request: Request, body: bytes, kind: str) -> dict[str, Any]:
+    """The event as structured mode writes it."""
+    if kind and not is_json(kind):
+        raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the data as application/json", {"contentType": kind[:100]})
+    attributes: dict[str, Any] = {}
+    for raw_name, raw in request.headers.raw:
+        name = raw_name.decode("latin-1")
+        if not name.startswith(_PREFIX):
+            continue
+        try:
+            text = unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
+        if name[3:] == "data" or name[3:] in attributes:
+            raise refused(400, "MALFORMED_HEADER", f"{name}: give each attribute once, and the data as the body")
+        attributes[name[3:]] = text
+    return {**attributes, "data": parse_json(body)}
+
+
+def _written(document: Any, where: str) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        raise invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None

@@ -1,0 +1,115 @@
+"""OpenAPI: what FastAPI knows of the calls, the bodies that they read themselves, and the token."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from schemas.attendance import STATUSES
+from worker.web.calls import SECURITY, add
+from worker.web.problems import answer
+from worker.web.shapes import BulkDeleteRequest, BulkSetRequest, IncomingBatch, IncomingEvent, SetRequest
+from worker.web.tokens import Scope
+
+_PREFIX = "#/components/schemas/"
+_BODIES: dict[str, Any] = {
+    "SetRequest": SetRequest,
+    "BulkSetRequest": BulkSetRequest,
+    "BulkDeleteRequest": BulkDeleteRequest,
+    "IncomingEvent": IncomingEvent,
+    "IncomingBatch": IncomingBatch,
+}
+_DESCRIPTION = """\
+Who came to which session, and how many; filled by events within a fraction of a second.
+Errors have one shape: `message`, and `details` with an `applicationError` (a stable `code`) or a `validationError`.
+`participantNotification` is passed on with the event for whoever sends messages."""
+
+
+def add_openapi(router: APIRouter) -> None:
+    """Lets the app answer with its OpenAPI document at ``/openapi.json``."""
+    add(router, "GET", "/openapi.json", get_openapi_document, Scope.READ, dict[str, Any])
+
+
+async def get_openapi_document(request: Request) -> Response:
+    """This document."""
+    app: FastAPI = request.app
+    if app.openapi_schema is None:
+        app.openapi_schema = document(app)
+    return answer(app.openapi_schema)
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the app."""
+    made = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
+    components = made.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    # of the 422 that FastAPI adds to whatever has parameters; here they are a 400
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for name, shape in _BODIES.items():
+        schema = TypeAdapter(shape).json_schema(ref_template=_PREFIX + "{model}")
+        for inner, definition in schema.pop("$defs", {}).items():
+            schemas.setdefault(inner, definition)
+        schemas[name] = schema
+    schemas |= _query_schemas()
+    for path in made["paths"].values():
+        for call in path.values():
+            call["responses"].pop("422", None)
+    components["securitySchemes"] = {SECURITY: {"type": "http", "scheme": "bearer"}}
+    return made
+
+
+def _query_schemas() -> dict[str, Any]:
+    names = ("id", "bookingId", "sessionId", "eventId")
+    text = {"type": "string"}
+    status = {"enum": [str(each) for each in STATUSES]}
+    number = {"type": "integer"}
+    fields = {name: _conditions(text) for name in names}
+    fields["status"] = _conditions(status)
+    fields["numberOfAttendees"] = _conditions(number, "$lt", "$lte", "$gt", "$gte")
+    reference = {"$ref": f"{_PREFIX}Filter"}
+    nothing = {"type": "null"}
+    sort = {
+        "type": "object",
+        "properties": {"fieldName": {"enum": list(fields)}, "order": {"enum": ["ASC", "DESC", None]}},
+        "required": ["fieldName"],
+        "additionalProperties": False,
+    }
+    paging = {
+        "type": "object",
+        "properties": {
+            "limit": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
+            "cursor": {"type": ["string", "null"]},
+        },
+        "additionalProperties": False,
+    }
+    shown = {"enum": [*fields, "updatedDate", "source"]}
+    query = {
+        "type": "object",
+        "properties": {
+            "filter": {"anyOf": [reference, nothing]},
+            "sort": {"anyOf": [{"type": "array", "items": sort, "maxItems": 2}, nothing]},
+            "cursorPaging": {"anyOf": [paging, nothing]},
+            "fields": {"anyOf": [{"type": "array", "items": shown, "maxItems": 100}, nothing]},
+        },
+        "additionalProperties": False,
+    }
+    both = {"$and": {"type": "array", "items": reference}}
+    return {
+        "Filter": {"type": "object", "properties": fields | both, "additionalProperties": False},
+        "QueryRequest": _request("query", query),
+        "CountRequest": _request("filter", reference),
+    }
+
+
+def _conditions(value: dict[str, Any], *operators: str) -> dict[str, Any]:
+    """A value, which is ``$eq``, or an object of operators."""
+    many = {"type": "array", "items": value, "maxItems": 100}
+    said = {"$eq": value, "$ne": value, "$in": many, "$nin": many, "$hasSome": many} | dict.fromkeys(operators, value)
+    return {"anyOf": [value, {"type": "object", "properties": said, "additionalProperties": False}]}
+
+
+def _request(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    inner = {"anyOf": [schema, {"type": "null"}]}
+    return {"type": "object", "properties": {name: inner}, "additionalProperties": False}

@@ -1,0 +1,151 @@
+"""What operators and dashboards read (contract, section 4): sessions, bookings, alerts, status; each says how fresh it is."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from schemas.alerts import AlertKind
+from schemas.refusals import Refusals, Rule
+from schemas.times import format_time
+from schemas.usual import normalise
+from worker.read_model.reader import Partition
+from worker.topics import partition_of
+from worker.web.calls import add
+from worker.web.incoming import BATCH, STRUCTURED, read_events
+from worker.web.parts import Parts, parts_of
+from worker.web.problems import answer, invalid, refused, unavailable
+from worker.web.shapes import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
+from worker.web.tokens import Scope
+
+_MOST = 1000
+Limit = Annotated[int, Query(ge=1, le=_MOST, description="how many to show at most")]
+
+
+def add_ops_calls(router: APIRouter) -> None:
+    """Declares all of them, and the one that takes events."""
+    read = Scope.READ
+    # ids may hold slashes
+    add(router, "GET", "/v1/sessions/{sessionId:path}", get_session, read, SessionAnswer, errors=(404,))
+    add(router, "GET", "/v1/bookings/{bookingId:path}", get_booking, read, BookingAnswer, errors=(404,))
+    add(router, "GET", "/v1/bookings", list_bookings, read, BookingsAnswer)
+    add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
+    add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
+    add(router, "POST", "/v1/events", publish_events, Scope.PUBLISH, Accepted, status=202, body=_events_body())
+
+
+async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:
+    """The tally of a session."""
+    found = await parts_of(request).reader.session(normalise(session))
+    if found is None:
+        raise refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
+    return answer(found)
+
+
+async def get_booking(request: Request, booking: Annotated[str, Path(alias="bookingId")]) -> Response:
+    """The summary of a booking."""
+    found = await parts_of(request).reader.booking(normalise(booking))
+    if found is None:
+        raise refused(404, "BOOKING_NOT_FOUND", "this booking lists no session and has no attendance")
+    return answer(found)
+
+
+async def list_bookings(request: Request, sort: Annotated[Literal["noShowRate"], Query()], limit: Limit = 100) -> Response:
+    """Bookings by how often nobody came, the worst first."""
+    del sort  # the one there is
+    _known(request, "sort", "limit")
+    return answer(await parts_of(request).reader.no_shows(limit))
+
+
+async def list_alerts(
+    request: Request,
+    state: Annotated[Literal["open"], Query()] = "open",
+    kind: Annotated[AlertKind | None, Query()] = None,
+    session: Annotated[str | None, Query(alias="sessionId")] = None,
+    booking: Annotated[str | None, Query(alias="bookingId")] = None,
+    limit: Limit = 100,
+) -> Response:
+    """Open mismatch alerts, newest first; all given conditions hold."""
+    del state  # the one there is
+    _known(request, "state", "kind", "sessionId", "bookingId", "limit")
+    parts = parts_of(request)
+    booking_id = None if booking is None else normalise(booking)
+    found = await parts.reader.alerts(
+        kind=kind, session_id=None if session is None else normalise(session), booking_id=booking_id, limit=limit
+    )
+    partitions = await parts.reader.status()
+    if booking_id is not None:
+        partitions = [partitions[partition_of(booking_id, len(partitions))]]
+    return answer({"alerts": found, "freshness": freshness(partitions)})
+
+
+async def get_status(request: Request) -> Response:
+    """Every partition: its state, how far it is, how far behind."""
+    partitions = await parts_of(request).reader.status()
+    rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
+    shown = [_partition(each) for each in partitions]
+    return answer({"partitions": shown, "rebuild": rebuild, "freshness": freshness(partitions)})
+
+
+async def publish_events(request: Request) -> Response:
+    """Takes CloudEvents of devices that do not speak Kafka: all of them, or none."""
+    parts = parts_of(request)
+    events = await read_events(request, parts.bodies, parts.settings)
+    seconds = parts.settings.api_set_timeout.total_seconds()
+    await parts.publisher.publish_all([(each.topic, each.booking_id, each.value) for each in events], seconds)
+    return answer({"accepted": len(events)}, 202)
+
+
+def freshness(partitions: Iterable[Partition]) -> dict[str, Any]:
+    """The newest event time applied, and the lag where every partition's is known."""
+    known = list(partitions)
+    lags = [each.lag for each in known]
+    newest = max((each.mark.get("events.time", "") for each in known), default="")
+    return {"eventTime": newest or None, "lag": None if None in lags else sum(lag or 0 for lag in lags)}
+
+
+async def serving(parts: Parts) -> list[Partition]:
+    """The partitions, where Redis answers and a namespace is live.
+
+    Raises:
+        ApiError: 503, if every partition is being filled: nothing could be answered.
+    """
+    partitions = await parts.reader.status()
+    if not any(each.state == "live" for each in partitions):
+        raise unavailable("NOT_SERVING", "every partition is being filled: ask again")
+    return partitions
+
+
+def _partition(each: Partition) -> dict[str, Any]:
+    mark = each.mark
+    topics = {
+        name: {"offset": int(mark.get(f"{name}.offset", 0)), "end": int(mark.get(f"{name}.end", 0))}
+        for name in ("events", "bookings")
+    }
+    written = int(mark.get("writtenAt", 0))
+    return {
+        "partition": each.number,
+        "state": each.state,
+        "lag": each.lag,
+        "eventTime": mark.get("events.time") or None,
+        **topics,
+        "writtenAt": format_time(written * 1000) if written else None,
+    }
+
+
+def _known(request: Request, *names: str) -> None:
+    """Refuses parameters that a call has not, so that a filter with a slip of the pen is not taken for none."""
+    refusals = Refusals()
+    for name in request.query_params:
+        if name not in names:
+            refusals.add(name[:100], f"unknown; use {', '.join(names)}", Rule.UNKNOWN_FIELD)
+        elif len(request.query_params.getlist(name)) > 1:
+            refusals.add(name, "give it once", Rule.REPEATED)
+    if refusals.found:
+        raise invalid(refusals.found)
+
+
+def _events_body() -> dict[str, Any]:
+    one, many = ({"schema": {"$ref": f"#/components/schemas/{name}"}} for name in ("IncomingEvent", "IncomingBatch"))
+    data = {"schema": {"type": "object", "description": "binary mode: the event's data, its attributes in ce- headers"}}
+    return {"required": True, "content": {STRUCTURED: one, BATCH: many, "application/json": data}}

@@ -1,0 +1,222 @@
+"""Bearer tokens: a file of SHA-256 digests with scopes, and whoever they were given to.
+
+The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?}]}``, the digest in hexadecimal.
+A token holds 32 random bytes, so its plain digest says nothing of it.
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from enum import StrEnum
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from schemas.times import format_time, parse_time
+
+PREFIX = "att_"
+_LONGEST = 512
+_LOOK_AGAIN_SECONDS = 1.0
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}").fullmatch
+
+
+class Scope(StrEnum):
+    """What a token allows."""
+
+    READ = "read"
+    MANAGE = "manage"
+    PUBLISH = "publish"
+
+
+class TokensError(Exception):
+    """The tokens' file cannot be used; the message says why and what to do."""
+
+
+class NoTokensYet(TokensError):
+    """The tokens' file is not there, or cannot be opened."""
+
+
+class Token(NamedTuple):
+    """A token as it rests; times are microseconds since the epoch."""
+
+    name: str
+    digest: bytes
+    scopes: frozenset[str]
+    created: int
+    expires: int | None
+
+
+class TokenFile:
+    """The file as an API process sees it; a change shows within a second.
+
+    Args:
+        path: where it is; nobody gets in until it is there.
+        now: seconds since the epoch.
+
+    Raises:
+        TokensError: it is malformed.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
+        self._tokens: tuple[Token, ...] = ()
+        self._seen: tuple[int, ...] | None = None
+        self._next_look = 0.0
+        with suppress(NoTokensYet):
+            self.load()
+
+    def load(self) -> None:
+        """Reads the file if it has changed.
+
+        Raises:
+            TokensError: it is missing or malformed; nobody gets in then.
+        """
+        try:
+            looked = self._path.stat()
+            seen = (looked.st_mtime_ns, looked.st_size, looked.st_ino)
+            if seen != self._seen:
+                self._seen, self._tokens = None, ()
+                self._tokens, self._seen = tuple(read_tokens(self._path)), seen
+        except OSError as error:
+            self._seen, self._tokens = None, ()
+            raise NoTokensYet(f"{self._path}: {error.strerror}: `attendance tokens create` makes it") from None
+
+    def holder(self, presented: bytes) -> Token | None:
+        """Who this token was given to, None where it is nobody's or has expired.
+
+        Every digest is compared, each in constant time: how long it takes tells nothing of any of them.
+
+        Raises:
+            TokensError: the file has become unreadable.
+        """
+        now = self._now()
+        if not 0 <= self._next_look - now <= _LOOK_AGAIN_SECONDS:
+            self.load()
+            self._next_look = now + _LOOK_AGAIN_SECONDS
+        digest = sha256(presented[: _LONGEST + 1]).digest()
+        found: Token | None = None
+        for token in self._tokens:
+            if compare_digest(token.digest, digest):
+                found = token
+        if found is None or len(presented) > _LONGEST:
+            return None
+        return None if found.expires is not None and found.expires <= now * 1_000_000 else found
+
+
+def presented_token(values: Sequence[bytes]) -> bytes | None:
+    """The token in ``Authorization`` headers, ``Bearer TOKEN`` or bare; None where there is none, or more than one header."""
+    if len(values) != 1:
+        return None
+    words = values[0].split()
+    if len(words) == 2 and words[0].lower() == b"bearer":
+        return words[1]
+    return words[0] if len(words) == 1 else None
+
+
+def create_token(path: Path, scopes: Sequence[Scope], name: str, expires_in: timedelta | None, now: float) -> str:
+    """Makes a token, stores its digest and gives the token, which nobody can read again.
+
+    Raises:
+        TokensError: the file is malformed or cannot be written, or the name is taken.
+    """
+    if not _NAME(name):
+        raise TokensError("--name: write 1 to 100 characters, none of them a control character")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    micros = int(now * 1_000_000)
+    expires = None if expires_in is None else micros + expires_in // timedelta(microseconds=1)
+    token = Token(name, sha256(secret.encode()).digest(), frozenset(scopes), micros, expires)
+    with _changing(path) as tokens:
+        if any(each.name == name for each in tokens):
+            raise TokensError(f"a token has the name {name} already: give another, or revoke it first")
+        tokens.append(token)
+    return secret
+
+
+def revoke_token(path: Path, name: str) -> None:
+    """Takes a token out of the file.
+
+    Raises:
+        TokensError: none has this name, or the file cannot be used.
+    """
+    with _changing(path) as tokens:
+        kept = [token for token in tokens if token.name != name]
+        if len(kept) == len(tokens):
+            raise TokensError(f"no token has the name {name}: `attendance tokens list` shows them")
+        tokens[:] = kept
+
+
+def read_tokens(path: Path) -> list[Token]:
+    """Every token in the file.
+
+    Raises:
+        TokensError: it is malformed.
+        OSError: it cannot be read.
+    """
+    try:
+        found = [_read(entry) for entry in json.loads(path.read_bytes())["tokens"]]
+    except OSError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TokensError(f"{path}: no file of tokens ({error!r}): mend it, or begin a new one") from None
+    return found
+
+
+def shown(token: Token) -> dict[str, Any]:
+    """A token as lists show it."""
+    return {
+        "name": token.name,
+        "scopes": sorted(token.scopes),
+        "createdAt": format_time(token.created),
+        **({} if token.expires is None else {"expiresAt": format_time(token.expires)}),
+    }
+
+
+def _read(entry: dict[str, Any]) -> Token:
+    digest, scopes, expires = bytes.fromhex(entry["digest"]), frozenset(map(Scope, entry["scopes"])), entry.get("expiresAt")
+    if len(digest) != sha256().digest_size:
+        raise ValueError("a digest is no SHA-256")
+    return Token(
+        str(entry["name"]), digest, scopes, parse_time(entry["createdAt"]), None if expires is None else parse_time(expires)
+    )
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[list[Token]]:
+    """The tokens to change; written in one step, to a file that only its owner reads, after all who came first."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise TokensError(f"{path.parent}: {error.strerror}: make the folder first") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        tokens = read_tokens(path) if path.exists() else []
+        yield tokens
+        _write(path, tokens)
+    except OSError as error:
+        raise TokensError(f"{path}: {error.strerror}: see to its owner and its folder's rights") from None
+    finally:
+        os.close(folder)
+
+
+def _write(path: Path, tokens: Sequence[Token]) -> None:
+    document = {"tokens": [{**shown(token), "digest": token.digest.hex()} for token in tokens]}
+    # made with mode 0600
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(document, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
