@@ -36,7 +36,7 @@ class Server:
         await self._client.slowlog_reset()
 
     async def slowest(self) -> tuple[float, str, list[float]]:
-        """Of the slowest command since `forget_slow`, its milliseconds (0: none took half a one) and name; those of the ten slowest.
+        """Of the slowest command since `forget_slow` milliseconds (0: none took half a one) and name; those of the ten slowest.
 
         These are times by the clock: where other processes took the processor from the server, one of them alone is long.
         """
@@ -53,7 +53,7 @@ class Pinging:
     def __init__(self, url: str, folder: Path) -> None:
         self._child = Child("ping", (sys.executable, "-m", "tests.bench.query.ping", url), folder)
         self.waits: dict[str, float] = {}
-        """Milliseconds: p50, p99, p999, max; empty where it did not end well."""
+        """What `tests.bench.query.ping` prints; empty where it did not end well."""
 
     def __enter__(self) -> Pinging:
         return self
