@@ -159,7 +159,7 @@ def _show_rest(console: Console, found: Found) -> None:
         waits, late = ([f"{found.ping[name]:.1f}" for name in (f"{of}p50", f"{of}p99", f"{of}max")] for of in ("", "late_"))
         console.print(
             f"beside the queries a ping waited {', '.join(waits)} ms (p50, p99, longest), and its sender for the processor "
-            f"{', '.join(late)} ms: what is longer than a quiet machine's 0.1, 0.2, 2 other processes took",
+            f"{', '.join(late)} ms, which on a quiet machine is next to nothing",
             soft_wrap=True,
         )
     if found.http:
