@@ -28,7 +28,7 @@ from worker.settings import load_settings
 
 SIZE, PARTITIONS, SEED = 1_000_000, 16, 7
 GETS = 2000
-_SINGLE, _DOUBLE, _COUNT = Effort(0.3), Effort(0.2, 50), Effort(0.3)
+_SINGLE, _DOUBLE, _COUNT = Effort(0.3), Effort(0.15, 50), Effort(0.3)
 
 _progress = Console(stderr=True, highlight=False)
 

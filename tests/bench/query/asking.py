@@ -17,7 +17,8 @@ from worker.read_model.reader import AttendanceReader
 LIMIT = 50
 PLACES = ("first", "deep", "back")
 """Of a page: the first, one after an attendance anywhere, the one before it."""
-_MOST, _LEAST = 100, 25
+#: Samples; the fewest of what is far beyond its target.
+_MOST, _LEAST, _FEWEST, _MOST_S = 100, 25, 10, 1.5
 _WARM = 2
 
 
@@ -79,16 +80,18 @@ class Asking:
 
     async def _samples(self, asked: Asked, sort: tuple[str, ...], place: str, effort: Effort) -> list[float]:
         samples: list[float] = []
-        spent = -_WARM
+        asked_before = -_WARM
         for query, there in self._queries(asked, sort, place):
             start = perf_counter()
             page = await self._reader.query(query)
             took = perf_counter() - start
             _check(asked, query, page.attendances, there)
-            spent += 1
-            if spent > 0:
+            asked_before += 1
+            if asked_before > 0:
                 samples.append(took * 1e3)
-            if len(samples) >= effort.samples or (sum(samples) > effort.seconds * 1e3 and len(samples) >= _LEAST):
+            spent_s = sum(samples) / 1e3
+            enough = len(samples) >= (_LEAST if spent_s < _MOST_S else _FEWEST)
+            if len(samples) >= effort.samples or (spent_s > effort.seconds and enough):
                 break
         return samples
 
