@@ -230,7 +230,7 @@ class Planner:
     def _share(self, many: int) -> int:
         """How many of a page a partition is asked for: its part, and so many more that it is seldom asked again."""
         part = many / self._source.partitions
-        return min(many, math.ceil(part + 4 * math.sqrt(part)) + 2)
+        return min(many, math.ceil(part + 2.5 * math.sqrt(part)) + 1)
 
 
 async def count(source: Source, wanted: Filter) -> int:

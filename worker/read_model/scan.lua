@@ -211,33 +211,47 @@ local function by_document(prefix, ids, of_booking, answer)
   every(keys, answer)
 end
 
+-- The statuses in question with how many are, the most first.
+local function by_size(sources)
+  local statuses = {}
+  for _, ranges in ipairs(windows) do
+    local total = count_of(sources, ranges)
+    if total > 0 then statuses[#statuses + 1] = { floor(ranges[1][1] / NUMBERS), ranges, total } end
+  end
+  table.sort(statuses, function(one, other) return one[3] > other[3] end)
+  return statuses
+end
+
 local function by_booking(prefix, sources, place, answer)
-  for _, of_status in ipairs(windows) do
-    local key = prefix .. 'by-booking:' .. floor(of_status[1][1] / NUMBERS)
-    local size, total = call('ZCARD', key), count_of(sources, of_status)
-    local from, take = place and '(' .. place, total > 0 and many * size / total or 0
+  -- where the status that has the most ends: of the others no more is needed
+  local edge
+  for _, of in ipairs(by_size(sources)) do
+    local key, total = prefix .. 'by-booking:' .. of[1], of[3]
+    local size = call('ZCARD', key)
+    local from, take = place and '(' .. place, many * size / total
     local all = total == size -- and so no condition but the status
-    if total == 0 then
-      -- nothing
-    elseif not all and total <= budget and DOCUMENT * total < ENTRY * take then
-      by_document(prefix, all_ids(sources, of_status), true, answer)
+    if not all and not edge and total <= budget and DOCUMENT * total < ENTRY * take then
+      by_document(prefix, all_ids(sources, of[2]), true, answer)
     else
       take = all and many or max(FEW, min(CHUNK, floor(take * 1.25)))
       local found, count, seen = { '' }, 0, 0
       while true do
         local keys
-        if up then keys = call('ZRANGEBYLEX', key, from or '-', '+', 'LIMIT', 0, take)
-        else keys = call('ZREVRANGEBYLEX', key, from or '+', '-', 'LIMIT', 0, take) end
+        if up then keys = call('ZRANGEBYLEX', key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
+        else keys = call('ZREVRANGEBYLEX', key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
         if all then
           for at = 1, #keys do found[#found + 1] = keys[at] end
           count = count + #keys
         elseif #keys > 0 then
           count = count + admit(sources, keys, found)
         end
-        if #keys < take then break end
+        if #keys < take then
+          found[1] = edge or ''
+          break
+        end
         seen, from = seen + #keys, '(' .. keys[#keys]
         if count >= many or seen >= budget then
-          found[1] = keys[#keys]
+          found[1], edge = keys[#keys], keys[#keys]
           break
         end
       end
