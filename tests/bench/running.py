@@ -39,8 +39,12 @@ class Ground(NamedTuple):
 
     def worker(self, name: str, settings: Settings, store: str) -> Child:
         """Starts a worker; `store` names the folder of its rows, so that another name is an empty one."""
+        return Child(name, COMMAND, self.folder, self.environment(settings, store))
+
+    def environment(self, settings: Settings, store: str = "") -> dict[str, str]:
+        """What a command of the product is told."""
         kept = settings.store
-        environment = {
+        return {
             "ATTENDANCE_BROKER": settings.broker,
             "ATTENDANCE_REDIS": settings.redis.get_secret_value(),
             "ATTENDANCE_TOPIC_PREFIX": settings.topic_prefix,
@@ -49,7 +53,6 @@ class Ground(NamedTuple):
             "ATTENDANCE_STORE": f"rocksdb://{self.folder}/store-{store}" if kept.startswith("rocksdb:") else kept,
             "ATTENDANCE_LOG_LEVEL": "INFO",
         }
-        return Child(name, COMMAND, self.folder, environment)
 
 
 class Sample(NamedTuple):

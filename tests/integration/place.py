@@ -212,7 +212,10 @@ def write(
         else:
             was = before.get(name)
             made.pair(identity, now.packed, now.contributed, was.contributed if was else b"")
-        made.summary(name[0], pack_summary(0.0, b"" if now is None else orjson.dumps({"bookingId": name[0], "attended": 1})))
+        made.summary(
+            name[0],
+            pack_summary(0.0, b"" if now is None else orjson.dumps({"bookingId": name[0], "attended": 1}), had_rate=False),
+        )
     return made
 
 

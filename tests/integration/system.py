@@ -293,6 +293,8 @@ async def _outcome(reader: AttendanceReader) -> Outcome:
         assert {(booking, a["sessionId"]) for a in await attendances_of(reader, bookingId=booking)} == {
             pair for pair in attendances if pair[0] == booking
         }
+    ranked = [(-each["noShowRate"], each["bookingId"]) for each in (await reader.no_shows(100_000))["bookings"]]
+    assert ranked == sorted((-each["noShowRate"], name) for name, each in summaries.items() if each["noShowRate"] > 0)
     alerts = {(a["kind"], a["bookingId"], a.get("sessionId")): _alert(a) for a in await reader.alerts(limit=1_000_000)}
     return Outcome(attendances, tallies, summaries, alerts)
 

@@ -19,6 +19,7 @@ from tests.property.attending import World
 from tests.property.filled import Filled, on
 from tests.property.walking import Walk
 from tests.services import Redis
+from worker.read_model import planner, reader
 from worker.read_model.reader import AttendanceReader, NotServing
 
 SEEDS = range(8)
@@ -89,6 +90,18 @@ def test_every_page_on_a_cluster(request: pytest.FixtureRequest, seed: int) -> N
     test_every_page_is_what_all_documents_come_to(request, "redis_cluster", seed, 16)
 
 
+@pytest.mark.parametrize(("entries", "whole"), [(8, 1), (60, 9)])
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_every_page_by_small_steps(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, seed: int, entries: int, whole: int
+) -> None:
+    """Few index entries in a call, few attendances sorted by the reader: steps that else take many attendances."""
+    monkeypatch.setattr(planner, "BUDGET", entries)
+    monkeypatch.setattr(planner, "_AT_ONCE", whole)
+    monkeypatch.setattr(reader, "_MOST_AT_ONCE", whole)
+    test_every_page_is_what_all_documents_come_to(request, "redis_server", seed, 4)
+
+
 @pytest.mark.parametrize("partitions", [1, 16])
 def test_a_store_without_attendances(redis_server: Redis, partitions: int) -> None:
     """Never filled, and with nothing but what is listed or deleted."""
@@ -112,7 +125,7 @@ def test_pages_anywhere_in_a_larger_store(redis_server: Redis, partitions: int) 
     """Twenty thousand attendances: what few match and what most match is found in other ways there."""
 
     async def scenario(filled: Filled) -> None:
-        world = World(21, sessions=60, most=600)
+        world = World(21, sessions=45, most=600)
         world._statuses, world._numbers = (70, 1, 29), (1,) * 600 + (2,) * 200 + (3, 4, 5) * 40 + tuple(range(11, 60))
         await _fill(filled, world)
         documents, asking, reader = list(world.documents.values()), Asking(world, 21), filled.reader()

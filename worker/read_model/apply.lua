@@ -5,8 +5,8 @@
 --       7 pairs: each kind (1), id (16), length (2), with kind 2 the length (1) and bytes of what the pair contributed before,
 --         then the packed pair (read_model/documents.py; empty: gone). Kinds: 0 what was before is looked up; 1 the
 --         contribution is as it was; 2 it was as given (empty: there was no pair)
---       8 summaries: per booking bucket (2), length (2), bookingId, minus its noShowRate (8, double), length (4), JSON
---         (empty: gone)
+--       8 summaries: per booking bucket (2), length (2), bookingId, minus its noShowRate (8, double; 0: it has none and had
+--         none, 1: it may have had one), length (4), JSON (empty: gone)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (no longer open)]
 --      10.. field, value pairs of the watermark to set with this chunk
 -- Keys written besides KEYS[1] begin with ARGV[5], which carries the same hash tag.
@@ -141,7 +141,7 @@ while at <= size do
   at = next_
   local key = prefix .. 'booking:' .. bucket
   if json == '' then call('HDEL', key, booking) else call('HSET', key, booking, json) end
-  if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) else call('ZREM', NO_SHOWS, booking) end
+  if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) elseif rate > 0 then call('ZREM', NO_SHOWS, booking) end
 end
 
 if ARGV[9] ~= '' then

@@ -11,6 +11,8 @@ from worker.settings import Settings
 
 _PATIENCE_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
+#: To one server; redis-py's own bound, 100, is fewer than the requests that an API process works on.
+_MOST_CONNECTIONS = 2048
 
 Client = Redis | Cluster
 """What reads and writes the read models; both take the same commands of one key, and pipelines of them."""
@@ -35,7 +37,7 @@ def create_redis(settings: Settings) -> Client:
 
 
 def _connect(url: str) -> Redis:
-    return Redis.from_url(url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=None)
+    return Redis.from_url(url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=None, max_connections=_MOST_CONNECTIONS)
 
 
 async def masters(client: Client) -> list[Redis]:

@@ -11,7 +11,7 @@ import orjson
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
-from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, project
+from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
 from schemas.times import format_time
 from worker.read_model.client import Client
 from worker.read_model.documents import unpack, updated_of
@@ -100,7 +100,8 @@ class AttendanceReader:
             found += [
                 (position, each)
                 for position, each in zip(positions, read, strict=True)
-                if each is not None and query.filter.matches(each)
+                # what moved since its key was read has another place, or none
+                if each is not None and query.filter.matches(each) and position_of(each, order) == position
             ]
             if len(positions) < take:
                 break

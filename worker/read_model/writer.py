@@ -249,9 +249,9 @@ class Write:
         return b"".join(pairs), b"".join(summaries), orjson.dumps(list(map(list, alerts))) if alerts else b""
 
 
-def pack_summary(no_show_rate: float, json: bytes) -> bytes:
-    """A summary for `Write.summary`; empty JSON: the booking is gone."""
-    return _SUMMARY_TAIL(-no_show_rate, len(json)) + json
+def pack_summary(no_show_rate: float, json: bytes, *, had_rate: bool) -> bytes:
+    """A summary for `Write.summary`; empty JSON: the booking is gone. ``had_rate``: whether it may have had a noShowRate."""
+    return _SUMMARY_TAIL(-no_show_rate or float(had_rate), len(json)) + json
 
 
 def _flat(marks: Mapping[str, Any]) -> list[Any]:

@@ -31,7 +31,8 @@ def project(changes: Sequence[Change], write: Write, published: list[AlertEvent]
     _alerts(changes, write, published)
     for change in changes:
         if change.again or change.state.summary != change.was.summary:
-            write.summary(change.state.booking_id, _summary(change.state.summary))
+            had_rate = change.again or not known or _has_rate(change.was.summary)
+            write.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
 
 
 def whole(state: BookingState, write: Write) -> None:
@@ -48,7 +49,7 @@ def whole(state: BookingState, write: Write) -> None:
     if state.frequent:
         write.alerts.append(_open(alerts.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
-        write.summary(state.booking_id, _summary(state.summary))
+        write.summary(state.booking_id, _summary(state.summary, False))
 
 
 def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
@@ -173,11 +174,15 @@ def _open(alert: AlertData) -> AlertChange:
     return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json)
 
 
+def _has_rate(summary: Summary | None) -> bool:
+    return summary is not None and summary.not_attended > 0
+
+
 @lru_cache(maxsize=10_000)
-def _summary(summary: Summary | None) -> bytes:
+def _summary(summary: Summary | None, had_rate: bool) -> bytes:
     """Packed for Redis; the few that there are come again and again."""
     if summary is None:
-        return pack_summary(0.0, b"")
+        return pack_summary(0.0, b"", had_rate=had_rate)
     json = orjson.dumps(
         {
             "attended": summary.attended,
@@ -187,4 +192,4 @@ def _summary(summary: Summary | None) -> bytes:
             "longestNoShowRun": summary.longest_run,
         }
     )
-    return pack_summary(summary.no_show_rate, json)
+    return pack_summary(summary.no_show_rate, json, had_rate=had_rate)

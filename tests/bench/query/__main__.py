@@ -15,13 +15,15 @@ from rich.console import Console
 
 from tests.bench import machine
 from tests.bench.process import BenchFailed
-from tests.bench.query import dataset, filling, report
+from tests.bench.query import dataset, filling, http, report
 from tests.bench.query.asking import Asking, Effort
 from tests.bench.query.classes import CLASSES, FIELDS, PAIRS, Asked
 from tests.bench.query.report import Found
 from tests.bench.query.server import Pinging, Server
 from tests.services import RedisServer, ServiceError
+from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
+from worker.settings import load_settings
 
 SIZE, PARTITIONS, SEED = 1_000_000, 16, 7
 GETS = 2000
@@ -38,6 +40,9 @@ def main() -> int:
             url = options.redis or stack.enter_context(RedisServer()).url
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             found = asyncio.run(_run(url, folder, options))
+            if options.http:
+                _progress.print("asking over HTTP")
+                found.http = asyncio.run(http.measure(folder))
     except (ServiceError, BenchFailed) as error:
         print(f"bench-query: {error}", file=sys.stderr)
         return 1
@@ -50,7 +55,8 @@ def main() -> int:
 
 
 async def _run(url: str, folder: Path, options: argparse.Namespace) -> Found:
-    async with Redis.from_url(url) as client:
+    async with create_redis(load_settings(_env_file=None, redis=url)) as client:
+        assert isinstance(client, Redis)
         here = machine.alone(await client.info())
         _progress.print(f"making {options.size:,} attendances")
         data = dataset.make(options.size, options.ids, options.seed)
@@ -106,6 +112,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cells", type=_classes, default=list(CLASSES), help="classes of filters by parts of their names")
     parser.add_argument("--sorts", type=_fields, default=list(FIELDS), help=f"of {', '.join(FIELDS)}; parts of a name do")
     parser.add_argument("--no-pairs", dest="pairs", action="store_false", help="no sorts by two fields")
+    parser.add_argument("--no-http", dest="http", action="store_false", help="nothing over HTTP")
     parser.add_argument("--redis", metavar="URL", help="a running Redis, FLUSHED unless an earlier run has filled it so")
     parser.add_argument("--seed", type=int, default=SEED, help="(default: %(default)s)")
     return parser.parse_args()

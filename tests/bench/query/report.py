@@ -17,6 +17,7 @@ from tests.bench.query.classes import FIELDS, LARGE_SESSION_MS, MOST_MS, QUICK_M
 
 LATEST = Path(__file__).parents[1] / "query-latest.json"
 LONGEST_BLOCK_MS = 5.0
+_MOST_LINES = 20
 
 
 @dataclass
@@ -156,8 +157,10 @@ def _show_rest(console: Console, found: Found) -> None:
     )
     if found.http:
         console.print(f"http: {found.http}", soft_wrap=True)
-    for line in found.missed:
+    for line in found.missed[:_MOST_LINES]:
         console.print(f"[red]missed[/red] {line}", soft_wrap=True)
+    if len(found.missed) > _MOST_LINES:
+        console.print(f"[red]missed[/red] {len(found.missed) - _MOST_LINES} more, in {LATEST.name}")
 
 
 def _worst(spreads: Sequence[tuple[tuple[float, float] | None, float]]) -> str:
