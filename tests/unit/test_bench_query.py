@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_slowest_place(tmp_path: Path):
         Cell(by_name["booking"], ("status",), "deep", []),
         Cell(by_name["session of 10k"], ("bookingId",), "first", slow),
     ]
-    found = Found({}, {}, cells=cells, gets=[0.5], blocks={"none": Block(1.0, 1.0, 6.0, "EVALSHA")})
+    found = Found({}, {}, cells=cells, gets=[0.5], blocks={"none": Block(1.0, 1.0, 6.0, "EVALSHA", [6.0])})
     report.judge(found)
     report.write(found, tmp_path / "latest.json")
     written = orjson.loads((tmp_path / "latest.json").read_bytes())

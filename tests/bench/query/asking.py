@@ -49,6 +49,8 @@ class Block(NamedTuple):
     client_ms: float
     longest_ms: float
     longest_command: str
+    slowest_ms: list[float]
+    """The ten longest."""
 
 
 class Asking:

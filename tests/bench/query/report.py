@@ -152,9 +152,16 @@ def _show_rest(console: Console, found: Found) -> None:
         console.print(f"get: p50 {share(found.gets, 0.5):.2f} ms, p99 {share(found.gets, 0.99):.2f} ms")
     console.print(
         f"longest command of the server {first['longest_block_ms']:.2f} ms (its SLOWLOG); "
-        f"a ping each millisecond waited {found.ping}; {found.bytes_per_attendance:.0f} bytes per attendance",
+        f"{found.bytes_per_attendance:.0f} bytes per attendance, its booking's summary included",
         soft_wrap=True,
     )
+    if found.ping:
+        waits, late = ([f"{found.ping[name]:.1f}" for name in (f"{of}p50", f"{of}p99", f"{of}max")] for of in ("", "late_"))
+        console.print(
+            f"beside the queries a ping waited {', '.join(waits)} ms (p50, p99, longest), and its sender for the processor "
+            f"{', '.join(late)} ms, which on a quiet machine is next to nothing",
+            soft_wrap=True,
+        )
     if found.http:
         console.print(f"http: {found.http}", soft_wrap=True)
     for line in found.missed[:_MOST_LINES]:
