@@ -17,19 +17,17 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from schemas.alerts import AlertKind
-from schemas.query import QueryError
 from worker.api_commands import api, tokens_app
 from worker.domain.packed import OtherFormat
 from worker.ending import unless
 from worker.logs import configure_client_logs, configure_logs
-from worker.ops import ask, demo, dev, doctor, export, publish, simulate, start
+from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
-from worker.ops.show import fail, print_one, print_rows
-from worker.read_model.client import create_redis
-from worker.read_model.reader import AttendanceReader, ReaderError
+from worker.ops.show import fail
+from worker.read_commands import Json, alerts, booking, query, session
+from worker.read_model.reader import ReaderError
 from worker.settings import Settings, SettingsError, load_settings
 from worker.stream.errors import StreamError
 from worker.topics import create_producer
@@ -48,8 +46,8 @@ schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help
 app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(schemas_app, name="schemas")
-
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists one item a line")]
+for read_command in (query, session, booking, alerts):
+    app.command()(read_command)
 
 #: Errors whose message is for people: one line, exit code 1.
 _TOLD = (
@@ -170,59 +168,6 @@ def simulate_(
     _publish(settings, lambda producer, progress: simulate.run(producer, settings, plan, progress))
 
 
-@app.command()
-def query(
-    id_: Annotated[str | None, typer.Option("--id", help="one attendance by its id")] = None,
-    booking: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
-    session: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="ATTENDED, NOT_ATTENDED or NOT_SET")] = None,
-    filter_: Annotated[str | None, typer.Option("--filter", help="JSON as in a request of the API")] = None,
-    sort: Annotated[list[str] | None, typer.Option("--sort", help="FIELD or FIELD:desc, up to two")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="the first so many, not all")] = None,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="where an earlier --limit ended")] = None,
-    as_json: Json = False,
-) -> None:
-    """Attendances by filters, all that match or the first so many."""
-    question = ask.Question(id_, booking, session, status, filter_, tuple(sort or ()), limit, cursor)
-    if not question.names_something:
-        raise typer.BadParameter("give a filter, or --limit for the first so many of all")
-    try:
-        answer = _read(lambda reader: ask.ask(reader, question))
-    except QueryError as error:
-        raise typer.BadParameter(str(error)) from None
-    if id_ is not None and not answer.attendances:
-        fail(f"no attendance has the id {id_}")
-    print_rows(answer.attendances, as_json)
-    if answer.cursor is not None:
-        print(f"there are more: --cursor {answer.cursor}", file=sys.stderr)
-
-
-@app.command()
-def session(session_id: str, as_json: Json = False) -> None:
-    """The tally of a session."""
-    print_one(_read(lambda reader: reader.session(session_id)), f"nothing is known of session {session_id}", as_json)
-
-
-@app.command()
-def booking(booking_id: str, as_json: Json = False) -> None:
-    """The summary of a booking."""
-    print_one(_read(lambda reader: reader.booking(booking_id)), f"nothing is known of booking {booking_id}", as_json)
-
-
-@app.command()
-def alerts(
-    kind: Annotated[AlertKind | None, typer.Option(help="only this kind")] = None,
-    session_: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
-    booking_: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 100,
-    as_json: Json = False,
-) -> None:
-    """Open mismatch alerts, newest first."""
-    found = _read(lambda reader: reader.alerts(kind=kind, session_id=session_, booking_id=booking_, limit=limit))
-    columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
-    print_rows(list(found), as_json, columns)
-
-
 @topics_app.command("create")
 def topics_create() -> None:
     """Create the topics that are missing."""
@@ -265,19 +210,6 @@ def schemas_export(
     """Write the JSON Schemas of what travels and rests."""
     for path in export.write(folder):
         print(path)
-
-
-def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
-    settings = load_settings()
-
-    async def reading() -> T:
-        client = create_redis(settings)
-        try:
-            return await ask(AttendanceReader(client, settings.redis_namespace))
-        finally:
-            await client.aclose()
-
-    return asyncio.run(reading())
 
 
 def _publish(settings: Settings, work: Callable[[AIOKafkaProducer, publish.Progress], Awaitable[int]]) -> None:

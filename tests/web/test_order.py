@@ -1,6 +1,7 @@
 """Changes are seen in the order in which they were asked for, whatever clocks devices have."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ def publish(api: Api, *events: dict[str, Any]) -> None:
     """As devices do; returns when a worker has applied it."""
     api.system.publish([api.system.event(each) for each in events])
     api.system.until_applied()
+
+
+def times_of(api: Api, booking: str) -> list[int]:
+    """Times of the events that the API published of a booking, in their order in the topic."""
+    events = (json.loads(record.value) for record in api.system.consume(api.system.topics.events))
+    return [parse_time(e["time"]) for e in events if e["data"]["bookingId"] == booking and e["source"] == "/api"]
 
 
 def status(api: Api, booking: str, session: str = "s1") -> str:
@@ -46,6 +53,7 @@ def test_sets_after_a_kiosk_whose_clock_ran_ahead(api: Api, minutes: int) -> Non
     assert parse_time(first["updatedDate"]) >= parse_time(shown["updatedDate"])
     second = api.set(booking, "s1", "ATTENDED", 2).json()["attendance"]
     assert (second["status"], second["numberOfAttendees"]) == ("ATTENDED", 2)
+    assert len(times_of(api, booking)) == 2
 
 
 @pytest.mark.parametrize("minutes", [0, 4, 60])
@@ -57,6 +65,9 @@ def test_a_set_after_a_delete_that_lay_later_than_now(api: Api, minutes: int) ->
         assert api.get(booking, "s1").status_code == 404
         done = api.set(booking, "s1", "ATTENDED", n)
         assert (done.status_code, done.json()["attendance"]["numberOfAttendees"]) == (200, n)
+    times = times_of(api, booking)
+    # what this process deleted it remembers: each change took one event
+    assert (len(times), times) == (6, sorted(set(times)))
 
 
 @pytest.mark.parametrize("seconds", [20, 100, 290])
@@ -107,11 +118,7 @@ def test_sets_of_one_attendance_that_race(api: Api) -> None:
 
     answers = asyncio.run(racing())
     assert {each.status_code for each in answers} == {200}
-    times = [
-        parse_time(event["time"])
-        for event in (httpx.Response(200, content=r.value).json() for r in api.system.consume(api.system.topics.events))
-        if event["data"]["bookingId"] == booking
-    ]
+    times = times_of(api, booking)
     # each got a time of its own, so whichever order they have is the order that everybody sees
     assert len(set(times)) == len(times) == 40
     shown = api.get(booking, "s1").json()["attendance"]["numberOfAttendees"]

@@ -62,12 +62,17 @@ def live_key(base: str) -> str:
 
 def namespace(base: str, build: int = 0) -> str:
     """A namespace of the layout that this code writes."""
-    return f"{base}:{LAYOUT_VERSION}.{build}"
+    return f"{namespaces(base)}{build}"
 
 
 def is_ours(base: str, live: str) -> bool:
     """Whether a namespace has the layout that this code reads and writes."""
-    return live.startswith(f"{base}:{LAYOUT_VERSION}.")
+    return live.startswith(namespaces(base))
+
+
+def namespaces(base: str) -> str:
+    """What every namespace of that layout begins with."""
+    return f"{base}:{LAYOUT_VERSION}."
 
 
 def doc_bucket(identity: bytes) -> int:

@@ -18,7 +18,7 @@ from schemas.attendance import Attendance
 from schemas.query import Filter
 from worker.read_model.client import Client, patience
 from worker.read_model.documents import unpack
-from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
+from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key, namespaces
 from worker.read_model.scripts import ask_all
 from worker.topics import partition_of
 
@@ -128,7 +128,7 @@ class Live:
                 marks.append(_partition(number, next(answers)))
             current = [self._is_current(mark) for mark in marks]
             if all(current):
-                return found, _freshness(marks)
+                return found, freshness_of(marks)
         raise NotServing("the read models are being switched: ask again")
 
     async def ask(
@@ -172,12 +172,6 @@ class Live:
         found = await self._attendances({number: (b"", b"".join(some)) for number, some in bookings.items()})
         return list(found.values())
 
-    async def packed(self, identity: bytes, numbers: Sequence[int]) -> bytes | None:
-        """The packed pair with an id, None where none of the partitions has it."""
-        own = dict.fromkeys(numbers, (identity, b""))
-        answers = await self.ask("find", numbers, (DOC_SHIFT,), own)
-        return next((found[1] for found in answers.values() if found), None)
-
     async def _attendances(self, own: Mapping[int, tuple[bytes, bytes]]) -> dict[bytes, Attendance]:
         known = {}
         for parts in (await self.ask("find", own, (DOC_SHIFT,), own)).values():
@@ -201,11 +195,41 @@ async def locate(client: Client, base: str, generations: Generations) -> Live:
         found: Any = await client.hmget(live_key(base), "namespace", "partitions")
     live, count = found
     if live is None or count is None:
-        raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
+        raise _nothing_live()
     name = live.decode()
     if not is_ours(base, name):
-        raise OtherLayout(f"namespace {name} has another layout: run this command in the version of the workers")
+        raise _other_layout(name)
     return Live(client, name, int(count), generations)
+
+
+async def get_packed(
+    client: Client, base: str, generations: Generations, ids: Sequence[bytes]
+) -> dict[bytes, bytes | NotServing]:
+    """Packed pairs by id, none for those that are nowhere; `NotServing` for those that may be where nobody looks now."""
+    if not isinstance(client, Redis):
+        live = await locate(client, base, generations)
+        own = dict.fromkeys(live.everywhere, (b"".join(ids), b""))
+        answers = await live.ask("find", live.everywhere, (DOC_SHIFT,), own)
+        return {parts[at]: parts[at + 1] for parts in answers.values() for at in range(0, len(parts), 2)}
+    ((name, *found),) = await ask_all(client, "get", [(live_key(base), (b"".join(ids), DOC_SHIFT, namespaces(base)))])
+    if not name:
+        raise _nothing_live()
+    if not found:
+        raise _other_layout(name.decode())
+    number, state, *packed = found
+    known: dict[bytes, bytes | NotServing] = {identity: each for identity, each in zip(ids, packed, strict=True) if each}
+    if number >= 0:
+        absent = _not_serving(number, _state(state.decode()))
+        known.update((identity, absent) for identity in ids if identity not in known)
+    return known
+
+
+def _nothing_live() -> NotServing:
+    return NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
+
+
+def _other_layout(name: str) -> OtherLayout:
+    return OtherLayout(f"namespace {name} has another layout: run this command in the version of the workers")
 
 
 def _told(number: int, answer: list[Any]) -> list[Any]:
@@ -216,7 +240,11 @@ def _told(number: int, answer: list[Any]) -> list[Any]:
 
 def _serving(number: int, state: str) -> None:
     if state != "live":
-        raise NotServing(f"partition {number} is {state}: ask again in a second")
+        raise _not_serving(number, state)
+
+
+def _not_serving(number: int, state: str) -> NotServing:
+    return NotServing(f"partition {number} is {state}: ask again in a second")
 
 
 def _state(written: str) -> str:
@@ -228,7 +256,7 @@ def _partition(number: int, mark: dict[bytes, bytes]) -> Partition:
     return Partition(number, _state(told.get("state", "")), told)
 
 
-def _freshness(partitions: Iterable[Partition]) -> Freshness:
+def freshness_of(partitions: Iterable[Partition]) -> Freshness:
     known = list(partitions)
     lags = [partition.lag for partition in known]
     newest = max((partition.mark.get("events.time", "") for partition in known), default="")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.attendance import STATUSES
-from schemas.query import Filter, Position, QueryField, Sort
+from schemas.query import Filter, Names, Position, QueryField, Sort
 
 Order = tuple[Sort, ...]
 """Sort fields without those that order nothing; the last is the id."""
@@ -62,7 +62,9 @@ def pin(wanted: Filter, field: QueryField, values: Sequence[Any]) -> Filter:
     if field is STATUS:
         return wanted._replace(statuses=frozenset(values))
     if field is SESSION:
-        return wanted._replace(sessions=wanted.sessions._replace(allowed=frozenset(values), denied=frozenset()))
+        return wanted._replace(sessions=Names(frozenset(values)))
+    if field is BOOKING:
+        return wanted._replace(bookings=Names(frozenset(values)))
     low, high = min(values), max(values)
     return wanted._replace(numbers=tuple((max(low, a), min(high, b)) for a, b in wanted.numbers if a <= high and b >= low))
 
@@ -157,6 +159,10 @@ def _behind_number_and_status(key: Key, wanted: Filter) -> Any:
     return places
 
 
+def _of_names(name: str) -> Scan:
+    return Scan(name, list, lambda key, _: key.hex(), _member, _of_member, lambda key: bytes(key[-16:]))
+
+
 SCANS = {
     (ID,): Scan(
         "id",
@@ -166,7 +172,8 @@ SCANS = {
         lambda key: Position((text_of(key),), text_of(key)),
         bytes,
     ),
-    (BOOKING, ID): Scan("booking", list, lambda key, _: key.hex(), _member, _of_member, lambda key: bytes(key[-16:])),
+    (BOOKING, ID): _of_names("booking"),
+    (SESSION, ID): _of_names("session"),
     (NUMBER, ID): Scan(
         "number",
         _numbered,

@@ -7,22 +7,21 @@ are small, and are questions of their own where they are not. A field that the f
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from schemas.attendance import Attendance
-from schemas.query import Filter, Names, Position, QueryField, Sort, order_of, position_of
+from schemas.query import Filter, Names, Position, order_of, position_of
 from worker.read_model.keys import DOC_SHIFT
 from worker.read_model.orders import (
     BEHIND,
-    BOOKING,
     FIRST,
     ID,
     NUMBER,
     SCANS,
-    SESSION,
     STATUS,
     Key,
     Order,
@@ -32,12 +31,14 @@ from worker.read_model.orders import (
     passed,
     pin,
     place_behind,
-    text_of,
     windows,
 )
 
 #: Attendances that are read whole and sorted here.
 _AT_ONCE = 200
+#: Numbers of attendees that a partition is asked for at once.
+_NUMBERS = 250
+_NUMBERED = SCANS[NUMBER, ID]
 #: Index entries that one script call looks at: a few milliseconds of the server's time.
 BUDGET = 1000
 
@@ -91,13 +92,13 @@ class Planner:
                 edge = None if after is None else scan.key(after)
                 keys = await self._scan(scan, wanted, first.descending, edge, many)
                 return [scan.position(key) for key in keys]
-        if first.field is BOOKING:
-            return await self._by_booking(wanted, order, after, many)
         if first.field is STATUS:
             statuses = sorted(map(str, wanted.statuses), reverse=first.descending)
             groups = [(each, _AT_ONCE + 1) for each in statuses if after is None or not passed(each, after.values[0], first)]
             return await self._of_groups(wanted, order, after, many, groups)
-        return await self._grouped(wanted, order, after, many)
+        if first.field is NUMBER:
+            return await self._by_number(wanted, order, after, many)
+        return await self._by_name(wanted, order, after, many)
 
     async def _direct(self, wanted: Filter) -> list[Attendance]:
         found = [each for each in await self._source.direct(wanted) if wanted.matches(each)]
@@ -115,10 +116,10 @@ class Planner:
     async def _scan(self, scan: Scan, wanted: Filter, descending: bool, after: Key | None, many: int) -> list[Key]:
         """The first so many keys behind one."""
         count = self._source.partitions
-        share = min(many, math.ceil(many / count + 4 * math.sqrt(many / count)) + 2)
         sessions = None if wanted.sessions.allowed is None else sorted(wanted.sessions.allowed)
         way = -1 if descending else 1
-        asked = scan.name, way, share, BUDGET, orjson.dumps(windows(wanted)), orjson.dumps(sessions), DOC_SHIFT
+        names = orjson.dumps(sessions), orjson.dumps(list(wanted.sessions.denied))
+        asked = scan.name, way, self._share(many), BUDGET, orjson.dumps(windows(wanted)), *names, DOC_SHIFT
         open_: dict[int, Key | None] = dict.fromkeys(range(count), after)
         found: list[Key] = []
         asking = set(open_)
@@ -139,35 +140,39 @@ class Planner:
             }
         return found
 
-    async def _by_booking(self, wanted: Filter, order: Order, after: Position | None, many: int) -> list[Position]:
-        """By booking, then by anything: whole bookings are sorted here."""
-        scan, descending = SCANS[BOOKING, ID], order[0].descending
-        place = None if after is None else str(after.values[0]).encode() + b"\0" + (BEHIND if descending else FIRST)
+    async def _by_name(self, wanted: Filter, order: Order, after: Position | None, many: int) -> list[Position]:
+        """By booking or session, then by anything: all of one name is sorted here, or is a question of its own."""
+        field, descending = order[0]
+        scan, begun, behind = SCANS[field, ID], *((BEHIND, FIRST) if descending else (FIRST, BEHIND))
+        place = None if after is None else str(after.values[0]).encode() + b"\0" + begun
         found: list[Position] = []
-        take = many
-        while len(found) < many:
+        whole = False
+        while not whole and len(found) < many:
+            take = max(many - len(found), _AT_ONCE // 2) + 1
             keys = await self._scan(scan, wanted, descending, place, take)
             whole = len(keys) < take
             if not whole:
                 last = keys[-1][:-16]
-                keys = [key for key in keys if key[:-16] != last]
+                complete_ones = [key for key in keys if key[:-16] != last]
+                if not complete_ones:
+                    name = last[:-1].decode()
+                    found += await self._of_groups(wanted, order, after, many - len(found), [(name, _AT_ONCE + 1)])
+                    place = last + behind
+                    continue
+                keys = complete_ones
             if keys:
                 read = await self.read(map(scan.position, keys))
                 found += self._sorted((each for each in read if each is not None), order, after)
-                place = keys[-1][:-16] + (FIRST if descending else BEHIND)
-            else:
-                take *= 2
-            if whole:
-                break
+                place = keys[-1][:-16] + behind
         return found[:many]
 
-    async def _grouped(self, wanted: Filter, order: Order, after: Position | None, many: int) -> list[Position]:
-        """By number or session, then by anything that no index has."""
+    async def _by_number(self, wanted: Filter, order: Order, after: Position | None, many: int) -> list[Position]:
+        """By number, then by anything that no index has."""
         found: list[Position] = []
-        begin: str | int | None = None if after is None else after.values[0]
+        begin = None if after is None else int(after.values[0])
         inclusive, more = True, True
         while more and len(found) < many:
-            groups, begin, more = await self._groups(wanted, order[0], begin, inclusive, many - len(found))
+            groups, begin, more = await self._numbers(wanted, order[0].descending, begin, inclusive, many - len(found))
             inclusive = False
             found += await self._of_groups(wanted, order, after, many - len(found), groups)
         return found
@@ -186,7 +191,9 @@ class Planner:
                 size += groups[at][1]
                 at += 1
             if size <= _AT_ONCE:
-                found += self._sorted(await self._members(pin(wanted, field, values), field), order, after)
+                keys = await self._scan(_NUMBERED, pin(wanted, field, values), False, None, 2 * _AT_ONCE)
+                read = await self.read(map(_NUMBERED.position, keys))
+                found += self._sorted((each for each in read if each is not None and wanted.matches(each)), order, after)
                 continue
             inner = None
             if after is not None and after.values[0] == value:
@@ -195,61 +202,35 @@ class Planner:
             found += [Position((value, *each.values), each.id) for each in some]
         return found[:many]
 
-    async def _groups(
-        self, wanted: Filter, first: Sort, begin: str | int | None, inclusive: bool, many: int
-    ) -> tuple[list[tuple[Any, int]], Any, bool]:
-        """Groups in order with their sizes, the value to go on behind, and whether there may be more."""
-        allowed = wanted.sessions.allowed
-        sessions = None if allowed is None else sorted(allowed, reverse=first.descending)
-        if sessions is not None and first.field is SESSION and begin is not None:
-            sessions = [each for each in sessions if not passed(each, begin, first) and (inclusive or each != begin)]
-        count = self._source.partitions
-        share = math.ceil(many / count + 4 * math.sqrt(many / count)) + 2
+    async def _numbers(
+        self, wanted: Filter, descending: bool, begin: int | None, inclusive: bool, many: int
+    ) -> tuple[list[tuple[int, int]], int | None, bool]:
+        """The next numbers with how many have each, the number to go on behind, and whether there may be more."""
+        sessions = None if wanted.sessions.allowed is None else list(wanted.sessions.allowed)
+        place = orjson.dumps(begin), int(inclusive)
         call = (
-            "number" if first.field is NUMBER else "session",
-            -1 if first.descending else 1,
-            share,
-            BUDGET // 4 if first.field is NUMBER else BUDGET,
-            orjson.dumps(begin),
-            int(inclusive),
+            -1 if descending else 1,
+            self._share(many),
+            _NUMBERS,
+            *place,
             orjson.dumps(windows(wanted)),
             orjson.dumps(sessions),
-            DOC_SHIFT,
         )
-        sizes: dict[Any, int] = {}
+        sizes: Counter[int] = Counter()
         bounds = []
-        read = int if first.field is NUMBER else bytes.decode
-        for looked, *parts in (await self._source.ask("groups", range(count), call)).values():
+        for looked, *parts in (await self._source.ask("numbers", range(self._source.partitions), call)).values():
             if looked != b"":
-                bounds.append(read(looked))
-            for value, size in zip(parts[::2], parts[1::2], strict=True):
-                sizes[read(value)] = sizes.get(read(value), 0) + size
-        denied = wanted.sessions.denied if first.field is SESSION else ()
-        ahead = [
-            value
-            for value in sizes
-            if value not in denied and (begin is None or not passed(value, begin, first)) and (inclusive or value != begin)
-        ]
-        values = sorted(ahead, reverse=first.descending)
-        if not bounds:
-            return [(value, sizes[value]) for value in values], begin, False
-        bound = max(bounds) if first.descending else min(bounds)
-        return [(value, sizes[value]) for value in values if value == bound or passed(value, bound, first)], bound, True
+                bounds.append(looked)
+            for number, size in zip(parts[::2], parts[1::2], strict=True):
+                sizes[number] += size
+        bound = (max if descending else min)(bounds, default=None)
+        known = sizes if bound is None else [each for each in sizes if (each >= bound if descending else each <= bound)]
+        return [(each, sizes[each]) for each in sorted(known, reverse=descending)], bound, bound is not None
 
-    async def _members(self, wanted: Filter, field: QueryField) -> list[Attendance]:
-        """All attendances of a few groups."""
-        if field is SESSION:
-            assert wanted.sessions.allowed is not None
-            call = orjson.dumps(windows(wanted)), orjson.dumps(list(wanted.sessions.allowed))
-            ids = []
-            for number, some in (await self._source.ask("members", range(self._source.partitions), call)).items():
-                self._where.update(dict.fromkeys(some, number))
-                ids += some
-        else:
-            scan = SCANS[NUMBER, ID]
-            ids = [scan.identity(key) for key in await self._scan(scan, wanted, False, None, 2 * _AT_ONCE)]
-        read = await self.read(Position((), text_of(identity)) for identity in ids)
-        return [each for each in read if each is not None and wanted.matches(each)]
+    def _share(self, many: int) -> int:
+        """How many of a page a partition is asked for: its part, and so many more that it is seldom asked again."""
+        part = many / self._source.partitions
+        return min(many, math.ceil(part + 2.5 * math.sqrt(part)) + 1)
 
 
 async def count(source: Source, wanted: Filter) -> int:

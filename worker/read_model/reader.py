@@ -15,6 +15,7 @@ from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sor
 from schemas.times import format_time
 from worker.read_model.client import Client
 from worker.read_model.documents import unpack, updated_of
+from worker.read_model.gets import Gets
 from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
 from worker.read_model.live import (
     Freshness,
@@ -58,6 +59,7 @@ class AttendanceReader:
         self._client = client
         self._base = base
         self._generations: Generations = {}
+        self._gets = Gets(client, base, self._generations)
 
     async def get(self, attendance_id: str) -> Attendance | None:
         """The attendance with this id, None where there is none (or it is no GUID)."""
@@ -70,13 +72,11 @@ class AttendanceReader:
             identity = UUID(attendance_id).bytes
         except ValueError:
             return None
-        live = await self._live()
-        return _latest(identity, await live.packed(identity, live.everywhere))
+        return await self._latest(identity)
 
     async def latest(self, booking_id: str, session_id: str) -> tuple[Attendance, int] | None:
         """The attendance of a booking at a session, with the effective time of its newest event uncut, microseconds."""
-        live, identity = await self._live(), attendance_id(booking_id, session_id)
-        return _latest(identity, await live.packed(identity, [live.of(booking_id)]))
+        return await self._latest(attendance_id(booking_id, session_id))
 
     async def place(self, booking_id: str) -> Place:
         """How far the booking's partition is, for whoever waits for a watermark."""
@@ -207,13 +207,13 @@ class AttendanceReader:
         answers, _ = await live.read(live.everywhere, [commands for _ in live.everywhere])
         return answers
 
+    async def _latest(self, identity: bytes) -> tuple[Attendance, int] | None:
+        packed = await self._gets.packed(identity)
+        attendance = None if packed is None else unpack(identity, packed)
+        return None if attendance is None or packed is None else (attendance, updated_of(packed))
+
     async def _live(self) -> Live:
         return await locate(self._client, self._base, self._generations)
-
-
-def _latest(identity: bytes, packed: bytes | None) -> tuple[Attendance, int] | None:
-    attendance = None if packed is None else unpack(identity, packed)
-    return None if attendance is None or packed is None else (attendance, updated_of(packed))
 
 
 def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:

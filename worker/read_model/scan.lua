@@ -1,24 +1,29 @@
 -- Keys of attendances in some order, as many as a page may need of each partition; what they say is asked for later.
 --
 -- KEYS  watermarks, all of one slot or of one server
--- ARGV  1 order: 'id', 'booking' or 'number'  2 1 or -1 (descending)  3 how many  4 how many to look at, at most
+-- ARGV  1 order: 'id', 'booking', 'session' or 'number'  2 1 or -1 (descending)  3 how many  4 how many to look at, at most
 --       5 windows: JSON list, for each status in question, of lists of [lowest score, highest score], all ascending
---       6 sessions: JSON list, or null for all  7 shift of document buckets
---       8.. for each key where to begin behind, JSON: null, a hex of an id or of bookingId, NUL, id, or with 'number' for
---         each status in question, in the order of the windows, [score, hex of id]
+--       6 sessions: JSON list, or null for all  7 sessions not in question, JSON list; heeded in the order of sessions alone
+--       8 shift of document buckets  9.. for each key where to begin behind, JSON: null, hex of a key, or with 'number' for each status in question, in
+--         the order of the windows, [score, hex of id]
 -- Returns for each key a list: state (where it is not 'live' nothing follows), then segments. Each is a flat list: where to
 -- go on behind (the last key that was looked at; empty: there is no more), then its keys, not all of them in order: every
--- key that lies before that place is there. A key is the id, the by-booking member, or with 'number' score and id in turn.
+-- key that lies before that place is there. A key is the id, bookingId or sessionId with NUL and id, or with 'number' score
+-- and id in turn.
 local call, byte, sub, floor, min, max = redis.call, string.byte, string.sub, math.floor, math.min, math.max
 local order, up, many, budget = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
-local windows, sessions, divisor = cjson.decode(ARGV[5]), cjson.decode(ARGV[6]), 2 ^ tonumber(ARGV[7])
-local NUMBERS, CHUNK, MANY_RUNS, RUN_COST = 2 ^ 32, 128, 24, 15
+local windows, sessions, divisor = cjson.decode(ARGV[5]), cjson.decode(ARGV[6]), 2 ^ tonumber(ARGV[8])
+local denied = {}
+for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
+local NUMBERS, CHUNK, FEW, MANY_RUNS = 2 ^ 32, 128, 8, 24
+local BEHIND = string.rep('\255', 17) -- of every id
+-- what looking at one costs, in microseconds or so: a run of ids, an entry of an index, a document
+local RUN, ENTRY, DOCUMENT = 16, 1, 2
 if sessions == cjson.null then sessions = nil end
 
--- one window where statuses follow on each other, and whether there is no condition at all
-local joined, whole = {}, true
-for index, of_status in ipairs(windows) do
-  if #of_status ~= 1 or of_status[1][1] % NUMBERS ~= 0 or of_status[1][2] % NUMBERS ~= NUMBERS - 1 then whole = false end
+-- the windows, one where statuses follow on each other
+local joined = {}
+for _, of_status in ipairs(windows) do
   for _, window in ipairs(of_status) do
     local last = joined[#joined]
     if last and last[2] + 1 == window[1] then last[2] = window[2] else joined[#joined + 1] = { window[1], window[2] } end
@@ -109,21 +114,32 @@ local function admit(sources, keys, found)
   return count
 end
 
-local function all_ids(sources)
-  local found = { '' }
-  for _, window in ipairs(joined) do
+local function count_of(sources, ranges)
+  local total = 0
+  for _, range in ipairs(ranges) do
+    for _, source in ipairs(sources) do total = total + call('ZCOUNT', source, range[1], range[2]) end
+  end
+  return total
+end
+
+local function all_ids(sources, ranges)
+  local found = {}
+  for _, range in ipairs(ranges) do
     for _, source in ipairs(sources) do
-      local ids = call('ZRANGEBYSCORE', source, window[1], window[2])
-      if #found == 1 and #ids > 0 then
-        found = ids
-        found[#found + 1] = found[1]
-        found[1] = ''
-      else
+      local ids = call('ZRANGEBYSCORE', source, range[1], range[2])
+      if #found == 0 then found = ids else
         for at = 1, #ids do found[#found + 1] = ids[at] end
       end
     end
   end
   return found
+end
+
+-- A segment without an end, of keys in any order.
+local function every(keys, answer)
+  keys[#keys + 1] = keys[1]
+  keys[1] = ''
+  answer[#answer + 1] = keys
 end
 
 -- Of few distinct scores: each one's ids are in order. Nothing where there are more.
@@ -159,12 +175,9 @@ local function by_id(prefix, sources, total, place, answer)
   if not up then bucket, last, step = last, 0, -1 end
   if place then bucket = floor((byte(place, 1) * 256 + byte(place, 2)) / divisor) end
   local documents = max(1, call('HLEN', prefix .. 'doc:' .. bucket)) * 65536 / divisor
-  local walked = many * documents / total
-  if total <= many or (total <= budget and total / 3 < walked) then
-    answer[#answer + 1] = all_ids(sources)
-    return
-  end
-  if walked > 4 * RUN_COST and runs(sources, place, answer) then return end
+  local walk, all = ENTRY * many * documents / total, total <= budget and ENTRY * total / 2 or math.huge
+  if min(walk, all) > RUN * MANY_RUNS / 2 and runs(sources, place, answer) then return end
+  if all <= walk then return every(all_ids(sources, joined), answer) end
   local found, count, seen = { '' }, 0, 0
   while true do
     local keys = call('HKEYS', prefix .. 'doc:' .. bucket)
@@ -186,48 +199,133 @@ local function by_id(prefix, sources, total, place, answer)
   answer[#answer + 1] = found
 end
 
--- Those in question are fewer than a walk would pass over: their bookings are in their documents.
-local function by_document(prefix, sources, answer)
-  local found = { '' }
-  for at, id in ipairs(all_ids(sources)) do
-    if at > 1 then
-      local packed = call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
-      local _, next_ = struct.unpack('>Hc0', packed, 20 + byte(packed, 11))
-      found[#found + 1] = struct.unpack('>Hc0', packed, next_) .. '\0' .. id
-    end
+-- Keys by the bookings (or sessions) that documents name.
+local function by_document(prefix, ids, of_booking, answer)
+  local keys = {}
+  for at, id in ipairs(ids) do
+    local packed = call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
+    local name, next_ = struct.unpack('>Hc0', packed, 20 + byte(packed, 11))
+    if of_booking then name = struct.unpack('>Hc0', packed, next_) end
+    keys[at] = name .. '\0' .. id
   end
-  answer[#answer + 1] = found
+  every(keys, answer)
 end
 
-local function by_booking(prefix, sources, total, place, answer)
-  local every = whole and not sessions
-  if not every and total <= budget then
-    local size = call('ZCARD', prefix .. 'by-status')
-    if total * 4 < many * size / total then return by_document(prefix, sources, answer) end
+-- The statuses in question with how many are, the most first.
+local function by_size(sources)
+  local statuses = {}
+  for _, ranges in ipairs(windows) do
+    local total = count_of(sources, ranges)
+    if total > 0 then statuses[#statuses + 1] = { floor(ranges[1][1] / NUMBERS), ranges, total } end
   end
-  for _, of_status in ipairs(windows) do
-    local key = prefix .. 'by-booking:' .. floor(of_status[1][1] / NUMBERS)
-    local found, count, seen, from = { '' }, 0, 0, place and '(' .. place
-    while true do
-      local take = every and many or CHUNK
-      local keys
-      if up then keys = call('ZRANGEBYLEX', key, from or '-', '+', 'LIMIT', 0, take)
-      else keys = call('ZREVRANGEBYLEX', key, from or '+', '-', 'LIMIT', 0, take) end
-      if every then
-        for at = 1, #keys do found[#found + 1] = keys[at] end
-        count = count + #keys
-      elseif #keys > 0 then
-        count = count + admit(sources, keys, found)
+  table.sort(statuses, function(one, other) return one[3] > other[3] end)
+  return statuses
+end
+
+local function by_booking(prefix, sources, place, answer)
+  -- where the status that has the most ends: of the others no more is needed
+  local edge
+  for _, of in ipairs(by_size(sources)) do
+    local key, total = prefix .. 'by-booking:' .. of[1], of[3]
+    local size = call('ZCARD', key)
+    local from, take = place and '(' .. place, many * size / total
+    local all = total == size -- and so no condition but the status
+    if not all and not edge and total <= budget and DOCUMENT * total < ENTRY * take then
+      by_document(prefix, all_ids(sources, of[2]), true, answer)
+    else
+      take = all and many or max(FEW, min(CHUNK, floor(take * 1.25)))
+      local found, count, seen = { '' }, 0, 0
+      while true do
+        local keys
+        if up then keys = call('ZRANGEBYLEX', key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
+        else keys = call('ZREVRANGEBYLEX', key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
+        if all then
+          for at = 1, #keys do found[#found + 1] = keys[at] end
+          count = count + #keys
+        elseif #keys > 0 then
+          count = count + admit(sources, keys, found)
+        end
+        if #keys < take then
+          found[1] = edge or ''
+          break
+        end
+        seen, from = seen + #keys, '(' .. keys[#keys]
+        if count >= many or seen >= budget then
+          found[1], edge = keys[#keys], keys[#keys]
+          break
+        end
       end
-      if #keys < take then break end
-      seen, from = seen + #keys, '(' .. keys[#keys]
-      if count >= many or seen >= budget then
-        found[1] = keys[#keys]
+      if #found > 1 or found[1] ~= '' then answer[#answer + 1] = found end
+    end
+  end
+end
+
+-- Names of sessions in order, `visit` says of each whether that is enough.
+local function each_session(prefix, from, beyond, visit)
+  if sessions then
+    local first, last, step = 1, #sessions, 1
+    if not up then first, last, step = last, first, -1 end
+    for index = first, last, step do
+      local name = sessions[index]
+      local passed = from and ((name == from and beyond) or (name ~= from and less(name, from) == up))
+      if not passed and visit(name) then return end
+    end
+    return
+  end
+  local start, take = from and ((beyond and '(' or '[') .. from), FEW
+  while true do
+    local names
+    if up then names = call('ZRANGEBYLEX', prefix .. 'sessions', start or '-', '+', 'LIMIT', 0, take)
+    else names = call('ZREVRANGEBYLEX', prefix .. 'sessions', start or '+', '-', 'LIMIT', 0, take) end
+    for _, name in ipairs(names) do
+      if not denied[name] and visit(name) then return end
+    end
+    if #names < take then return end
+    start, take = '(' .. names[#names], min(CHUNK, take * 2)
+  end
+end
+
+local function by_session(prefix, sources, total, place, answer)
+  local from, id, beyond
+  if place then
+    from, id = string.match(place, '^(%Z*)%z(.*)$')
+    beyond = id == (up and BEHIND or '')
+  end
+  if not sessions and total <= budget then
+    local passed = many * call('ZCARD', prefix .. 'sessions') / total
+    if DOCUMENT * total < ENTRY * passed then
+      return by_document(prefix, all_ids(sources, joined), false, answer)
+    end
+  end
+  local found, count, seen = { '' }, 0, 0
+  answer[#answer + 1] = found
+  each_session(prefix, from, beyond, function(name)
+    local source, start = { prefix .. 'ids:' .. name }, name .. '\0'
+    local size = 0
+    for _, window in ipairs(joined) do
+      local ids = call('ZRANGEBYSCORE', source[1], window[1], window[2], 'LIMIT', 0, budget - size + 1)
+      for at = 1, #ids do found[#found + 1] = start .. ids[at] end
+      size = size + #ids
+      if size > budget then
+        -- too many to take all of them
+        for _ = 1, size do found[#found] = nil end
+        local parts = {}
+        by_id(prefix, source, count_of(source, joined), name == from and #id == 16 and id or nil, parts)
+        for _, part in ipairs(parts) do
+          for at = 1, #part do
+            if at > 1 or part[1] ~= '' then part[at] = start .. part[at] end
+          end
+          answer[#answer + 1] = part
+        end
         break
       end
     end
-    if #found > 1 or found[1] ~= '' then answer[#answer + 1] = found end
-  end
+    count, seen = count + size, seen + 1 + size
+    if count >= many or seen >= budget then
+      found[1] = start .. (up and BEHIND or '')
+      return true
+    end
+  end)
 end
 
 local function partition(key, place)
@@ -247,19 +345,19 @@ local function partition(key, place)
     end
     return answer
   end
-  local total = 0
-  for _, window in ipairs(joined) do
-    for _, source in ipairs(sources) do total = total + call('ZCOUNT', source, window[1], window[2]) end
-  end
-  if total > 0 then
-    (order == 'id' and by_id or by_booking)(prefix, sources, total, place and unhex(place), answer)
+  place = place and unhex(place)
+  if order == 'booking' then
+    by_booking(prefix, sources, place, answer)
+  else
+    local total = count_of(sources, joined)
+    if total > 0 then (order == 'id' and by_id or by_session)(prefix, sources, total, place, answer) end
   end
   return answer
 end
 
 local answers = {}
 for index, key in ipairs(KEYS) do
-  local place = cjson.decode(ARGV[7 + index])
+  local place = cjson.decode(ARGV[8 + index])
   if place == cjson.null then place = nil end
   answers[index] = partition(key, place)
 end

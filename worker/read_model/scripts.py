@@ -76,12 +76,21 @@ async def _send(client: Client, name: str, calls: Sequence[Call], command: str, 
     """The answer to each call, errors among them; those of ``in_full`` carry the script itself."""
     text, digest = _source(name)
     by_digest = command.replace("EVAL", "EVALSHA")
-    pipe = client.pipeline(transaction=False)
+    commands = []
     for number, (key, arguments) in enumerate(calls):
         script = (command, text) if number in in_full else (by_digest, digest)
         keys = (key,) if isinstance(key, str) else key
-        pipe.execute_command(*script, len(keys), *keys, *arguments)
+        commands.append((*script, len(keys), *keys, *arguments))
     async with patience():
+        if len(commands) == 1:
+            # a pipeline of one costs as much again
+            try:
+                return [await client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                return [error]
+        pipe = client.pipeline(transaction=False)
+        for each in commands:
+            pipe.execute_command(*each)
         return await pipe.execute(raise_on_error=False)
 
 

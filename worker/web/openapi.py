@@ -62,12 +62,9 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _query_schemas() -> dict[str, Any]:
     names = ("id", "bookingId", "sessionId", "eventId")
-    text = {"type": "string"}
-    status = {"enum": [str(each) for each in STATUSES]}
-    number = {"type": "integer"}
-    fields = {name: _conditions(text) for name in names}
-    fields["status"] = _conditions(status)
-    fields["numberOfAttendees"] = _conditions(number, "$lt", "$lte", "$gt", "$gte")
+    fields = {name: _conditions({"type": "string"}) for name in names}
+    fields["status"] = _conditions({"enum": [str(each) for each in STATUSES]})
+    fields["numberOfAttendees"] = _conditions({"type": "integer"}, "$lt", "$lte", "$gt", "$gte")
     reference = {"$ref": f"{_PREFIX}Filter"}
     nothing = {"type": "null"}
     sort = {

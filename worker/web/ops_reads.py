@@ -1,6 +1,5 @@
 """What operators and dashboards read (contract, section 4): sessions, bookings, alerts, status; each says how fresh it is."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -9,6 +8,7 @@ from schemas.alerts import AlertKind
 from schemas.refusals import Refusals, Rule
 from schemas.times import format_time
 from schemas.usual import normalise
+from worker.read_model.live import freshness_of
 from worker.read_model.reader import Partition
 from worker.topics import partition_of
 from worker.web.calls import add
@@ -76,7 +76,7 @@ async def list_alerts(
     partitions = await parts.reader.status()
     if booking_id is not None:
         partitions = [partitions[partition_of(booking_id, len(partitions))]]
-    return answer({"alerts": found, "freshness": freshness(partitions)})
+    return answer({"alerts": found, "freshness": freshness_of(partitions).document()})
 
 
 async def get_status(request: Request) -> Response:
@@ -84,7 +84,7 @@ async def get_status(request: Request) -> Response:
     partitions = await parts_of(request).reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
-    return answer({"partitions": shown, "rebuild": rebuild, "freshness": freshness(partitions)})
+    return answer({"partitions": shown, "rebuild": rebuild, "freshness": freshness_of(partitions).document()})
 
 
 async def publish_events(request: Request) -> Response:
@@ -94,14 +94,6 @@ async def publish_events(request: Request) -> Response:
     seconds = parts.settings.api_set_timeout.total_seconds()
     await parts.publisher.publish_all([(each.topic, each.booking_id, each.value) for each in events], seconds)
     return answer({"accepted": len(events)}, 202)
-
-
-def freshness(partitions: Iterable[Partition]) -> dict[str, Any]:
-    """The newest event time applied, and the lag where every partition's is known."""
-    known = list(partitions)
-    lags = [each.lag for each in known]
-    newest = max((each.mark.get("events.time", "") for each in known), default="")
-    return {"eventTime": newest or None, "lag": None if None in lags else sum(lag or 0 for lag in lags)}
 
 
 async def serving(parts: Parts) -> list[Partition]:
