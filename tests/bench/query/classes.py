@@ -104,6 +104,16 @@ def _session(*, large: bool, status: int | None = None) -> Callable[[Dataset, ra
     return draw
 
 
+def _sessions(count: int, *, large: int) -> Callable[[Dataset, random.Random], Drawn]:
+    def draw(data: Dataset, rng: random.Random) -> Drawn:
+        some = [rng.randrange(data.large, len(data.sessions)) for _ in range(count - large)]
+        some += [rng.randrange(data.large) for _ in range(large)]
+        among = rng.choice([data.by_session[number] for number in some if data.by_session[number]])
+        return {"sessionId": {"$in": [data.sessions[number] for number in some]}}, rng.choice(among)
+
+    return draw
+
+
 def _status(name: str) -> int:
     return [str(each) for each in STATUSES].index(name)
 
@@ -131,7 +141,8 @@ CLASSES = (
     Asked("session of 100", _session(large=False), pairs=True),
     Asked("session of 10k", _session(large=True), "large", pairs=True),
     Asked("session of 10k, NOT_ATTENDED", _session(large=True, status=_MISSED), "large"),
-    Asked("session in 20", _many("sessionId", 20)),
+    Asked("session in 20", _sessions(20, large=0)),
+    Asked("session in 20, 2 of 10k", _sessions(20, large=2), "large"),
     Asked("session !=", _all_but("sessionId")),
     Asked("booking", _one("bookingId"), "booking", pairs=True),
     Asked("booking in 10", _many("bookingId", 10)),
