@@ -25,8 +25,8 @@ from worker.read_model.reader import AttendanceReader, NotServing
 SEEDS = range(8)
 SESSIONS = (6, 1, 24)
 #: Of each seed, with 1 and with 16 partitions: more than two thousand in all.
-PAGES = 150
-LARGE_PAGES = 150
+PAGES = 130
+LARGE_PAGES = 120
 STEPS = (1, 7, 300, 2000)
 
 
