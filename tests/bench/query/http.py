@@ -1,9 +1,10 @@
 """What `attendance api` does, one process of it: attendances by id, and sets until they can be seen.
 
 First attendances by id are asked for over some connections, each with one request at a time, as fast as it goes, while nothing
-else happens. Then devices publish 5,000 events a second and a worker applies them; meanwhile attendances are asked for at a
-steady rate, each timed from when it was due, and sets one after another. A set answers once the read models show it, so its
-time is that from the request to what is visible; one that takes the API's time limit is answered 503 and counted.
+else happens; then some are set, one after another. Then devices publish 5,000 events a second and a worker applies them;
+meanwhile attendances are asked for at a steady rate, each timed from when it was due, and others are set. A set answers once
+the read models show it, so its time is that from the request to what is visible; one that takes the API's time limit is
+answered with 503 and counted. Where the machine is too small for all this, the worker falls behind (`lag_beside`), and so do sets.
 """
 
 from __future__ import annotations
@@ -194,6 +195,7 @@ async def _ask(ground: Ground, settings: Settings, api: Child, requests: _Reques
     alone = await requests.served(requests.get, SECONDS, CONNECTIONS)
     busy = (api.cpu_seconds() - before) / SECONDS
     one = await requests.served(requests.get, 2.0, 1)
+    quiet = await requests.served(requests.set, SECONDS, 1)
     count = int(EVENTS_PER_S * (4 * SECONDS + 40))
     simulate = (*_SIMULATE, "--rate", str(EVENTS_PER_S), "--count", str(count))
     with Child("http-simulate", simulate, ground.folder, ground.environment(settings)) as devices:
@@ -216,10 +218,12 @@ async def _ask(ground: Ground, settings: Settings, api: Child, requests: _Reques
         "lag_beside": lag,
         "get_per_s_beside": round(beside.per_s),
         "get_p99_ms_beside": round(beside.p99_ms, 2),
-        "set_p50_ms": round(sets.p50_ms, 2),
-        "set_p99_ms": round(sets.p99_ms, 2),
-        "set_p99_ms_of_8_at_once": round(at_once.p99_ms, 2),
-        "set_refused": sets.refused + at_once.refused,
+        "set_p50_ms": round(quiet.p50_ms, 2),
+        "set_p99_ms": round(quiet.p99_ms, 2),
+        "set_p50_ms_beside": round(sets.p50_ms, 2),
+        "set_p99_ms_beside": round(sets.p99_ms, 2),
+        "set_p99_ms_of_8_beside": round(at_once.p99_ms, 2),
+        "set_refused": quiet.refused + sets.refused + at_once.refused,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.bench.query.classes import FIELDS, LARGE_SESSION_MS, MOST_MS, QUICK_M
 LATEST = Path(__file__).parents[1] / "query-latest.json"
 LONGEST_BLOCK_MS = 5.0
 _MOST_LINES = 20
+_HTTP_TARGETS = {"get_per_s": (2000.0, inf), "get_p99_ms_beside": (0.0, 10.0), "set_p99_ms": (0.0, 150.0)}
 
 
 @dataclass
@@ -78,6 +79,10 @@ def judge(found: Found) -> None:
     for name, block in found.blocks.items():
         if block.longest_ms > LONGEST_BLOCK_MS:
             found.missed.append(f"{name}: {block.longest_command} held the server for {block.longest_ms:.1f} ms, at most 5")
+    for name, (at_least, at_most) in _HTTP_TARGETS.items():
+        value = found.http.get(name)
+        if value is not None and not at_least <= value <= at_most:
+            found.missed.append(f"http {name}: {value:g}, not within {at_least:g} and {at_most:g}")
 
 
 def write(found: Found, path: Path = LATEST) -> None:
