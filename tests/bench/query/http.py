@@ -4,7 +4,7 @@ First attendances by id are asked for over some connections, each with one reque
 else happens; then some are set, one after another. Then devices publish 5,000 events a second and a worker applies them;
 meanwhile attendances are asked for at a steady rate, each timed from when it was due, and others are set. A set answers once
 the read models show it, so its time is that from the request to what is visible; one that takes the API's time limit is
-answered with 503 and counted. Where the machine is too small for all this, the worker falls behind (`lag_beside`), and so do sets.
+answered with 503 and counted. On a machine too small for all this the worker falls behind (`lag_beside`), and sets do with it.
 """
 
 from __future__ import annotations
