@@ -115,6 +115,11 @@ def _by_id(position: Position) -> bytes:
     return bytes_of(position.id)
 
 
+def _of_id(identity: bytes) -> Position:
+    spelt = text_of(identity)
+    return Position((spelt,), spelt)
+
+
 def _member(position: Position) -> bytes:
     return str(position.values[0]).encode() + b"\0" + bytes_of(position.id)
 
@@ -164,14 +169,7 @@ def _of_names(name: str) -> Scan:
 
 
 SCANS = {
-    (ID,): Scan(
-        "id",
-        list,
-        lambda key, _: key.hex(),
-        _by_id,
-        lambda key: Position((text_of(key),), text_of(key)),
-        bytes,
-    ),
+    (ID,): Scan("id", list, lambda key, _: key.hex(), _by_id, _of_id, bytes),
     (BOOKING, ID): _of_names("booking"),
     (SESSION, ID): _of_names("session"),
     (NUMBER, ID): Scan(

@@ -122,13 +122,14 @@ class Planner:
         asked = scan.name, way, self._share(many), BUDGET, orjson.dumps(windows(wanted)), *names, DOC_SHIFT
         open_: dict[int, Key | None] = dict.fromkeys(range(count), after)
         found: list[Key] = []
+        owners: dict[Key, int] = {}
         asking = set(open_)
         while asking:
             places = {number: (place_behind(scan, open_[number], wanted),) for number in asking}
             for number, segments in (await self._source.ask("scan", places, asked, places)).items():
                 keys, bound = complete(scan, segments, open_[number], descending)
                 keys = sorted(keys, reverse=descending)[:many]
-                self._where.update((scan.identity(key), number) for key in keys)
+                owners.update(dict.fromkeys(keys, number))
                 found += keys
                 open_[number] = bound
                 if bound is None:
@@ -138,6 +139,7 @@ class Planner:
             asking = {
                 number for number, bound in open_.items() if short or (bound > found[-1] if descending else bound < found[-1])
             }
+        self._where.update((scan.identity(key), owners[key]) for key in found)
         return found
 
     async def _by_name(self, wanted: Filter, order: Order, after: Position | None, many: int) -> list[Position]:

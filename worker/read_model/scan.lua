@@ -17,8 +17,10 @@ local denied = {}
 for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
 local NUMBERS, CHUNK, FEW, MANY_RUNS = 2 ^ 32, 128, 8, 24
 local BEHIND = string.rep('\255', 17) -- of every id
--- what looking at one costs, in microseconds or so: a run of ids, an entry of an index, a document
-local RUN, ENTRY, DOCUMENT = 16, 1, 2
+-- where more than this must be looked at for a share, half of it is found first: most pages need no more
+local FAR = 300
+-- what looking at one costs, measured in entries of an index: a run of ids, an entry, a document, a session
+local RUN, ENTRY, DOCUMENT, SESSION = 16, 1, 6, 4
 if sessions == cjson.null then sessions = nil end
 
 -- the windows, one where statuses follow on each other
@@ -92,26 +94,27 @@ end
 
 -- Adds those of the keys whose id, their last 16 bytes, is in question; how many they are.
 local function admit(sources, keys, found)
-  local ids, taken, count = {}, {}, 0
-  for index = 1, #keys do ids[index] = sub(keys[index], -16) end
+  local ids, before = keys, #found
+  if #keys[1] ~= 16 then
+    ids = {}
+    for index = 1, #keys do ids[index] = sub(keys[index], -16) end
+  end
+  local low, high, only = joined[1][1], joined[1][2], #joined == 1
   for _, source in ipairs(sources) do
     local scores = call('ZMSCORE', source, unpack(ids))
     for index = 1, #keys do
-      local score = scores[index]
-      if score and not taken[index] then
-        score = tonumber(score)
-        for at = 1, #joined do
-          if score >= joined[at][1] and score <= joined[at][2] then
-            taken[index] = true
-            count = count + 1
-            found[#found + 1] = keys[index]
-            break
-          end
+      local score = tonumber(scores[index] or -1)
+      if score >= low and (score <= high or not only) then
+        local taken = score <= high
+        for at = 2, #joined do
+          taken = taken or (score >= joined[at][1] and score <= joined[at][2])
         end
+        -- an id is in one source alone
+        if taken then found[#found + 1] = keys[index] end
       end
     end
   end
-  return count
+  return #found - before
 end
 
 local function count_of(sources, ranges)
@@ -229,11 +232,12 @@ local function by_booking(prefix, sources, place, answer)
     local key, total = prefix .. 'by-booking:' .. of[1], of[3]
     local size = call('ZCARD', key)
     local from, take = place and '(' .. place, many * size / total
+    local wanted = take > FAR and math.ceil(many / 2) or many
     local all = total == size -- and so no condition but the status
     if not all and not edge and total <= budget and DOCUMENT * total < ENTRY * take then
       by_document(prefix, all_ids(sources, of[2]), true, answer)
     else
-      take = all and many or max(FEW, min(CHUNK, floor(take * 1.25)))
+      take = all and many or max(FEW, min(CHUNK, floor(take * 1.25 * wanted / many)))
       local found, count, seen = { '' }, 0, 0
       while true do
         local keys
@@ -250,7 +254,7 @@ local function by_booking(prefix, sources, place, answer)
           break
         end
         seen, from = seen + #keys, '(' .. keys[#keys]
-        if count >= many or seen >= budget then
+        if count >= wanted or seen >= budget then
           found[1], edge = keys[#keys], keys[#keys]
           break
         end
@@ -291,26 +295,32 @@ local function by_session(prefix, sources, total, place, answer)
     from, id = string.match(place, '^(%Z*)%z(.*)$')
     beyond = id == (up and BEHIND or '')
   end
-  if not sessions and total <= budget then
+  local wanted = many
+  if not sessions then
     local passed = many * call('ZCARD', prefix .. 'sessions') / total
-    if DOCUMENT * total < ENTRY * passed then
+    if passed * SESSION > FAR then wanted = math.ceil(many / 2) end
+    if total <= budget and DOCUMENT * total < SESSION * passed then
       return by_document(prefix, all_ids(sources, joined), false, answer)
     end
   end
   local found, count, seen = { '' }, 0, 0
   answer[#answer + 1] = found
+  local ranges, most = {}, tostring(budget + 1)
+  for index, window in ipairs(joined) do
+    -- as text, once: a number is written anew for every call
+    ranges[index] = { string.format('%.0f', window[1]), string.format('%.0f', window[2]) }
+  end
   each_session(prefix, from, beyond, function(name)
-    local source, start = { prefix .. 'ids:' .. name }, name .. '\0'
-    local size = 0
-    for _, window in ipairs(joined) do
-      local ids = call('ZRANGEBYSCORE', source[1], window[1], window[2], 'LIMIT', 0, budget - size + 1)
+    local source, start, size = prefix .. 'ids:' .. name, name .. '\0', 0
+    for index = 1, #ranges do
+      local ids = call('ZRANGEBYSCORE', source, ranges[index][1], ranges[index][2], 'LIMIT', '0', most)
       for at = 1, #ids do found[#found + 1] = start .. ids[at] end
       size = size + #ids
       if size > budget then
         -- too many to take all of them
         for _ = 1, size do found[#found] = nil end
         local parts = {}
-        by_id(prefix, source, count_of(source, joined), name == from and #id == 16 and id or nil, parts)
+        by_id(prefix, { source }, count_of({ source }, joined), name == from and #id == 16 and id or nil, parts)
         for _, part in ipairs(parts) do
           for at = 1, #part do
             if at > 1 or part[1] ~= '' then part[at] = start .. part[at] end
@@ -321,7 +331,7 @@ local function by_session(prefix, sources, total, place, answer)
       end
     end
     count, seen = count + size, seen + 1 + size
-    if count >= many or seen >= budget then
+    if count >= wanted or seen >= budget then
       found[1] = start .. (up and BEHIND or '')
       return true
     end
