@@ -192,15 +192,17 @@ class Planner:
                 values.append(groups[at][0])
                 size += groups[at][1]
                 at += 1
+            part = pin(wanted, field, values)
             if size <= _AT_ONCE:
-                keys = await self._scan(_NUMBERED, pin(wanted, field, values), False, None, 2 * _AT_ONCE)
+                keys = await self._scan(_NUMBERED, part, False, None, 2 * _AT_ONCE)
                 read = await self.read(map(_NUMBERED.position, keys))
-                found += self._sorted((each for each in read if each is not None and wanted.matches(each)), order, after)
+                # what has moved to another group since would stand among the wrong ones
+                found += self._sorted((each for each in read if each is not None and part.matches(each)), order, after)
                 continue
             inner = None
             if after is not None and after.values[0] == value:
                 inner = Position(after.values[1:], after.id)
-            some = await self.select(pin(wanted, field, values), order[1:], inner, many - len(found))
+            some = await self.select(part, order[1:], inner, many - len(found))
             found += [Position((value, *each.values), each.id) for each in some]
         return found[:many]
 
