@@ -178,7 +178,8 @@ local function by_id(prefix, sources, total, place, answer)
   if not up then bucket, last, step = last, 0, -1 end
   if place then bucket = floor((byte(place, 1) * 256 + byte(place, 2)) / divisor) end
   local documents = max(1, call('HLEN', prefix .. 'doc:' .. bucket)) * 65536 / divisor
-  local walk, all = ENTRY * many * documents / total, total <= budget and ENTRY * total / 2 or math.huge
+  -- ids that are only handed on cost less than those that are looked at
+  local walk, all = ENTRY * #sources * many * documents / total, total <= 4 * budget and ENTRY * total / 2 or math.huge
   if min(walk, all) > RUN * MANY_RUNS / 2 and runs(sources, place, answer) then return end
   if all <= walk then return every(all_ids(sources, joined), answer) end
   local found, count, seen = { '' }, 0, 0
@@ -234,7 +235,7 @@ local function by_booking(prefix, sources, place, answer)
     local from, take = place and '(' .. place, many * size / total
     local wanted = take > FAR and math.ceil(many / 2) or many
     local all = total == size -- and so no condition but the status
-    if not all and not edge and total <= budget and DOCUMENT * total < ENTRY * take then
+    if not all and not edge and total <= budget and DOCUMENT * total < ENTRY * #sources * take then
       by_document(prefix, all_ids(sources, of[2]), true, answer)
     else
       take = all and many or max(FEW, min(CHUNK, floor(take * 1.25 * wanted / many)))
@@ -347,6 +348,20 @@ local function partition(key, place)
   for index, name in ipairs(sessions or {}) do sources[index] = prefix .. 'ids:' .. name end
   if sessions and #sessions == 0 then return answer end
   if order == 'number' then
+    if #sources > 1 and count_of(sources, joined) <= budget then
+      local found = { '' }
+      for _, source in ipairs(sources) do
+        for _, range in ipairs(joined) do
+          local rows = call('ZRANGEBYSCORE', source, range[1], range[2], 'WITHSCORES')
+          for at = 1, #rows, 2 do
+            found[#found + 1] = rows[at + 1]
+            found[#found + 1] = rows[at]
+          end
+        end
+      end
+      answer[2] = found
+      return answer
+    end
     for index, of_status in ipairs(windows) do
       for _, source in ipairs(sources) do
         local found = by_score(source, of_status, place and { place[index][1], unhex(place[index][2]) })
