@@ -54,3 +54,8 @@ def guid(raw: bytes) -> str:
     """The usual spelling of a GUID's 16 bytes."""
     text = raw.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def guid_bytes(text: str) -> bytes:
+    """The 16 bytes of a GUID that `guid` spelt."""
+    return bytes.fromhex(text.replace("-", ""))

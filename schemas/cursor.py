@@ -13,7 +13,7 @@ from zlib import crc32
 from msgspec import DecodeError, Meta, Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid
+from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid, guid_bytes
 from schemas.filters import (
     BOOKING,
     ID,
@@ -142,7 +142,7 @@ def encode_cursor(cursor: Cursor) -> str:
             [bound for each in wanted.numbers for bound in each],
             [_CODES[field] + descending for field, descending in sort],
             [_pack(value) if isinstance(value, str) else value for value in position.values],
-            bytes.fromhex(position.id.replace("-", "")),
+            guid_bytes(position.id),
             backwards,
         )
     )
@@ -175,7 +175,7 @@ def decode_cursor(text: str) -> Cursor:
 
 
 def _pack(text: str) -> bytes:
-    return _SHORT + bytes.fromhex(text.replace("-", "")) if len(text) == 36 and _GUID(text) else text.encode()
+    return _SHORT + guid_bytes(text) if len(text) == 36 and _GUID(text) else text.encode()
 
 
 def _pack_names(names: Names) -> tuple[bool, list[bytes]] | None:

@@ -107,7 +107,7 @@ while at <= size do
     end
   end
 end
--- one command for all of them; a chunk holds each pair once, so removals above came before none of these
+-- one command for all of them: a chunk holds each pair once, so that none of them was removed above
 if #by_status > 0 then call('ZADD', BY_STATUS, unpack(by_status)) end
 for status = 0, 2 do
   if #by_booking[status] > 0 then call('ZADD', BY_BOOKING .. status, unpack(by_booking[status])) end

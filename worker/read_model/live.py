@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from schemas.attendance import Attendance
+from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter
 from worker.read_model.client import Client, patience
 from worker.read_model.documents import unpack
@@ -164,7 +164,7 @@ class Live:
     async def direct(self, wanted: Filter) -> list[Attendance]:
         """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them."""
         if wanted.bookings.allowed is None:
-            ids = b"".join(bytes.fromhex(each.replace("-", "")) for each in wanted.ids.allowed or ())
+            ids = b"".join(map(guid_bytes, wanted.ids.allowed or ()))
             return list((await self._attendances(dict.fromkeys(self.everywhere, (ids, b"")))).values())
         bookings: dict[int, list[bytes]] = {}
         for booking_id in wanted.bookings.allowed:

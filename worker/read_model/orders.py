@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.attendance import STATUSES
+from schemas.attendance import STATUSES, guid, guid_bytes
 from schemas.query import Filter, Names, Position, QueryField, Sort
 
 Order = tuple[Sort, ...]
@@ -102,30 +102,21 @@ def complete(scan: Scan, segments: list[Any], after: Key | None, descending: boo
     return [key for key in keys if (after is None or key > after) and (bound is None or key <= bound)], bound
 
 
-def bytes_of(text: str) -> bytes:
-    return bytes.fromhex(text.replace("-", ""))
-
-
-def text_of(identity: bytes) -> str:
-    spelt = identity.hex()
-    return f"{spelt[:8]}-{spelt[8:12]}-{spelt[12:16]}-{spelt[16:20]}-{spelt[20:]}"
-
-
 def _by_id(position: Position) -> bytes:
-    return bytes_of(position.id)
+    return guid_bytes(position.id)
 
 
 def _of_id(identity: bytes) -> Position:
-    spelt = text_of(identity)
+    spelt = guid(identity)
     return Position((spelt,), spelt)
 
 
 def _member(position: Position) -> bytes:
-    return str(position.values[0]).encode() + b"\0" + bytes_of(position.id)
+    return str(position.values[0]).encode() + b"\0" + guid_bytes(position.id)
 
 
 def _of_member(member: bytes) -> Position:
-    spelt = text_of(member[-16:])
+    spelt = guid(member[-16:])
     return Position((member[:-17].decode(), spelt), spelt)
 
 
@@ -141,12 +132,12 @@ def _numbered_by_status(entries: list[Any]) -> list[Key]:
 
 
 def _of_number(key: Key) -> Position:
-    spelt = text_of(key[1])
+    spelt = guid(key[1])
     return Position((key[0], spelt), spelt)
 
 
 def _of_number_and_status(key: Key) -> Position:
-    spelt = text_of(key[2])
+    spelt = guid(key[2])
     return Position((key[0], str(STATUSES[key[1]]), spelt), spelt)
 
 

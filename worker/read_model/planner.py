@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from schemas.attendance import Attendance
+from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter, Names, Position, order_of, position_of
 from worker.read_model.keys import DOC_SHIFT
 from worker.read_model.orders import (
@@ -26,7 +26,6 @@ from worker.read_model.orders import (
     Key,
     Order,
     Scan,
-    bytes_of,
     complete,
     passed,
     pin,
@@ -70,7 +69,7 @@ class Planner:
 
     async def read(self, positions: Iterable[Position]) -> list[Attendance | None]:
         """The attendances at positions that `select` found; None for those that are gone."""
-        ids = [bytes_of(position.id) for position in positions]
+        ids = [guid_bytes(position.id) for position in positions]
         missing = {identity: self._where[identity] for identity in ids if identity not in self._read}
         if missing:
             self._read.update(await self._source.documents(missing))
@@ -84,7 +83,7 @@ class Planner:
         if wanted.is_empty or many <= 0:
             return []
         if wanted.ids.allowed is not None or wanted.bookings.allowed is not None:
-            return self._sorted(await self._direct(wanted), order, after)[:many]
+            return _sorted(await self._direct(wanted), order, after)[:many]
         first = order[0]
         if len({each.descending for each in order}) == 1:
             scan = SCANS.get(tuple(each.field for each in order))
@@ -102,16 +101,8 @@ class Planner:
 
     async def _direct(self, wanted: Filter) -> list[Attendance]:
         found = [each for each in await self._source.direct(wanted) if wanted.matches(each)]
-        self._read.update((bytes_of(each["id"]), each) for each in found)
+        self._read.update((guid_bytes(each["id"]), each) for each in found)
         return found
-
-    def _sorted(self, found: Iterable[Attendance], order: Order, after: Position | None) -> list[Position]:
-        key = order_of(order)
-        positions = [position_of(each, order) for each in found]
-        if after is not None:
-            edge = key(after)
-            positions = [each for each in positions if key(each) > edge]
-        return sorted(positions, key=key)
 
     async def _scan(self, scan: Scan, wanted: Filter, descending: bool, after: Key | None, many: int) -> list[Key]:
         """The first so many keys behind one."""
@@ -164,7 +155,7 @@ class Planner:
                 keys = complete_ones
             if keys:
                 read = await self.read(map(scan.position, keys))
-                found += self._sorted((each for each in read if each is not None), order, after)
+                found += _sorted((each for each in read if each is not None), order, after)
                 place = keys[-1][:-16] + behind
         return found[:many]
 
@@ -197,7 +188,7 @@ class Planner:
                 keys = await self._scan(_NUMBERED, part, False, None, 2 * _AT_ONCE)
                 read = await self.read(map(_NUMBERED.position, keys))
                 # what has moved to another group since would stand among the wrong ones
-                found += self._sorted((each for each in read if each is not None and part.matches(each)), order, after)
+                found += _sorted((each for each in read if each is not None and part.matches(each)), order, after)
                 continue
             inner = None
             if after is not None and after.values[0] == value:
@@ -254,3 +245,13 @@ async def count(source: Source, wanted: Filter) -> int:
         if not denied.is_empty:
             refused.update(each["id"] for each in await source.direct(denied) if without.matches(each))
     return total - len(refused)
+
+
+def _sorted(found: Iterable[Attendance], order: Order, after: Position | None) -> list[Position]:
+    """Where those behind a place stand, in order."""
+    key = order_of(order)
+    positions = [position_of(each, order) for each in found]
+    if after is not None:
+        edge = key(after)
+        positions = [each for each in positions if key(each) > edge]
+    return sorted(positions, key=key)

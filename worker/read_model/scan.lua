@@ -4,7 +4,8 @@
 -- ARGV  1 order: 'id', 'booking', 'session' or 'number'  2 1 or -1 (descending)  3 how many  4 how many to look at, at most
 --       5 windows: JSON list, for each status in question, of lists of [lowest score, highest score], all ascending
 --       6 sessions: JSON list, or null for all  7 sessions not in question, JSON list; heeded in the order of sessions alone
---       8 shift of document buckets  9.. for each key where to begin behind, JSON: null, hex of a key, or with 'number' for each status in question, in
+--       8 shift of document buckets
+--       9.. for each key where to begin behind, JSON: null, hex of a key, or with 'number' for each status in question, in
 --         the order of the windows, [score, hex of id]
 -- Returns for each key a list: state (where it is not 'live' nothing follows), then segments. Each is a flat list: where to
 -- go on behind (the last key that was looked at; empty: there is no more), then its keys, not all of them in order: every
