@@ -65,9 +65,11 @@ class Cluster(_Commands):
     Args:
         seeds: servers of the cluster, any of which tells of all.
         connect: a client for one server. It should give up a connection soon and hardly retry.
+        patience: seconds after which a master that does not answer a question counts as away.
     """
 
-    def __init__(self, seeds: Sequence[Address], connect: Callable[[Address], Redis]) -> None:
+    def __init__(self, seeds: Sequence[Address], connect: Callable[[Address], Redis], patience: float) -> None:
+        self._patience = patience
         self._seeds = tuple(seeds)
         self._connect = connect
         self._clients: dict[Address, Redis] = {}
@@ -86,6 +88,15 @@ class Cluster(_Commands):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """As `send`, of commands that only read.
+
+        Raises:
+            TimeoutError: a master does not answer.
+        """
+        async with asyncio.timeout(self._patience):
+            return await self.send([(tuple(words), {}) for words in commands])
 
     async def masters(self) -> list[Redis]:
         """A client for each master that has slots."""

@@ -1,21 +1,16 @@
 """Gets by id that are asked at the same time go in one round trip: who comes while one is under way goes with the next."""
 
 import asyncio
+from functools import partial
 
-from worker.read_model.client import Client
-from worker.read_model.live import Generations, get_packed
-
-#: Of one call: it holds the server for a millisecond or two.
-_MOST = 64
+from worker.read_model.live import FEW_IDS, Finder, Live
 
 
 class Gets:
     """Looks up packed pairs. Bound to the running loop while something is asked."""
 
-    def __init__(self, client: Client, base: str, generations: Generations) -> None:
-        self._client = client
-        self._base = base
-        self._generations = generations
+    def __init__(self, finder: Finder) -> None:
+        self._finder = finder
         self._waiting: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
         self._asking: asyncio.Task[None] | None = None
 
@@ -36,16 +31,16 @@ class Gets:
         asked: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
         try:
             while self._waiting:
-                asked, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                asked, self._waiting = self._waiting[:FEW_IDS], self._waiting[FEW_IDS:]
                 try:
                     ids = list(dict.fromkeys(identity for identity, _ in asked))
-                    found = await get_packed(self._client, self._base, self._generations, ids)
+                    found, missed = await self._finder.answer(partial(Live.packed, ids=ids))
                 except Exception as error:  # noqa: BLE001 - it is for those who asked
                     for _, waiter in asked:
                         _tell(waiter, error)
                 else:
                     for identity, waiter in asked:
-                        _tell(waiter, found.get(identity))
+                        _tell(waiter, found.get(identity, missed))
         finally:
             self._asking = None
             # only where this task was ended

@@ -9,16 +9,14 @@ Errors, and whether a retry helps::
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from redis.asyncio import Redis
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter
-from worker.read_model.client import Client, patience
+from worker.read_model.client import Client, Server, patience
 from worker.read_model.documents import unpack
-from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key, namespaces
+from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
 from worker.read_model.scripts import ask_all
 from worker.topics import partition_of
 
@@ -27,6 +25,10 @@ STALE_AFTER = 5.0
 _ATTEMPTS = 3
 #: Partitions that one script call looks at.
 _TOGETHER = 4
+#: So few ids are looked up in all partitions by one call: it holds the server for a millisecond or two.
+FEW_IDS = 64
+
+_T = TypeVar("_T")
 
 
 class ReaderError(Exception):
@@ -39,6 +41,13 @@ class NotServing(ReaderError):
 
 class OtherLayout(ReaderError):
     """The live namespace has a layout that this version does not know."""
+
+
+class _Switched(NotServing):
+    """Another namespace is live now, or other keys of a partition."""
+
+    def __init__(self) -> None:
+        super().__init__("the read models are being switched: ask again")
 
 
 class Freshness(NamedTuple):
@@ -79,14 +88,18 @@ class Live:
     """The live namespace as one question finds it.
 
     Args:
+        base: ``ATTENDANCE_NAMESPACE``.
         generations: shared by the questions of a reader.
     """
 
-    def __init__(self, client: Client, namespace: str, partitions: int, generations: Generations) -> None:
+    def __init__(self, client: Client, base: str, namespace: str, partitions: int, generations: Generations) -> None:
         self.partitions = partitions
         self._client = client
+        self._namespace = namespace
         self._keys = [PartitionKeys(namespace, number) for number in range(partitions)]
         self._generations = generations
+        # one server says with each answer whether the namespace is still the live one; in a cluster another may have to
+        self._proof = [live_key(base)] if isinstance(client, Server) else []
 
     @property
     def everywhere(self) -> range:
@@ -121,15 +134,19 @@ class Live:
                     for name, key, *arguments in some:
                         getattr(pipe, name)(prefix + key, *arguments)
                     pipe.hgetall(keys.watermark)
+                for key in self._proof:
+                    pipe.hget(key, "namespace")
                 answers = iter(await pipe.execute())
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
                 found.append([next(answers) for _ in some])
                 marks.append(_partition(number, next(answers)))
+            if any(live is None or live.decode() != self._namespace for live in answers):
+                raise _Switched
             current = [self._is_current(mark) for mark in marks]
             if all(current):
                 return found, freshness_of(marks)
-        raise NotServing("the read models are being switched: ask again")
+        raise _Switched
 
     async def ask(
         self, script: str, where: Iterable[int], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None = None
@@ -140,46 +157,66 @@ class Live:
             arguments: the same for all.
             own: behind those, each partition's own.
         """
-        numbers = list(where)
+        answers = await self._ask(script, list(where), arguments, own, _TOGETHER)
+        return {number: _told(number, answer) for number, answer in answers}
+
+    async def _ask(
+        self,
+        script: str,
+        numbers: Sequence[int],
+        arguments: Sequence[Any],
+        own: Mapping[int, Sequence[Any]] | None,
+        together: int,
+    ) -> list[tuple[int, list[Any]]]:
         # one server answers for several at a time, so that no call is long; in a cluster each has a slot of its own
-        size = _TOGETHER if isinstance(self._client, Redis) else 1
+        size = together if self._proof else 1
         groups = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        expected = self._namespace if self._proof else ""
         calls = [
             (
-                [self._keys[number].watermark for number in group],
-                (*arguments, *(part for number in group for part in own[number])) if own else arguments,
+                [*(self._keys[number].watermark for number in group), *self._proof],
+                (*arguments, *(part for number in group for part in own[number]), expected) if own else (*arguments, expected),
             )
             for group in groups
         ]
-        answers = [answer for answers in await ask_all(self._client, script, calls) for answer in answers]
-        return {number: _told(number, answer) for number, answer in zip(numbers, answers, strict=True)}
+        answers = await ask_all(self._client, f"live+{script}", calls)
+        if not all(answers):
+            raise _Switched
+        return list(zip(numbers, (answer for some in answers for answer in some), strict=True))
+
+    async def packed(self, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes], NotServing | None]:
+        """Packed pairs by id, wherever they are, and why those that are missing may yet be somewhere."""
+        known: dict[bytes, bytes] = {}
+        missed = None
+        together = self.partitions if len(ids) <= FEW_IDS else _TOGETHER
+        for number, (state, *parts) in await self._ask(
+            "find", self.everywhere, (DOC_SHIFT, b"".join(ids), b""), None, together
+        ):
+            known.update(zip(parts[::2], parts[1::2], strict=True))
+            if state != b"live":
+                missed = _not_serving(number, _state(state.decode()))
+        return known, missed
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
         """Attendances by id, given the partition of each."""
         wanted: dict[int, list[bytes]] = {}
         for identity, number in ids.items():
             wanted.setdefault(number, []).append(identity)
-        return await self._attendances({number: (b"".join(some), b"") for number, some in wanted.items()})
+        own = {number: (b"".join(some), b"") for number, some in wanted.items()}
+        return _attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values())
 
     async def direct(self, wanted: Filter) -> list[Attendance]:
         """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them."""
         if wanted.bookings.allowed is None:
-            ids = b"".join(map(guid_bytes, wanted.ids.allowed or ()))
-            return list((await self._attendances(dict.fromkeys(self.everywhere, (ids, b"")))).values())
+            known, missed = await self.packed(list(map(guid_bytes, wanted.ids.allowed or ())))
+            if missed is not None:
+                raise missed
+            return list(_attendances([[part for pair in known.items() for part in pair]]).values())
         bookings: dict[int, list[bytes]] = {}
         for booking_id in wanted.bookings.allowed:
             bookings.setdefault(self.of(booking_id), []).append(booking_id.encode() + b"\0")
-        found = await self._attendances({number: (b"", b"".join(some)) for number, some in bookings.items()})
-        return list(found.values())
-
-    async def _attendances(self, own: Mapping[int, tuple[bytes, bytes]]) -> dict[bytes, Attendance]:
-        known = {}
-        for parts in (await self.ask("find", own, (DOC_SHIFT,), own)).values():
-            for identity, packed in zip(parts[::2], parts[1::2], strict=True):
-                attendance = unpack(identity, packed)
-                if attendance is not None:
-                    known[identity] = attendance
-        return known
+        own = {number: (b"", b"".join(some)) for number, some in bookings.items()}
+        return list(_attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values()).values())
 
     def _is_current(self, partition: Partition) -> bool:
         """Whether the keys just read were the live ones; remembers those that are."""
@@ -189,47 +226,54 @@ class Live:
         return known == live
 
 
-async def locate(client: Client, base: str, generations: Generations) -> Live:
-    """The live namespace; asked once for each question, since it may be switched at any time."""
-    async with patience():
-        found: Any = await client.hmget(live_key(base), "namespace", "partitions")
-    live, count = found
-    if live is None or count is None:
-        raise _nothing_live()
-    name = live.decode()
-    if not is_ours(base, name):
-        raise _other_layout(name)
-    return Live(client, name, int(count), generations)
+class Finder:
+    """Knows which namespace is live.
+
+    Args:
+        base: ``ATTENDANCE_NAMESPACE``.
+    """
+
+    def __init__(self, client: Client, base: str) -> None:
+        self._client = client
+        self._base = base
+        self._generations: Generations = {}
+        self._known: Live | None = None
+
+    async def answer(self, question: Callable[[Live], Awaitable[_T]]) -> _T:
+        """What a question finds in one namespace; asked again where another has become the live one meanwhile."""
+        for _ in range(_ATTEMPTS):
+            live = self._known or await self.locate()
+            try:
+                return await question(live)
+            except _Switched:
+                self._known = None
+        raise _Switched
+
+    async def locate(self) -> Live:
+        """The live namespace of this moment."""
+        async with patience():
+            found: Any = await self._client.hmget(live_key(self._base), "namespace", "partitions")
+        name, count = found
+        if name is None or count is None:
+            raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
+        namespace = name.decode()
+        if not is_ours(self._base, namespace):
+            raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
+        live = Live(self._client, self._base, namespace, int(count), self._generations)
+        if isinstance(self._client, Server):
+            self._known = live
+        return live
 
 
-async def get_packed(
-    client: Client, base: str, generations: Generations, ids: Sequence[bytes]
-) -> dict[bytes, bytes | NotServing]:
-    """Packed pairs by id, none for those that are nowhere; `NotServing` for those that may be where nobody looks now."""
-    if not isinstance(client, Redis):
-        live = await locate(client, base, generations)
-        own = dict.fromkeys(live.everywhere, (b"".join(ids), b""))
-        answers = await live.ask("find", live.everywhere, (DOC_SHIFT,), own)
-        return {parts[at]: parts[at + 1] for parts in answers.values() for at in range(0, len(parts), 2)}
-    ((name, *found),) = await ask_all(client, "get", [(live_key(base), (b"".join(ids), DOC_SHIFT, namespaces(base)))])
-    if not name:
-        raise _nothing_live()
-    if not found:
-        raise _other_layout(name.decode())
-    number, state, *packed = found
-    known: dict[bytes, bytes | NotServing] = {identity: each for identity, each in zip(ids, packed, strict=True) if each}
-    if number >= 0:
-        absent = _not_serving(number, _state(state.decode()))
-        known.update((identity, absent) for identity in ids if identity not in known)
+def _attendances(found: Iterable[Sequence[bytes]]) -> dict[bytes, Attendance]:
+    """By id, of lists of ids and packed pairs in turn."""
+    known = {}
+    for parts in found:
+        for identity, packed in zip(parts[::2], parts[1::2], strict=True):
+            attendance = unpack(identity, packed)
+            if attendance is not None:
+                known[identity] = attendance
     return known
-
-
-def _nothing_live() -> NotServing:
-    return NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
-
-
-def _other_layout(name: str) -> OtherLayout:
-    return OtherLayout(f"namespace {name} has another layout: run this command in the version of the workers")
 
 
 def _told(number: int, answer: list[Any]) -> list[Any]:

@@ -1,12 +1,11 @@
 -- The next numbers of attendees that attendances in question have, and how many have each.
 --
--- KEYS  watermarks, all of one slot or of one server
+-- KEYS  as for live.lua
 -- ARGV  1 1 or -1 (descending)  2 how many attendances they should come to  3 how many numbers to look at, at most
 --       4 where to begin: JSON null or a number  5 whether that number itself is wanted: 1 or 0
 --       6 windows and 7 sessions: as for scan.lua
--- Returns for each key a list: state (where it is not 'live' nothing follows), the last number that was looked at (empty:
--- there is no more), then numbers and counts in turn.
-local call, sub, floor, min, max = redis.call, string.sub, math.floor, math.min, math.max
+-- Says of each partition the last number that was looked at (empty: there is no more), then numbers and counts in turn.
+local call, floor, min, max = redis.call, math.floor, math.min, math.max
 local up, wanted, budget = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
 local from, inclusive = cjson.decode(ARGV[4]), ARGV[5] == '1'
 local windows, sessions = cjson.decode(ARGV[6]), cjson.decode(ARGV[7])
@@ -59,26 +58,19 @@ local function numbers(sources, add)
   end
 end
 
-local answers = {}
-for index, key in ipairs(KEYS) do
-  local mark = call('HMGET', key, 'state', 'keys')
-  local answer, seen, sum = { mark[1] or '' }, 0, 0
-  answers[index] = answer
-  if mark[1] == 'live' then
-    local prefix = sub(key, 1, -10) .. mark[2] .. ':'
-    answer[2] = ''
-    local function add(value, count)
-      answer[#answer + 1] = value
-      answer[#answer + 1] = count
-      sum, seen = sum + count, seen + 1
-      if sum >= wanted or seen >= budget then
-        answer[2] = value
-        return true
-      end
+return of_partitions(function(prefix, answer)
+  local seen, sum = 0, 0
+  answer[2] = ''
+  local function add(value, count)
+    answer[#answer + 1] = value
+    answer[#answer + 1] = count
+    sum, seen = sum + count, seen + 1
+    if sum >= wanted or seen >= budget then
+      answer[2] = value
+      return true
     end
-    local sources = { prefix .. 'by-status' }
-    for at, name in ipairs(sessions or {}) do sources[at] = prefix .. 'ids:' .. name end
-    numbers(sources, add)
   end
-end
-return answers
+  local sources = { prefix .. 'by-status' }
+  for at, name in ipairs(sessions or {}) do sources[at] = prefix .. 'ids:' .. name end
+  numbers(sources, add)
+end)

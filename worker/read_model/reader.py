@@ -3,39 +3,20 @@
 Errors are those of `worker.read_model.live`, and `schemas.query.QueryError` of whoever parses a request.
 """
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
-from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
-from schemas.times import format_time
+from schemas.query import Filter, Page, Query
+from worker.read_model import questions
 from worker.read_model.client import Client
 from worker.read_model.documents import unpack, updated_of
 from worker.read_model.gets import Gets
-from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
-from worker.read_model.live import (
-    Freshness,
-    Generations,
-    Live,
-    NotServing,
-    OtherLayout,
-    Partition,
-    ReaderError,
-    locate,
-)
-from worker.read_model.orders import order_by, pinned
-from worker.read_model.planner import Planner, count
+from worker.read_model.live import Finder, Freshness, NotServing, OtherLayout, Partition, ReaderError
+from worker.read_model.planner import count
 
 __all__ = ["AttendanceReader", "Freshness", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
-
-_COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
-_WINDOW = b"window:"
-#: Attendances asked for at once where a filter's denied values drop many.
-_MOST_AT_ONCE = 1000
 
 
 class Place(NamedTuple):
@@ -56,10 +37,8 @@ class AttendanceReader:
     """
 
     def __init__(self, client: Client, base: str) -> None:
-        self._client = client
-        self._base = base
-        self._generations: Generations = {}
-        self._gets = Gets(client, base, self._generations)
+        self._finder = Finder(client, base)
+        self._gets = Gets(self._finder)
 
     async def get(self, attendance_id: str) -> Attendance | None:
         """The attendance with this id, None where there is none (or it is no GUID)."""
@@ -80,76 +59,34 @@ class AttendanceReader:
 
     async def place(self, booking_id: str) -> Place:
         """How far the booking's partition is, for whoever waits for a watermark."""
-        live = await self._live()
+        live = await self._finder.locate()
         number = live.of(booking_id)
         offset, state = await live.mark(number, "events.offset", "state")
         return Place(number, int(offset or 0), state or "")
 
     async def query(self, query: Query) -> Page:
         """A page of attendances, in the query's order, whichever way it was reached."""
-        sort = tuple(Sort(each.field, each.descending is not query.backwards) for each in query.sort)
-        planner = Planner(await self._live())
-        order, after = order_by(sort, query.filter), None
-        if query.position is not None:
-            after = _position(query.position, query.sort, order)
-        found: list[tuple[Position, Attendance]] = []
-        wanted, take = query.limit + 1, query.limit + 1
-        while len(found) < wanted:
-            positions = await planner.select(query.filter, order, after, take)
-            read = await planner.read(positions)
-            found += [
-                (position, each)
-                for position, each in zip(positions, read, strict=True)
-                # what moved since its key was read has another place, or none
-                if each is not None and query.filter.matches(each) and position_of(each, order) == position
-            ]
-            if len(positions) < take:
-                break
-            after, take = positions[-1], min(2 * take, _MOST_AT_ONCE)
-        return _page(query, order, found)
+        return await self._finder.answer(lambda live: questions.page(live, query))
 
     async def count(self, wanted: Filter) -> int:
         """How many attendances a filter matches."""
-        return await count(await self._live(), wanted)
+        return await self._finder.answer(lambda live: count(live, wanted))
 
     async def session(self, session_id: str) -> dict[str, Any] | None:
         """The session's tally with its freshness, None where no booking lists it and nobody came."""
-        live = await self._live()
-        answers, fresh = await live.read(live.everywhere, [[("hgetall", f"tally:{session_id}")] for _ in live.everywhere])
-        tallies = [tally for (tally,) in answers if tally]
-        if not tallies:
-            return None
-        counts = {name: sum(int(tally.get(name.encode(), 0)) for tally in tallies) for name in _COUNTS}
-        starts, ends = _bounds(field for tally in tallies for field in tally if field.startswith(_WINDOW))
-        return {"sessionId": session_id, **counts, "startsAt": starts, "endsAt": ends, "freshness": fresh.document()}
+        return await self._finder.answer(lambda live: questions.session(live, session_id))
 
     async def sessions(self, limit: int = 1000) -> list[str]:
         """Ids of sessions that have a tally, in the order of their bytes, at most ``limit``."""
-        live = await self._live()
-        answers, _ = await live.read(live.everywhere, [[("zrange", "sessions", 0, limit - 1)] for _ in live.everywhere])
-        return [name.decode() for name in sorted({name for (names,) in answers for name in names})[:limit]]
+        return await self._finder.answer(lambda live: questions.sessions(live, limit))
 
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness, None where it has no session."""
-        live = await self._live()
-        command = "hget", f"booking:{booking_bucket(booking_id.encode())}", booking_id
-        ((json,),), fresh = await live.read([live.of(booking_id)], [[command]])
-        return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": fresh.document()}
+        return await self._finder.answer(lambda live: questions.booking(live, booking_id))
 
     async def no_shows(self, limit: int = 100) -> dict[str, Any]:
         """Summaries of the bookings with the highest noShowRate, ties by bookingId; none that never missed a session."""
-        live = await self._live()
-        command = "zrange", "no-shows", 0, limit - 1, False, True  # in their order, with scores
-        answers, _ = await live.read(live.everywhere, [[command] for _ in live.everywhere])
-        ranked = sorted((rate, name, number) for number, (rows,) in enumerate(answers) for name, rate in rows)[:limit]
-        commands: list[list[Any]] = [[] for _ in live.everywhere]
-        for _, name, number in ranked:
-            commands[number].append(("hget", f"booking:{booking_bucket(name)}", name))
-        answers, fresh = await live.read(live.everywhere, commands)
-        told = [iter(found) for found in answers]
-        summaries = [(name, next(told[number])) for _, name, number in ranked]
-        bookings = [{"bookingId": name.decode(), **orjson.loads(json)} for name, json in summaries if json is not None]
-        return {"bookings": bookings, "freshness": fresh.document()}
+        return await self._finder.answer(lambda live: questions.no_shows(live, limit))
 
     async def alerts(
         self,
@@ -160,106 +97,27 @@ class AttendanceReader:
         limit: int = 1000,
     ) -> list[AlertData]:
         """Open alerts, newest first; all given conditions hold."""
-        live = await self._live()
-        where = live.everywhere if booking_id is None else [live.of(booking_id)]
-        index = "alerts:at"
-        if booking_id is not None:
-            index = f"alerts:booking:{booking_id}"
-        elif session_id is not None:
-            index = f"alerts:session:{session_id}"
-        elif kind is not None:
-            index = f"alerts:kind:{kind}"
-        narrow = (session_id is not None or kind is not None) and index != f"alerts:kind:{kind}"
-        last = -1 if narrow else limit - 1
-        answers, _ = await live.read(where, [[("zrevrange", index, 0, last)] for _ in where])
-        commands = [[("hmget", "alerts", ids)] if ids else [] for (ids,) in answers]
-        found, _ = await live.read(where, commands)
-        opened: list[AlertData] = [orjson.loads(json) for each in found for jsons in each for json in jsons if json]
-        opened = [
-            alert
-            for alert in opened
-            if (kind is None or alert["kind"] == kind) and (session_id is None or alert.get("sessionId") == session_id)
-        ]
-        opened.sort(key=lambda alert: (alert["openedAt"], alert["alertId"]), reverse=True)
-        return opened[:limit]
+        return await self._finder.answer(lambda live: questions.alerts(live, kind, session_id, booking_id, limit))
 
     async def count_alerts(self, kind: AlertKind) -> int:
         """How many alerts of a kind are open."""
-        live = await self._live()
-        answers, _ = await live.read(live.everywhere, [[("zcard", f"alerts:kind:{kind}")] for _ in live.everywhere])
-        return sum(count for (count,) in answers)
+        return await self._finder.answer(lambda live: questions.count_alerts(live, kind))
 
     async def count_bookings(self) -> int:
         """How many bookings have a summary."""
-        return sum(sum(lengths) for lengths in await self._of_booking_buckets("hlen"))
+        lengths = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "hlen"))
+        return sum(map(sum, lengths))
 
     async def bookings(self) -> list[str]:
         """Every booking that has a summary; for small installations and tests, it reads all of them."""
-        return sorted(name.decode() for names in await self._of_booking_buckets("hkeys") for some in names for name in some)
+        names = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "hkeys"))
+        return sorted(name.decode() for buckets in names for some in buckets for name in some)
 
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
-        return await (await self._live()).marks()
-
-    async def _of_booking_buckets(self, command: str) -> list[list[Any]]:
-        live = await self._live()
-        commands = [(command, f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
-        answers, _ = await live.read(live.everywhere, [commands for _ in live.everywhere])
-        return answers
+        return await (await self._finder.locate()).marks()
 
     async def _latest(self, identity: bytes) -> tuple[Attendance, int] | None:
         packed = await self._gets.packed(identity)
         attendance = None if packed is None else unpack(identity, packed)
         return None if attendance is None or packed is None else (attendance, updated_of(packed))
-
-    async def _live(self) -> Live:
-        return await locate(self._client, self._base, self._generations)
-
-
-def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:
-    """A position in the order that is left of a sort."""
-    values = {each.field: value for each, value in zip(sort, given.values, strict=True)}
-    return Position((*(values[each.field] for each in order[:-1]), given.id), given.id)
-
-
-def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]]) -> Page:
-    """Up to one more than the page was found, in the direction that was asked for."""
-    more = len(found) > query.limit
-    shown = found[: query.limit]
-    if query.backwards:
-        shown.reverse()
-    ahead, back = (query.position is not None, more) if query.backwards else (more, query.position is not None)
-
-    def cursor(at: int, backwards: bool) -> str:
-        position, attendance = shown[at]
-        known: dict[QueryField, Any] = {each.field: value for each, value in zip(order, position.values, strict=True)}
-        values = tuple(_value(query.filter, field, known, attendance) for field, _ in query.sort)
-        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards))
-
-    return Page(
-        [project(attendance, query.fields) for _, attendance in shown],
-        cursor(-1, False) if ahead and shown else None,
-        cursor(0, True) if back and shown else None,
-        ahead and bool(shown),
-    )
-
-
-def _value(wanted: Filter, field: QueryField, known: dict[QueryField, Any], attendance: Attendance) -> str | int:
-    """What the page's order went by; a field behind the id went for nothing."""
-    if field in known:
-        return known[field]  # type: ignore[no-any-return]
-    value = pinned(wanted, field)
-    if value is not None:
-        return value
-    found: Any = attendance
-    return str(found[field.value]) if isinstance(found[field.value], str) else found[field.value]
-
-
-def _bounds(windows: Iterable[bytes]) -> tuple[str | None, str | None]:
-    """Earliest start and latest end of ``window:<startMs>:<endMs>`` fields, either of which may be empty."""
-    starts, ends = [], []
-    for window in windows:
-        start, _, end = window[len(_WINDOW) :].decode().partition(":")
-        starts += [int(start)] if start else []
-        ends += [int(end)] if end else []
-    return tuple(format_time(t[0] * 1000) if t else None for t in (sorted(starts), sorted(ends, reverse=True)))  # type: ignore[return-value]

@@ -1,22 +1,21 @@
 -- Keys of attendances in some order, as many as a page may need of each partition; what they say is asked for later.
 --
--- KEYS  watermarks, all of one slot or of one server
+-- KEYS  as for live.lua
 -- ARGV  1 order: 'id', 'booking', 'session' or 'number'  2 1 or -1 (descending)  3 how many  4 how many to look at, at most
 --       5 windows: JSON list, for each status in question, of lists of [lowest score, highest score], all ascending
 --       6 sessions: JSON list, or null for all  7 sessions not in question, JSON list; heeded in the order of sessions alone
 --       8 shift of document buckets
---       9.. for each key where to begin behind, JSON: null, hex of a key, or with 'number' for each status in question, in
---         the order of the windows, [score, hex of id]
--- Returns for each key a list: state (where it is not 'live' nothing follows), then segments. Each is a flat list: where to
--- go on behind (the last key that was looked at; empty: there is no more), then its keys, not all of them in order: every
--- key that lies before that place is there. A key is the id, bookingId or sessionId with NUL and id, or with 'number' score
--- and id in turn.
+--       9.. for each partition where to begin behind, JSON: null, hex of a key, or with 'number' for each status in
+--         question, in the order of the windows, [score, hex of id]
+-- Says of each partition segments. Each is a flat list: where to go on behind (the last key that was looked at; empty: there
+-- is no more), then its keys, not all of them in order, some of them before where to begin: every key between the two places
+-- is there. A key is the id, bookingId or sessionId with NUL and id, or with 'number' score and id in turn.
 local call, byte, sub, floor, min, max = redis.call, string.byte, string.sub, math.floor, math.min, math.max
 local order, up, many, budget = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
 local windows, sessions, divisor = cjson.decode(ARGV[5]), cjson.decode(ARGV[6]), 2 ^ tonumber(ARGV[8])
 local denied = {}
 for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
-local NUMBERS, CHUNK, FEW, MANY_RUNS = 2 ^ 32, 128, 8, 24
+local NUMBERS, CHUNK, FEW, MANY_RUNS, SHORT = 2 ^ 32, 128, 8, 24, 64
 local BEHIND = string.rep('\255', 17) -- of every id
 -- where more than this must be looked at for a share, half of it is found first: most pages need no more
 local FAR = 300
@@ -32,6 +31,8 @@ for _, of_status in ipairs(windows) do
     if last and last[2] + 1 == window[1] then last[2] = window[2] else joined[#joined + 1] = { window[1], window[2] } end
   end
 end
+-- whether no attendance is out of question
+local whole = not sessions and #joined == 1 and joined[1][1] == 0 and joined[1][2] == 3 * NUMBERS - 1
 
 local function unhex(text) return (string.gsub(text, '..', function(pair) return string.char(tonumber(pair, 16)) end)) end
 
@@ -44,15 +45,27 @@ local function less(one, other)
   return #one < #other
 end
 
+-- Where an id lies among all, which are spread evenly: 0 to 2^24.
+local function spread(id)
+  local one, two, three = byte(id, 1, 3)
+  return (one or 0) * 65536 + (two or 0) * 256 + (three or 0)
+end
+
 -- Rank of the first member that is behind (score, member), or with `itself` at it.
 local function behind(key, score, member, itself)
   local known = call('ZSCORE', key, member)
   if known and tonumber(known) == score then return call('ZRANK', key, member) + (itself and 0 or 1) end
   local low = call('ZCOUNT', key, '-inf', '(' .. score)
   local high = low + call('ZCOUNT', key, score, score)
+  local at, first, beyond, guesses = spread(member), 0, 2 ^ 24, 0
   while low < high do
     local middle = floor((low + high) / 2)
-    if less(member, call('ZRANGE', key, middle, middle)[1]) then high = middle else low = middle + 1 end
+    if guesses < 6 and beyond > first then
+      middle = low + min(high - low - 1, max(0, floor((at - first) / (beyond - first) * (high - low))))
+    end
+    guesses = guesses + 1
+    local there = call('ZRANGE', key, middle, middle)[1]
+    if less(member, there) then high, beyond = middle, spread(there) else low, first = middle + 1, spread(there) end
   end
   return low
 end
@@ -64,30 +77,29 @@ local function by_score(source, ranges, place)
   if not up then first, last, step = last, first, -1 end
   for index = first, last, step do
     local low, high = ranges[index][1], ranges[index][2]
-    local stop = call('ZCOUNT', source, low, high)
-    if stop > 0 then
-      local start = call('ZCOUNT', source, '-inf', '(' .. low)
-      stop = start + stop
-      if place and up then start = max(start, behind(source, place[1], place[2]))
-      elseif place then stop = min(stop, behind(source, place[1], place[2], true)) end
-      if start < stop then
-        local rows
-        if up then
-          rows = call('ZRANGE', source, start, min(stop, start + wanted) - 1, 'WITHSCORES')
-        else
-          local size = call('ZCARD', source)
-          rows = call('ZREVRANGE', source, size - stop, size - max(start, stop - wanted) - 1, 'WITHSCORES')
-        end
-        for at = 1, #rows, 2 do
-          found[#found + 1] = rows[at + 1]
-          found[#found + 1] = rows[at]
-        end
-        wanted = wanted - #rows / 2
-        if wanted == 0 and (index ~= last or stop - start > #rows / 2) then
-          found[1] = found[#found - 1] .. ' ' .. found[#found]
-          return found
-        end
+    local rows = {}
+    if place and place[1] >= low and place[1] <= high then
+      if up then
+        local start = behind(source, place[1], place[2])
+        rows = call('ZRANGE', source, start, start + wanted - 1, 'WITHSCORES')
+      else
+        local start = call('ZCARD', source) - behind(source, place[1], place[2], true)
+        rows = call('ZREVRANGE', source, start, start + wanted - 1, 'WITHSCORES')
       end
+    elseif not place or (up and place[1] < low) or (not up and place[1] > high) then
+      if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, wanted)
+      else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, wanted) end
+    end
+    for at = 1, #rows, 2 do
+      local score = tonumber(rows[at + 1])
+      if score < low or score > high then break end
+      found[#found + 1] = rows[at + 1]
+      found[#found + 1] = rows[at]
+      wanted = wanted - 1
+    end
+    if wanted == 0 then
+      found[1] = found[#found - 1] .. ' ' .. found[#found]
+      break
     end
   end
   return found
@@ -148,28 +160,39 @@ end
 
 -- Of few distinct scores: each one's ids are in order. Nothing where there are more.
 local function runs(sources, place, answer)
-  local scores = {}
+  local found, take = {}, place and max(many, SHORT) or many
+  local edge = place and spread(place)
   for _, window in ipairs(joined) do
     for _, source in ipairs(sources) do
-      local from = window[1]
-      while from do
-        if #scores > MANY_RUNS then return false end
-        local next_ = call('ZRANGEBYSCORE', source, from, window[2], 'WITHSCORES', 'LIMIT', 0, 1)
-        from = next_[2] and tonumber(next_[2])
-        if from then
-          scores[#scores + 1] = { source, from }
-          from = from + 1
+      local low, high = window[1], window[2]
+      while low <= high do
+        if #found > MANY_RUNS then return false end
+        local rows
+        if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, take)
+        else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, take) end
+        if #rows == 0 then break end
+        local score, ids, at = rows[2], { '' }, 1
+        while rows[at + 1] == score and #ids <= many do
+          if not place or (up and spread(rows[at]) >= edge) or (not up and spread(rows[at]) <= edge) then
+            ids[#ids + 1] = rows[at]
+          end
+          at = at + 2
         end
+        local number = tonumber(score)
+        if place and #ids <= many and at > 2 * take then
+          -- a long one, of which these were the first
+          ids = { '' }
+          local entries = by_score(source, { { number, number } }, { number, place })
+          for index = 3, #entries, 2 do ids[#ids + 1] = entries[index] end
+        end
+        if #ids > many then ids[1] = ids[#ids] end
+        found[#found + 1] = ids
+        if up then low = number + 1 else high = number - 1 end
       end
     end
   end
-  for _, run in ipairs(scores) do
-    local found = by_score(run[1], { { run[2], run[2] } }, place and { run[2], place })
-    if #found > 1 then
-      local ids = { found[1] ~= '' and found[#found] or '' }
-      for at = 3, #found, 2 do ids[#ids + 1] = found[at] end
-      answer[#answer + 1] = ids
-    end
+  for _, ids in ipairs(found) do
+    if #ids > 1 then answer[#answer + 1] = ids end
   end
   return true
 end
@@ -216,12 +239,15 @@ local function by_document(prefix, ids, of_booking, answer)
   every(keys, answer)
 end
 
--- The statuses in question with how many are, the most first.
-local function by_size(sources)
+-- The statuses in question with how many are, in question and at all, the most first.
+local function by_size(prefix, sources)
   local statuses = {}
   for _, ranges in ipairs(windows) do
-    local total = count_of(sources, ranges)
-    if total > 0 then statuses[#statuses + 1] = { floor(ranges[1][1] / NUMBERS), ranges, total } end
+    local status = floor(ranges[1][1] / NUMBERS)
+    local size = call('ZCARD', prefix .. 'by-booking:' .. status)
+    local all = not sessions and ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
+    local total = all and size or count_of(sources, ranges)
+    if total > 0 then statuses[#statuses + 1] = { status, ranges, total, size } end
   end
   table.sort(statuses, function(one, other) return one[3] > other[3] end)
   return statuses
@@ -230,9 +256,8 @@ end
 local function by_booking(prefix, sources, place, answer)
   -- where the status that has the most ends: of the others no more is needed
   local edge
-  for _, of in ipairs(by_size(sources)) do
-    local key, total = prefix .. 'by-booking:' .. of[1], of[3]
-    local size = call('ZCARD', key)
+  for _, of in ipairs(by_size(prefix, sources)) do
+    local key, total, size = prefix .. 'by-booking:' .. of[1], of[3], of[4]
     local from, take = place and '(' .. place, many * size / total
     local wanted = take > FAR and math.ceil(many / 2) or many
     local all = total == size -- and so no condition but the status
@@ -340,14 +365,12 @@ local function by_session(prefix, sources, total, place, answer)
   end)
 end
 
-local function partition(key, place)
-  local mark = call('HMGET', key, 'state', 'keys')
-  local answer = { mark[1] or '' }
-  if mark[1] ~= 'live' then return answer end
-  local prefix = sub(key, 1, -10) .. mark[2] .. ':'
+return of_partitions(function(prefix, answer, index)
+  if sessions and #sessions == 0 then return end
+  local place = cjson.decode(ARGV[8 + index])
+  if place == cjson.null then place = nil end
   local sources = { prefix .. 'by-status' }
   for index, name in ipairs(sessions or {}) do sources[index] = prefix .. 'ids:' .. name end
-  if sessions and #sessions == 0 then return answer end
   if order == 'number' then
     if #sources > 1 and count_of(sources, joined) <= budget then
       local found = { '' }
@@ -361,7 +384,7 @@ local function partition(key, place)
         end
       end
       answer[2] = found
-      return answer
+      return
     end
     for index, of_status in ipairs(windows) do
       for _, source in ipairs(sources) do
@@ -369,22 +392,13 @@ local function partition(key, place)
         if #found > 1 then answer[#answer + 1] = found end
       end
     end
-    return answer
+    return
   end
   place = place and unhex(place)
   if order == 'booking' then
     by_booking(prefix, sources, place, answer)
   else
-    local total = count_of(sources, joined)
+    local total = whole and call('ZCARD', sources[1]) or count_of(sources, joined)
     if total > 0 then (order == 'id' and by_id or by_session)(prefix, sources, total, place, answer) end
   end
-  return answer
-end
-
-local answers = {}
-for index, key in ipairs(KEYS) do
-  local place = cjson.decode(ARGV[8 + index])
-  if place == cjson.null then place = nil end
-  answers[index] = partition(key, place)
-end
-return answers
+end)

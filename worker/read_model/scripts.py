@@ -27,7 +27,8 @@ class CutShort(RedisError):
 
 @cache
 def _source(name: str) -> tuple[str, str]:
-    text = files("worker.read_model").joinpath(f"{name}.lua").read_text()
+    # a name of several parts is one script of several files
+    text = "".join(files("worker.read_model").joinpath(f"{part}.lua").read_text() for part in name.split("+"))
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -45,12 +46,12 @@ async def run_all(client: Client, name: str, key: str, calls: Sequence[Sequence[
         redis.RedisError: a call failed; those before it were run, those after it perhaps too.
     """
     whole = [(key, arguments) for arguments in calls]
-    answers = await _send(client, name, whole, "EVAL", set())
+    answers = await _write(client, _commands(name, whole, "EVAL", set()))
     for _ in range(_SENDINGS - 1):
         if not any(isinstance(answer, NoScriptError) for answer in answers):
             break
         # all again: those that were run are repeats, and none may be run before one that was not
-        answers = await _send(client, name, whole, "EVAL", {0})
+        answers = await _write(client, _commands(name, whole, "EVAL", {0}))
     return _sound(answers)
 
 
@@ -60,20 +61,20 @@ async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]
     Raises:
         redis.RedisError: a call failed, or a master is away.
     """
-    answers: list[Any] = await _send(client, name, calls, "EVAL_RO", set())
+    answers: list[Any] = await client.ask(_commands(name, calls, "EVAL_RO", set()))
     for _ in range(_SENDINGS - 1):
         unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if not unknown:
             break
         again = [calls[number] for number in unknown]
-        said = await _send(client, name, again, "EVAL_RO", _first_of_each_key(again))
+        said = await client.ask(_commands(name, again, "EVAL_RO", _first_of_each_key(again)))
         for number, answer in zip(unknown, said, strict=True):
             answers[number] = answer
     return _sound(answers)
 
 
-async def _send(client: Client, name: str, calls: Sequence[Call], command: str, in_full: set[int]) -> list[Any]:
-    """The answer to each call, errors among them; those of ``in_full`` carry the script itself."""
+def _commands(name: str, calls: Sequence[Call], command: str, in_full: set[int]) -> list[tuple[Any, ...]]:
+    """The script's calls; those of ``in_full`` carry the script itself."""
     text, digest = _source(name)
     by_digest = command.replace("EVAL", "EVALSHA")
     commands = []
@@ -81,6 +82,11 @@ async def _send(client: Client, name: str, calls: Sequence[Call], command: str, 
         script = (command, text) if number in in_full else (by_digest, digest)
         keys = (key,) if isinstance(key, str) else key
         commands.append((*script, len(keys), *keys, *arguments))
+    return commands
+
+
+async def _write(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The answer to each, errors among them."""
     async with patience():
         if len(commands) == 1:
             # a pipeline of one costs as much again
