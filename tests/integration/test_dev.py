@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,14 +100,26 @@ def started(*arguments: str) -> Iterator[Dev]:
 
 @contextmanager
 def taken(*ports: int) -> Iterator[None]:
-    """Ports that somebody listens at; where somebody else does already, that will do."""
+    """Ports that this process listens at.
+
+    A `dev` of another test, which runs beside this one, may have one of them and end at any moment: it is waited for. Whoever
+    keeps one for longer is taken to keep it through the test.
+    """
+
     with ExitStack() as stack:
-        for port in ports:
-            listening = stack.enter_context(closing(socket.socket()))
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
+
+        def listens(port: int) -> bool:
+            with ExitStack() as kept, suppress(OSError):
+                listening = kept.enter_context(closing(socket.socket()))
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind(("127.0.0.1", port))
                 listening.listen()
+                stack.push(kept.pop_all())
+                return True
+            return False
+
+        for port in ports:
+            wait_until(partial(listens, port), 60)
         yield
 
 

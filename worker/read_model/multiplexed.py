@@ -76,7 +76,6 @@ class _Line(asyncio.Protocol):
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.is_closed = False
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
         self._answers: list[Any] = []
         self._reader = Reader(replyError=connection._parser.parse_error, notEnoughData=_MORE)  # noqa: SLF001
@@ -85,6 +84,10 @@ class _Line(asyncio.Protocol):
         # it waits to be told of the end
         self._before = self._transport.get_protocol()
         self._transport.set_protocol(self)
+
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._transport.is_closing())
 
     def ask(self, packed: bytes, many: int) -> asyncio.Future[list[Any]]:
         """The answers to so many commands; they are awaited in the order of the questions."""
@@ -98,7 +101,6 @@ class _Line(asyncio.Protocol):
 
     def close(self) -> None:
         """Ends the connection, and all that is asked on it."""
-        self.is_closed = True
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -118,7 +120,6 @@ class _Line(asyncio.Protocol):
                 answered.set_result(answers)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.is_closed = True
         self._before.connection_lost(error)
         waiting, self._waiting = self._waiting, deque()
         for answered, _ in waiting:
@@ -127,5 +128,6 @@ class _Line(asyncio.Protocol):
 
 
 def _pack(words: Sequence[Any]) -> bytes:
-    packed: bytes = pack_command(tuple([word if type(word) is bytes or type(word) is str else str(word) for word in words]))
+    known = tuple([word if type(word) is bytes or type(word) is str else str(word) for word in words])
+    packed: bytes = pack_command(known)  # type: ignore[arg-type]  # it takes any tuple
     return packed

@@ -138,14 +138,23 @@ local function count_of(sources, ranges)
   return total
 end
 
-local function all_ids(sources, ranges)
+-- How many there are about: counted in the first partition alone, since the others are much alike, and 1 at least.
+local counted = {}
+local function about(sources, ranges)
+  counted[ranges] = counted[ranges] or max(1, count_of(sources, ranges))
+  return counted[ranges]
+end
+
+-- Nothing where there are more than `most`.
+local function all_ids(sources, ranges, most)
   local found = {}
   for _, range in ipairs(ranges) do
     for _, source in ipairs(sources) do
-      local ids = call('ZRANGEBYSCORE', source, range[1], range[2])
+      local ids = call('ZRANGEBYSCORE', source, range[1], range[2], 'LIMIT', 0, most + 1)
       if #found == 0 then found = ids else
         for at = 1, #ids do found[#found + 1] = ids[at] end
       end
+      if #found > most then return end
     end
   end
   return found
@@ -205,7 +214,8 @@ local function by_id(prefix, sources, total, place, answer)
   -- ids that are only handed on cost less than those that are looked at
   local walk, all = ENTRY * #sources * many * documents / total, total <= 4 * budget and ENTRY * total / 2 or math.huge
   if min(walk, all) > RUN * MANY_RUNS / 2 and runs(sources, place, answer) then return end
-  if all <= walk then return every(all_ids(sources, joined), answer) end
+  local ids = all <= walk and all_ids(sources, joined, 4 * budget)
+  if ids then return every(ids, answer) end
   local found, count, seen = { '' }, 0, 0
   while true do
     local keys = call('HKEYS', prefix .. 'doc:' .. bucket)
@@ -245,11 +255,12 @@ local function by_size(prefix, sources)
   for _, ranges in ipairs(windows) do
     local status = floor(ranges[1][1] / NUMBERS)
     local size = call('ZCARD', prefix .. 'by-booking:' .. status)
+    -- no condition but the status
     local all = not sessions and ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
-    local total = all and size or count_of(sources, ranges)
-    if total > 0 then statuses[#statuses + 1] = { status, ranges, total, size } end
+    local total = all and size or min(size, about(sources, ranges))
+    if total > 0 then statuses[#statuses + 1] = { status = status, ranges = ranges, all = all, total = total, size = size } end
   end
-  table.sort(statuses, function(one, other) return one[3] > other[3] end)
+  table.sort(statuses, function(one, other) return one.total > other.total end)
   return statuses
 end
 
@@ -257,12 +268,13 @@ local function by_booking(prefix, sources, place, answer)
   -- where the status that has the most ends: of the others no more is needed
   local edge
   for _, of in ipairs(by_size(prefix, sources)) do
-    local key, total, size = prefix .. 'by-booking:' .. of[1], of[3], of[4]
-    local from, take = place and '(' .. place, many * size / total
+    local key, all, total = prefix .. 'by-booking:' .. of.status, of.all, of.total
+    local from, take = place and '(' .. place, many * of.size / total
     local wanted = take > FAR and math.ceil(many / 2) or many
-    local all = total == size -- and so no condition but the status
-    if not all and not edge and total <= budget and DOCUMENT * total < ENTRY * #sources * take then
-      by_document(prefix, all_ids(sources, of[2]), true, answer)
+    local few = not all and (not edge or total <= FEW) and total <= budget and DOCUMENT * total < ENTRY * #sources * take
+    local ids = few and all_ids(sources, of.ranges, 2 * budget)
+    if ids then
+      by_document(prefix, ids, true, answer)
     else
       take = all and many or max(FEW, min(CHUNK, floor(take * 1.25 * wanted / many)))
       local found, count, seen = { '' }, 0, 0
@@ -326,9 +338,8 @@ local function by_session(prefix, sources, total, place, answer)
   if not sessions then
     local passed = many * call('ZCARD', prefix .. 'sessions') / total
     if passed * SESSION > FAR then wanted = math.ceil(many / 2) end
-    if total <= budget and DOCUMENT * total < SESSION * passed then
-      return by_document(prefix, all_ids(sources, joined), false, answer)
-    end
+    local ids = total <= budget and DOCUMENT * total < SESSION * passed and all_ids(sources, joined, 2 * budget)
+    if ids then return by_document(prefix, ids, false, answer) end
   end
   local found, count, seen = { '' }, 0, 0
   answer[#answer + 1] = found
@@ -370,9 +381,9 @@ return of_partitions(function(prefix, answer, index)
   local place = cjson.decode(ARGV[8 + index])
   if place == cjson.null then place = nil end
   local sources = { prefix .. 'by-status' }
-  for index, name in ipairs(sessions or {}) do sources[index] = prefix .. 'ids:' .. name end
+  for at, name in ipairs(sessions or {}) do sources[at] = prefix .. 'ids:' .. name end
   if order == 'number' then
-    if #sources > 1 and count_of(sources, joined) <= budget then
+    if #sources > 1 and about(sources, joined) <= budget then
       local found = { '' }
       for _, source in ipairs(sources) do
         for _, range in ipairs(joined) do
@@ -386,9 +397,9 @@ return of_partitions(function(prefix, answer, index)
       answer[2] = found
       return
     end
-    for index, of_status in ipairs(windows) do
+    for at, of_status in ipairs(windows) do
       for _, source in ipairs(sources) do
-        local found = by_score(source, of_status, place and { place[index][1], unhex(place[index][2]) })
+        local found = by_score(source, of_status, place and { place[at][1], unhex(place[at][2]) })
         if #found > 1 then answer[#answer + 1] = found end
       end
     end
@@ -398,7 +409,8 @@ return of_partitions(function(prefix, answer, index)
   if order == 'booking' then
     by_booking(prefix, sources, place, answer)
   else
-    local total = whole and call('ZCARD', sources[1]) or count_of(sources, joined)
-    if total > 0 then (order == 'id' and by_id or by_session)(prefix, sources, total, place, answer) end
+    local total = whole and call('ZCARD', sources[1]) or about(sources, joined)
+    local scan = order == 'id' and by_id or by_session
+    if total > 0 then scan(prefix, sources, total, place, answer) end
   end
 end)

@@ -1,0 +1,143 @@
+"""One connection for all questions: each is answered for itself, whatever becomes of the others or the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
+from redis.exceptions import ConnectionError as Away
+
+from tests.services import RedisServer
+from worker.read_model.client import Server, create_redis
+from worker.read_model.multiplexed import Multiplexed
+from worker.settings import Settings
+
+
+def asking(url: str, scenario: Callable[[Server], Awaitable[None]]) -> None:
+    async def running() -> None:
+        client = create_redis(Settings(_env_file=None, redis=url))  # type: ignore[call-arg]
+        assert isinstance(client, Server)
+        try:
+            await asyncio.wait_for(scenario(client), 30)
+        finally:
+            await client.aclose()
+
+    asyncio.run(running())
+
+
+def connections(server: RedisServer) -> int:
+    (told,) = [line for line in server.ask("INFO", "clients").splitlines() if line.startswith("connected_clients:")]
+    return int(told.partition(":")[2])
+
+
+def test_each_question_gets_its_own_answers_in_order(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        async def echo(number: int) -> None:
+            words = [f"{number}-{part}-{'x' * (number * 997 % 30_000)}" for part in range(number % 5)]
+            assert await client.ask([("ECHO", word) for word in words]) == [word.encode() for word in words]
+
+        before = connections(own_redis)
+        await asyncio.gather(*map(echo, range(400)))
+        assert connections(own_redis) == before + 1
+
+    asking(own_redis.url, scenario)
+
+
+def test_an_error_is_an_answer_among_the_others(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        first, unknown, refused, last = await client.ask([("PING",), ("EVALSHA_RO", "0" * 40, 0), ("NOTHING",), ("ECHO", 7)])
+        assert (first, last) == (b"PONG", b"7")
+        assert isinstance(unknown, NoScriptError)
+        assert isinstance(refused, ResponseError)
+
+    asking(own_redis.url, scenario)
+
+
+def test_who_gives_up_leaves_the_others_their_answers(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        await client.ask([("PING",)])
+        asked = [asyncio.create_task(client.ask([("ECHO", number), ("ECHO", -number)])) for number in range(100)]
+        await asyncio.sleep(0)  # all are sent
+        for each in asked[::3]:
+            each.cancel()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number % 3 == 0:
+                assert isinstance(answer, asyncio.CancelledError)
+            else:
+                assert answer == [b"%d" % number, b"%d" % -number]
+
+    asking(own_redis.url, scenario)
+
+
+def test_what_the_server_says_unasked_is_no_answer(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        await client.ask([("CLIENT", "TRACKING", "ON", "BCAST")])
+        for number in range(20):
+            # the server tells of the change on the connection of the questions, before or behind their answers
+            _, (found,) = await asyncio.gather(client.set(f"told-{number}", number), client.ask([("ECHO", number)]))
+            assert found == b"%d" % number
+        assert await client.ask([("GET", "told-19")]) == [b"19"]
+
+    asking(f"{own_redis.url}?protocol=3", scenario)
+
+
+def test_a_connection_that_ended_is_opened_anew(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        await client.ask([("PING",)])
+        before = connections(own_redis)
+        for number in range(5):
+            assert own_redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").startswith(":")
+            assert await asyncio.gather(*(client.ask([("ECHO", number)]) for _ in range(20))) == [[b"%d" % number]] * 20
+        assert connections(own_redis) == before
+
+    asking(own_redis.url, scenario)
+
+
+def test_a_server_that_is_away_is_said_to_be_and_found_again() -> None:
+    with RedisServer() as server:
+
+        async def scenario(client: Server) -> None:
+            await client.ask([("PING",)])
+            server.kill()
+            with pytest.raises(Away):
+                await client.ask([("PING",)])
+            server.start()
+            assert await client.ask([("PING",)]) == [b"PONG"]
+
+        asking(server.url, scenario)
+
+
+def test_a_server_that_is_frozen_is_given_up_and_found_again(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        multiplexed = Multiplexed(client.connection_pool, 0.5)
+        await multiplexed.ask([("PING",)])
+        own_redis.pause()
+        begun = time.monotonic()
+        asked = [asyncio.create_task(multiplexed.ask([("PING",)])) for _ in range(3)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        own_redis.resume()
+        assert all(isinstance(answer, TimeoutError | Away) for answer in answers), answers
+        assert time.monotonic() - begun < 10
+        assert await multiplexed.ask([("ECHO", 1)]) == [b"1"]
+
+    try:
+        asking(own_redis.url, scenario)
+    finally:
+        own_redis.resume()
+
+
+def test_a_password_is_given(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        assert await client.ask([("PING",)]) == [b"PONG"]
+
+    assert own_redis.ask("CONFIG", "SET", "requirepass", "open sesame") == "+OK"
+    try:
+        asking(own_redis.url.replace("//", "//:open%20sesame@"), scenario)
+        with pytest.raises(AuthenticationError):
+            asking(own_redis.url, scenario)
+    finally:
+        asking(own_redis.url.replace("//", "//:open%20sesame@"), lambda client: client.config_set("requirepass", ""))
