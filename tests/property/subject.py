@@ -7,6 +7,7 @@ the pairs here, as ``apply.lua`` does in Redis (which the integration tests comp
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from random import Random
 from struct import unpack_from
 from typing import Any
 
@@ -30,32 +31,41 @@ _MAX_AGE = 365 * 86400 * 1_000_000
 
 def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
     """What readers see after these batches."""
-    documents: dict[bytes, bytes] = {}
-    summaries: dict[bytes, dict[str, Any]] = {}
-    alerts: dict[str, dict[str, Any]] = {}
+    shown = _Shown()
     for write, _ in _writes(batches, rules):
-        for identity, before, document in _pairs(write.pairs):
-            held = documents.get(identity, b"")
-            # what the write says was there before is what is there, or tallies would drift
-            assert before is None or (held.startswith(before) and bool(held) == bool(before))
-            _put(documents, identity, document or None)
-        for summary in write.summaries:
-            _put_summary(summaries, summary)
-        for change in write.alerts:
-            _put(alerts, change.alert_id, json.loads(change.json) if change.json else None)
-    found = [unpack(identity, document) for identity, document in documents.items()]
-    return Outcome(
-        {(each["bookingId"], each["sessionId"]): _without_id(each) for each in found if each is not None},
-        _tallies(documents.values()),
-        {name.decode(): {k: v for k, v in summary.items() if k != "bookingId"} for name, summary in summaries.items()},
-        {
-            (alert["kind"], alert["bookingId"], alert.get("sessionId")): {
-                "openedAt": alert["openedAt"],
-                "attendance": alert["attendance"] and _without_id(alert["attendance"]),
-            }
-            for alert in alerts.values()
-        },
-    )
+        shown.take(write)
+    return shown.outcome()
+
+
+def survived(batches: Sequence[Batch], chance: Random) -> Outcome:
+    """What readers see where one worker after the other dies while batches are stored that readers were not told of.
+
+    Who takes over finds the rows, reads again from an offset committed before, in other batches, and knows how far readers
+    were told.
+    """
+    records = [record for batch in batches for record in batch]
+    shown, rows = _Shown(), dict[str, tuple[dict[bytes, bytes], bytes | None]]()
+    kept = told = 0
+    lives = chance.randint(1, 4)
+    for life in range(lives + 1):
+        held = {name: load(name, *both, _rules(Rules())) for name, both in rows.items()}
+        at, redelivered, known = max(0, told - chance.choice((0, 0, 1, 3))), kept, told >= kept
+        dies = len(records) if life == lives else chance.randint(at, len(records))
+        waiting: list[tuple[Write, int]] = []
+        quick = chance.choice((0.0, 0.3, 0.8))
+        while at < dies:
+            write, some = Write(), list(enumerate(records[at : at + chance.randint(1, 4)], at))
+            changes = _apply_all(held, *_read(some), _rules(Rules()), again=at < redelivered, told=told)
+            project(changes, write, [], known=known)
+            at += len(some)
+            kept = max(kept, at)
+            rows.update((state.booking_id, (dict(stored(state)), _reference_row(state))) for state in held.values())
+            waiting.append((write, at))
+            while waiting and (len(waiting) > 3 or (life == lives and at == dies) or chance.random() < quick):
+                write, told = waiting.pop(0)
+                shown.take(write)
+                known = known or told >= redelivered
+    return shown.outcome()
 
 
 def published(batches: Sequence[Batch], rules: Rules = Rules()) -> list[dict[str, Any]]:
@@ -96,15 +106,10 @@ def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, lis
     held: dict[str, BookingState] = {}
     offset = 0
     for batch in batches:
-        events: list[Event] = []
-        references: list[Reference] = []
-        for offset, record in enumerate(batch, offset + 1):  # noqa: B020 - offsets go on over batches
-            if isinstance(record, Delivery):
-                events.append(_event(record))
-            else:
-                references.append((offset, _reference(record)))
         write, published = Write(), list[Any]()
-        project(_apply_all(held, events, references, _rules(rules)), write, published, known=True)
+        changes = _apply_all(held, *_read(list(enumerate(batch, offset))), _rules(rules), told=offset)
+        project(changes, write, published, known=True)
+        offset += len(batch)
         yield write, published
         assert all(packed.encode(*packed.decode(row)) == row for each in held.values() for row in each.rows.values())
         for name in list(held)[::2]:
@@ -112,21 +117,73 @@ def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, lis
 
 
 def _reloaded(state: BookingState, rules: mismatch.Rules) -> BookingState:
-    reference = None
-    if state.booking_offset >= 0:
-        reference = encode_reference(state.booking, state.booking_offset, state.formerly)
-    return load(state.booking_id, dict(stored(state)), reference, rules)
+    return load(state.booking_id, dict(stored(state)), _reference_row(state), rules)
+
+
+def _reference_row(state: BookingState) -> bytes | None:
+    return encode_reference(state.booking, state.booking_offset, state.formerly) if state.booking_offset >= 0 else None
+
+
+def _read(batch: Sequence[tuple[int, Delivery | BookingRecord]]) -> tuple[list[Event], list[Reference]]:
+    """The events, and the booking records with their offsets."""
+    events = [_event(record) for _, record in batch if isinstance(record, Delivery)]
+    return events, [(offset, _reference(record)) for offset, record in batch if not isinstance(record, Delivery)]
 
 
 def _apply_all(
-    held: dict[str, BookingState], events: Sequence[Event], references: Sequence[Reference], rules: mismatch.Rules
+    held: dict[str, BookingState],
+    events: Sequence[Event],
+    references: Sequence[Reference],
+    rules: mismatch.Rules,
+    *,
+    again: bool = False,
+    told: int = 0,
 ) -> list[Change]:
     by_booking: dict[str, tuple[list[Event], list[Reference]]] = {}
     for event in events:
         by_booking.setdefault(event.booking_id, ([], []))[0].append(event)
     for offset, said in references:
         by_booking.setdefault(said.booking_id, ([], []))[1].append((offset, said))
-    return apply([(held.setdefault(name, BookingState(name)), *both) for name, both in by_booking.items()], rules)
+    of_each = [(held.setdefault(name, BookingState(name)), *both) for name, both in by_booking.items()]
+    return apply(of_each, rules, again=again, told=told)
+
+
+class _Shown:
+    """What readers see."""
+
+    def __init__(self) -> None:
+        self._documents: dict[bytes, bytes] = {}
+        self._summaries: dict[bytes, dict[str, Any]] = {}
+        self._alerts: dict[str, dict[str, Any]] = {}
+
+    def take(self, write: Write) -> None:
+        for identity, before, document in _pairs(write.pairs):
+            held = self._documents.get(identity, b"")
+            # what the write says was there before is what is there, or tallies would drift
+            assert before is None or (held.startswith(before) and bool(held) == bool(before))
+            _put(self._documents, identity, document or None)
+        for summary in write.summaries:
+            _put_summary(self._summaries, summary)
+        for change in write.alerts:
+            _put(self._alerts, change.alert_id, json.loads(change.json) if change.json else None)
+
+    def outcome(self) -> Outcome:
+        found = [unpack(identity, document) for identity, document in self._documents.items()]
+        return Outcome(
+            {(each["bookingId"], each["sessionId"]): _without_id(each) for each in found if each is not None},
+            _tallies(self._documents.values()),
+            {
+                name.decode(): {k: v for k, v in summary.items() if k != "bookingId"}
+                for name, summary in self._summaries.items()
+            },
+            {
+                (alert["kind"], alert["bookingId"], alert.get("sessionId")): {
+                    "openedAt": alert["openedAt"],
+                    "attendance": alert["attendance"] and _without_id(alert["attendance"]),
+                }
+                for alert in self._alerts.values()
+            },
+        )
 
 
 def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, bytes]]:

@@ -1,5 +1,7 @@
 """The read models: tallies, summaries and open alerts, whatever the interleaving of events and booking records."""
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +98,23 @@ def test_repeated_batches(world: World) -> None:
     last = list({record.key: record for record in world.records}.values())
     assert subject.outcome([batch for batch in world.batches for _ in range(2)]) == found
     assert subject.outcome([*world.batches, last, world.deliveries]) == found
+
+
+@given(SHARED, st.integers())
+@PLAIN
+def test_workers_that_die(world: World, seed: int) -> None:
+    """What was stored and not told is told by whoever takes over."""
+    assert subject.survived(world.batches, Random(seed)) == subject.outcome(world.batches)
+
+
+@given(st.lists(st.sets(st.sampled_from(SESSIONS)), min_size=3, max_size=6), st.integers(0, 1000))
+@PLAIN
+def test_workers_that_die_between_records_of_a_booking(listings: list[set[str]], seed: int) -> None:
+    """A session that one record dropped is taken from readers, also where the next record was stored before they were told."""
+    records = [upsert("b1", 1, sessions=listed(*sorted(sessions))) for sessions in listings]
+    expected = subject.outcome([records])
+    for number in range(10):
+        assert subject.survived([records], Random(seed + number)) == expected
 
 
 @given(SHARED, st.integers(1, 3))

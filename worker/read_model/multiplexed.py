@@ -41,6 +41,8 @@ class Multiplexed:
             redis.ConnectionError: the server is away.
             TimeoutError: it does not answer.
         """
+        if not commands:
+            return []
         packed = b"".join(map(_pack, commands))
         line = None
         try:

@@ -86,13 +86,14 @@ class Bookings:
         """Whether it is one of this partition that was used lately."""
         return booking_id in self._cache
 
-    def fold(self, intake: Intake, *, again: bool) -> Iterator[list[Change]]:
+    def fold(self, intake: Intake, *, again: bool, told: int) -> Iterator[list[Change]]:
         """Folds a batch, some bookings at a time, into those that it names; the changes that have an effect."""
         rules, states = self._resources.rules, self._states([*intake.events, *intake.references])
         events, references = intake.events, intake.references
         names = iter(states)
         while some := list(islice(names, _FOLDED_AT_ONCE)):
-            yield apply([(states[name], events.get(name, ()), references.get(name, ())) for name in some], rules, again=again)
+            records = [(states[name], events.get(name, ()), references.get(name, ())) for name in some]
+            yield apply(records, rules, again=again, told=told)
 
     async def store(self, changed: Changed, ends: Ends) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.

@@ -101,7 +101,7 @@ class Partition:
                 write = read_models.begin(topic, end, intake.newest)
                 changed = Changed()
                 published: list[AlertEvent] = []
-                for changes in self._bookings.fold(intake, again=again):
+                for changes in self._bookings.fold(intake, again=again, told=read_models.told):
                     project(changes, write, published, known=read_models.is_known)
                     changed.add(changes)
                     await asyncio.sleep(0)

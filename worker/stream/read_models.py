@@ -29,6 +29,8 @@ class ReadModels:
         """Whether they are up to the table."""
         self.is_known = False
         """Whether Redis holds just what the table came to before the batch at hand."""
+        self.told = 0
+        """Up to which offset of the bookings topic they surely go."""
         self.unsettled = asyncio.Lock()
         """Held from the begin of a batch until it is in the table, so that what fills them has all of a batch or nothing."""
         self._number = number
@@ -59,6 +61,7 @@ class ReadModels:
         ends = claim.events_offset, claim.bookings_offset
         if claim.sound and _reaches(ends, committed):
             self._begin(ends)
+            self.told = ends[BOOKINGS]
             self.is_known = _reaches(ends, self._bookings.redelivered)
             # another claim meanwhile is for the first write or heartbeat to find; what is left over waits for the next owner
             with suppress(ReadModelError):
@@ -74,8 +77,10 @@ class ReadModels:
             return  # it was in the table when they were filled since
         try:
             await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
+            ends = _ends(write.marks)
             self.is_live = True
-            self.is_known = self.is_known or _reaches(_ends(write.marks), self._bookings.redelivered)
+            self.is_known = self.is_known or _reaches(ends, self._bookings.redelivered)
+            self.told = ends[BOOKINGS]
         except NeedsRepair as error:
             log.warning("repairing", partition=self._number, reason=str(error))
             await self.repair()
@@ -115,6 +120,7 @@ class ReadModels:
                 pass
             self._fills += 1
             self.is_live = self.is_known = True
+            self.told = self.ends[BOOKINGS]
         log.info("filled", partition=self._number)
 
     async def _fill(self) -> bool:
