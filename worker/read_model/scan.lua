@@ -15,12 +15,13 @@ local order, up, many, budget = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonu
 local windows, sessions, divisor = cjson.decode(ARGV[5]), cjson.decode(ARGV[6]), 2 ^ tonumber(ARGV[8])
 local denied = {}
 for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
-local NUMBERS, CHUNK, FEW, MANY_RUNS, SHORT = 2 ^ 32, 128, 8, 24, 64
+local NUMBERS, CHUNK, FEW, SHORT, MANY_RUNS = 2 ^ 32, 128, 8, 64, 24
 local BEHIND = string.rep('\255', 17) -- of every id
 -- where more than this must be looked at for a share, half of it is found first: most pages need no more
 local FAR = 300
--- what looking at one costs, measured in entries of an index: a run of ids, an entry, a document, a session
-local RUN, ENTRY, DOCUMENT, SESSION = 16, 1, 6, 4
+-- what looking at one costs, measured in entries that an index is asked about: an id that is only handed on, an entry that is
+-- looked up in a table of such, a document, a session, a run of ids
+local ID, LOOKUP, DOCUMENT, SESSION, RUN = 0.5, 0.6, 3, 4, 8
 if sessions == cjson.null then sessions = nil end
 
 -- the windows, one where statuses follow on each other
@@ -33,6 +34,13 @@ for _, of_status in ipairs(windows) do
 end
 -- whether no attendance is out of question
 local whole = not sessions and #joined == 1 and joined[1][1] == 0 and joined[1][2] == 3 * NUMBERS - 1
+
+local function in_question(score)
+  for at = 1, #joined do
+    if score >= joined[at][1] and score <= joined[at][2] then return true end
+  end
+  return false
+end
 
 local function unhex(text) return (string.gsub(text, '..', function(pair) return string.char(tonumber(pair, 16)) end)) end
 
@@ -105,9 +113,15 @@ local function by_score(source, ranges, place)
   return found
 end
 
--- Adds those of the keys whose id, their last 16 bytes, is in question; how many they are.
-local function admit(sources, keys, found)
+-- Adds those of the keys whose id, their last 16 bytes, is in question, or among `known`; how many they are.
+local function admit(sources, keys, found, known)
   local ids, before = keys, #found
+  if known then
+    for index = 1, #keys do
+      if known[sub(keys[index], -16)] then found[#found + 1] = keys[index] end
+    end
+    return #found - before
+  end
   if #keys[1] ~= 16 then
     ids = {}
     for index = 1, #keys do ids[index] = sub(keys[index], -16) end
@@ -169,37 +183,39 @@ end
 
 -- Of few distinct scores: each one's ids are in order. Nothing where there are more.
 local function runs(sources, place, answer)
-  local found, take = {}, place and max(many, SHORT) or many
-  local edge = place and spread(place)
+  local few, found, most = { '' }, {}, MANY_RUNS + #sources
   for _, window in ipairs(joined) do
     for _, source in ipairs(sources) do
       local low, high = window[1], window[2]
+      -- of many sources most hold few
+      local ids = #sources > 1 and call('ZRANGEBYSCORE', source, low, high, 'LIMIT', 0, SHORT)
+      if ids and #ids < SHORT then
+        for at = 1, #ids do few[#few + 1] = ids[at] end
+        low = high + 1
+      end
       while low <= high do
-        if #found > MANY_RUNS then return false end
+        if #found == most then return false end
         local rows
-        if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, take)
-        else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, take) end
-        if #rows == 0 then break end
-        local score, ids, at = rows[2], { '' }, 1
-        while rows[at + 1] == score and #ids <= many do
-          if not place or (up and spread(rows[at]) >= edge) or (not up and spread(rows[at]) <= edge) then
-            ids[#ids + 1] = rows[at]
+        if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, place and 1 or many)
+        else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, place and 1 or many) end
+        local score, run, at = tonumber(rows[2]), { '' }, 1
+        if not score then break end
+        if place then
+          rows = by_score(source, { { score, score } }, { score, place })
+          for entry = 3, #rows, 2 do run[#run + 1] = rows[entry] end
+        else
+          while rows[at + 1] == rows[2] do
+            run[#run + 1] = rows[at]
+            at = at + 2
           end
-          at = at + 2
         end
-        local number = tonumber(score)
-        if place and #ids <= many and at > 2 * take then
-          -- a long one, of which these were the first
-          ids = { '' }
-          local entries = by_score(source, { { number, number } }, { number, place })
-          for index = 3, #entries, 2 do ids[#ids + 1] = entries[index] end
-        end
-        if #ids > many then ids[1] = ids[#ids] end
-        found[#found + 1] = ids
-        if up then low = number + 1 else high = number - 1 end
+        if #run > many then run[1] = run[#run] end
+        found[#found + 1] = run
+        if up then low = score + 1 else high = score - 1 end
       end
     end
   end
+  found[#found + 1] = few
   for _, ids in ipairs(found) do
     if #ids > 1 then answer[#answer + 1] = ids end
   end
@@ -211,10 +227,9 @@ local function by_id(prefix, sources, total, place, answer)
   if not up then bucket, last, step = last, 0, -1 end
   if place then bucket = floor((byte(place, 1) * 256 + byte(place, 2)) / divisor) end
   local documents = max(1, call('HLEN', prefix .. 'doc:' .. bucket)) * 65536 / divisor
-  -- ids that are only handed on cost less than those that are looked at
-  local walk, all = ENTRY * #sources * many * documents / total, total <= 4 * budget and ENTRY * total / 2 or math.huge
-  if min(walk, all) > RUN * MANY_RUNS / 2 and runs(sources, place, answer) then return end
-  local ids = all <= walk and all_ids(sources, joined, 4 * budget)
+  local walk, all = #sources * many * documents / total, ID * total
+  if min(walk, all) > RUN * MANY_RUNS and runs(sources, place, answer) then return end
+  local ids = all < walk and all_ids(sources, joined, 4 * budget)
   if ids then return every(ids, answer) end
   local found, count, seen = { '' }, 0, 0
   while true do
@@ -226,7 +241,6 @@ local function by_id(prefix, sources, total, place, answer)
     seen = seen + #keys + 1
     if bucket == last then break end
     if count >= many or seen >= budget then
-      -- no id is at the edge itself: they have a version in their middle
       local edge = (up and bucket + 1 or bucket) * divisor
       found[1] = up and (struct.pack('>I2', edge) .. string.rep('\0', 14))
         or (struct.pack('>I2', edge - 1) .. string.rep('\255', 14))
@@ -242,8 +256,9 @@ local function by_document(prefix, ids, of_booking, answer)
   local keys = {}
   for at, id in ipairs(ids) do
     local packed = call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
-    local name, next_ = struct.unpack('>Hc0', packed, 20 + byte(packed, 11))
-    if of_booking then name = struct.unpack('>Hc0', packed, next_) end
+    local start = 20 + byte(packed, 11)
+    if of_booking then start = start + 2 + byte(packed, start) * 256 + byte(packed, start + 1) end
+    local name = struct.unpack('>Hc0', packed, start)
     keys[at] = name .. '\0' .. id
   end
   every(keys, answer)
@@ -252,54 +267,62 @@ end
 -- The statuses in question with how many are, in question and at all, the most first.
 local function by_size(prefix, sources)
   local statuses = {}
-  for _, ranges in ipairs(windows) do
-    local status = floor(ranges[1][1] / NUMBERS)
-    local size = call('ZCARD', prefix .. 'by-booking:' .. status)
+  for at, ranges in ipairs(windows) do
+    local of = { key = prefix .. 'by-booking:' .. floor(ranges[1][1] / NUMBERS) }
+    of.size = call('ZCARD', of.key)
     -- no condition but the status
-    local all = not sessions and ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
-    local total = all and size or min(size, about(sources, ranges))
-    if total > 0 then statuses[#statuses + 1] = { status = status, ranges = ranges, all = all, total = total, size = size } end
+    of.all = not sessions and ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
+    of.total = of.all and of.size or min(of.size, about(sources, ranges))
+    statuses[at] = of
   end
   table.sort(statuses, function(one, other) return one.total > other.total end)
   return statuses
 end
 
 local function by_booking(prefix, sources, place, answer)
+  local statuses, size, known = by_size(prefix, sources), 0, nil
+  for _, of in ipairs(statuses) do size = size + (of.all and 0 or of.size) end
+  if size > 0 and not statuses[1].all then
+    local total = about(sources, joined)
+    local passed = many * size / total
+    local by_documents = DOCUMENT * total < LOOKUP * passed
+    if by_documents or ID * total + LOOKUP * passed < #sources * passed then
+      local ids = all_ids(sources, joined, 4 * budget)
+      if ids and by_documents then return by_document(prefix, ids, true, answer) end
+      if ids then
+        known = {}
+        for at = 1, #ids do known[ids[at]] = true end
+      end
+    end
+  end
   -- where the status that has the most ends: of the others no more is needed
   local edge
-  for _, of in ipairs(by_size(prefix, sources)) do
-    local key, all, total = prefix .. 'by-booking:' .. of.status, of.all, of.total
-    local from, take = place and '(' .. place, many * of.size / total
+  for _, of in ipairs(statuses) do
+    local from, take = place and '(' .. place, many * of.size / max(1, of.total)
     local wanted = take > FAR and math.ceil(many / 2) or many
-    local few = not all and (not edge or total <= FEW) and total <= budget and DOCUMENT * total < ENTRY * #sources * take
-    local ids = few and all_ids(sources, of.ranges, 2 * budget)
-    if ids then
-      by_document(prefix, ids, true, answer)
-    else
-      take = all and many or max(FEW, min(CHUNK, floor(take * 1.25 * wanted / many)))
-      local found, count, seen = { '' }, 0, 0
-      while true do
-        local keys
-        if up then keys = call('ZRANGEBYLEX', key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
-        else keys = call('ZREVRANGEBYLEX', key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
-        if all then
-          for at = 1, #keys do found[#found + 1] = keys[at] end
-          count = count + #keys
-        elseif #keys > 0 then
-          count = count + admit(sources, keys, found)
-        end
-        if #keys < take then
-          found[1] = edge or ''
-          break
-        end
-        seen, from = seen + #keys, '(' .. keys[#keys]
-        if count >= wanted or seen >= budget then
-          found[1], edge = keys[#keys], keys[#keys]
-          break
-        end
+    take = of.all and many or max(FEW, min(CHUNK, floor(take * 1.25 * wanted / many)))
+    local found, count, seen = { '' }, 0, 0
+    while of.total > 0 do
+      local keys
+      if up then keys = call('ZRANGEBYLEX', of.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
+      else keys = call('ZREVRANGEBYLEX', of.key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
+      if of.all then
+        for at = 1, #keys do found[#found + 1] = keys[at] end
+        count = count + #keys
+      elseif #keys > 0 then
+        count = count + admit(sources, keys, found, known)
       end
-      if #found > 1 or found[1] ~= '' then answer[#answer + 1] = found end
+      if #keys < take then
+        found[1] = edge or ''
+        break
+      end
+      seen, from = seen + #keys, '(' .. keys[#keys]
+      if count >= wanted or seen >= budget then
+        found[1], edge = keys[#keys], keys[#keys]
+        break
+      end
     end
+    if #found > 1 or found[1] ~= '' then answer[#answer + 1] = found end
   end
 end
 
@@ -383,26 +406,26 @@ return of_partitions(function(prefix, answer, index)
   local sources = { prefix .. 'by-status' }
   for at, name in ipairs(sessions or {}) do sources[at] = prefix .. 'ids:' .. name end
   if order == 'number' then
-    if #sources > 1 and about(sources, joined) <= budget then
-      local found = { '' }
-      for _, source in ipairs(sources) do
-        for _, range in ipairs(joined) do
-          local rows = call('ZRANGEBYSCORE', source, range[1], range[2], 'WITHSCORES')
-          for at = 1, #rows, 2 do
-            found[#found + 1] = rows[at + 1]
-            found[#found + 1] = rows[at]
+    local first, last = joined[1][1], joined[#joined][2]
+    local few = { '' }
+    for _, source in ipairs(sources) do
+      -- of many sources most hold few
+      local rows = #sources > 1 and call('ZRANGEBYSCORE', source, first, last, 'WITHSCORES', 'LIMIT', 0, SHORT)
+      if rows and #rows < 2 * SHORT then
+        for at = 1, #rows, 2 do
+          if in_question(tonumber(rows[at + 1])) then
+            few[#few + 1] = rows[at + 1]
+            few[#few + 1] = rows[at]
           end
         end
-      end
-      answer[2] = found
-      return
-    end
-    for at, of_status in ipairs(windows) do
-      for _, source in ipairs(sources) do
-        local found = by_score(source, of_status, place and { place[at][1], unhex(place[at][2]) })
-        if #found > 1 then answer[#answer + 1] = found end
+      else
+        for at, of_status in ipairs(windows) do
+          local found = by_score(source, of_status, place and { place[at][1], unhex(place[at][2]) })
+          if #found > 1 then answer[#answer + 1] = found end
+        end
       end
     end
+    if #few > 1 then answer[#answer + 1] = few end
     return
   end
   place = place and unhex(place)
