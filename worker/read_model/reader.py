@@ -1,4 +1,4 @@
-"""Reads the read models: what dashboards import. No scan of keys; a question is one to four round trips.
+"""Reads the read models: what dashboards import. No scan of keys; a question is one round trip, a page two or a few more.
 
 Errors are those of `worker.read_model.live`, and `schemas.query.QueryError` of whoever parses a request.
 """
