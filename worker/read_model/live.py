@@ -111,42 +111,49 @@ class Live:
 
     async def mark(self, number: int, *fields: str) -> list[str | None]:
         """Fields of a partition's watermark, whatever its state."""
-        async with patience():
-            found: Any = await self._client.hmget(self._keys[number].watermark, fields)
+        (found,) = await self._all([("HMGET", self._keys[number].watermark, *fields)])
         return [None if field is None else field.decode() for field in found]
 
     async def marks(self) -> list[Partition]:
         """Each partition's watermark, whatever its state."""
-        async with patience(), self._client.pipeline(transaction=False) as pipe:
-            for keys in self._keys:
-                pipe.hgetall(keys.watermark)
-            return [_partition(number, mark) for number, mark in enumerate(await pipe.execute())]
+        found = await self._all([("HGETALL", keys.watermark) for keys in self._keys])
+        return [_partition(number, mark) for number, mark in enumerate(found)]
 
     async def read(
         self, where: Sequence[int], commands: Sequence[Sequence[tuple[Any, ...]]]
     ) -> tuple[list[list[Any]], Freshness]:
-        """Each partition's commands in one pipeline, with its watermark read last: it proves that the keys were live."""
+        """Each partition's commands in one round trip, with its watermark read last: it proves that the keys were live.
+
+        Args:
+            commands: of each partition, in Redis' words, their keys without what the partition's begin with.
+        """
         for _ in range(_ATTEMPTS):
-            async with patience(), self._client.pipeline(transaction=False) as pipe:
-                for number, some in zip(where, commands, strict=True):
-                    keys = self._keys[number]
-                    prefix = keys.prefix(self._generations.get(keys.watermark, ""))
-                    for name, key, *arguments in some:
-                        getattr(pipe, name)(prefix + key, *arguments)
-                    pipe.hgetall(keys.watermark)
-                for key in self._proof:
-                    pipe.hget(key, "namespace")
-                answers = iter(await pipe.execute())
+            asked: list[tuple[Any, ...]] = []
+            for number, some in zip(where, commands, strict=True):
+                keys = self._keys[number]
+                prefix = keys.prefix(self._generations.get(keys.watermark, ""))
+                asked += ((name, prefix + key, *arguments) for name, key, *arguments in some)
+                asked.append(("HGETALL", keys.watermark))
+            answers = iter(await self._all(asked))
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
                 found.append([next(answers) for _ in some])
                 marks.append(_partition(number, next(answers)))
-            if any(live is None or live.decode() != self._namespace for live in answers):
-                raise _Switched
             current = [self._is_current(mark) for mark in marks]
             if all(current):
                 return found, freshness_of(marks)
         raise _Switched
+
+    async def _all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What all commands answer, in one round trip; the namespace is live then."""
+        answers = await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._proof)])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        for _ in self._proof:
+            if answers.pop() != self._namespace.encode():
+                raise _Switched
+        return answers
 
     async def ask(
         self, script: str, where: Iterable[int], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None = None
@@ -242,14 +249,14 @@ class Finder:
     async def answer(self, question: Callable[[Live], Awaitable[_T]]) -> _T:
         """What a question finds in one namespace; asked again where another has become the live one meanwhile."""
         for _ in range(_ATTEMPTS):
-            live = self._known or await self.locate()
+            live = self._known or await self._locate()
             try:
                 return await question(live)
             except _Switched:
                 self._known = None
         raise _Switched
 
-    async def locate(self) -> Live:
+    async def _locate(self) -> Live:
         """The live namespace of this moment."""
         async with patience():
             found: Any = await self._client.hmget(live_key(self._base), "namespace", "partitions")
@@ -295,8 +302,13 @@ def _state(written: str) -> str:
     return "being repaired" if written == "repairing" else written or "not filled yet"
 
 
-def _partition(number: int, mark: dict[bytes, bytes]) -> Partition:
-    told = {name.decode(): content.decode() for name, content in mark.items()}
+def fields_of(answer: Any) -> dict[bytes, bytes]:
+    """What HGETALL answers, in either protocol."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _partition(number: int, mark: Any) -> Partition:
+    told = {name.decode(): content.decode() for name, content in fields_of(mark).items()}
     return Partition(number, _state(told.get("state", "")), told)
 
 

@@ -10,7 +10,7 @@ from schemas.attendance import Attendance
 from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
 from schemas.times import format_time
 from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
-from worker.read_model.live import Live
+from worker.read_model.live import Live, fields_of
 from worker.read_model.orders import order_by, pinned
 from worker.read_model.planner import Planner
 
@@ -44,8 +44,8 @@ async def page(live: Live, query: Query) -> Page:
 
 
 async def session(live: Live, session_id: str) -> dict[str, Any] | None:
-    answers, fresh = await live.read(live.everywhere, [[("hgetall", f"tally:{session_id}")] for _ in live.everywhere])
-    tallies = [tally for (tally,) in answers if tally]
+    answers, fresh = await live.read(live.everywhere, [[("HGETALL", f"tally:{session_id}")] for _ in live.everywhere])
+    tallies = [fields_of(tally) for (tally,) in answers if tally]
     if not tallies:
         return None
     counts = {name: sum(int(tally.get(name.encode(), 0)) for tally in tallies) for name in _COUNTS}
@@ -54,23 +54,23 @@ async def session(live: Live, session_id: str) -> dict[str, Any] | None:
 
 
 async def sessions(live: Live, limit: int) -> list[str]:
-    answers, _ = await live.read(live.everywhere, [[("zrange", "sessions", 0, limit - 1)] for _ in live.everywhere])
+    answers, _ = await live.read(live.everywhere, [[("ZRANGE", "sessions", 0, limit - 1)] for _ in live.everywhere])
     return [name.decode() for name in sorted({name for (names,) in answers for name in names})[:limit]]
 
 
 async def booking(live: Live, booking_id: str) -> dict[str, Any] | None:
-    command = "hget", f"booking:{booking_bucket(booking_id.encode())}", booking_id
+    command = "HGET", f"booking:{booking_bucket(booking_id.encode())}", booking_id
     ((json,),), fresh = await live.read([live.of(booking_id)], [[command]])
     return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": fresh.document()}
 
 
 async def no_shows(live: Live, limit: int) -> dict[str, Any]:
-    command = "zrange", "no-shows", 0, limit - 1, False, True  # in their order, with scores
+    command = "ZRANGE", "no-shows", 0, limit - 1, "WITHSCORES"
     answers, _ = await live.read(live.everywhere, [[command] for _ in live.everywhere])
-    ranked = sorted((rate, name, number) for number, (rows,) in enumerate(answers) for name, rate in rows)[:limit]
+    ranked = sorted((rate, name, number) for number, (rows,) in enumerate(answers) for name, rate in _scored(rows))[:limit]
     commands: list[list[Any]] = [[] for _ in live.everywhere]
     for _, name, number in ranked:
-        commands[number].append(("hget", f"booking:{booking_bucket(name)}", name))
+        commands[number].append(("HGET", f"booking:{booking_bucket(name)}", name))
     answers, fresh = await live.read(live.everywhere, commands)
     told = [iter(found) for found in answers]
     summaries = [(name, next(told[number])) for _, name, number in ranked]
@@ -95,8 +95,8 @@ async def alerts(
         index = f"alerts:kind:{kind}"
     narrow = (session_id is not None or kind is not None) and index != f"alerts:kind:{kind}"
     last = -1 if narrow else limit - 1
-    answers, _ = await live.read(where, [[("zrevrange", index, 0, last)] for _ in where])
-    commands = [[("hmget", "alerts", ids)] if ids else [] for (ids,) in answers]
+    answers, _ = await live.read(where, [[("ZREVRANGE", index, 0, last)] for _ in where])
+    commands = [[("HMGET", "alerts", *ids)] if ids else [] for (ids,) in answers]
     found, _ = await live.read(where, commands)
     opened: list[AlertData] = [orjson.loads(json) for each in found for jsons in each for json in jsons if json]
     opened = [
@@ -109,7 +109,7 @@ async def alerts(
 
 
 async def count_alerts(live: Live, kind: AlertKind) -> int:
-    answers, _ = await live.read(live.everywhere, [[("zcard", f"alerts:kind:{kind}")] for _ in live.everywhere])
+    answers, _ = await live.read(live.everywhere, [[("ZCARD", f"alerts:kind:{kind}")] for _ in live.everywhere])
     return sum(count for (count,) in answers)
 
 
@@ -117,6 +117,13 @@ async def of_booking_buckets(live: Live, command: str) -> list[list[Any]]:
     commands = [(command, f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
     answers, _ = await live.read(live.everywhere, [commands for _ in live.everywhere])
     return answers
+
+
+def _scored(rows: list[Any]) -> Iterable[tuple[bytes, float]]:
+    """Members with their scores, in either protocol."""
+    if rows and isinstance(rows[0], bytes):
+        return zip(rows[::2], map(float, rows[1::2]), strict=True)
+    return ((member, float(score)) for member, score in rows)
 
 
 def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:

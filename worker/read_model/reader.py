@@ -13,7 +13,7 @@ from worker.read_model import questions
 from worker.read_model.client import Client
 from worker.read_model.documents import unpack, updated_of
 from worker.read_model.gets import Gets
-from worker.read_model.live import Finder, Freshness, NotServing, OtherLayout, Partition, ReaderError
+from worker.read_model.live import Finder, Freshness, Live, NotServing, OtherLayout, Partition, ReaderError
 from worker.read_model.planner import count
 
 __all__ = ["AttendanceReader", "Freshness", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
@@ -59,10 +59,13 @@ class AttendanceReader:
 
     async def place(self, booking_id: str) -> Place:
         """How far the booking's partition is, for whoever waits for a watermark."""
-        live = await self._finder.locate()
-        number = live.of(booking_id)
-        offset, state = await live.mark(number, "events.offset", "state")
-        return Place(number, int(offset or 0), state or "")
+
+        async def place(live: Live) -> Place:
+            number = live.of(booking_id)
+            offset, state = await live.mark(number, "events.offset", "state")
+            return Place(number, int(offset or 0), state or "")
+
+        return await self._finder.answer(place)
 
     async def query(self, query: Query) -> Page:
         """A page of attendances, in the query's order, whichever way it was reached."""
@@ -105,17 +108,17 @@ class AttendanceReader:
 
     async def count_bookings(self) -> int:
         """How many bookings have a summary."""
-        lengths = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "hlen"))
+        lengths = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "HLEN"))
         return sum(map(sum, lengths))
 
     async def bookings(self) -> list[str]:
         """Every booking that has a summary; for small installations and tests, it reads all of them."""
-        names = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "hkeys"))
+        names = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "HKEYS"))
         return sorted(name.decode() for buckets in names for some in buckets for name in some)
 
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
-        return await (await self._finder.locate()).marks()
+        return await self._finder.answer(Live.marks)
 
     async def _latest(self, identity: bytes) -> tuple[Attendance, int] | None:
         packed = await self._gets.packed(identity)
