@@ -23,8 +23,9 @@ from worker.topics import partition_of
 #: A heartbeat older than this says nothing, seconds.
 STALE_AFTER = 5.0
 _ATTEMPTS = 3
-#: Partitions that one script call looks at.
+#: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
+_FEW_SESSIONS = 4
 #: So few ids are looked up in all partitions by one call: it holds the server for a millisecond or two.
 FEW_IDS = 64
 
@@ -156,15 +157,22 @@ class Live:
         return answers
 
     async def ask(
-        self, script: str, where: Iterable[int], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None = None
+        self,
+        script: str,
+        where: Iterable[int],
+        arguments: Sequence[Any],
+        own: Mapping[int, Sequence[Any]] | None = None,
+        sessions: int = 0,
     ) -> dict[int, list[Any]]:
         """What a script, which finds the live keys itself, answers for each partition.
 
         Args:
             arguments: the same for all.
             own: behind those, each partition's own.
+            sessions: how many each partition looks at one by one.
         """
-        answers = await self._ask(script, list(where), arguments, own, _TOGETHER)
+        together = _TOGETHER if not sessions else 2 if sessions <= _FEW_SESSIONS else 1
+        answers = await self._ask(script, list(where), arguments, own, together)
         return {number: _told(number, answer) for number, answer in answers}
 
     async def _ask(

@@ -48,9 +48,18 @@ class Source(Protocol):
     partitions: int
 
     async def ask(
-        self, script: str, where: Iterable[int], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None = None
+        self,
+        script: str,
+        where: Iterable[int],
+        arguments: Sequence[Any],
+        own: Mapping[int, Sequence[Any]] | None = None,
+        sessions: int = 0,
     ) -> dict[int, list[Any]]:
-        """What a script answers for each partition, given arguments for all and each one's own."""
+        """What a script answers for each partition, given arguments for all and each one's own.
+
+        Args:
+            sessions: how many each partition looks at one by one.
+        """
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
         """Attendances by id, given the partition of each; those that are gone are left out."""
@@ -117,7 +126,7 @@ class Planner:
         asking = set(open_)
         while asking:
             places = {number: (place_behind(scan, open_[number], wanted),) for number in asking}
-            for number, segments in (await self._source.ask("scan", places, asked, places)).items():
+            for number, segments in (await self._source.ask("scan", places, asked, places, len(sessions or ()))).items():
                 keys, bound = complete(scan, segments, open_[number], descending)
                 keys = sorted(keys, reverse=descending)[:many]
                 owners.update(dict.fromkeys(keys, number))
@@ -213,7 +222,8 @@ class Planner:
         )
         sizes: Counter[int] = Counter()
         bounds = []
-        for looked, *parts in (await self._source.ask("numbers", range(self._source.partitions), call)).values():
+        answers = await self._source.ask("numbers", range(self._source.partitions), call, sessions=len(sessions or ()))
+        for looked, *parts in answers.values():
             if looked != b"":
                 bounds.append(looked)
             for number, size in zip(parts[::2], parts[1::2], strict=True):
@@ -236,7 +246,7 @@ async def count(source: Source, wanted: Filter) -> int:
         return sum(map(wanted.matches, await source.direct(wanted)))
     allowed = wanted.sessions.allowed
     asked = windows(wanted), None if allowed is None else list(allowed), list(wanted.sessions.denied)
-    answers = await source.ask("count", range(source.partitions), tuple(map(orjson.dumps, asked)))
+    answers = await source.ask("count", range(source.partitions), tuple(map(orjson.dumps, asked)), sessions=len(allowed or ()))
     total: int = sum(number for (number,) in answers.values())
     # of those, the ones that the filter denies by id or booking
     without = wanted._replace(ids=Names(), bookings=Names())
