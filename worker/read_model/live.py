@@ -98,6 +98,7 @@ class Live:
         self._client = client
         self._namespace = namespace
         self._keys = [PartitionKeys(namespace, number) for number in range(partitions)]
+        self._watermarks = [keys.watermark for keys in self._keys]
         self._generations = generations
         # one server says with each answer whether the namespace is still the live one; in a cluster another may have to
         self._proof = [live_key(base)] if isinstance(client, Server) else []
@@ -112,12 +113,12 @@ class Live:
 
     async def mark(self, number: int, *fields: str) -> list[str | None]:
         """Fields of a partition's watermark, whatever its state."""
-        (found,) = await self._all([("HMGET", self._keys[number].watermark, *fields)])
+        (found,) = await self._all([("HMGET", self._watermarks[number], *fields)])
         return [None if field is None else field.decode() for field in found]
 
     async def marks(self) -> list[Partition]:
         """Each partition's watermark, whatever its state."""
-        found = await self._all([("HGETALL", keys.watermark) for keys in self._keys])
+        found = await self._all([("HGETALL", key) for key in self._watermarks])
         return [_partition(number, mark) for number, mark in enumerate(found)]
 
     async def read(
@@ -131,10 +132,10 @@ class Live:
         for _ in range(_ATTEMPTS):
             asked: list[tuple[Any, ...]] = []
             for number, some in zip(where, commands, strict=True):
-                keys = self._keys[number]
-                prefix = keys.prefix(self._generations.get(keys.watermark, ""))
+                watermark = self._watermarks[number]
+                prefix = self._keys[number].prefix(self._generations.get(watermark, ""))
                 asked += ((name, prefix + key, *arguments) for name, key, *arguments in some)
-                asked.append(("HGETALL", keys.watermark))
+                asked.append(("HGETALL", watermark))
             answers = iter(await self._all(asked))
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
@@ -189,7 +190,7 @@ class Live:
         expected = self._namespace if self._proof else ""
         calls = [
             (
-                [*(self._keys[number].watermark for number in group), *self._proof],
+                [*(self._watermarks[number] for number in group), *self._proof],
                 (*arguments, *(part for number in group for part in own[number]), expected) if own else (*arguments, expected),
             )
             for group in groups
@@ -236,7 +237,7 @@ class Live:
     def _is_current(self, partition: Partition) -> bool:
         """Whether the keys just read were the live ones; remembers those that are."""
         _serving(partition.number, partition.state)
-        key, live = self._keys[partition.number].watermark, partition.mark["keys"]
+        key, live = self._watermarks[partition.number], partition.mark["keys"]
         known, self._generations[key] = self._generations.get(key), live
         return known == live
 
