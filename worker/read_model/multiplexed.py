@@ -126,7 +126,7 @@ class _Line(asyncio.Protocol):
         waiting, self._waiting = self._waiting, deque()
         for answered, _ in waiting:
             if not answered.done():
-                answered.set_exception(Away(f"the connection was lost: {error or 'closed by the server'}"))
+                answered.set_exception(Away(f"the connection was lost ({error or 'it ended'})"))
 
 
 def _pack(words: Sequence[Any]) -> bytes:
