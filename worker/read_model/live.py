@@ -205,9 +205,7 @@ class Live:
         known: dict[bytes, bytes] = {}
         missed = None
         together = self.partitions if len(ids) <= FEW_IDS else _TOGETHER
-        for number, (state, *parts) in await self._ask(
-            "find", self.everywhere, (DOC_SHIFT, b"".join(ids), b""), None, together
-        ):
+        for number, (state, *parts) in await self._ask("find", self.everywhere, (DOC_SHIFT, b"".join(ids)), None, together):
             known.update(zip(parts[::2], parts[1::2], strict=True))
             if state != b"live":
                 missed = _not_serving(number, _state(state.decode()))
