@@ -1,8 +1,10 @@
-"""What a reader answers is the same in both protocols that Redis speaks."""
+"""What a reader answers is the same in both protocols that Redis speaks, and by any client of redis-py."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from redis.asyncio import Redis as Client
 
 from schemas.attendance import attendance_id, guid
 from schemas.events import Event
@@ -20,8 +22,8 @@ def _said(kind: str, booking: str) -> Event:
     return Event(f"attendance.{kind}", booking, "yoga", _NOW, "/k", booking, "", 1, "", _NOW)
 
 
-async def _asked(url: str, base: str) -> list[Any]:
-    async with create_redis(load_settings(_env_file=None, redis=url)) as client:
+async def _asked(client: Any, base: str) -> list[Any]:
+    async with client:
         reader = AttendanceReader(client, base)
         summary = await reader.booking("BK-1")
         answers = [
@@ -46,7 +48,10 @@ def test_both_protocols(redis_server: Redis) -> None:
         events = [_said("check_in" if number % 3 else "no_show", f"BK-{number}") for number in range(12)]
         # one says otherwise later, which is an alert
         await filled.apply([*events, _said("no_show", "BK-1")._replace(time=_NOW + 1_000_000, id="other", source="/scanner")])
-        one, other = [await _asked(f"{redis_server.url}?protocol={number}", filled.base) for number in (2, 3)]
-        assert one == other
+        urls = [f"{redis_server.url}?protocol={number}" for number in (2, 3)]
+        answers = [await _asked(create_redis(load_settings(_env_file=None, redis=url)), filled.base) for url in urls]
+        # and by a client that the dashboard made itself
+        answers += [await _asked(Client.from_url(url, decode_responses=True), filled.base) for url in urls]
+        assert answers == [answers[0]] * 4
 
     on(redis_server, 3, scenario)

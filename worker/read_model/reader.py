@@ -6,11 +6,14 @@ Errors are those of `worker.read_model.live`, and `schemas.query.QueryError` of 
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from redis.asyncio import Redis
+
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
 from schemas.query import Filter, Page, Query
 from worker.read_model import questions
-from worker.read_model.client import Client
+from worker.read_model.client import Client, Server
+from worker.read_model.cluster import Cluster
 from worker.read_model.documents import unpack, updated_of
 from worker.read_model.gets import Gets
 from worker.read_model.live import Finder, Freshness, Live, NotServing, OtherLayout, Partition, ReaderError
@@ -32,12 +35,14 @@ class AttendanceReader:
     """Answers from Redis alone.
 
     Args:
-        client: of `worker.read_model.client.create_redis`.
+        client: of `worker.read_model.client.create_redis`, or redis-py's of one server.
         base: ``ATTENDANCE_NAMESPACE``.
     """
 
-    def __init__(self, client: Client, base: str) -> None:
-        self._finder = Finder(client, base)
+    def __init__(self, client: Client | Redis, base: str) -> None:
+        # over the same pool, which closes with the client that was given
+        asked = client if isinstance(client, Server | Cluster) else Server(connection_pool=client.connection_pool)
+        self._finder = Finder(asked, base)
         self._gets = Gets(self._finder)
 
     async def get(self, attendance_id: str) -> Attendance | None:
