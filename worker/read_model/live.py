@@ -17,7 +17,7 @@ from schemas.query import Filter
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
 from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
-from worker.read_model.scripts import ask_all
+from worker.read_model.scripts import ask_all, sound
 from worker.topics import partition_of
 
 #: A heartbeat older than this says nothing, seconds.
@@ -148,7 +148,7 @@ class Live:
 
     async def _all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What all commands answer, in one round trip; the namespace is live then."""
-        answers = _sound(await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._proof)]))
+        answers = sound(await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._proof)]))
         for _ in self._proof:
             if answers.pop() != self._namespace.encode():
                 raise _Switched
@@ -262,7 +262,7 @@ class Finder:
 
     async def _locate(self) -> Live:
         """The live namespace of this moment."""
-        (found,) = _sound(await self._client.ask([("HMGET", live_key(self._base), "namespace", "partitions")]))
+        (found,) = sound(await self._client.ask([("HMGET", live_key(self._base), "namespace", "partitions")]))
         name, count = found
         if name is None or count is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
@@ -273,13 +273,6 @@ class Finder:
         if isinstance(self._client, Server):
             self._known = live
         return live
-
-
-def _sound(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
 
 
 def _attendances(found: Iterable[Sequence[bytes]]) -> dict[bytes, Attendance]:

@@ -131,14 +131,8 @@ local function admit(sources, keys, found, known)
     local scores = call('ZMSCORE', source, unpack(ids))
     for index = 1, #keys do
       local score = tonumber(scores[index] or -1)
-      if score >= low and (score <= high or not only) then
-        local taken = score <= high
-        for at = 2, #joined do
-          taken = taken or (score >= joined[at][1] and score <= joined[at][2])
-        end
-        -- an id is in one source alone
-        if taken then found[#found + 1] = keys[index] end
-      end
+      -- an id is in one source alone
+      if score >= low and (score <= high or (not only and in_question(score))) then found[#found + 1] = keys[index] end
     end
   end
   return #found - before
@@ -280,10 +274,10 @@ local function by_size(prefix, sources)
 end
 
 local function by_booking(prefix, sources, place, answer)
-  local statuses, size, known = by_size(prefix, sources), 0, nil
-  for _, of in ipairs(statuses) do size = size + (of.all and 0 or of.size) end
-  if size > 0 and not statuses[1].all then
-    local total = about(sources, joined)
+  local statuses, known = by_size(prefix, sources), nil
+  if not statuses[1].all then
+    local size, total = 0, about(sources, joined)
+    for _, of in ipairs(statuses) do size = size + of.size end
     local passed = many * size / total
     local by_documents = DOCUMENT * total < LOOKUP * passed
     if by_documents or ID * total + LOOKUP * passed < #sources * passed then

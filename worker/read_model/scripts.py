@@ -52,7 +52,7 @@ async def run_all(client: Client, name: str, key: str, calls: Sequence[Sequence[
             break
         # all again: those that were run are repeats, and none may be run before one that was not
         answers = await _write(client, _commands(name, whole, "EVAL", {0}))
-    return _sound(answers)
+    return sound(answers)
 
 
 async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]:
@@ -70,7 +70,7 @@ async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]
         said = await client.ask(_commands(name, again, "EVAL_RO", _first_of_each_key(again)))
         for number, answer in zip(unknown, said, strict=True):
             answers[number] = answer
-    return _sound(answers)
+    return sound(answers)
 
 
 def _commands(name: str, calls: Sequence[Call], command: str, in_full: set[int]) -> list[tuple[Any, ...]]:
@@ -104,7 +104,8 @@ def _first_of_each_key(calls: Sequence[Call]) -> set[int]:
     return set({str(key): number for number, (key, _) in reversed([*enumerate(calls)])}.values())
 
 
-def _sound(answers: list[Any]) -> list[Any]:
+def sound(answers: list[Any]) -> list[Any]:
+    """The answers, the first error among them raised."""
     for answer in answers:
         if isinstance(answer, ResponseError) and _NOT_HERE in str(answer):
             raise CutShort(str(answer)) from answer
