@@ -58,7 +58,7 @@ def test_an_error_is_an_answer_among_the_others(own_redis: RedisServer) -> None:
 
 def test_who_gives_up_leaves_the_others_their_answers(own_redis: RedisServer) -> None:
     async def scenario(client: Server) -> None:
-        await client.ask([("PING",)])
+        connection = await client.ask([("CLIENT", "ID")])
         asked = [asyncio.create_task(client.ask([("ECHO", number), ("ECHO", -number)])) for number in range(100)]
         await asyncio.sleep(0)  # all are sent
         for each in asked[::3]:
@@ -69,6 +69,7 @@ def test_who_gives_up_leaves_the_others_their_answers(own_redis: RedisServer) ->
                 assert isinstance(answer, asyncio.CancelledError)
             else:
                 assert answer == [b"%d" % number, b"%d" % -number]
+        assert await client.ask([("CLIENT", "ID")]) == connection
 
     asking(own_redis.url, scenario)
 

@@ -8,6 +8,7 @@ import pytest
 
 from schemas.attendance import attendance_id, guid
 from schemas.events import Event
+from schemas.query import parse_filter
 from tests.property.filled import Filled, on
 from tests.services import Redis
 from worker.read_model.reader import AttendanceReader, NotServing
@@ -44,5 +45,25 @@ def test_what_concerns_all_is_told_to_all(redis_server: Redis) -> None:
         assert all(isinstance(answer, NotServing) for answer in answers)
         with pytest.raises(NotServing, match="no namespace is live"):
             await reader.get(some[0])
+
+    on(redis_server, 4, scenario)
+
+
+def test_a_namespace_that_was_left_is_not_read_any_more(redis_server: Redis) -> None:
+    async def scenario(filled: Filled) -> None:
+        reader = filled.reader()
+        await filled.apply([_came("BK-1")])
+        assert await reader.count(parse_filter(None)) == 1  # it knows the namespace now
+        await filled.rebuild(3)
+        await filled.apply([_came("BK-2")])
+        assert await reader.get(guid(attendance_id("BK-2", "yoga"))) is not None
+        await filled.rebuild(2)
+        await filled.apply([_came("BK-3")])
+        assert await reader.count(parse_filter(None)) == 3
+        await filled.rebuild(4)
+        await filled.apply([_came("BK-4")])
+        session = await reader.session("yoga")
+        assert session is not None
+        assert session["attended"] == 4
 
     on(redis_server, 4, scenario)
