@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.bench import machine, report, workload
 from tests.bench.programs import PEERS
-from tests.bench.rounds import PARTITIONS, PARTS, Order, Round
+from tests.bench.rounds import PARTITIONS, PARTS, Order, Round, warm_up
 from tests.bench.running import Ground
 from tests.services import KafkaCluster, RedisServer, ServiceError
 from worker.read_model.client import create_redis
@@ -52,6 +52,8 @@ async def _run(ground: Ground, options: argparse.Namespace) -> list[str]:
     _progress.print(f"making {options.events:,} events")
     load = workload.make(options.events, PARTITIONS, now, options.seed, ordered=options.ordered)
     order = Order(options.only, load, now, options.seed, options.ordered, options.peer_seconds)
+    _progress.print("warming up Kafka")
+    await warm_up(ground, now, options.seed)
     rounds = [Round(ground, order, number) for number in range(1, options.runs + 1)]
     for each in rounds:
         await each.run()

@@ -27,6 +27,7 @@ from worker.topics import TopicNames
 PARTS = ("parts", "worker", "growth", "million", *PEERS)
 PARTITIONS = 4
 SIZES = (100_000, 1_000_000)
+_WARM_UP = 100_000
 _PEERS_PREFIX = "peers"
 _FAILURES = (BenchFailed, ServiceError, topics.TopicsError, TimeoutError, KafkaError, RedisError, OSError)
 
@@ -44,6 +45,16 @@ class Order(NamedTuple):
     seed: int
     ordered: bool
     peer_seconds: float
+
+
+async def warm_up(ground: Ground, now: int, seed: int) -> None:
+    """A worker's run that counts for nothing. Kafka's JIT would else compile while what is measured first is measured.
+
+    Raises:
+        BenchFailed: the worker ended, or made no progress.
+    """
+    load = workload.make(_WARM_UP, PARTITIONS, now, seed)
+    await subject.measure(ground, "warm-up", PARTITIONS, load, fresh=True)
 
 
 class Round:
