@@ -20,10 +20,13 @@ EXIT_CODE = 137
 POLL_RECORDS = 30
 CHUNK = 3
 
+#: Here, what was stored of the topic's batches is told to nobody before the worker dies.
+UNTOLD = "stored, and none before it told"
 POINTS = (
     "before the changelog",
     "changelog sent, table unchanged",
     "between the two changelogs",
+    UNTOLD,
     "before the messages",
     "half of the messages sent",
     "after the messages",
@@ -32,7 +35,6 @@ POINTS = (
     "Redis written, no ack",
     "acknowledged, not committed",
 )
-
 Method = Callable[..., Awaitable[Any]]
 
 
@@ -73,10 +75,13 @@ class Death:
         self._batch.set(delivered.message.topic.rpartition(".")[2])
         self._stored.set(False)
         await fold(owner, read_models, delivered)
+        self.at(UNTOLD)
         self._batch.set("")
 
     async def _say(self, say: Method, owner: Any, read_models: Any, folded: Any) -> None:
         self._batch.set(folded.delivered.message.topic.rpartition(".")[2])
+        if self._point == UNTOLD and self._topic in ("any", self._batch.get()):
+            await asyncio.Event().wait()
         await say(owner, read_models, folded)
         self._batch.set("")
 

@@ -14,7 +14,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from schemas.times import format_time
 from tests import oracle
-from tests.integration.dying_worker import EXIT_CODE, POINTS
+from tests.integration.dying_worker import EXIT_CODE, POINTS, POLL_RECORDS, UNTOLD
 from tests.integration.system import Record, System, WorkerProcess, running
 from tests.integration.test_main_job import MINUTE, World, envelope, exact
 from tests.oracle import BookingRecord, Delivery, Outcome
@@ -126,10 +126,10 @@ def scan(participant: str, seconds: int) -> Delivery:
     return Delivery(event, start + MINUTE)
 
 
-def listing(number: int, sessions: list[str]) -> BookingRecord:
+def listing(number: int, sessions: list[str], booking_id: str = "BK") -> BookingRecord:
     listed = [{"sessionId": name, "startsAt": format_time(1_795_000_000_000_000)} for name in sessions]
-    data = {"bookingId": "BK", "numberOfParticipants": 3, "sessions": listed}
-    return BookingRecord("BK", envelope(f"b{number}", "bookings", "booking.upserted", 1_795_000_000_000_000, data))
+    data = {"bookingId": booking_id, "numberOfParticipants": 3, "sessions": listed}
+    return BookingRecord(booking_id, envelope(f"b{number}", "bookings", "booking.upserted", 1_795_000_000_000_000, data))
 
 
 @pytest.mark.parametrize("change", ["a late scan", "a session no longer listed"])
@@ -157,6 +157,21 @@ def test_a_change_that_only_one_row_shows_survives_a_crash(kafka: Broker, redis_
             die(system, "changelog sent, table unchanged", "bookings", 1)
         system.start_worker()
         agrees(system, oracle.outcome(scans, listings))
+
+
+def test_what_two_stored_records_dropped_is_told_after_a_crash(kafka: Broker, redis_server: Redis) -> None:
+    """The second one of the booking is stored before readers were told of the first, which dropped a session."""
+    listings = [listing(1, ["s1", "s2"])]
+    with running(System(kafka, redis_server, partitions=1)) as system:
+        system.publish(system.booking(each.event) for each in listings if each.event)
+        system.until_applied()
+        assert system.workers[0].terminate() == 0
+        between = [listing(number, ["s1"], f"other-{number}") for number in range(POLL_RECORDS)]
+        listings += [listing(2, ["s1"]), *between, listing(3, ["s1", "s3"])]
+        system.publish(system.booking(each.event) for each in listings[1:] if each.event)
+        die(system, UNTOLD, "bookings", 2)
+        system.start_worker()
+        agrees(system, oracle.outcome([], listings))
 
 
 def test_flushed_redis_comes_back_by_itself(kafka: Broker, own_redis: RedisServer) -> None:
