@@ -15,6 +15,7 @@ from faust.types import TP
 from tests.services import Broker
 from tests.services.records import create_topic
 from worker.engine import transport
+from worker.engine.fetching import Fetched
 from worker.engine.rebalance import SafeTableManager
 
 Handle = Callable[[Any], Awaitable[None]]
@@ -98,7 +99,7 @@ class Station:
         async def consume(stream: Any) -> None:
             async for event in (stream if stock else stream.noack()).events():
                 message = event.message
-                records = event.value if isinstance(event.value, list) else [message]
+                records = event.value.records if isinstance(event.value, Fetched) else [message]
                 self.offsets += [(message.partition, record.offset) for record in records]
                 await handle(event)
 

@@ -6,12 +6,15 @@ follow on the writer's own last one. Builds record batches by aiokafka's C build
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic, time_ns
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
+
+from worker.engine.fetching import ISOLATION, Fetches
 
 Record = tuple[bytes, bytes | None]
 """(key, value); without a value the record deletes the key."""
@@ -135,11 +138,12 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
             return found
         consumer.assign([tp])
         consumer.seek(tp, offsets.start)
+        fetches = Fetches()
         while await consumer.position(tp) < stop:
             if monotonic() > deadline:
                 raise TimeoutError(f"{topic} {partition}: the records {offsets.start} to {stop} did not come")
-            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                found += (record for record in records if record.offset < stop)
+            for fetched in (await fetches.take(consumer, lambda: (tp,), _POLL_MS / 1000, sys.maxsize)).values():
+                found += (record for record in fetched.records if record.offset < stop)
     finally:
         await consumer.stop()
     return found
@@ -217,6 +221,7 @@ def _consumer(client: Mapping[str, Any]) -> AIOKafkaConsumer:
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        isolation_level=ISOLATION,
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_wait_ms=_POLL_MS,
     )

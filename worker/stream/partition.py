@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from schemas.alerts import AlertEvent
+from worker.engine.fetching import Fetched
 from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings, Changed
@@ -28,9 +29,10 @@ Task = TypeVar("Task")
 
 
 class Delivered(Protocol):
-    """A Faust event whose value is the list of raw records of one poll."""
+    """A Faust event whose value is what one poll took of a partition."""
 
-    value: Any
+    value: Fetched
+    message: Any
 
     def ack(self) -> bool: ...
 
@@ -91,9 +93,9 @@ class Partition:
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
         """Takes a batch as far as changelog and table."""
-        records, resources = delivered.value, self._resources
-        topic, end = EVENTS if records[0].topic == resources.topics.events else BOOKINGS, records[-1].offset + 1
-        again = records[0].offset < self._bookings.redelivered[topic]
+        (begin, records, end), resources = delivered.value, self._resources
+        topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
+        again = begin < self._bookings.redelivered[topic]
         async with read_models.unsettled:
             # one partition at a time: they would only drive each other's bookings out of the processor's cache
             async with resources.folding:

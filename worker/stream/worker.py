@@ -228,8 +228,8 @@ class Worker:
 
     def _ends(self, number: int) -> dict[str, int]:
         topics = {"events": self.topics.events, "bookings": self.topics.bookings}
-        ends = {name: self._consumer.highwater(TP(topic, number)) for name, topic in topics.items()}
-        return {name: end for name, end in ends.items() if end is not None}
+        ends = {name: self._consumer.log_end(TP(topic, number)) for name, topic in topics.items()}
+        return {name: end.stable for name, end in ends.items() if end is not None}
 
 
 def _spare_the_collector() -> None:

@@ -1,0 +1,210 @@
+"""Takes what a Kafka client has fetched, each partition by itself, with the offsets that each poll covers.
+
+aiokafka's own `getmany` returns records alone: a log that ends in transaction markers, in an aborted transaction or in
+records that compaction removed never seems to be at its end. And one batch that cannot be decoded makes it fail for all
+partitions, again at every poll. Here a poll of a partition covers offsets, with or without records among them, and a batch
+that cannot be read stops its own partition.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from itertools import islice
+from time import monotonic
+from typing import Any, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
+from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.errors import ConsumerStoppedError, RecordTooLargeError
+
+log = structlog.get_logger(__name__)
+
+#: What consumers read: an aborted transaction counts for nothing, an open one not yet.
+ISOLATION = "read_committed"
+#: A partition with a batch that cannot be read is fetched again after so long, seconds: the batch may have been deleted.
+RETRY_SECONDS = 10.0
+
+
+class Fetched(NamedTuple):
+    """What one poll took of one partition: the offsets [begin, end), and the records that are left there to read."""
+
+    begin: int
+    records: list[Any]
+    end: int
+
+
+class LogEnd(NamedTuple):
+    """Where a partition's log ended when its broker last answered a fetch."""
+
+    stable: int
+    """The last stable offset: what lies before it can be read. The high watermark where no transaction is open."""
+    high: int
+    """The high watermark."""
+    answered: float
+    """When that was, seconds since the epoch by this machine's clock."""
+
+
+class Unreadable(NamedTuple):
+    """A batch that cannot be decoded."""
+
+    offset: int
+    reason: str
+
+
+class Fetches:
+    """Takes the fetches of one client; in the client's event loop only."""
+
+    def __init__(self) -> None:
+        self.unreadable: dict[TopicPartition, Unreadable] = {}
+        """Partitions that stand at a batch which cannot be read."""
+
+    async def take(
+        self,
+        consumer: AIOKafkaConsumer,
+        partitions: Callable[[], Collection[Any]],
+        timeout: float,
+        max_records: int,
+    ) -> dict[TopicPartition, Fetched]:
+        """What was fetched of these partitions; waits for it if there is nothing yet.
+
+        Args:
+            consumer: the client; it has been started.
+            partitions: asked again whenever a fetch has come.
+            timeout: how long to wait at most, seconds.
+            max_records: of all partitions together.
+
+        Raises:
+            aiokafka.errors.KafkaError: the client is closed, or the broker refuses to be read.
+        """
+        fetcher, deadline = consumer._fetcher, monotonic() + timeout  # noqa: SLF001
+        while True:
+            if fetcher._closed:  # noqa: SLF001
+                raise ConsumerStoppedError
+            subscriptions = fetcher._subscriptions  # noqa: SLF001
+            if subscriptions.reassignment_in_progress:
+                await subscriptions.wait_for_assignment()
+            found = self._take_fetched(fetcher, partitions(), max_records)
+            left = deadline - monotonic()
+            if found or left <= 0:
+                return found
+            waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
+            done, _ = await asyncio.wait([waiter], timeout=left)
+            if done:
+                waiter.result()
+            else:
+                waiter.cancel()
+
+    def _take_fetched(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> dict[TopicPartition, Fetched]:
+        found: dict[TopicPartition, Fetched] = {}
+        for tp in list(fetcher._records):  # noqa: SLF001
+            if tp not in partitions:
+                if not fetcher._subscriptions.is_assigned(tp):  # noqa: SLF001
+                    del fetcher._records[tp]  # noqa: SLF001
+                continue
+            fetched = self._take_one(fetcher, tp, max_records)
+            if fetched is not None and fetched.end > fetched.begin:
+                found[tp] = fetched
+                max_records -= len(fetched.records)
+                if max_records <= 0:
+                    break
+        return found
+
+    def _take_one(self, fetcher: Any, tp: TopicPartition, max_records: int) -> Fetched | None:
+        result = fetcher._records[tp]  # noqa: SLF001
+        if isinstance(result, _Held):
+            if monotonic() >= result.until:
+                _drop(fetcher, tp)  # the client fetches it again
+            return None
+        if isinstance(result, FetchError):
+            _drop(fetcher, tp)
+            if isinstance(result._error, RecordTooLargeError):  # noqa: SLF001
+                # a length that is wrong; the client has moved on by one, as if that were a record
+                position = fetcher._subscriptions.subscription.assignment.state_value(tp).position - 1  # noqa: SLF001
+                fetcher.seek_to(tp, position)
+                self._hold(fetcher, tp, position, "its length is beyond what the broker sent")
+                return None
+            result.check_raise()
+        if not result.check_assignment(tp) or not result.has_more():
+            _drop(fetcher, tp)
+            return None
+        return self._read(fetcher, tp, result, max_records)
+
+    def _read(self, fetcher: Any, tp: TopicPartition, result: FetchResult, max_records: int) -> Fetched:
+        source = result._partition_records  # noqa: SLF001
+        begin, failed = source.next_fetch_offset, None
+        records: list[Any] = []
+        try:
+            records.extend(islice(source, max_records))
+        except Exception as error:  # noqa: BLE001 - whatever a decoder raises: the batch cannot be read
+            failed = error
+        end = source.next_fetch_offset
+        result._assignment.state_value(tp).consumed_to(end)  # noqa: SLF001
+        if failed is not None:
+            self._hold(fetcher, tp, end, str(failed) or type(failed).__name__)
+        elif len(records) < max_records:
+            _drop(fetcher, tp)
+        if end > begin and tp in self.unreadable and self.unreadable[tp].offset < end:
+            del self.unreadable[tp]
+            log.info("reads on", topic=tp.topic, partition=tp.partition, offset=end)
+        return Fetched(begin, records, end)
+
+    def _hold(self, fetcher: Any, tp: TopicPartition, offset: int, reason: str) -> None:
+        """Lets the client fetch nothing of the partition for a while."""
+        fetcher._records[tp] = _Held(monotonic() + RETRY_SECONDS)  # noqa: SLF001
+        fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+        unreadable = Unreadable(offset, reason)
+        if self.unreadable.get(tp) != unreadable:
+            log.error(
+                "a record batch cannot be read, its partition stops and the others go on: delete it (kafka-delete-records), "
+                "or restore the log from a replica",
+                topic=tp.topic,
+                partition=tp.partition,
+                offset=offset,
+                reason=reason,
+            )
+        self.unreadable[tp] = unreadable
+
+
+class _Held:
+    """Stands where the client keeps a fetch that nobody has taken yet, so that it fetches no more of the partition."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+    def calculate_backoff(self) -> float:
+        """The other partitions of the broker do not wait for this one."""
+        return 0
+
+
+def _drop(fetcher: Any, tp: TopicPartition) -> None:
+    del fetcher._records[tp]  # noqa: SLF001
+    fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+
+
+def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
+    """Where an assigned partition ends; None before its first fetch was answered, or where it is not assigned."""
+    state = _state(consumer, tp)
+    if state is None or state.highwater is None:
+        return None
+    # brokers without transactions answer nothing, or -1, for the last stable offset
+    stable = state.highwater if state.lso is None or state.lso < 0 else state.lso
+    return LogEnd(stable, state.highwater, state.timestamp / 1000)
+
+
+def next_offset(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:
+    """The offset that the client reads next; None while it has none, or where the partition is not assigned."""
+    state = _state(consumer, tp)
+    return None if state is None else state._position  # noqa: SLF001
+
+
+def missing_codecs() -> list[str]:
+    """Codecs of Kafka that cannot be decoded here."""
+    have = {"gzip": has_gzip, "snappy": has_snappy, "lz4": has_lz4, "zstd": has_zstd}
+    return [name for name, is_there in have.items() if not is_there()]
+
+
+def _state(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Any:
+    subscription = consumer._subscription.subscription  # noqa: SLF001
+    assignment = subscription and subscription.assignment
+    return assignment.state_value(tp) if assignment is not None and tp in assignment.tps else None
