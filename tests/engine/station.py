@@ -64,6 +64,7 @@ class Station:
 
     def __init__(self, line: Line, handle: Handle, consumer: type[Any], *, stock: bool = False, **settings: Any) -> None:
         transport.register()
+        self.line = line
         self._folder = tempfile.TemporaryDirectory(prefix="attendance-station-")
         scheme = "kafka" if stock else transport.SCHEME
         managed = {} if stock else {"TableManager": SafeTableManager}

@@ -221,7 +221,13 @@ class Consumer(driver.Consumer):
             missing = taken
             taken = self.ledger.take(tp, fetched, await self._log_start(tp))
             if isinstance(taken, Fetched):
-                self._report_deleted(tp, taken.begin, fetched.begin)
+                log.warning(
+                    "records were deleted before they were read, going on behind them",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    first=missing,
+                    end=fetched.begin,
+                )
         if isinstance(taken, int):
             log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=missing)
             with suppress(IllegalStateError):  # it was revoked meanwhile
@@ -230,17 +236,6 @@ class Consumer(driver.Consumer):
         if taken is None:
             self._check_end(tp)
         return taken
-
-    def _report_deleted(self, tp: TP, first: int, log_start: int) -> None:
-        if tp in self.committed or first:
-            log.warning(
-                "records were deleted before they were read, going on behind them",
-                topic=tp.topic,
-                partition=tp.partition,
-                first=first,
-                end=log_start,
-                offsets=log_start - first,
-            )
 
     async def _log_start(self, tp: TP) -> int:
         """The offset at which the log begins; 0 where Kafka does not say."""
