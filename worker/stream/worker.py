@@ -28,6 +28,7 @@ from worker.read_model.writer import announce
 from worker.settings import Settings, SettingsError
 from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
+from worker.stream.group import Group
 from worker.stream.partition import Partition
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
@@ -66,7 +67,7 @@ class Worker:
         """Works until ``stop`` is set; then ends its batches, commits and leaves the group.
 
         Raises:
-            SettingsConflict: the tables or Redis were made with other settings.
+            SettingsConflict: the tables or Redis were made with other settings, or the group writes to another Redis.
             SettingsError: table rows cannot be kept where the settings say.
             WorkerCrashed: something that cannot be waited out.
         """
@@ -88,8 +89,10 @@ class Worker:
         self._stopping.finish()
 
     async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
-        """Waits until both services answer; the live namespace."""
+        """Waits until both services answer and the group takes this worker's Redis and settings; the live namespace."""
         await until_done("kafka", producer.start)
+        self._group = Group(self.settings, producer, redis)
+        await self._group.agree()
         return await until_done("redis", lambda: self._announce(redis))
 
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store, live: str) -> None:
@@ -178,6 +181,7 @@ class Worker:
         recovery = Effort()
         self._watchdog.efforts = dict.fromkeys(numbers, recovery)
         self._spawn(recovery.follow(self._recover(numbers)))
+        self._spawn(self._group.check())
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._cancel()
@@ -222,7 +226,8 @@ class Worker:
         away = False
         while True:
             beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
-            said = await asyncio.gather(self._announce(self._resources.redis), *beats, return_exceptions=True)
+            own = (self._announce(self._resources.redis), self._group.beat())
+            said = await asyncio.gather(*own, *beats, return_exceptions=True)
             failed = next((error for error in said if isinstance(error, BaseException)), None)
             if failed is not None and not isinstance(failed, RedisError | OSError):
                 raise failed
