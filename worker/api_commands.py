@@ -28,7 +28,9 @@ def api(
     if workers == 1:
         server.run_until_stopped(settings, bound)
     else:
-        raise typer.Exit(server.serve_many(settings, bound, workers))
+        from worker.web import processes
+
+        raise typer.Exit(processes.serve_many(settings, bound, workers))
 
 
 @tokens_app.command("create")

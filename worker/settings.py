@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     api_request_timeout: Duration = Field(timedelta(seconds=30), description="how long a request may take altogether")
     api_set_timeout: Duration = Field(timedelta(seconds=5), description="how long a set waits until a worker has applied it")
     api_stop_timeout: Duration = Field(timedelta(seconds=10), description="how long a stopping API finishes requests")
+    api_cors_origins: str = Field(
+        "", description="web pages and webhook senders of other origins that may call the API, joined by commas"
+    )
     query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
 
@@ -132,6 +135,16 @@ class Settings(BaseSettings):
             whole = None
         if not whole:
             raise ValueError("write host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
+        return value
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for entry in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"\*|(https?://)?[A-Za-z0-9._-]+(:\d{1,5})?/?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?/?", entry):
+                raise ValueError(
+                    "write origins as https://app.example.org, webhook senders as eventgrid.example, joined by commas"
+                )
         return value
 
     @field_validator("topic_prefix")

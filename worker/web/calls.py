@@ -22,6 +22,7 @@ _TOLD = {
     405: "The path has no such method",
     409: "Something later keeps undoing the change",
     413: "The body is too large",
+    415: "The body's Content-Encoding is neither gzip nor identity",
     429: "Too many requests at once",
     503: "Redis, Kafka or a worker is away, or a partition is being repaired: ask again after Retry-After",
 }
@@ -80,7 +81,7 @@ def add(
     extra: dict[str, Any] = {"security": [{SECURITY: [scope.value]}]}
     if body is not None:
         extra["requestBody"] = body
-        errors = (*errors, 413)
+        errors = (*errors, 413, 415)
     router.add_api_route(
         path,
         endpoint,

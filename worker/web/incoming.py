@@ -39,6 +39,10 @@ async def read_events(request: Request, bodies: Bodies, settings: Settings) -> l
     """
     kind = media_type(request)
     body = await bodies.read(request)
+    return await bodies.apart(len(body), _read, request, kind, body, settings)
+
+
+def _read(request: Request, kind: str, body: bytearray, settings: Settings) -> list[Incoming]:
     if kind == STRUCTURED:
         found: Sequence[tuple[str, Any]] = [("", parse_json(body))]
     elif kind == BATCH:
@@ -88,7 +92,7 @@ def _violation(where: str, letter: DeadLetter) -> Violation:
     return Violation(f"{where}{field}", detail, letter.reason.value)
 
 
-def _batch(body: bytes) -> list[Any]:
+def _batch(body: bytearray) -> list[Any]:
     found = parse_json(body)
     if not isinstance(found, list):
         raise refused(400, "MALFORMED_BATCH", "a batch is a JSON array of events")
@@ -97,7 +101,7 @@ def _batch(body: bytes) -> list[Any]:
     return found
 
 
-def _binary(request: Request, body: bytes, kind: str) -> dict[str, Any]:
+def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
     """The event as structured mode writes it."""
     if kind and not is_json(kind):
         raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the data as application/json", {"contentType": kind[:100]})

@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from worker.read_model.reader import Partition
 
@@ -49,20 +52,47 @@ class Meters:
             self._denied.labels(status).inc()
 
     def text(self, partitions: Iterable[Partition]) -> bytes:
-        """Everything in Prometheus' text format.
+        """Everything in Prometheus' text format, each family once.
 
         Args:
             partitions: the read models' watermarks; none where Redis does not say.
         """
         registry = CollectorRegistry()
-        lag = Gauge("attendance_partition_lag", "Records not applied yet", ("partition",), registry=registry)
-        serving = Gauge("attendance_partition_serving", "1 where readers are served", ("partition",), registry=registry)
-        for each in partitions:
-            serving.labels(each.number).set(each.state == "live")
-            if each.lag is not None:
-                lag.labels(each.number).set(each.lag)
         if FOLDER in os.environ:
-            own = CollectorRegistry()
-            MultiProcessCollector(own)  # type: ignore[no-untyped-call]
-            return generate_latest(own) + generate_latest(registry)
-        return generate_latest(self._registry) + generate_latest(registry)
+            _forget_dead_processes(Path(os.environ[FOLDER]))
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(self._registry)
+        registry.register(_Families(_partition_families(partitions)))
+        return generate_latest(registry)
+
+
+def _partition_families(partitions: Iterable[Partition]) -> list[Metric]:
+    """Gauges of what Redis says: families, not `Gauge`, which would be kept in the files of several processes too."""
+    lag = GaugeMetricFamily("attendance_partition_lag", "Records not applied yet", labels=("partition",))
+    serving = GaugeMetricFamily("attendance_partition_serving", "1 where readers are served", labels=("partition",))
+    for each in partitions:
+        serving.add_metric((str(each.number),), each.state == "live")
+        if each.lag is not None:
+            lag.add_metric((str(each.number),), each.lag)
+    return [lag, serving]
+
+
+class _Families(Collector):
+    """Families that are there already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """What a process that was killed had under way is under way no longer; what it counted stays."""
+    for file in folder.glob("gauge_live*_*.db"):
+        number = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            mark_process_dead(number)  # type: ignore[no-untyped-call]
