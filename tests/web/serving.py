@@ -27,7 +27,15 @@ MINUTE = 60_000_000
 class Api:
     """One `attendance api` with its own tokens; use as a context manager."""
 
-    def __init__(self, system: System, folder: Path, *arguments: str, tokens: bool = True, **environment: str) -> None:
+    def __init__(
+        self,
+        system: System,
+        folder: Path,
+        *arguments: str,
+        tokens: bool = True,
+        command: Sequence[str] = API,
+        **environment: str,
+    ) -> None:
         self.system = system
         self.tokens: dict[str, str] = {}
         given = {**system.environment, "ATTENDANCE_API_BIND": "127.0.0.1:0", **environment}
@@ -36,7 +44,7 @@ class Api:
             given["ATTENDANCE_API_TOKENS"] = str(self.tokens_file)
             for name, scopes in (("all", list(Scope)), *((str(scope), [scope]) for scope in Scope)):
                 self.tokens[name] = create_token(self.tokens_file, scopes, name, None, time.time())
-        self.process = WorkerProcess((*API, *arguments), {**os.environ, **given}, folder / f"api-{uuid4().hex[:8]}.log")
+        self.process = WorkerProcess((*command, *arguments), {**os.environ, **given}, folder / f"api-{uuid4().hex[:8]}.log")
         self.client = httpx.Client()
 
     def __enter__(self) -> "Api":

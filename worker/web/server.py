@@ -32,7 +32,7 @@ MAX_CONNECTIONS = 8192
 _OTHER_FILES = 256
 _BACKLOG = 1024
 #: A client that takes nothing of its answer for so long is dropped.
-_UNREAD_SECONDS = 30
+UNREAD_SECONDS = 30
 #: What the kernel keeps of an answer that the client does not take.
 _SEND_BUFFER_BYTES = 128 * 1024
 #: How long connections that are told to end may take.
@@ -94,7 +94,7 @@ def bind(settings: Settings) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
     return bound
 
 
