@@ -97,7 +97,7 @@ class Bodies:
             return await asyncio.to_thread(work, *arguments)
 
     def _hold(self, request: Request, size: int) -> None:
-        if not self._shared.take(request.scope[HOLDER], size):
+        if size and not self._shared.take(request.scope[HOLDER], size):
             description = "the bodies of this token's requests hold as much memory as they may: ask again"
             raise refused(429, "TOO_MANY_REQUESTS", description, headers={"retry-after": "1", **_CLOSE})
         request.scope[BODY_BYTES] = request.scope.get(BODY_BYTES, 0) + size
