@@ -87,7 +87,7 @@ def test_whatever_comes_as_gzip_is_answered(sent: bytes) -> None:
 
 
 def test_bodies_of_one_token_hold_their_share_of_memory() -> None:
-    shared = Shares(3 * MOST)
+    shared = Shares(3 * MOST - 1)
     shared.take("a", MOST)
     assert refusal(Coming(b"a" * MOST), shared=shared) == "TOO_MANY_REQUESTS"
     assert len(read(Coming(b"a" * MOST), shared=shared, holder="b")) == MOST

@@ -92,6 +92,14 @@ def test_bodies_that_come_too_slowly(tight: Api) -> None:
             assert raw.until_closed() == b""
 
 
+@pytest.mark.parametrize("method", ["POST", "QUERY", "OPTIONS", "BREW"])
+def test_other_methods_spoil_no_public_answer(api: Api, method: str) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        with Raw(api.address) as raw:
+            raw.send(request(method, path), request("GET", path))
+            assert [raw.answer().status, raw.answer().status] == [405, 200]
+
+
 def test_heads_that_come_too_slowly_and_silence_are_closed(tight: Api) -> None:
     for begun in (b"", b"GET /v1/status HTTP/1.1\r\nHost: local", request("GET", "/healthz")):
         with Raw(tight.address) as raw:

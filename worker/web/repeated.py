@@ -1,4 +1,4 @@
-"""Answers to calls that need no token: made once for all who ask within a moment, so that asking often costs little."""
+"""Answers to calls that need no token: made once for all who ask at a time, so that asking often costs little."""
 
 import asyncio
 import time
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_KEPT_SECONDS = 0.5
+#: How long an answer serves after it was made: whether the process is ready holds for those who asked meanwhile alone.
+_KEPT_SECONDS = {"/metrics": 0.5}
 
 
 class _Answer:
@@ -20,7 +21,7 @@ class _Answer:
 class Repeated:
     """Passes GET requests without parameters on to an application, for each path at most one at a time.
 
-    An answer, or the exception in its place, serves those who ask within half a second.
+    An answer, or the exception in its place, serves all who asked before it was there, and figures for half a second more.
     """
 
     def __init__(self, app: ASGIApp, now: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +42,7 @@ class Repeated:
     def _keep(self, path: str, made: "asyncio.Task[list[Message]]") -> None:
         if not made.cancelled():
             made.exception()  # somebody has seen it, even where all who asked have gone
-        self._answers[path].until = self._now() + _KEPT_SECONDS
+        self._answers[path].until = self._now() + _KEPT_SECONDS.get(path, 0)
 
     async def _make(self, scope: Scope, receive: Receive) -> list[Message]:
         messages: list[Message] = []
