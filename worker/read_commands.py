@@ -9,6 +9,7 @@ import typer
 
 from schemas.alerts import AlertKind
 from schemas.query import QueryError
+from schemas.usual import normalise
 from worker.ops import ask
 from worker.ops.show import fail, print_one, print_rows
 from worker.read_model.client import create_redis
@@ -47,12 +48,14 @@ def query(
 
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
-    print_one(_read(lambda reader: reader.session(session_id)), f"nothing is known of session {session_id}", as_json)
+    found = _read(lambda reader: reader.session(normalise(session_id)))
+    print_one(found, f"nothing is known of session {session_id}", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
-    print_one(_read(lambda reader: reader.booking(booking_id)), f"nothing is known of booking {booking_id}", as_json)
+    found = _read(lambda reader: reader.booking(normalise(booking_id)))
+    print_one(found, f"nothing is known of booking {booking_id}", as_json)
 
 
 def alerts(
@@ -63,7 +66,8 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """Open mismatch alerts, newest first."""
-    found = _read(lambda reader: reader.alerts(kind=kind, session_id=session_, booking_id=booking_, limit=limit))
+    of = {"session_id": session_ and normalise(session_), "booking_id": booking_ and normalise(booking_)}
+    found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
     print_rows(list(found), as_json, columns)
 

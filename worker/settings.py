@@ -42,7 +42,10 @@ def duration(text: str) -> timedelta | None:
 class Settings(BaseSettings):
     """What a process of this system needs to know. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_file=".env", extra="ignore", frozen=True)
+    # compose and Helm write `VAR: ${VAR:-}`: what is not set comes as an empty text
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     broker: str = Field("kafka://localhost:9092", description="Kafka, as kafka://host:port, several joined by commas")
     broker_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -169,7 +172,7 @@ class Settings(BaseSettings):
     def bootstrap_servers(self) -> list[str]:
         """``host:port`` of each broker."""
         urls = (urlsplit(p if "://" in p else f"kafka://{p}") for p in re.split("[,;]", self.broker))
-        return [f"{url.hostname}:{url.port or 9092}" for url in urls]
+        return [f"{_host(url)}:{url.port or 9092}" for url in urls]
 
     @property
     def api_address(self) -> tuple[str, int]:
@@ -225,6 +228,12 @@ def micros(duration: timedelta) -> int:
 
 def _servers(redis: SplitResult) -> list[SplitResult]:
     return [urlsplit(f"//{server}") for server in redis.netloc.rpartition("@")[2].split(",")]
+
+
+def _host(url: SplitResult) -> str:
+    """The host as an address needs it: IPv6 in brackets."""
+    host = url.hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_server(url: SplitResult) -> bool:

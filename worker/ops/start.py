@@ -71,7 +71,7 @@ async def _refusal(settings: Settings) -> BaseException | None:
     servers = client.pop("bootstrap_servers")
     for host, _, port in (server.rpartition(":") for server in servers):
         try:
-            connection = await create_conn(host, int(port), request_timeout_ms=_PROBE_MS, **client)
+            connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=_PROBE_MS, **client)
         except _KAFKA_REFUSES as error:
             refusal = error
         except (KafkaError, OSError, TimeoutError):

@@ -22,10 +22,10 @@ from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
 from worker.web.marks import Marks
+from worker.web.permissions import API_SOURCE
 from worker.web.problems import ApiError, problem_of, refused, unavailable
 from worker.web.producer import Publisher
 
-SOURCE = "/api"
 #: How much later than now, as parts of the clock tolerance, the event is said to have happened, try by try.
 _LEADS = (0, 1 / 8, 1 / 2, 1)
 _REMEMBERED = 10_000
@@ -149,7 +149,7 @@ def event(change: Change, at: int) -> dict[str, Any]:
     return {
         "specversion": "1.0",
         "id": str(uuid4()),
-        "source": SOURCE,
+        "source": API_SOURCE,
         "type": change.kind.value,
         "time": format_exact_time(at),
         "data": {"bookingId": change.booking_id, "sessionId": change.session_id, **change.data},

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worker.web.bodies import BODY_BYTES, HOLDER
 from worker.web.origins import Origins
 from worker.web.parts import Parts
+from worker.web.permissions import Holder
 from worker.web.problems import ApiError, framework_problem, problem_of, refused, unavailable
 from worker.web.repeated import Repeated
 from worker.web.request_target import check_target
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics"})
 #: Where the scopes of whoever asks are kept in the ASGI scope.
 ALLOWED = "attendance.allowed"
+#: Where the `Holder` of a request is kept there.
+CALLER = "attendance.caller"
 _EVERYTHING = frozenset(Allowed)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CHALLENGE = {"www-authenticate": 'Bearer realm="attendance"'}
@@ -96,7 +99,8 @@ class Gate:
             if scope["path"] in PUBLIC:
                 await (self._repeated if scope["method"] == "GET" else self._app)(scope, receive, send)
                 return None
-            scope[HOLDER], scope[ALLOWED] = self._holder(scope)
+            scope[CALLER] = holder = self._holder(scope)
+            scope[HOLDER], scope[ALLOWED] = holder.name, holder.scopes
             return await self._pass_known(scope, receive, send)
         except ClientDisconnect:
             return None
@@ -130,10 +134,10 @@ class Gate:
                 self._parts.body_bytes.give_back(holder, held)
         return None
 
-    def _holder(self, scope: Scope) -> tuple[str, frozenset[str]]:
-        """Name and scopes of whoever asks; raises ApiError where that is nobody."""
+    def _holder(self, scope: Scope) -> Holder:
+        """Whoever asks; raises ApiError where that is nobody."""
         if self._tokens is None:
-            return "", _EVERYTHING
+            return Holder("", _EVERYTHING, None)
         presented = presented_token([value for name, value in scope["headers"] if name == b"authorization"])
         if presented is None:
             raise refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
@@ -145,7 +149,7 @@ class Gate:
         if holder is None:
             challenge = {"www-authenticate": 'Bearer realm="attendance", error="invalid_token"'}
             raise refused(401, "UNAUTHENTICATED", "this token is not known, or has expired", headers=challenge)
-        return holder.name, holder.scopes
+        return Holder(holder.name, holder.scopes, holder.source)
 
     def _only_this_machine(self, scope: Scope) -> None:
         """Without tokens the machine's own programs may ask; a web page in its browser may not, whatever name it calls us."""

@@ -12,8 +12,10 @@ from worker.read_model.live import freshness_of
 from worker.read_model.reader import Partition
 from worker.topics import partition_of
 from worker.web.calls import add
+from worker.web.gate import CALLER
 from worker.web.incoming import BATCH, STRUCTURED, read_events
 from worker.web.parts import Parts, parts_of
+from worker.web.permissions import PUBLISHING, check_publish
 from worker.web.problems import answer, invalid, refused, unavailable
 from worker.web.shapes import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
 from worker.web.tokens import Scope
@@ -31,7 +33,7 @@ def add_ops_calls(router: APIRouter) -> None:
     add(router, "GET", "/v1/bookings", list_bookings, read, BookingsAnswer)
     add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
     add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
-    add(router, "POST", "/v1/events", publish_events, Scope.PUBLISH, Accepted, status=202, body=_events_body())
+    add(router, "POST", "/v1/events", publish_events, PUBLISHING, Accepted, status=202, body=_events_body())
 
 
 async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:
@@ -91,6 +93,7 @@ async def publish_events(request: Request) -> Response:
     """Takes CloudEvents of devices that do not speak Kafka: all of them, or none."""
     parts = parts_of(request)
     events = await read_events(request, parts.bodies, parts.settings)
+    await check_publish(request.scope[CALLER], [each.published for each in events], parts.reader)
     seconds = parts.settings.api_set_timeout.total_seconds()
     await parts.publisher.publish_all([(each.topic, each.booking_id, each.value) for each in events], seconds)
     return answer({"accepted": len(events)}, 202)
