@@ -95,13 +95,19 @@ class Live:
 
     def __init__(self, client: Client, base: str, namespace: str, partitions: int, generations: Generations) -> None:
         self.partitions = partitions
+        self.namespace = namespace
         self._client = client
-        self._namespace = namespace
         self._keys = [PartitionKeys(namespace, number) for number in range(partitions)]
         self._watermarks = [keys.watermark for keys in self._keys]
         self._generations = generations
-        # one server says with each answer whether the namespace is still the live one; in a cluster another may have to
+        # one server says with each answer whether the namespace is still the live one; in a cluster another may have to,
+        # which is asked when the whole answer is there
         self._proof = [live_key(base)] if isinstance(client, Server) else []
+
+    @property
+    def proves_itself(self) -> bool:
+        """Whether each answer says that the namespace was the live one then."""
+        return bool(self._proof)
 
     @property
     def everywhere(self) -> range:
@@ -130,19 +136,19 @@ class Live:
             commands: of each partition, in Redis' words, their keys without what the partition's begin with.
         """
         for _ in range(_ATTEMPTS):
+            # other questions learn of new keys while this one waits: what counts is what its own commands were built with
+            used = [self._generations.get(self._watermarks[number], "") for number in where]
             asked: list[tuple[Any, ...]] = []
-            for number, some in zip(where, commands, strict=True):
-                watermark = self._watermarks[number]
-                prefix = self._keys[number].prefix(self._generations.get(watermark, ""))
+            for number, some, generation in zip(where, commands, used, strict=True):
+                prefix = self._keys[number].prefix(generation)
                 asked += ((name, prefix + key, *arguments) for name, key, *arguments in some)
-                asked.append(("HGETALL", watermark))
+                asked.append(("HGETALL", self._watermarks[number]))
             answers = iter(await self._all(asked))
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
                 found.append([next(answers) for _ in some])
                 marks.append(_partition(number, next(answers)))
-            current = [self._is_current(mark) for mark in marks]
-            if all(current):
+            if list(map(self._live_keys, marks)) == used:
                 return found, freshness_of(marks)
         raise _Switched
 
@@ -150,7 +156,7 @@ class Live:
         """What all commands answer, in one round trip; the namespace is live then."""
         answers = sound(await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._proof)]))
         for _ in self._proof:
-            if answers.pop() != self._namespace.encode():
+            if answers.pop() != self.namespace.encode():
                 raise _Switched
         return answers
 
@@ -184,7 +190,7 @@ class Live:
         # one server answers for several at a time, so that no call is long; in a cluster each has a slot of its own
         size = together if self._proof else 1
         groups = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        expected = self._namespace if self._proof else ""
+        expected = self.namespace if self._proof else ""
         calls = [
             (
                 [*(self._watermarks[number] for number in group), *self._proof],
@@ -229,12 +235,11 @@ class Live:
         own = {number: (b"", b"".join(some)) for number, some in bookings.items()}
         return list(_attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values()).values())
 
-    def _is_current(self, partition: Partition) -> bool:
-        """Whether the keys just read were the live ones; remembers those that are."""
+    def _live_keys(self, partition: Partition) -> str:
+        """The key generation that is live now, remembered for the next question."""
         _serving(partition.number, partition.state)
-        key, live = self._watermarks[partition.number], partition.mark["keys"]
-        known, self._generations[key] = self._generations.get(key), live
-        return known == live
+        live = self._generations[self._watermarks[partition.number]] = partition.mark["keys"]
+        return live
 
 
 class Finder:
@@ -255,10 +260,23 @@ class Finder:
         for _ in range(_ATTEMPTS):
             live = self._known or await self._locate()
             try:
-                return await question(live)
+                found = await question(live)
             except _Switched:
                 self._known = None
+                continue
+            except NotServing:
+                if await self._is_live(live):
+                    raise
+                continue
+            if await self._is_live(live):
+                return found
         raise _Switched
+
+    async def _is_live(self, live: Live) -> bool:
+        """Whether the namespace that was read is the live one still; in a cluster no earlier answer can have said so."""
+        if live.proves_itself:
+            return True
+        return (await self._locate()).namespace == live.namespace
 
     async def _locate(self) -> Live:
         """The live namespace of this moment."""
@@ -269,10 +287,8 @@ class Finder:
         namespace = name.decode()
         if not is_ours(self._base, namespace):
             raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
-        live = Live(self._client, self._base, namespace, int(count), self._generations)
-        if isinstance(self._client, Server):
-            self._known = live
-        return live
+        self._known = Live(self._client, self._base, namespace, int(count), self._generations)
+        return self._known
 
 
 def _attendances(found: Iterable[Sequence[bytes]]) -> dict[bytes, Attendance]:
