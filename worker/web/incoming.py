@@ -14,7 +14,7 @@ from schemas.refusals import Rule, Violation
 from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
-from worker.web.bodies import Bodies, is_json, media_type, parse_json
+from worker.web.bodies import Bodies, is_json, media_type, parse_json, write_json
 from worker.web.problems import invalid, refused
 
 STRUCTURED = "application/cloudevents+json"
@@ -118,6 +118,6 @@ def _binary(request: Request, body: bytes, kind: str) -> dict[str, Any]:
 
 def _written(document: Any, where: str) -> bytes:
     try:
-        return orjson.dumps(document)
+        return write_json(document)
     except orjson.JSONEncodeError:
         raise invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None
