@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.query import MAX_LIMIT, QueryError, QueryField, Violation, parse_query
+from schemas.query import MAX_LIMIT, QueryError, QueryField, Violation
 from schemas.refusals import Rule
 from worker.read_model.reader import AttendanceReader
 
@@ -47,7 +47,7 @@ async def ask(reader: AttendanceReader, question: Question) -> Answer:
     while True:
         left = MAX_LIMIT if question.limit is None else min(MAX_LIMIT, question.limit - len(found))
         paging = {"limit": left, "cursor": document["cursorPaging"]["cursor"]}
-        page = await reader.query(parse_query({**document, "cursorPaging": paging}))
+        page = await reader.query(await reader.parse({**document, "cursorPaging": paging}))
         found += page.attendances
         if page.next is None or len(found) == question.limit:
             return Answer(found, page.next)

@@ -10,10 +10,13 @@ Errors, and whether a retry helps::
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from secrets import token_bytes
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter
+from schemas.signatures import KEY_BYTES, is_signed
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
 from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
@@ -23,6 +26,8 @@ from worker.topics import partition_of
 #: A heartbeat older than this says nothing, seconds.
 STALE_AFTER = 5.0
 _ATTEMPTS = 3
+#: How long what names the live namespace is not looked at, where answers prove by themselves that it is.
+_KNOWN_SECONDS = 10.0
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
@@ -90,11 +95,15 @@ class Live:
 
     Args:
         base: ``ATTENDANCE_NAMESPACE``.
+        cursor_key: signs the cursors of its pages; None where there is none and this user may not make one.
         generations: shared by the questions of a reader.
     """
 
-    def __init__(self, client: Client, base: str, namespace: str, partitions: int, generations: Generations) -> None:
+    def __init__(
+        self, client: Client, base: str, namespace: str, partitions: int, cursor_key: bytes | None, generations: Generations
+    ) -> None:
         self.partitions = partitions
+        self._cursor_key = cursor_key
         self.namespace = namespace
         self._client = client
         self._keys = [PartitionKeys(namespace, number) for number in range(partitions)]
@@ -108,6 +117,17 @@ class Live:
     def proves_itself(self) -> bool:
         """Whether each answer says that the namespace was the live one then."""
         return bool(self._proof)
+
+    @property
+    def cursor_key(self) -> bytes:
+        """Signs the cursors of pages.
+
+        Raises:
+            NotServing: there is none yet.
+        """
+        if self._cursor_key is None:
+            raise NotServing("the live namespace has no cursorKey yet, and this user may only read: start a worker")
+        return self._cursor_key
 
     @property
     def everywhere(self) -> range:
@@ -254,11 +274,13 @@ class Finder:
         self._base = base
         self._generations: Generations = {}
         self._known: Live | None = None
+        self._known_until = 0.0
 
     async def answer(self, question: Callable[[Live], Awaitable[_T]]) -> _T:
         """What a question finds in one namespace; asked again where another has become the live one meanwhile."""
         for _ in range(_ATTEMPTS):
-            live = self._known or await self._locate()
+            # a flushed Redis has another key for cursors since, in a namespace of the same name
+            live = self._known if self._known and monotonic() < self._known_until else await self._locate()
             try:
                 found = await question(live)
             except _Switched:
@@ -278,17 +300,32 @@ class Finder:
             return True
         return (await self._locate()).namespace == live.namespace
 
+    async def cursor_key(self, signed: str) -> bytes:
+        """The key with which readers sign cursors; looked up again where this text was not signed with the one known."""
+        live = self._known or await self._locate()
+        return live.cursor_key if is_signed(signed, live.cursor_key) else (await self._locate()).cursor_key
+
     async def _locate(self) -> Live:
         """The live namespace of this moment."""
-        (found,) = sound(await self._client.ask([("HMGET", live_key(self._base), "namespace", "partitions")]))
-        name, count = found
+        look = "HMGET", live_key(self._base), "namespace", "partitions", "cursorKey"
+        ((name, count, key),) = sound(await self._client.ask([look]))
         if name is None or count is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
         namespace = name.decode()
         if not is_ours(self._base, namespace):
             raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
-        self._known = Live(self._client, self._base, namespace, int(count), self._generations)
+        if key is None:
+            key = await self._make_cursor_key()
+        self._known = Live(self._client, self._base, namespace, int(count), key, self._generations)
+        self._known_until = monotonic() + _KNOWN_SECONDS
         return self._known
+
+    async def _make_cursor_key(self) -> bytes | None:
+        """As a worker makes it when it starts; None where this user may only read."""
+        place = live_key(self._base), "cursorKey"
+        # said twice it comes to the same, so it may go where else only reading does
+        _, key = await self._client.ask([("HSETNX", *place, token_bytes(KEY_BYTES)), ("HGET", *place)])
+        return key if isinstance(key, bytes) else None
 
 
 def _attendances(found: Iterable[Sequence[bytes]]) -> dict[bytes, Attendance]:

@@ -40,7 +40,7 @@ async def page(live: Live, query: Query) -> Page:
         if len(positions) < take:
             break
         after, take = positions[-1], min(2 * take, _MOST_AT_ONCE)
-    return _page(query, order, found)
+    return _page(query, order, found, live)
 
 
 async def session(live: Live, session_id: str) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) 
     return Position((*(values[each.field] for each in order[:-1]), given.id), given.id)
 
 
-def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]]) -> Page:
+def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]], live: Live) -> Page:
     """Up to one more than the page was found, in the direction that was asked for."""
     more = len(found) > query.limit
     shown = found[: query.limit]
@@ -144,7 +144,7 @@ def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Att
         position, attendance = shown[at]
         known: dict[QueryField, Any] = {each.field: value for each, value in zip(order, position.values, strict=True)}
         values = tuple(_value(query.filter, field, known, attendance) for field, _ in query.sort)
-        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards))
+        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards), live.cursor_key)
 
     return Page(
         [project(attendance, query.fields) for _, attendance in shown],

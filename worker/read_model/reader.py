@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
-from schemas.query import Filter, Page, Query
+from schemas.query import Filter, Page, Query, cursor_in, parse_query
 from worker.read_model import questions
 from worker.read_model.client import Client, Server
 from worker.read_model.cluster import Cluster
@@ -71,6 +71,16 @@ class AttendanceReader:
             return Place(number, int(offset or 0), state or "")
 
         return await self._finder.answer(place)
+
+    async def parse(self, document: object, *, first_filter_only: bool = False) -> Query:
+        """The query of a request; its cursor must be one that a reader gave out. See `schemas.query.parse_query`.
+
+        Raises:
+            QueryError: with everything that is wrong, up to a bound.
+        """
+        cursor = cursor_in(document)
+        key = None if cursor is None else await self._finder.cursor_key(cursor)
+        return parse_query(document, first_filter_only=first_filter_only, key=key)
 
     async def query(self, query: Query) -> Page:
         """A page of attendances, in the query's order, whichever way it was reached."""

@@ -10,6 +10,7 @@ Errors, and whether a retry helps::
 
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
+from secrets import token_bytes
 from struct import Struct
 from time import perf_counter, thread_time
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from schemas.signatures import KEY_BYTES
 from worker.read_model.client import Client, patience
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
 from worker.read_model.scripts import CutShort, run, run_all
@@ -153,9 +155,10 @@ class PartitionWriter:
 
 
 async def announce(client: Client, base: str, namespace: str, partitions: int) -> tuple[str, int]:
-    """Makes a namespace the live one where none is; the live one and its number of partitions."""
+    """Makes a namespace live where none is, and a key for cursors; the live one and its number of partitions."""
     key = live_key(base)
     async with patience(), client.pipeline(transaction=True) as pipe:
+        pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
         pipe.hsetnx(key, "namespace", namespace)
         pipe.hsetnx(key, "partitions", partitions)
         pipe.hmget(key, "namespace", "partitions")
