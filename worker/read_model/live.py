@@ -9,13 +9,15 @@ Errors, and whether a retry helps::
 """
 
 import time
+from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from secrets import token_bytes
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
-from schemas.query import Filter
+from schemas.query import Filter, QueryError, Violation
+from schemas.refusals import Rule
 from schemas.signatures import KEY_BYTES, is_signed
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
@@ -31,8 +33,23 @@ _KNOWN_SECONDS = 10.0
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
-#: So few ids are looked up in all partitions by one call: it holds the server for a millisecond or two.
+#: Units of a microsecond or so after which a call begins with no other partition; what is left is asked for again.
+MOST_UNITS = 2000
+#: Script calls in one round trip, and round trips of a reader that are under way.
+CALLS_AT_ONCE, TURNS = 8, 4
+#: Ids that one call looks up in a partition, and lookups of a call.
+_MOST_IDS, _LOOKUPS = 500, 1000
+#: Gets in one round trip: one call looks them up in all of 16 partitions.
 FEW_IDS = 64
+#: Attendances of the bookings in a filter that one question reads.
+MOST_OF_BOOKINGS = 20_000
+_SCRIPTS = {
+    "scan": "live+entries+scan",
+    "numbers": "live+entries+numbers",
+    "count": "live+entries+count",
+    "find": "live+find",
+    "ranked": "live+entries+ranked",
+}
 
 _T = TypeVar("_T")
 
@@ -97,10 +114,18 @@ class Live:
         base: ``ATTENDANCE_NAMESPACE``.
         cursor_key: signs the cursors of its pages; None where there is none and this user may not make one.
         generations: shared by the questions of a reader.
+        turns: of the script calls of a reader, so that its other questions are not behind all of them.
     """
 
     def __init__(
-        self, client: Client, base: str, namespace: str, partitions: int, cursor_key: bytes | None, generations: Generations
+        self,
+        client: Client,
+        base: str,
+        namespace: str,
+        partitions: int,
+        cursor_key: bytes | None,
+        generations: Generations,
+        turns: Semaphore,
     ) -> None:
         self.partitions = partitions
         self._cursor_key = cursor_key
@@ -109,6 +134,7 @@ class Live:
         self._keys = [PartitionKeys(namespace, number) for number in range(partitions)]
         self._watermarks = [keys.watermark for keys in self._keys]
         self._generations = generations
+        self._turns = turns
         # one server says with each answer whether the namespace is still the live one; in a cluster another may have to,
         # which is asked when the whole answer is there
         self._proof = [live_key(base)] if isinstance(client, Server) else []
@@ -197,7 +223,7 @@ class Live:
         """
         together = _TOGETHER if not sessions else 2 if sessions <= _FEW_SESSIONS else 1
         answers = await self._ask(script, list(where), arguments, own, together)
-        return {number: _told(number, answer) for number, answer in answers}
+        return {number: _told(number, answer) for number, answer in answers.items()}
 
     async def _ask(
         self,
@@ -206,32 +232,53 @@ class Live:
         arguments: Sequence[Any],
         own: Mapping[int, Sequence[Any]] | None,
         together: int,
-    ) -> list[tuple[int, list[Any]]]:
+    ) -> dict[int, list[Any]]:
         # one server answers for several at a time, so that no call is long; in a cluster each has a slot of its own
         size = together if self._proof else 1
-        groups = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        expected = self.namespace if self._proof else ""
+        answers: dict[int, list[Any]] = {}
+        waiting = list(numbers)
+        while waiting:
+            groups = list(_cut(waiting, size))
+            waiting = []
+            # a server ends what has come at once before it hears anybody else
+            for some in _cut(groups, CALLS_AT_ONCE):
+                for group, said in zip(some, await self._called(script, some, arguments, own), strict=True):
+                    for number, answer in zip(group, said, strict=True):
+                        if answer[0] == b"later":
+                            waiting.append(number)
+                        else:
+                            answers[number] = answer
+        return answers
+
+    async def _called(
+        self, script: str, groups: Sequence[Sequence[int]], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None
+    ) -> list[Any]:
+        """One round trip: what the script answers for each group of partitions."""
+        last = MOST_UNITS, self.namespace if self._proof else ""
         calls = [
             (
                 [*(self._watermarks[number] for number in group), *self._proof],
-                (*arguments, *(part for number in group for part in own[number]), expected) if own else (*arguments, expected),
+                (*arguments, *(part for number in group for part in own[number]), *last) if own else (*arguments, *last),
             )
             for group in groups
         ]
-        answers = await ask_all(self._client, f"live+{script}", calls)
+        async with self._turns:
+            answers = await ask_all(self._client, _SCRIPTS[script], calls)
         if not all(answers):
             raise _Switched
-        return list(zip(numbers, (answer for some in answers for answer in some), strict=True))
+        return answers
 
     async def packed(self, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes], NotServing | None]:
         """Packed pairs by id, wherever they are, and why those that are missing may yet be somewhere."""
         known: dict[bytes, bytes] = {}
         missed = None
-        together = self.partitions if len(ids) <= FEW_IDS else _TOGETHER
-        for number, (state, *parts) in await self._ask("find", self.everywhere, (DOC_SHIFT, b"".join(ids)), None, together):
-            known.update(zip(parts[::2], parts[1::2], strict=True))
-            if state != b"live":
-                missed = _not_serving(number, _state(state.decode()))
+        for some in _cut(ids, _MOST_IDS):
+            together = max(1, _LOOKUPS // len(some))
+            asked = DOC_SHIFT, MOST_UNITS, b"".join(some)
+            for number, (state, *parts) in (await self._ask("find", self.everywhere, asked, None, together)).items():
+                known.update(zip(parts[1::2], parts[2::2], strict=True))
+                if state != b"live":
+                    missed = _not_serving(number, _state(state.decode()))
         return known, missed
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
@@ -239,11 +286,16 @@ class Live:
         wanted: dict[int, list[bytes]] = {}
         for identity, number in ids.items():
             wanted.setdefault(number, []).append(identity)
-        own = {number: (b"".join(some), b"") for number, some in wanted.items()}
-        return _attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values())
+        own = {number: (b"".join(some), b"", b"") for number, some in wanted.items()}
+        found = await self.ask("find", own, (DOC_SHIFT, MOST_UNITS), own)
+        return _attendances(parts[1:] for parts in found.values())
 
     async def direct(self, wanted: Filter) -> list[Attendance]:
-        """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them."""
+        """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them.
+
+        Raises:
+            QueryError: the bookings have more than one question may read.
+        """
         if wanted.bookings.allowed is None:
             known, missed = await self.packed(list(map(guid_bytes, wanted.ids.allowed or ())))
             if missed is not None:
@@ -252,8 +304,17 @@ class Live:
         bookings: dict[int, list[bytes]] = {}
         for booking_id in wanted.bookings.allowed:
             bookings.setdefault(self.of(booking_id), []).append(booking_id.encode() + b"\0")
-        own = {number: (b"", b"".join(some)) for number, some in bookings.items()}
-        return list(_attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values()).values())
+        own = {number: (b"", b"".join(some), b"") for number, some in bookings.items()}
+        found: dict[bytes, Attendance] = {}
+        while own:
+            for number, (place, *parts) in (await self.ask("find", own, (DOC_SHIFT, MOST_UNITS), own)).items():
+                found.update(_attendances([parts]))
+                ids, names, _ = own.pop(number)
+                if place:
+                    own[number] = ids, names, place
+            if len(found) > MOST_OF_BOOKINGS:
+                raise too_much(f"the bookings that the filter names have more than {MOST_OF_BOOKINGS} attendances: name fewer")
+        return list(found.values())
 
     def _live_keys(self, partition: Partition) -> str:
         """The key generation that is live now, remembered for the next question."""
@@ -273,6 +334,7 @@ class Finder:
         self._client = client
         self._base = base
         self._generations: Generations = {}
+        self._turns = Semaphore(TURNS)
         self._known: Live | None = None
         self._known_until = 0.0
 
@@ -316,7 +378,7 @@ class Finder:
             raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
         if key is None:
             key = await self._make_cursor_key()
-        self._known = Live(self._client, self._base, namespace, int(count), key, self._generations)
+        self._known = Live(self._client, self._base, namespace, int(count), key, self._generations, self._turns)
         self._known_until = monotonic() + _KNOWN_SECONDS
         return self._known
 
@@ -356,6 +418,15 @@ def _not_serving(number: int, state: str) -> NotServing:
 
 def _state(written: str) -> str:
     return "being repaired" if written == "repairing" else written or "not filled yet"
+
+
+def too_much(why: str) -> QueryError:
+    """The error of a question whose work has no end that others could wait for."""
+    return QueryError([Violation("filter", why, Rule.TOO_LARGE.value)])
+
+
+def _cut(some: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:
+    return (some[start : start + size] for start in range(0, len(some), size))
 
 
 def fields_of(answer: Any) -> dict[bytes, bytes]:
