@@ -64,10 +64,10 @@ local function spread(id)
   return (one or 0) * 65536 + (two or 0) * 256 + (three or 0)
 end
 
--- Rank of the first member that is behind (score, member), or with `itself` at it.
+-- Rank of the first member that is behind (score, member), or with `itself` at it. A score may be text: a number is cut there.
 local function behind(key, score, member, itself)
   local known = call('ZSCORE', key, member)
-  if known and tonumber(known) == score then return call('ZRANK', key, member) + (itself and 0 or 1) end
+  if known and tonumber(known) == tonumber(score) then return call('ZRANK', key, member) + (itself and 0 or 1) end
   local low = call('ZCOUNT', key, '-inf', '(' .. score)
   local high = low + call('ZCOUNT', key, score, score)
   local at, first, beyond, guesses = spread(member), 0, 2 ^ 24, 0

@@ -171,7 +171,7 @@ class Live:
     async def marks(self) -> list[Partition]:
         """Each partition's watermark, whatever its state."""
         found = await self._all([("HGETALL", key) for key in self._watermarks])
-        return [_partition(number, mark) for number, mark in enumerate(found)]
+        return [partition_of_mark(number, mark) for number, mark in enumerate(found)]
 
     async def read(
         self, where: Sequence[int], commands: Sequence[Sequence[tuple[Any, ...]]]
@@ -193,7 +193,7 @@ class Live:
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
                 found.append([next(answers) for _ in some])
-                marks.append(_partition(number, next(answers)))
+                marks.append(partition_of_mark(number, next(answers)))
             if list(map(self._live_keys, marks)) == used:
                 return found, freshness_of(marks)
         raise _Switched
@@ -434,7 +434,8 @@ def fields_of(answer: Any) -> dict[bytes, bytes]:
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
-def _partition(number: int, mark: Any) -> Partition:
+def partition_of_mark(number: int, mark: Any) -> Partition:
+    """What a watermark, as HGETALL answers it, says of its partition."""
     told = {name.decode(): content.decode() for name, content in fields_of(mark).items()}
     return Partition(number, _state(told.get("state", "")), told)
 

@@ -246,9 +246,13 @@ class Planner:
         return await self._source.ask(script, own, asked, own, sessions)
 
     def _share(self, many: int) -> int:
-        """How many of a page a partition is asked for: its part, and so many more that it is seldom asked again."""
-        part = many / self._source.partitions
-        return min(many, math.ceil(part + 2.5 * math.sqrt(part)) + 1)
+        return share(many, self._source.partitions)
+
+
+def share(many: int, partitions: int) -> int:
+    """How many of a page a partition is asked for: its part, and so many more that it is seldom asked again."""
+    part = many / partitions
+    return min(many, math.ceil(part + 2.5 * math.sqrt(part)) + 1)
 
 
 async def count(source: Source, wanted: Filter) -> int:
