@@ -4,4 +4,8 @@
 -- ARGV  1 windows: as for scan.lua  2 sessions: JSON list, or null for all
 -- Says of each partition the number.
 ask_about(true, 0, 0, ARGV[1], ARGV[2], 0)
-return of_partitions(function(prefix, answer) answer[2] = count_of(sources_of(prefix), joined) end)
+return of_partitions(function(prefix, answer)
+  local sources, total = sources_of(prefix), 0
+  local is_small = sessions and gather(sources, function() total = total + 1 end)
+  answer[2] = is_small and total or count_of(sources, joined)
+end)

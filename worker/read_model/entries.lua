@@ -3,6 +3,8 @@
 local byte, sub, floor, min, max = string.byte, string.sub, math.floor, math.min, math.max
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local CHUNK = 128
+-- where named sessions have no more entries than this together, all of them are read
+local GATHERED = 200
 -- of more sessions than this an attendance's document is looked at instead of each session's index
 local FEW_SESSIONS = 3
 -- what a look at a document costs beside the command
@@ -16,6 +18,14 @@ local joined = {}
 local named
 -- what was spent when the partition was begun
 local begun = 0
+
+-- The bounds of a window as text, written once: numbers would be written anew for every command.
+local function bounds(window)
+  if not window.low then
+    window.low, window.high = string.format('%.0f', window[1]), string.format('%.0f', window[2])
+  end
+  return window.low, window.high
+end
 
 local function ask_about(is_up, how_many, units, windows_json, sessions_json, shift)
   up, many, budget, divisor = is_up, how_many, units, 2 ^ tonumber(shift)
@@ -100,8 +110,9 @@ local function by_score(source, ranges, place, wanted)
         rows = call('ZREVRANGE', source, start, start + wanted - 1, 'WITHSCORES')
       end
     elseif not place or (up and place[1] < low) or (not up and place[1] > high) then
-      if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, wanted)
-      else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, wanted) end
+      local from, to = bounds(ranges[index])
+      if up then rows = call('ZRANGEBYSCORE', source, from, to, 'WITHSCORES', 'LIMIT', '0', wanted)
+      else rows = call('ZREVRANGEBYSCORE', source, to, from, 'WITHSCORES', 'LIMIT', '0', wanted) end
     end
     for at = 1, #rows, 2 do
       local score = tonumber(rows[at + 1])
@@ -140,10 +151,30 @@ local function sources_of(prefix)
   return sources
 end
 
+-- Gives every entry in question to `visit`, with the place of its session; false where the sessions have too many entries.
+local function gather(sources, visit)
+  local sizes, total = {}, 0
+  for at, source in ipairs(sources) do
+    sizes[at] = call('ZCARD', source)
+    total = total + sizes[at]
+    if total > GATHERED then return false end
+  end
+  for at, source in ipairs(sources) do
+    if sizes[at] > 0 then
+      local rows = call('ZRANGE', source, '0', '-1', 'WITHSCORES')
+      for entry = 1, #rows, 2 do
+        if in_question(tonumber(rows[entry + 1])) then visit(rows[entry], rows[entry + 1], at) end
+      end
+    end
+  end
+  return true
+end
+
 local function count_of(sources, ranges)
   local total = 0
   for _, range in ipairs(ranges) do
-    for _, source in ipairs(sources) do total = total + call('ZCOUNT', source, range[1], range[2]) end
+    local low, high = bounds(range)
+    for _, source in ipairs(sources) do total = total + call('ZCOUNT', source, low, high) end
   end
   return total
 end

@@ -7,10 +7,13 @@
 -- Says of each partition where to go on (empty: there is no more), then ids and packed pairs in turn.
 local byte, sub, floor = string.byte, string.sub, math.floor
 local divisor, budget, CHUNK = 2 ^ tonumber(ARGV[1]), tonumber(ARGV[2]), 128
+-- what a document and a look into an index of bookings cost beside the command
+local DOCUMENT, INDEX = 1, 2
 
 local function bucket_of(id) return 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor) end
 
 local function add(packed, id, found)
+  charge(packed and DOCUMENT or 0)
   if packed then
     found[#found + 1] = id
     found[#found + 1] = packed
@@ -51,6 +54,7 @@ local function all_of(prefix, bookings, place, look)
             return number .. ' ' .. status .. (sub(from, 1, 1) == '(' and ' ' .. sub(from, 2) or '')
           end
           local members = call('ZRANGEBYLEX', prefix .. 'by-booking:' .. status, from, '(' .. booking .. '\1', 'LIMIT', 0, CHUNK)
+          charge(INDEX)
           for _, each in ipairs(members) do look(sub(each, -16)) end
           from = #members == CHUNK and '(' .. members[CHUNK]
         end

@@ -11,6 +11,7 @@ Errors, and whether a retry helps::
 import time
 from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from secrets import token_bytes
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -33,12 +34,15 @@ _KNOWN_SECONDS = 10.0
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
-#: Units of a microsecond or so after which a call begins with no other partition; what is left is asked for again.
-MOST_UNITS = 2000
+#: Units, of one or two microseconds, after which a call begins with no other partition (what is left is asked for again), or
+#: ends with the bookings of one.
+MOST_UNITS = 1000
+#: Of one that hands on documents, which are larger.
+DOCUMENT_UNITS = 500
 #: Script calls in one round trip, and round trips of a reader that are under way.
 CALLS_AT_ONCE, TURNS = 8, 4
 #: Ids that one call looks up in a partition, and lookups of a call.
-_MOST_IDS, _LOOKUPS = 500, 1000
+_MOST_IDS, _LOOKUPS = 256, 1024
 #: Gets in one round trip: one call looks them up in all of 16 partitions.
 FEW_IDS = 64
 #: Attendances of the bookings in a filter that one question reads.
@@ -212,16 +216,16 @@ class Live:
         where: Iterable[int],
         arguments: Sequence[Any],
         own: Mapping[int, Sequence[Any]] | None = None,
-        sessions: int = 0,
+        weight: int = 0,
     ) -> dict[int, list[Any]]:
         """What a script, which finds the live keys itself, answers for each partition.
 
         Args:
             arguments: the same for all.
             own: behind those, each partition's own.
-            sessions: how many each partition looks at one by one.
+            weight: of what each partition looks up, see `worker.read_model.orders.weight`.
         """
-        together = _TOGETHER if not sessions else 2 if sessions <= _FEW_SESSIONS else 1
+        together = _TOGETHER if not weight else 2 if weight <= _FEW_SESSIONS else 1
         answers = await self._ask(script, list(where), arguments, own, together)
         return {number: _told(number, answer) for number, answer in answers.items()}
 
@@ -241,7 +245,7 @@ class Live:
             groups = list(_cut(waiting, size))
             waiting = []
             # a server ends what has come at once before it hears anybody else
-            for some in _cut(groups, CALLS_AT_ONCE):
+            for some in _cut(groups, CALLS_AT_ONCE if together > 1 else CALLS_AT_ONCE // 2):
                 for group, said in zip(some, await self._called(script, some, arguments, own), strict=True):
                     for number, answer in zip(group, said, strict=True):
                         if answer[0] == b"later":
@@ -254,7 +258,7 @@ class Live:
         self, script: str, groups: Sequence[Sequence[int]], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None
     ) -> list[Any]:
         """One round trip: what the script answers for each group of partitions."""
-        last = MOST_UNITS, self.namespace if self._proof else ""
+        last = DOCUMENT_UNITS if script == "find" else MOST_UNITS, self.namespace if self._proof else ""
         calls = [
             (
                 [*(self._watermarks[number] for number in group), *self._proof],
@@ -262,7 +266,8 @@ class Live:
             )
             for group in groups
         ]
-        async with self._turns:
+        # who gets an attendance by its id is not to wait behind those who look through indexes
+        async with self._turns if own or script != "find" else nullcontext():
             answers = await ask_all(self._client, _SCRIPTS[script], calls)
         if not all(answers):
             raise _Switched
@@ -274,7 +279,7 @@ class Live:
         missed = None
         for some in _cut(ids, _MOST_IDS):
             together = max(1, _LOOKUPS // len(some))
-            asked = DOC_SHIFT, MOST_UNITS, b"".join(some)
+            asked = DOC_SHIFT, DOCUMENT_UNITS, b"".join(some)
             for number, (state, *parts) in (await self._ask("find", self.everywhere, asked, None, together)).items():
                 known.update(zip(parts[1::2], parts[2::2], strict=True))
                 if state != b"live":
@@ -287,7 +292,7 @@ class Live:
         for identity, number in ids.items():
             wanted.setdefault(number, []).append(identity)
         own = {number: (b"".join(some), b"", b"") for number, some in wanted.items()}
-        found = await self.ask("find", own, (DOC_SHIFT, MOST_UNITS), own)
+        found = await self.ask("find", own, (DOC_SHIFT, DOCUMENT_UNITS), own)
         return _attendances(parts[1:] for parts in found.values())
 
     async def direct(self, wanted: Filter) -> list[Attendance]:
@@ -307,7 +312,7 @@ class Live:
         own = {number: (b"", b"".join(some), b"") for number, some in bookings.items()}
         found: dict[bytes, Attendance] = {}
         while own:
-            for number, (place, *parts) in (await self.ask("find", own, (DOC_SHIFT, MOST_UNITS), own)).items():
+            for number, (place, *parts) in (await self.ask("find", own, (DOC_SHIFT, DOCUMENT_UNITS), own)).items():
                 found.update(_attendances([parts]))
                 ids, names, _ = own.pop(number)
                 if place:

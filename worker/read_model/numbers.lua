@@ -47,6 +47,7 @@ local function numbers(sources, add)
       if look(head, from) then heads[#heads + 1] = head end
     end
   end
+  begin()
   while #heads > 0 do
     local best = heads[1].number
     for _, head in ipairs(heads) do best = up and min(best, head.number) or max(best, head.number) end
@@ -66,7 +67,6 @@ local function numbers(sources, add)
 end
 
 return of_partitions(function(prefix, answer)
-  begin()
   local sum = 0
   answer[2] = ''
   numbers(sources_of(prefix), function(value, count)

@@ -89,6 +89,12 @@ def parts(wanted: Filter) -> list[Filter]:
     return found
 
 
+def weight(wanted: Filter) -> int:
+    """What a partition has to look up for it, in sessions: each costs as much as a dozen ranges of an index."""
+    sessions = wanted.sessions.allowed
+    return max(0 if sessions is None else len(sessions), len(wanted.statuses) * len(wanted.numbers) // 12)
+
+
 def windows(wanted: Filter) -> list[list[tuple[int, int]]]:
     """For each status in question, ascending, the score ranges of its numbers."""
     return [[(score + low, score + high) for low, high in wanted.numbers] for score in scores(wanted)]

@@ -32,16 +32,17 @@ from worker.read_model.orders import (
     passed,
     pin,
     place_behind,
+    weight,
     windows,
 )
 
 #: Attendances that are read whole and sorted here.
 _AT_ONCE = 200
 _NUMBERED = SCANS[NUMBER, ID]
-#: Units, of a microsecond or so of the server's time, that a partition spends on one call; it ends what it has begun.
-BUDGET = 1000
+#: Units, of one or two microseconds of the server's time, that a partition spends on a call; it ends what it has begun.
+BUDGET = 500
 #: Units of one question. What needs more would come to nothing that others could wait for.
-MOST_WORK = 4_000_000
+MOST_WORK = 2_000_000
 
 
 class Source(Protocol):
@@ -55,12 +56,12 @@ class Source(Protocol):
         where: Iterable[int],
         arguments: Sequence[Any],
         own: Mapping[int, Sequence[Any]] | None = None,
-        sessions: int = 0,
+        weight: int = 0,
     ) -> dict[int, list[Any]]:
         """What a script answers for each partition, given arguments for all and each one's own.
 
         Args:
-            sessions: how many each partition looks at one by one.
+            weight: see `worker.read_model.orders.weight`.
         """
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
@@ -136,7 +137,7 @@ class Planner:
         asking = set(open_)
         while asking:
             places = {number: (place_behind(scan, open_[number], wanted),) for number in asking}
-            for number, segments in (await self._ask("scan", asked, places, len(sessions or ()))).items():
+            for number, segments in (await self._ask("scan", asked, places, wanted)).items():
                 keys, bound = complete(scan, segments, open_[number], descending)
                 keys = sorted(keys, reverse=descending)[:many]
                 owners.update(dict.fromkeys(keys, number))
@@ -228,7 +229,7 @@ class Planner:
             asked = orjson.dumps(windows(part)), orjson.dumps(sessions)
             call = (-1 if descending else 1, self._share(many), BUDGET, *place, *asked)
             everywhere: dict[int, Sequence[Any]] = dict.fromkeys(range(self._source.partitions), ())
-            for looked, *counts in (await self._ask("numbers", call, everywhere, len(sessions or ()))).values():
+            for looked, *counts in (await self._ask("numbers", call, everywhere, part)).values():
                 if looked != b"":
                     bounds.append(looked)
                 for number, size in zip(counts[::2], counts[1::2], strict=True):
@@ -238,12 +239,12 @@ class Planner:
         return [(each, sizes[each]) for each in sorted(known, reverse=descending)], bound, bound is not None
 
     async def _ask(
-        self, script: str, asked: Sequence[Any], own: Mapping[int, Sequence[Any]], sessions: int
+        self, script: str, asked: Sequence[Any], own: Mapping[int, Sequence[Any]], wanted: Filter
     ) -> dict[int, list[Any]]:
         self._looks += len(own)
         if self._looks * BUDGET > MOST_WORK:
             raise too_much("in this order too much would be looked at: name a booking or a session, or sort by one field")
-        return await self._source.ask(script, own, asked, own, sessions)
+        return await self._source.ask(script, own, asked, own, weight(wanted))
 
     def _share(self, many: int) -> int:
         return share(many, self._source.partitions)
@@ -279,7 +280,7 @@ async def _counted(source: Source, wanted: Filter) -> int:
     for part in parts(wanted):
         allowed = part.sessions.allowed
         asked = orjson.dumps(windows(part)), orjson.dumps(None if allowed is None else list(allowed))
-        answers = await source.ask("count", range(source.partitions), asked, sessions=len(allowed or ()))
+        answers = await source.ask("count", range(source.partitions), asked, weight=weight(part))
         total += sum(number for (number,) in answers.values())
     return total
 

@@ -54,10 +54,10 @@ local function admit(prefix, sources, keys, found, known)
   return #found - before
 end
 
--- How many there are about: counted in the first partition alone, since the others are much alike, and 1 at least.
+-- How many there are about: counted in the first partition alone, since the others are much alike, and then 1 at least.
 local counted = {}
 local function about(sources, ranges)
-  counted[ranges] = counted[ranges] or max(1, count_of(sources, ranges))
+  if not counted[ranges] then counted[ranges] = max(#KEYS > 1 and 1 or 0, count_of(sources, ranges)) end
   return counted[ranges]
 end
 
@@ -65,8 +65,9 @@ end
 local function all_ids(sources, ranges, most)
   local found = {}
   for _, range in ipairs(ranges) do
+    local low, high = bounds(range)
     for _, source in ipairs(sources) do
-      local ids = call('ZRANGEBYSCORE', source, range[1], range[2], 'LIMIT', 0, most + 1)
+      local ids = call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', most + 1)
       if #found == 0 then found = ids else
         for at = 1, #ids do found[#found + 1] = ids[at] end
       end
@@ -90,7 +91,7 @@ local function runs(sources, place, answer)
     for _, source in ipairs(sources) do
       local low, high = window[1], window[2]
       -- of many sources most hold few
-      local ids = #sources > 1 and call('ZRANGEBYSCORE', source, low, high, 'LIMIT', 0, SHORT)
+      local ids = #sources > 1 and call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', SHORT)
       if ids and #ids < SHORT then
         for at = 1, #ids do few[#few + 1] = ids[at] end
         low = high + 1
@@ -131,9 +132,11 @@ local function by_id(prefix, sources, total, place, answer)
   local documents = max(1, call('HLEN', prefix .. 'doc:' .. bucket)) * 65536 / divisor
   local by_documents = #sources > FEW_SESSIONS
   local walk, all = (by_documents and DOCUMENT or #sources) * many * documents / total, ID * total
-  if not by_documents and min(walk, all) > RUN * MANY_RUNS and runs(sources, place, answer) then return end
+  local may_be_runs = not by_documents and #joined <= 2 * MANY_RUNS and min(walk, all) > RUN * MANY_RUNS
+  if may_be_runs and runs(sources, place, answer) then return end
   local ids = all < walk and all_ids(sources, joined, TRIAL)
   if ids then return every(ids, answer) end
+  begin()
   local found, count = { '' }, 0
   while true do
     local keys = call('HKEYS', prefix .. 'doc:' .. bucket)
@@ -185,6 +188,7 @@ local function by_booking(prefix, sources, place, answer)
   local statuses, known = by_size(prefix, sources), nil
   if not statuses[1].all then
     local size, total = 0, about(sources, joined)
+    if total == 0 then return end
     for _, of in ipairs(statuses) do size = size + of.size end
     local passed = many * size / total
     local by_documents = DOCUMENT * total < LOOKUP * passed
@@ -197,6 +201,7 @@ local function by_booking(prefix, sources, place, answer)
       end
     end
   end
+  begin()
   -- where the status that has the most ends: of the others no more is needed
   local edge
   for _, of in ipairs(statuses) do
@@ -268,15 +273,11 @@ local function by_session(prefix, sources, total, place, answer)
   end
   local found, count = { '' }, 0
   answer[#answer + 1] = found
-  local ranges, most = {}, tostring(budget + 1)
-  for index, window in ipairs(joined) do
-    -- as text, once: a number is written anew for every call
-    ranges[index] = { string.format('%.0f', window[1]), string.format('%.0f', window[2]) }
-  end
+  local ranges, most = joined, tostring(budget + 1)
   each_session(prefix, from, beyond, function(name)
     local source, start, size = prefix .. 'ids:' .. name, name .. '\0', 0
     local rows = #ranges > MANY_RANGES
-      and call('ZRANGEBYSCORE', source, joined[1][1], joined[#joined][2], 'WITHSCORES', 'LIMIT', 0, SHORT)
+      and call('ZRANGEBYSCORE', source, joined[1][1], joined[#joined][2], 'WITHSCORES', 'LIMIT', '0', SHORT)
     local is_short = rows and #rows < 2 * SHORT
     for at = 1, is_short and #rows or 0, 2 do
       if in_question(tonumber(rows[at + 1])) then
@@ -285,7 +286,8 @@ local function by_session(prefix, sources, total, place, answer)
       end
     end
     for index = 1, is_short and 0 or #ranges do
-      local ids = call('ZRANGEBYSCORE', source, ranges[index][1], ranges[index][2], 'LIMIT', '0', most)
+      local low, high = bounds(ranges[index])
+      local ids = call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', most)
       for at = 1, #ids do found[#found + 1] = start .. ids[at] end
       size = size + #ids
       if size > budget then
@@ -325,8 +327,9 @@ local function by_number(prefix, sources, place, answer)
   if count_of(sources, joined) <= budget then
     local all = { '' }
     for _, window in ipairs(joined) do
+      local low, high = bounds(window)
       for _, source in ipairs(sources) do
-        local rows = call('ZRANGEBYSCORE', source, window[1], window[2], 'WITHSCORES')
+        local rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES')
         for at = 1, #rows, 2 do
           all[#all + 1] = rows[at + 1]
           all[#all + 1] = rows[at]
@@ -357,10 +360,29 @@ local function by_number(prefix, sources, place, answer)
   end
 end
 
+-- All keys of sessions that have few; false where they have more.
+local function of_small_sessions(prefix, sources, answer)
+  local keys, ids = { '' }, {}
+  local is_small = gather(sources, function(id, score, at)
+    if order == 'booking' then
+      ids[#ids + 1] = id
+    elseif order == 'number' then
+      keys[#keys + 1] = score
+      keys[#keys + 1] = id
+    else
+      keys[#keys + 1] = order == 'id' and id or sessions[at] .. '\0' .. id
+    end
+  end)
+  if is_small and #ids > 0 then by_document(prefix, ids, true, answer)
+  elseif #keys > 1 then answer[#answer + 1] = keys end
+  return is_small
+end
+
 return of_partitions(function(prefix, answer, index)
   if sessions and #sessions == 0 then return end
   begin()
   local place, sources = cjson.decode(ARGV[8 + index]), sources_of(prefix)
+  if sessions and of_small_sessions(prefix, sources, answer) then return end
   if place == cjson.null then place = nil end
   if order == 'number' then return by_number(prefix, sources, place, answer) end
   place = place and unhex(place)
