@@ -5,7 +5,7 @@
 --       bookingIds, each before a NUL, then where to go on (empty: from the first booking); or ids alone, which are in one of
 --       the partitions, whichever
 -- Says of each partition where to go on (empty: there is no more), then ids and packed pairs in turn.
-local byte, sub, floor = string.byte, string.sub, math.floor
+local get, byte, sub, floor = redis.call, string.byte, string.sub, math.floor
 local divisor, budget, CHUNK = 2 ^ tonumber(ARGV[1]), tonumber(ARGV[2]), 128
 -- what a document and a look into an index of bookings cost beside the command
 local DOCUMENT, INDEX = 1, 2
@@ -13,7 +13,6 @@ local DOCUMENT, INDEX = 1, 2
 local function bucket_of(id) return 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor) end
 
 local function add(packed, id, found)
-  charge(packed and DOCUMENT or 0)
   if packed then
     found[#found + 1] = id
     found[#found + 1] = packed
@@ -29,8 +28,9 @@ if #ARGV == 3 then
   end
   return of_partitions(function(prefix, found)
     found[2] = ''
+    charge((1 + DOCUMENT) * #ids)
     for at = #ids, 1, -1 do
-      if add(call('HGET', prefix .. buckets[at], ids[at]), ids[at], found) then
+      if add(get('HGET', prefix .. buckets[at], ids[at]), ids[at], found) then
         table.remove(ids, at)
         table.remove(buckets, at)
       end
@@ -66,7 +66,10 @@ end
 
 return of_partitions(function(prefix, found, index)
   local ids, bookings, place = ARGV[3 * index], ARGV[3 * index + 1], ARGV[3 * index + 2]
-  local function look(id) add(call('HGET', prefix .. bucket_of(id), id), id, found) end
+  local function look(id)
+    charge(1 + DOCUMENT)
+    add(get('HGET', prefix .. bucket_of(id), id), id, found)
+  end
   found[2] = ''
   for at = 1, #ids, 16 do look(sub(ids, at, at + 15)) end
   found[2] = all_of(prefix, bookings, place, look)

@@ -315,13 +315,27 @@ end
 -- Keys by number, of each status; of many sessions from the index of all, by their documents.
 local function by_number(prefix, sources, place, answer)
   local function behind_place(at) return place and { place[at][1], unhex(place[at][2]) } end
-  if not named then
+  if #sources <= MANY_RUNS then
+    local few = { '' }
     for _, source in ipairs(sources) do
-      for at, of_status in ipairs(windows) do
-        local found = by_score(source, of_status, behind_place(at), many)
-        if #found > 1 then answer[#answer + 1] = found end
+      -- of many sources most hold few
+      local rows = #sources > 1
+        and call('ZRANGEBYSCORE', source, joined[1][1], joined[#joined][2], 'WITHSCORES', 'LIMIT', '0', SHORT)
+      if rows and #rows < 2 * SHORT then
+        for at = 1, #rows, 2 do
+          if in_question(tonumber(rows[at + 1])) then
+            few[#few + 1] = rows[at + 1]
+            few[#few + 1] = rows[at]
+          end
+        end
+      else
+        for at, of_status in ipairs(windows) do
+          local found = by_score(source, of_status, behind_place(at), many)
+          if #found > 1 then answer[#answer + 1] = found end
+        end
       end
     end
+    if #few > 1 then answer[#answer + 1] = few end
     return
   end
   if count_of(sources, joined) <= budget then
