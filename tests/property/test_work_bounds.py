@@ -14,6 +14,7 @@ from tests.property.attending import World
 from tests.property.filled import Filled, on
 from tests.services import Redis, RedisServer
 from worker.read_model import live as live_module
+from worker.read_model import planner
 from worker.read_model.client import Server
 from worker.read_model.reader import AttendanceReader
 
@@ -150,5 +151,20 @@ def test_bookings_are_read_whole_by_steps_of_any_size(redis_server: Redis, monke
             assert await reader.get(document["id"]) == document
         expected = sum(1 for booking, _ in world.documents if booking in names)
         assert await reader.count(parse_filter({"bookingId": {"$in": [*names, "BK-1"]}})) == expected + 400
+
+    on(redis_server, 3, scenario)
+
+
+def test_a_question_without_an_end_is_given_up(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "MOST_WORK", 5 * planner.BUDGET)
+
+    async def scenario(filled: Filled) -> None:
+        world = World(9, sessions=12, most=30)
+        await filled.apply(world.happen(world.pairs()))
+        reader = filled.reader()
+        assert len((await reader.query(parse_query({"sort": [{"fieldName": "bookingId"}]}))).attendances) == 50
+        with pytest.raises(QueryError, match="name a booking or a session") as error:
+            await reader.query(parse_query({"sort": [{"fieldName": "status"}, {"fieldName": "bookingId"}]}))
+        assert [each.rule for each in error.value.violations] == ["TOO_LARGE"]
 
     on(redis_server, 3, scenario)

@@ -1,4 +1,4 @@
-"""The live read models: which namespace they are in, and questions to its partitions, each answered whole or not at all.
+"""The live read models: questions to the partitions of a namespace, each answered whole or not at all.
 
 Errors, and whether a retry helps::
 
@@ -10,27 +10,22 @@ Errors, and whether a retry helps::
 
 import time
 from asyncio import Semaphore
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from secrets import token_bytes
-from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter, QueryError, Violation
 from schemas.refusals import Rule
-from schemas.signatures import KEY_BYTES, is_signed
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
-from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
+from worker.read_model.keys import DOC_SHIFT, PartitionKeys, live_key
 from worker.read_model.scripts import ask_all, sound
 from worker.topics import partition_of
 
 #: A heartbeat older than this says nothing, seconds.
 STALE_AFTER = 5.0
 _ATTEMPTS = 3
-#: How long what names the live namespace is not looked at, where answers prove by themselves that it is.
-_KNOWN_SECONDS = 10.0
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
@@ -70,7 +65,7 @@ class OtherLayout(ReaderError):
     """The live namespace has a layout that this version does not know."""
 
 
-class _Switched(NotServing):
+class Switched(NotServing):
     """Another namespace is live now, or other keys of a partition."""
 
     def __init__(self) -> None:
@@ -200,14 +195,14 @@ class Live:
                 marks.append(partition_of_mark(number, next(answers)))
             if list(map(self._live_keys, marks)) == used:
                 return found, freshness_of(marks)
-        raise _Switched
+        raise Switched
 
     async def _all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What all commands answer, in one round trip; the namespace is live then."""
         answers = sound(await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._proof)]))
         for _ in self._proof:
             if answers.pop() != self.namespace.encode():
-                raise _Switched
+                raise Switched
         return answers
 
     async def ask(
@@ -270,7 +265,7 @@ class Live:
         async with self._turns if own or script != "find" else nullcontext():
             answers = await ask_all(self._client, _SCRIPTS[script], calls)
         if not all(answers):
-            raise _Switched
+            raise Switched
         return answers
 
     async def packed(self, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes], NotServing | None]:
@@ -326,73 +321,6 @@ class Live:
         _serving(partition.number, partition.state)
         live = self._generations[self._watermarks[partition.number]] = partition.mark["keys"]
         return live
-
-
-class Finder:
-    """Knows which namespace is live.
-
-    Args:
-        base: ``ATTENDANCE_NAMESPACE``.
-    """
-
-    def __init__(self, client: Client, base: str) -> None:
-        self._client = client
-        self._base = base
-        self._generations: Generations = {}
-        self._turns = Semaphore(TURNS)
-        self._known: Live | None = None
-        self._known_until = 0.0
-
-    async def answer(self, question: Callable[[Live], Awaitable[_T]]) -> _T:
-        """What a question finds in one namespace; asked again where another has become the live one meanwhile."""
-        for _ in range(_ATTEMPTS):
-            # a flushed Redis has another key for cursors since, in a namespace of the same name
-            live = self._known if self._known and monotonic() < self._known_until else await self._locate()
-            try:
-                found = await question(live)
-            except _Switched:
-                self._known = None
-                continue
-            except NotServing:
-                if await self._is_live(live):
-                    raise
-                continue
-            if await self._is_live(live):
-                return found
-        raise _Switched
-
-    async def _is_live(self, live: Live) -> bool:
-        """Whether the namespace that was read is the live one still; in a cluster no earlier answer can have said so."""
-        if live.proves_itself:
-            return True
-        return (await self._locate()).namespace == live.namespace
-
-    async def cursor_key(self, signed: str) -> bytes:
-        """The key with which readers sign cursors; looked up again where this text was not signed with the one known."""
-        live = self._known or await self._locate()
-        return live.cursor_key if is_signed(signed, live.cursor_key) else (await self._locate()).cursor_key
-
-    async def _locate(self) -> Live:
-        """The live namespace of this moment."""
-        look = "HMGET", live_key(self._base), "namespace", "partitions", "cursorKey"
-        ((name, count, key),) = sound(await self._client.ask([look]))
-        if name is None or count is None:
-            raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
-        namespace = name.decode()
-        if not is_ours(self._base, namespace):
-            raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
-        if key is None:
-            key = await self._make_cursor_key()
-        self._known = Live(self._client, self._base, namespace, int(count), key, self._generations, self._turns)
-        self._known_until = monotonic() + _KNOWN_SECONDS
-        return self._known
-
-    async def _make_cursor_key(self) -> bytes | None:
-        """As a worker makes it when it starts; None where this user may only read."""
-        place = live_key(self._base), "cursorKey"
-        # said twice it comes to the same, so it may go where else only reading does
-        _, key = await self._client.ask([("HSETNX", *place, token_bytes(KEY_BYTES)), ("HGET", *place)])
-        return key if isinstance(key, bytes) else None
 
 
 def _attendances(found: Iterable[Sequence[bytes]]) -> dict[bytes, Attendance]:

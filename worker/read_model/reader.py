@@ -17,8 +17,9 @@ from worker.read_model import questions
 from worker.read_model.client import Client, Server
 from worker.read_model.cluster import Cluster
 from worker.read_model.documents import unpack, updated_of
+from worker.read_model.finder import Finder
 from worker.read_model.gets import Gets
-from worker.read_model.live import Finder, Freshness, Live, NotServing, OtherLayout, Partition, ReaderError
+from worker.read_model.live import Freshness, Live, NotServing, OtherLayout, Partition, ReaderError
 from worker.read_model.planner import count
 from worker.read_model.questions import ListPage, Narrowed
 from worker.read_model.ranked import Place as RankedPlace
