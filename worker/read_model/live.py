@@ -29,11 +29,11 @@ _ATTEMPTS = 3
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
-#: Units, of one or two microseconds, after which a call begins with no other partition (what is left is asked for again), or
+#: Units, of one to three microseconds, after which a call begins with no other partition (what is left is asked for again), or
 #: ends with the bookings of one.
-MOST_UNITS = 1000
+MOST_UNITS = 700
 #: Of one that hands on documents, which are larger.
-DOCUMENT_UNITS = 500
+DOCUMENT_UNITS = 400
 #: Script calls in one round trip, and round trips of a reader that are under way.
 CALLS_AT_ONCE, TURNS = 8, 4
 #: Ids that one call looks up in a partition, and lookups of a call.

@@ -39,7 +39,7 @@ from worker.read_model.orders import (
 #: Attendances that are read whole and sorted here.
 _AT_ONCE = 200
 _NUMBERED = SCANS[NUMBER, ID]
-#: Units, of one or two microseconds of the server's time, that a partition spends on a call; it ends what it has begun.
+#: Units, of one to three microseconds of the server's time, that a partition spends on a call; it ends what it has begun.
 BUDGET = 500
 #: Units of one question. What needs more would come to nothing that others could wait for.
 MOST_WORK = 2_000_000
