@@ -18,6 +18,9 @@ from schemas.usual import normalise
 MAX = 2**32 - 1
 #: Of one filter, all conditions together.
 MAX_VALUES = 1000
+MAX_VALUES_OF_OPERATOR = 100
+#: Of one filter, what each partition's indexes are asked for it: see `lookups_of`.
+MAX_LOOKUPS = 4000
 #: Of the packed values, so that a cursor, which carries its filter, has an end too.
 MAX_FILTER_BYTES = 65_536
 
@@ -181,6 +184,23 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             found.append((low, high))
     return tuple(found)
+
+
+def values_of(wanted: Filter) -> int:
+    """How many values a request spells for it at least."""
+    names = (wanted.ids, wanted.bookings, wanted.sessions)
+    return sum(len(each.allowed or each.denied) for each in names) + max(0, len(wanted.numbers) - 1)
+
+
+def lookups_of(wanted: Filter) -> int:
+    """Sessions that are named, times statuses, times ranges of numbers: each is looked up by itself.
+
+    Where ids or bookings are named, their attendances are read and nothing is looked up.
+    """
+    if wanted.ids.allowed is not None or wanted.bookings.allowed is not None:
+        return 0
+    sessions = len(wanted.sessions.denied) + (1 if wanted.sessions.allowed is None else len(wanted.sessions.allowed))
+    return sessions * len(wanted.statuses) * len(wanted.numbers)
 
 
 def packed_size(wanted: Filter) -> int:

@@ -15,7 +15,8 @@ DOC_SHIFT = 5
 BOOKING_BUCKETS = 1024
 
 LAYOUT = {
-    "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`",
+    "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
+    "sign cursors (it stays over rebuilds)",
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
     "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
     "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",

@@ -26,6 +26,9 @@ _CLOSE = {"connection": "close"}
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 T = TypeVar("T")
 
+#: In one body: so many are decoded in some hundredths of a second, in which the process does nothing else.
+MAX_JSON_VALUES = 100_000
+
 
 class Bodies:
     """Reads bodies within the limits of the settings.
@@ -175,20 +178,34 @@ def parse_json(body: bytes | bytearray) -> Any:
     """Decodes JSON by the letter of RFC 8259: UTF-8, no NaN, no lone surrogates, no name twice in an object.
 
     Raises:
-        ApiError: it is none (400), or means different things to different readers.
+        ApiError: it is none (400), means different things to different readers, or holds more than `MAX_JSON_VALUES`.
     """
+    # every value but the first of a list or object is behind a comma; commas in texts count too, which are far fewer
+    if body.count(b",") + body.count(b"[") + body.count(b"{") >= MAX_JSON_VALUES:
+        raise _bad_json(f"it has more than {MAX_JSON_VALUES} values; send fewer in a call")
     try:
-        orjson.loads(body)  # strict, and bounded in depth
-        return json.loads(body, object_pairs_hook=_object, parse_int=_number)
+        orjson.loads(body)  # strict, and bounded in depth and in digits
+        return json.loads(body, object_pairs_hook=_object)
     except _TwiceError as twice:
         raise _bad_json(f"the name {str(twice)[:60]!r} comes twice in one object") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise _bad_json("it is nested too deeply") from None
+    except ValueError as error:
         raise _bad_json(str(error)[:100]) from None
 
 
-def _number(digits: str) -> int | float:
-    # what 64 bits cannot hold is no number of anything here, and could not be written again
-    return int(digits) if len(digits) < 19 else float(digits)
+def write_json(document: Any) -> bytes:
+    """JSON of what `parse_json` gave, integers of any length as they came.
+
+    Raises:
+        orjson.JSONEncodeError: it is nested too deeply.
+    """
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        if "64-bit" not in str(error):
+            raise
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class _TwiceError(ValueError):

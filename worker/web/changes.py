@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-import orjson
 from redis.exceptions import RedisError
 
 from schemas.attendance import Attendance
@@ -21,6 +20,7 @@ from schemas.times import format_exact_time
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
+from worker.web.bodies import write_json
 from worker.web.marks import Marks
 from worker.web.permissions import API_SOURCE
 from worker.web.problems import ApiError, problem_of, refused, unavailable
@@ -125,7 +125,7 @@ class Changes:
         if isinstance(before, Exception):
             raise before
         assert isinstance(at, int)
-        value = orjson.dumps(event(change, at))
+        value = write_json(event(change, at))
         place = await self._publisher.publish(self._topic, change.booking_id, value, self._seconds)
         if not await self._marks.passed(change.booking_id, place.partition, place.offset, deadline):
             raise _kept()

@@ -12,6 +12,7 @@ from schemas.cures import CURES, STATUS_CURES
 from schemas.decode import decode
 from schemas.events import DATA, DeadLetter, EventType, Topic
 from schemas.refusals import Refusals, Rule
+from worker.web.bodies import write_json
 from worker.web.changes import Change, event
 from worker.web.problems import ApiError, invalid, refused
 
@@ -153,7 +154,7 @@ def _checked(data: dict[str, Any], where: str, refusals: Refusals) -> None:
 def _as_published(change: Change, where: str, refusals: Refusals) -> Change | None:
     """The change with its ids as the worker will know them; what the worker would refuse is refused here."""
     try:
-        said = decode(orjson.dumps(event(change, 0)), (), 0, max_age=0)
+        said = decode(write_json(event(change, 0)), (), 0, max_age=0)
     except orjson.JSONEncodeError:
         refusals.add(f"{where}participantNotification", "is nested too deeply", Rule.TOO_DEEP)
         return None

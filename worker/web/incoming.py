@@ -15,7 +15,7 @@ from schemas.refusals import Rule, Violation
 from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
-from worker.web.bodies import Bodies, is_json, media_type, parse_json
+from worker.web.bodies import Bodies, is_json, media_type, parse_json, write_json
 from worker.web.permissions import Published
 from worker.web.problems import invalid, refused
 
@@ -139,6 +139,6 @@ def _attribute(name: str, raw: bytes) -> str:
 
 def _written(document: Any, where: str) -> bytes:
     try:
-        return orjson.dumps(document)
+        return write_json(document)
     except orjson.JSONEncodeError:
         raise invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None

@@ -9,8 +9,7 @@ from schemas.refusals import Refusals, Rule
 from schemas.times import format_time
 from schemas.usual import normalise
 from worker.read_model.live import freshness_of
-from worker.read_model.reader import Partition
-from worker.topics import partition_of
+from worker.read_model.reader import ListPage, Partition
 from worker.web.calls import add
 from worker.web.gate import CALLER
 from worker.web.incoming import BATCH, STRUCTURED, read_events
@@ -22,6 +21,8 @@ from worker.web.tokens import Scope
 
 _MOST = 1000
 Limit = Annotated[int, Query(ge=1, le=_MOST, description="how many to show at most")]
+
+ListCursor = Annotated[str | None, Query(description="`next` of a page, to go on behind it")]
 
 
 def add_ops_calls(router: APIRouter) -> None:
@@ -52,11 +53,13 @@ async def get_booking(request: Request, booking: Annotated[str, Path(alias="book
     return answer(found)
 
 
-async def list_bookings(request: Request, sort: Annotated[Literal["noShowRate"], Query()], limit: Limit = 100) -> Response:
+async def list_bookings(
+    request: Request, sort: Annotated[Literal["noShowRate"], Query()], limit: Limit = 100, cursor: ListCursor = None
+) -> Response:
     """Bookings by how often nobody came, the worst first."""
     del sort  # the one there is
-    _known(request, "sort", "limit")
-    return answer(await parts_of(request).reader.no_shows(limit))
+    _known(request, "sort", "limit", "cursor")
+    return _list_answer("bookings", await parts_of(request).reader.no_shows_page(limit, cursor))
 
 
 async def list_alerts(
@@ -66,19 +69,19 @@ async def list_alerts(
     session: Annotated[str | None, Query(alias="sessionId")] = None,
     booking: Annotated[str | None, Query(alias="bookingId")] = None,
     limit: Limit = 100,
+    cursor: ListCursor = None,
 ) -> Response:
-    """Open mismatch alerts, newest first; all given conditions hold."""
+    """Open mismatch alerts, newest first; all given conditions hold. With a cursor they may be left out."""
     del state  # the one there is
-    _known(request, "state", "kind", "sessionId", "bookingId", "limit")
-    parts = parts_of(request)
-    booking_id = None if booking is None else normalise(booking)
-    found = await parts.reader.alerts(
-        kind=kind, session_id=None if session is None else normalise(session), booking_id=booking_id, limit=limit
+    _known(request, "state", "kind", "sessionId", "bookingId", "limit", "cursor")
+    found = await parts_of(request).reader.alerts_page(
+        kind=kind,
+        session_id=None if session is None else normalise(session),
+        booking_id=None if booking is None else normalise(booking),
+        limit=limit,
+        cursor=cursor,
     )
-    partitions = await parts.reader.status()
-    if booking_id is not None:
-        partitions = [partitions[partition_of(booking_id, len(partitions))]]
-    return answer({"alerts": found, "freshness": freshness_of(partitions).document()})
+    return _list_answer("alerts", found)
 
 
 async def get_status(request: Request) -> Response:
@@ -109,6 +112,10 @@ async def serving(parts: Parts) -> list[Partition]:
     if not any(each.state == "live" for each in partitions):
         raise unavailable("NOT_SERVING", "every partition is being filled: ask again")
     return partitions
+
+
+def _list_answer(name: str, found: ListPage) -> Response:
+    return answer({name: found.items, "pagingMetadata": found.paging, "freshness": found.freshness.document()})
 
 
 def _partition(each: Partition) -> dict[str, Any]:

@@ -187,11 +187,13 @@ class BookingAnswer(BookingSummary):
 
 class BookingsAnswer(TypedDict):
     bookings: list[BookingSummary]
+    pagingMetadata: PagingMetadata
     freshness: FreshnessShape
 
 
 class AlertsAnswer(TypedDict):
     alerts: list[AlertData]
+    pagingMetadata: PagingMetadata
     freshness: FreshnessShape
 
 
