@@ -13,8 +13,8 @@ from typing import Any
 
 import aiokafka
 import pytest
-from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher as ClientFetcher
 from aiokafka.consumer.fetcher import FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 #: What consumers read: an aborted transaction counts for nothing, an open one not yet.
 ISOLATION = "read_committed"
 #: A partition with a batch that cannot be read is fetched again after so long, seconds: the batch may have been deleted.
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 5.0
 #: A partition of which the broker refuses a fetch for another reason is fetched again after so long, seconds.
 REFUSED_SECONDS = 0.5
 #: A broker that sends nothing at an offset for so long, though the log goes on behind it, cannot read it either, seconds.
