@@ -15,6 +15,7 @@ from faust.types import TP
 from tests.services import Broker
 from tests.services.records import create_topic
 from worker.engine import transport
+from worker.engine.fetching import Fetched
 from worker.engine.rebalance import SafeTableManager
 
 Handle = Callable[[Any], Awaitable[None]]
@@ -36,13 +37,8 @@ class Line:
             await asyncio.gather(*[await producer.send(self.topic, b"%d" % n, partition=partition) for n in range(count)])
 
     async def trim(self, offset: int, partition: int = 0) -> None:
-        """Deletes the records below an offset, as retention does."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
-        await admin.start()
-        try:
-            await admin.delete_records({TopicPartition(self.topic, partition): RecordsToDelete(before_offset=offset)})
-        finally:
-            await admin.close()
+        """See `trim`."""
+        await trim(self.kafka.bootstrap, self.topic, offset, partition)
 
     async def committed(self, partition: int = 0) -> int | None:
         """What Kafka has for the group, asked by a client that is no member."""
@@ -63,6 +59,7 @@ class Station:
 
     def __init__(self, line: Line, handle: Handle, consumer: type[Any], *, stock: bool = False, **settings: Any) -> None:
         transport.register()
+        self.line = line
         self._folder = tempfile.TemporaryDirectory(prefix="attendance-station-")
         scheme = "kafka" if stock else transport.SCHEME
         managed = {} if stock else {"TableManager": SafeTableManager}
@@ -98,7 +95,7 @@ class Station:
         async def consume(stream: Any) -> None:
             async for event in (stream if stock else stream.noack()).events():
                 message = event.message
-                records = event.value if isinstance(event.value, list) else [message]
+                records = event.value.records if isinstance(event.value, Fetched) else [message]
                 self.offsets += [(message.partition, record.offset) for record in records]
                 await handle(event)
 
@@ -122,6 +119,16 @@ class Station:
 def run(kafka: Broker, scenario: Callable[[Line], Coroutine[Any, Any, None]], partitions: int = 1) -> None:
     """Runs a scenario on a line of its own."""
     asyncio.run(scenario(Line(kafka, partitions)))
+
+
+async def trim(bootstrap: str, topic: str, offset: int, partition: int = 0) -> None:
+    """Deletes the records below an offset, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()
 
 
 async def acknowledge(event: Any) -> None:

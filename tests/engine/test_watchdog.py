@@ -13,6 +13,7 @@ from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
 from worker import ending
 from worker.engine.effort import CALL_FACTOR, Effort, known_call, known_wait, moved
+from worker.engine.fetching import Fetched
 from worker.engine.ledger import MAX_IN_FLIGHT, Ledger
 from worker.engine.rebalance import SafeRecovery, SafeTableManager
 from worker.engine.watchdog import LOOK_SECONDS, Stalled, Watchdog, ends_of
@@ -30,6 +31,7 @@ class Held:
         self.app = SimpleNamespace(consumer_generation_id=1)
         self.positioned = asyncio.Event()
         self.ledger = Ledger()
+        self.unreadable: dict[TP, object] = {}
         self.stored: dict[TP, int] = {}
         self.ends: dict[TP, int] | None = dict.fromkeys(partitions, 100)
         self.now = 1000.0
@@ -50,7 +52,7 @@ class Held:
 
     def take(self, tp: TP, end: int) -> None:
         first = self.ledger.standing(tp).taken or 0
-        self.ledger.take(tp, [SimpleNamespace(offset=offset) for offset in range(first, end)])
+        self.ledger.take(tp, Fetched(first, [SimpleNamespace(offset=offset) for offset in range(first, end)], end))
 
     def done(self, tp: TP, end: int) -> None:
         self.ledger.complete(tp, end)

@@ -6,6 +6,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.engine.fetching import Fetched
 from worker.engine.ledger import MAX_IN_FLIGHT, Ledger
 
 HERE = TP("events", 0)
@@ -16,8 +17,14 @@ class Raw:
     offset: int
 
 
-def records(first: int, end: int) -> list[Raw]:
-    return [Raw(offset) for offset in range(first, end)]
+def records(first: int, end: int) -> Fetched:
+    """A poll that covers these offsets, with a record at each."""
+    return Fetched(first, [Raw(offset) for offset in range(first, end)], end)
+
+
+def offsets(taken: object) -> list[int]:
+    assert isinstance(taken, Fetched)
+    return [record.offset for record in taken.records]
 
 
 def test_a_batch_is_committable_once_it_and_all_before_it_are_done() -> None:
@@ -56,16 +63,37 @@ def test_a_first_batch_with_one_record_is_not_skipped() -> None:
 def test_records_seen_before_are_left_out() -> None:
     ledger = Ledger()
     ledger.restart({HERE: 7})
-    assert [r.offset for r in ledger.take(HERE, records(5, 9))] == [7, 8]  # type: ignore[union-attr]
-    assert ledger.take(HERE, records(3, 6)) == []
+    assert offsets(ledger.take(HERE, records(5, 9))) == [7, 8]
+    assert ledger.take(HERE, records(3, 6)) is None
 
 
-def test_a_hole_is_asked_for_once_and_accepted_when_it_stays() -> None:
+def test_a_poll_that_begins_too_late_is_sought_back() -> None:
     ledger = Ledger()
     ledger.restart({HERE: 5})
-    assert ledger.take(HERE, records(8, 10)) == 5, "seek back to what is missing"
-    assert [r.offset for r in ledger.take(HERE, records(8, 10))] == [8, 9], "the log itself has the hole"  # type: ignore[union-attr]
-    assert ledger.take(HERE, records(12, 13)) == 10, "another hole is asked for anew"
+    assert ledger.take(HERE, records(8, 10)) == 5
+    assert ledger.take(HERE, records(8, 10), log_start=6) == 6
+    assert ledger.take(HERE, records(8, 10)) == 5, "nothing was taken yet"
+
+
+def test_records_that_were_deleted_are_gone_over() -> None:
+    ledger = Ledger()
+    ledger.restart({HERE: 5})
+    taken = ledger.take(HERE, records(8, 10), log_start=8)
+    assert taken == Fetched(5, [Raw(8), Raw(9)], 10)
+    ledger.complete(HERE, 10)
+    assert ledger.completed[HERE] == 10
+
+
+def test_offsets_without_records_are_completed_too() -> None:
+    """A log that ends in a transaction's marker: with the last record as the end, its lag stays above 0 for ever."""
+    ledger = Ledger()
+    ledger.restart({HERE: 0})
+    assert offsets(ledger.take(HERE, Fetched(0, [Raw(0), Raw(1)], 3))) == [0, 1]
+    assert offsets(ledger.take(HERE, Fetched(3, [], 9))) == []
+    assert ledger.complete(HERE, 9)
+    assert HERE not in ledger.completed
+    assert ledger.complete(HERE, 3)
+    assert ledger.completed[HERE] == 9
 
 
 def test_a_batch_of_an_earlier_assignment_is_not_completed() -> None:

@@ -3,9 +3,11 @@
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from faust.types import TP
+
+from worker.engine.fetching import Fetched
 
 #: Unacknowledged batches of one partition at which no more of it is fetched.
 MAX_IN_FLIGHT = 3
@@ -13,7 +15,7 @@ MAX_IN_FLIGHT = 3
 
 @dataclass(slots=True)
 class Batch:
-    """A batch that was handed over: the offsets [first, next) of one partition."""
+    """A batch that was handed over: the offsets [first, next) of one partition, whether they hold records or not."""
 
     first: int
     next: int
@@ -38,37 +40,40 @@ class Ledger:
         self._batches: dict[TP, deque[Batch]] = defaultdict(deque)
         self._expected: dict[TP, int] = {}
         self._began: dict[TP, int] = {}
-        self._jumped: dict[TP, tuple[int, int]] = {}
         self.completed: dict[TP, int] = {}
         """Committable offsets: the end of the completed head of each partition."""
 
     def restart(self, positions: Mapping[TP, int]) -> None:
         """Forgets everything; partitions go on from these offsets."""
         self._batches.clear()
-        self._jumped.clear()
         self.completed.clear()
         self._began = dict(positions)
         self._expected = dict(positions)
 
-    def take(self, tp: TP, records: list[Any]) -> list[Any] | int:
-        """Those of the records that are new, now in flight; or the offset to seek back to, because one is missing.
+    def take(self, tp: TP, fetched: Fetched, log_start: int = 0) -> Fetched | int | None:
+        """What of it is new, now in flight; the offset to seek back to, because one is missing; None: nothing is new.
 
-        A jump that repeats after seeking back is the log's own (compaction, transaction markers), and is accepted.
+        What is in flight begins where the last batch ended. Where the log itself begins later, the records between are gone.
+
+        Args:
+            log_start: the offset at which the log is known to begin.
         """
-        expected = self._expected.get(tp)
-        if expected is not None:
-            if records[0].offset < expected:
-                records = [record for record in records if record.offset >= expected]
-                if not records:
-                    return records
-            first = records[0].offset
-            if first > expected and self._jumped.get(tp) != (expected, first):
-                self._jumped[tp] = (expected, first)
-                return expected
-        end: int = records[-1].offset + 1
+        begin, records, end = fetched
+        expected = self._expected.get(tp, begin)
+        if end <= expected:
+            return None
+        first = max(expected, log_start)
+        if begin > first:
+            return first
+        if begin < expected:
+            records = [record for record in records if record.offset >= expected]
         self._expected[tp] = end
-        self._batches[tp].append(Batch(records[0].offset, end))
-        return records
+        self._batches[tp].append(Batch(expected, end))
+        return Fetched(expected, records, end)
+
+    def misses(self, tp: TP, fetched: Fetched) -> bool:
+        """Whether a fetch begins behind the offset that comes next."""
+        return fetched.begin > self._expected.get(tp, fetched.begin)
 
     def complete(self, tp: TP, end: int) -> bool:
         """Marks the batch that ends there as done; False for one that is not in flight."""

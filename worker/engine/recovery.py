@@ -1,18 +1,23 @@
 """Fills tables from their changelogs when partitions are assigned: in batches, to the very end, never in silence."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from worker.engine.effort import moved
+from worker.engine.fetching import ISOLATION, Fetches, log_end
 from worker.engine.table import Table, checksum
+
+log = structlog.get_logger(__name__)
 
 #: Without a record or progress for so long, a recovery fails instead of waiting for ever, seconds.
 STALL_SECONDS = 60.0
-_POLL_MS = 200
+_POLL_SECONDS = 0.2
 _FETCH_WAIT_MS = 50
 _FETCH_BYTES = 1024 * 1024
 #: Records that are merged before others of the process get their turn.
@@ -23,7 +28,8 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
     """Reads each partition's changelogs from where its tables stand to their end; yields partitions as they are done.
 
     Rows that are not the changelog's, because its topic was made again, are dropped first. Whoever owns the partition
-    then calls `Table.settle`.
+    then calls `Table.settle`. A partition with a batch that cannot be read, or with rows behind an open transaction, is
+    waited for, with one log line; the others are yielded meanwhile.
 
     Args:
         tables: tables of one changelog topic each.
@@ -41,25 +47,24 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        isolation_level=ISOLATION,
         fetch_max_wait_ms=_FETCH_WAIT_MS,
         max_partition_fetch_bytes=_FETCH_BYTES,
     )
     await consumer.start()
     try:
         ends = await consumer.end_offsets(list(waiting))
-        starts = {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()}
-        consumer.assign(list(waiting))
-        for tp, start in starts.items():
-            # the record before is read too, to see that it is the one the rows know
-            consumer.seek(tp, max(start - 1, 0))
+        reading = _Reading(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
         progress = monotonic()
         while waiting:
-            if await _read(consumer, by_topic, starts):
+            if await reading.read(waiting):
                 progress = monotonic()
                 moved()
+            elif all(reading.waits_for_others(tp) for tp in waiting):
+                progress = monotonic()
             elif monotonic() - progress > STALL_SECONDS:
                 raise TimeoutError(f"no record of {min(waiting)} came for {STALL_SECONDS:.0f} s")
-            done = {tp for tp in waiting if await _at_end(consumer, tp, ends[tp])}
+            done = {tp for tp in waiting if await reading.is_at_end(tp, ends[tp])}
             waiting -= done
             consumer.pause(*done)
             for tp in done:
@@ -79,30 +84,83 @@ def _start(table: Table, tp: TopicPartition, end: int) -> int:
     return 0
 
 
-async def _read(consumer: AIOKafkaConsumer, tables: Mapping[str, Table], starts: dict[TopicPartition, int]) -> bool:
-    found = await consumer.getmany(timeout_ms=_POLL_MS)
-    for tp, records in found.items():
-        table, new = tables[tp.topic], records
-        if records[0].offset < starts[tp]:
-            if not _is_known(table, tp.partition, records[0]):
-                table.reset(tp.partition)
-                starts[tp] = 0
-                consumer.seek(tp, 0)
-                continue
-            new = records[1:]
-        for first in range(0, len(new), _AT_ONCE):
-            table.recover(tp.partition, new[first : first + _AT_ONCE])
-            await asyncio.sleep(0)
-    return bool(found)
+class _Reading:
+    """Changelogs on their way into tables."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, tables: Mapping[str, Table], starts: dict[TopicPartition, int]) -> None:
+        self._consumer = consumer
+        self._tables = tables
+        self._fetches = Fetches(consumer)
+        self._starts = starts
+        # the record before is read too, to see that it is the one the rows know
+        self._expected = {tp: max(start - 1, 0) for tp, start in starts.items()}
+        self._held: set[TopicPartition] = set()
+        consumer.assign(list(starts))
+        for tp, offset in self._expected.items():
+            consumer.seek(tp, offset)
+
+    async def read(self, waiting: set[TopicPartition]) -> bool:
+        """Merges what has come of these; whether anything has."""
+        found = await self._fetches.take(lambda: waiting, _POLL_SECONDS, sys.maxsize)
+        for tp, (begin, records, end) in found.items():
+            table, start = self._tables[tp.topic], self._starts[tp]
+            self._check_begin(tp, begin)
+            if records and records[0].offset < start:
+                if not _is_known(table, tp.partition, records[0]):
+                    table.reset(tp.partition)
+                    self._starts[tp] = self._expected[tp] = 0
+                    self._consumer.seek(tp, 0)
+                    continue
+                records = records[1:]  # noqa: PLW2901 - the rest of them
+            self._expected[tp] = end
+            for first in range(0, len(records), _AT_ONCE):
+                table.recover(tp.partition, records[first : first + _AT_ONCE])
+                await asyncio.sleep(0)
+        return bool(found)
+
+    def _check_begin(self, tp: TopicPartition, begin: int) -> None:
+        first = max(self._expected[tp], self._starts[tp])
+        if begin > first:
+            log.warning(
+                "records of a changelog were deleted before they were read: rows that only they held are lost",
+                topic=tp.topic,
+                partition=tp.partition,
+                first=first,
+                end=begin,
+                count=begin - first,
+            )
+            self._expected[tp] = begin
+
+    def waits_for_others(self, tp: TopicPartition) -> bool:
+        """Whether what comes next cannot be read, or not yet."""
+        return tp in self._held or tp in self._fetches.unreadable
+
+    async def is_at_end(self, tp: TopicPartition, listed_end: int) -> bool:
+        """Whether all of a changelog is merged.
+
+        By the position, not the last record seen: compaction may have taken the last one away. And by the end that a fetch
+        found beside the listed one, because some brokers list less than there is.
+        """
+        end = log_end(self._consumer, tp)
+        if end is None or await self._consumer.position(tp) < max(listed_end, end.stable):
+            return False
+        self._check_begin(tp, await self._consumer.position(tp))
+        if end.stable < end.high:
+            # rows of ours may lie behind the open transaction of somebody else
+            if tp not in self._held:
+                self._held.add(tp)
+                log.warning(
+                    "a changelog is held by an open transaction: waiting until it is committed or aborted",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    offset=end.stable,
+                    held=end.high - end.stable,
+                )
+            return False
+        self._held.discard(tp)
+        return True
 
 
 def _is_known(table: Table, partition: int, record: ConsumerRecord) -> bool:
     mark = table.mark(partition)
     return mark is not None and checksum(record.key, record.value) == mark.checksum
-
-
-async def _at_end(consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
-    # the position, not the last record seen: compaction may have taken the last one away; and the high watermark of
-    # a fetch beside the listed end, because some brokers list less than there is
-    highwater = consumer.highwater(tp)
-    return highwater is not None and await consumer.position(tp) >= max(end, highwater)

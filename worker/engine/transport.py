@@ -2,17 +2,22 @@
 
 Stock Faust makes two tasks per record, counts a gap in offsets as acknowledged, and throws acknowledgements away before
 the last commit of a rebalance (design, "The engine"). Here a Faust message carries the list of raw records of one poll;
-a batch is committed when it and everything before it in its partition was acknowledged.
+a batch is committed when it and everything before it in its partition was acknowledged. A batch covers offsets, not only
+records: transaction markers, aborted transactions and records that compaction removed belong to one too, which may hold no
+record at all, so that progress follows the position of the client and not the last record.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import faust
-from aiokafka.errors import IllegalStateError
+import structlog
+from aiokafka import ConsumerRecord
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -21,7 +26,10 @@ from faust.types.tuples import ack_lock
 from mode.threads import WorkerThread
 from mode.utils.futures import notify
 
+from worker.engine.fetching import ISOLATION, Fetched, Fetches, LogEnd, Unreadable, log_end, next_offset
 from worker.engine.ledger import Ledger
+
+log = structlog.get_logger(__name__)
 
 #: URL scheme of this transport; `register` must have been called.
 SCHEME = "batchkafka"
@@ -36,6 +44,8 @@ STOP_SECONDS = 3.0
 FETCH_WAIT_MS = 250
 #: One of a busy consumer collects for so long, or until there is so much: a batch of four costs nearly what one of twenty does.
 LINGER_MS, LINGER_BYTES = 25, 64 * 1024
+#: How long Kafka may take to answer where a log begins, seconds; then it is asked again at the next poll.
+LOG_START_SECONDS = 5.0
 
 
 def register() -> None:
@@ -75,19 +85,36 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     Worker = ClientThread
 
+    fetches: Fetches
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # the stock method takes round robin for an app without Faust tables, which would part events from bookings
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._isolation_level = ISOLATION  # noqa: SLF001 - the stock one is read_uncommitted without exactly_once
+        self.fetches = Fetches(consumer)
         return consumer
 
-    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+    ) -> Any:
+        if not self.consumer.flow_active:
+            return {}
         # Faust goes around the client's own getmany, which would say here that the client is no longer in the group
         if not consumer._closed:  # noqa: SLF001
             consumer._coordinator.check_errors()  # noqa: SLF001
-        return await super()._fetch_records(consumer, *args, **kwargs)
+        with consumer._fetcher._subscriptions.fetch_context():  # noqa: SLF001
+            return await self.fetches.take(lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
+
+    def log_end(self, tp: TP) -> LogEnd | None:
+        """See `fetching.log_end`; from any thread."""
+        return log_end(self._ensure_consumer(), tp)
+
+    def next_offset(self, tp: TP) -> int | None:
+        """See `fetching.next_offset`; from any thread."""
+        return next_offset(self._ensure_consumer(), tp)
 
     async def commit(self, offsets: Any) -> bool:
         # a thread that ends answers no more calls, and may be waiting for the very revocation that wants to commit
@@ -166,33 +193,77 @@ class Consumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
-        for partition, found in records.items():
-            tp = ensure_TP(partition)
+        for tp, fetched in self._with_moved(records):
+            if not (active is None or tp in active):
+                continue
+            log_start = await self._log_start(tp) if self.ledger.misses(tp, fetched) else 0
             # what is not handed over now is missed by the ledger later; stock Faust seeks back here, in the middle of
             # a rebalance, and would make the ledger forget the batches that the rebalance waits for
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
-            if not found or not (active is None or tp in active):
-                continue
-            taken = self.ledger.take(tp, found)
-            if isinstance(taken, int):
-                self.log.warning("%s: offset %d is missing before %d, seeking back", tp, taken, found[0].offset)
-                with suppress(IllegalStateError):  # it was revoked meanwhile
-                    await self._seek(tp, taken)
-            elif taken:
-                message: Any = self._to_message(tp, taken[-1])
-                message.value = taken
-                yield tp, message
-            else:
-                self._check_end(tp)
+            taken = await self._take(tp, fetched, log_start)
+            if taken is not None:
+                yield tp, self._batch_message(tp, taken)
+
+    def _with_moved(self, records: Mapping[Any, Any]) -> Iterator[tuple[TP, Fetched]]:
+        """What was fetched, and the polled partitions whose client stands elsewhere although nothing came."""
+        polled = {ensure_TP(partition): fetched for partition, fetched in records.items()}
+        yield from polled.items()
+        for tp in self._polled - polled.keys():
+            stands, expected = self._thread.next_offset(tp), self.ledger.standing(tp).taken
+            if stands is not None and expected is not None and stands != expected:
+                yield tp, Fetched(stands, [], stands)
+
+    async def _take(self, tp: TP, fetched: Fetched, log_start: int) -> Fetched | None:
+        """The batch to hand over; None where nothing is new, or where something is missing and was sought."""
+        misses = self.ledger.misses(tp, fetched)
+        taken = self.ledger.take(tp, fetched, log_start)
+        if isinstance(taken, int):
+            log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=taken)
+            with suppress(IllegalStateError):  # it was revoked meanwhile
+                await self._seek(tp, taken)
+            return None
+        if taken is None:
+            self._check_end(tp)
+        elif misses:
+            log.warning(
+                "records were deleted before they were read, going on behind them",
+                topic=tp.topic,
+                partition=tp.partition,
+                first=taken.begin,
+                end=fetched.begin,
+                count=fetched.begin - taken.begin,
+            )
+        return taken
+
+    async def _log_start(self, tp: TP) -> int:
+        """The offset at which the log begins; 0 where Kafka does not say."""
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(LOG_START_SECONDS):
+                starts = await self._thread.earliest_offsets(tp)
+                return int(starts[tp])
+        return 0
+
+    def _batch_message(self, tp: TP, batch: Fetched) -> Any:
+        stands_for = ConsumerRecord(tp.topic, tp.partition, batch.end - 1, None, None, None, batch, None, 0, 0, ())
+        return self._to_message(tp, stands_for)
+
+    @property
+    def unreadable(self) -> Mapping[TP, Unreadable]:
+        """Partitions that stand at a batch which cannot be read."""
+        return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.items()}
+
+    def log_end(self, tp: TP) -> LogEnd | None:
+        """Where a partition's log ends; None where that is not known."""
+        return self._thread.log_end(tp)
 
     def _check_end(self, tp: TP) -> None:
         """Records came again. That is harmless, unless it is because there is nothing behind them."""
-        end, expected = self.highwater(tp), self.ledger.standing(tp).taken
-        if end is not None and expected is not None and end < expected:
+        end, expected = self.log_end(tp), self.ledger.standing(tp).taken
+        if end is not None and expected is not None and end.high < expected:
             raise LogWentBack(
-                f"{tp.topic} partition {tp.partition} ends at offset {end}, and was read up to {expected} before: the topic "
-                "was made anew or has lost records; start under a new topic prefix, or delete the consumer group"
+                f"{tp.topic} partition {tp.partition} ends at offset {end.high}, and was read up to {expected} before: the "
+                "topic was made anew or has lost records; start under a new topic prefix, or delete the consumer group"
             )
 
     async def _seek(self, partition: TP, offset: int) -> None:
@@ -209,7 +280,7 @@ class Consumer(driver.Consumer):
         self.committed = committed
         self.stored = dict(committed)
         # where nothing is committed not from the client's position: a poll since the assignment may have moved it, by
-        # records that were dropped. The ledger takes it for the log's own where the log begins later than at 0
+        # records that were dropped. Where the log begins later than at 0, the ledger asks where
         self.ledger.restart({**dict.fromkeys(assigned, 0), **committed})
         self._astray = set(assigned)
         self.positioned.set()

@@ -1,9 +1,10 @@
 """Ends a worker that holds partitions and moves nothing, so that whoever supervises it starts another.
 
-A stall is a partition whose topic holds records that are neither completed nor committed, of which nothing was fetched,
-completed, committed or said by its owner for a while, although Kafka answers. No stall: an owner that knows what it waits
-for (`effort.known_wait`: Redis or Kafka away, a recovery, which watches itself), a partition at the end of its topic, a Kafka
-that does not answer, a process that was stopped and has just woken up.
+A stall is a partition whose log has offsets before its last stable offset that are neither completed nor committed, of
+which nothing was fetched, completed, committed or reported by its owner for a while, although Kafka answers. No stall: an
+owner that knows what it waits for (`effort.known_wait`: Redis or Kafka away, a recovery, which watches itself), a partition
+at the end of its topic or at a batch that cannot be read, a Kafka that does not answer, a process that was stopped and has
+just woken up.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from worker.engine.effort import Effort
+from worker.engine.fetching import ISOLATION
 from worker.engine.transport import Consumer
 
 LOOK_SECONDS = 2.0
@@ -140,11 +142,14 @@ class Watchdog:
         except ConsumerNotStarted:
             return
         generation, positioned = consumer.app.consumer_generation_id, consumer.positioned.is_set()
+        unreadable = consumer.unreadable
         for tp in assignment:
             effort = self.efforts.get(tp.partition, Effort())
             standing, stored = consumer.ledger.standing(tp), consumer.stored.get(tp)
             mark = (generation, standing, stored, effort.moves)
-            yield Sight(tp, "completed", mark, effort.patience if positioned else self._seeking)
+            # a batch that cannot be read stops its partition until an operator deletes it
+            patience = inf if tp in unreadable else effort.patience if positioned else self._seeking
+            yield Sight(tp, "completed", mark, patience)
             behind = (standing.completed or 0) > max(stored or 0, standing.began or 0)
             yield Sight(tp, "committed", (generation, stored), 1 if behind else 0)
 
@@ -164,14 +169,14 @@ class Watchdog:
 
 
 def ends_of(client: Mapping[str, Any]) -> Ends:
-    """Asks Kafka by a connection of its own: the worker's may be what is broken.
+    """Asks Kafka for last stable offsets, by a connection of its own: the worker's may be what is broken.
 
     Args:
         client: connection settings for aiokafka.
     """
 
     async def ask(partitions: set[TP]) -> dict[TP, int] | None:
-        consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False, isolation_level=ISOLATION)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await consumer.start()

@@ -9,9 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import structlog
+
 from schemas.alerts import AlertEvent
+from worker.engine.fetching import Fetched
+from worker.engine.tail import Undecided
 from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings, Changed
@@ -22,15 +27,21 @@ from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
+log = structlog.get_logger(__name__)
+
+#: Records of others in our logs that an open transaction holds are looked at again after so long, seconds.
+UNDECIDED_SECONDS = 10.0
+
 Chore = Callable[[], Awaitable[None]]
 """What is done between two batches."""
 Task = TypeVar("Task")
 
 
 class Delivered(Protocol):
-    """A Faust event whose value is the list of raw records of one poll."""
+    """A Faust event whose value is what one poll took of a partition."""
 
-    value: Any
+    value: Fetched
+    message: Any
 
     def ack(self) -> bool: ...
 
@@ -55,6 +66,7 @@ class Partition:
         self._to_say: asyncio.Queue[Folded | Chore] = asyncio.Queue(1)
         self._alerts = asyncio.Lock()
         """Held while the alerts topic is written to."""
+        self._mend_after = 0.0
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -76,9 +88,9 @@ class Partition:
         """Takes a batch; the consumer bounds how many wait."""
         self._to_fold.put_nowait(delivered)
 
-    async def beat(self, ends: Mapping[str, int]) -> None:
-        """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
-        chore = await self._read_models.beat(ends) if self._read_models else None
+    async def beat(self, marks: Mapping[str, Any]) -> None:
+        """Writes the heartbeat, with these fields of the watermark."""
+        chore = await self._read_models.beat(marks) if self._read_models else None
         if chore is not None:
             # an idle partition has no write that would find what is wrong; a busy one has
             with suppress(asyncio.QueueFull):
@@ -86,14 +98,14 @@ class Partition:
 
     def look(self) -> None:
         """Mends between two batches what somebody else wrote to its logs."""
-        if self._read_models is not None and self._has_foreign:
+        if self._read_models is not None and self._has_foreign and monotonic() >= self._mend_after:
             self._to_fold.put_nowait(self._mend)
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
         """Takes a batch as far as changelog and table."""
-        records, resources = delivered.value, self._resources
-        topic, end = EVENTS if records[0].topic == resources.topics.events else BOOKINGS, records[-1].offset + 1
-        again = records[0].offset < self._bookings.redelivered[topic]
+        (begin, records, end), resources = delivered.value, self._resources
+        topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
+        again = begin < self._bookings.redelivered[topic]
         async with read_models.unsettled:
             # one partition at a time: they would only drive each other's bookings out of the processor's cache
             async with resources.folding:
@@ -147,6 +159,16 @@ class Partition:
 
     async def _mend(self) -> None:
         """Says again what a worker that had lost the partition may have said after us."""
+        try:
+            await self._mend_all()
+            self._mend_after = 0.0
+        except Undecided as held:
+            # what an open transaction holds is nothing yet; work goes on meanwhile
+            if not self._mend_after:
+                log.info("mends later", partition=self.number, reason=str(held))
+            self._mend_after = monotonic() + UNDECIDED_SECONDS
+
+    async def _mend_all(self) -> None:
         resources = self._resources
         await self._bookings.mend()
         tail, client = resources.alerts[self.number], resources.settings.kafka_client()

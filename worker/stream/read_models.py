@@ -87,11 +87,10 @@ class ReadModels:
         except Fenced:
             await self.reclaim()
 
-    async def beat(self, ends: Mapping[str, int]) -> Callable[[], Awaitable[None]] | None:
-        """Writes the heartbeat: the topics' ends by their names; what is to be done where it was refused."""
+    async def beat(self, marks: Mapping[str, Any]) -> Callable[[], Awaitable[None]] | None:
+        """Writes the heartbeat: watermark fields that tell of the topics; what is to be done where it was refused."""
         if not self.is_live:
             return None
-        marks = {f"{topic}.end": end for topic, end in ends.items()}
         try:
             await self._writer.beat({**marks, "writtenAt": int(time() * 1000)})
         except ReadModelError as error:

@@ -203,7 +203,7 @@ class Worker:
         """Each second: the live namespace, and each partition's heartbeat."""
         away = False
         while True:
-            beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
+            beats = [partition.beat(self._log_marks(partition.number)) for partition in self._partitions.values()]
             said = await asyncio.gather(self._announce(self._resources.redis), *beats, return_exceptions=True)
             failed = next((error for error in said if isinstance(error, BaseException)), None)
             if failed is not None and not isinstance(failed, RedisError | OSError):
@@ -226,10 +226,17 @@ class Worker:
                 for partition in self._partitions.values():
                     partition.look()
 
-    def _ends(self, number: int) -> dict[str, int]:
-        topics = {"events": self.topics.events, "bookings": self.topics.bookings}
-        ends = {name: self._consumer.highwater(TP(topic, number)) for name, topic in topics.items()}
-        return {name: end for name, end in ends.items() if end is not None}
+    def _log_marks(self, number: int) -> dict[str, Any]:
+        """Watermark fields of both topics: where each ends, what open transactions hold, where it cannot be read."""
+        marks: dict[str, Any] = {}
+        unreadable = self._consumer.unreadable
+        for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
+            tp = TP(topic, number)
+            end = self._consumer.log_end(tp)
+            if end is not None:
+                marks[f"{name}.end"], marks[f"{name}.held"] = end.stable, end.high - end.stable
+            marks[f"{name}.unreadable"] = unreadable[tp].offset if tp in unreadable else ""
+        return marks
 
 
 def _spare_the_collector() -> None:

@@ -1,5 +1,6 @@
 """What operators and dashboards read (contract, section 4): sessions, bookings, alerts, status; each says how fresh it is."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -120,10 +121,7 @@ def _list_answer(name: str, found: ListPage) -> Response:
 
 def _partition(each: Partition) -> dict[str, Any]:
     mark = each.mark
-    topics = {
-        name: {"offset": int(mark.get(f"{name}.offset", 0)), "end": int(mark.get(f"{name}.end", 0))}
-        for name in ("events", "bookings")
-    }
+    topics = {name: _topic(name, mark) for name in ("events", "bookings")}
     written = int(mark.get("writtenAt", 0))
     return {
         "partition": each.number,
@@ -133,6 +131,12 @@ def _partition(each: Partition) -> dict[str, Any]:
         **topics,
         "writtenAt": format_time(written * 1000) if written else None,
     }
+
+
+def _topic(name: str, mark: Mapping[str, str]) -> dict[str, Any]:
+    offset, end, held = (int(mark.get(f"{name}.{field}", 0)) for field in ("offset", "end", "held"))
+    unreadable = mark.get(f"{name}.unreadable")
+    return {"offset": offset, "end": end, "held": held, "unreadable": int(unreadable) if unreadable else None}
 
 
 def _known(request: Request, *names: str) -> None:

@@ -198,10 +198,16 @@ class AlertsAnswer(TypedDict):
 
 
 class TopicStatus(TypedDict):
-    """Offsets: the next to apply, and the topic's end."""
+    """Offsets: the next to apply, and the end of what can be read (Kafka's last stable offset).
+
+    ``held``: records behind an open transaction; ``unreadable``: the offset of a record batch that cannot be read, and at
+    which the partition stops.
+    """
 
     offset: int
     end: int
+    held: int
+    unreadable: int | None
 
 
 class PartitionStatus(TypedDict):

@@ -1,0 +1,291 @@
+"""Takes what a Kafka client has fetched, each partition by itself, with the offsets that each poll covers.
+
+aiokafka's own `getmany` returns records alone: a log that ends in transaction markers, in an aborted transaction or in
+records that compaction removed never seems to be at its end. And one batch that cannot be decoded makes it fail for all
+partitions, again at every poll. Here a poll of a partition covers offsets, with or without records among them, and a batch
+that cannot be read stops its own partition.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from itertools import islice
+from time import monotonic
+from typing import Any, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
+from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    NoError,
+    NotLeaderForPartitionError,
+    OffsetOutOfRangeError,
+    RecordTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.fetch import FetchRequest
+
+log = structlog.get_logger(__name__)
+
+#: What consumers read: an aborted transaction counts for nothing, an open one not yet.
+ISOLATION = "read_committed"
+#: A partition with a batch that cannot be read is fetched again after so long, seconds: the batch may have been deleted.
+RETRY_SECONDS = 5.0
+#: A partition of which the broker refuses a fetch for another reason is fetched again after so long, seconds.
+REFUSED_SECONDS = 0.5
+#: A broker that sends nothing at an offset for so long, though the log goes on behind it, cannot read it either, seconds.
+EMPTY_SECONDS = 10.0
+
+#: Error codes of a fetch that the client deals with itself.
+_CLIENTS_OWN = {
+    error.errno
+    for error in (
+        NoError,
+        NotLeaderForPartitionError,
+        OffsetOutOfRangeError,
+        TopicAuthorizationFailedError,
+        UnknownTopicOrPartitionError,
+    )
+}
+#: Error codes of a broker that cannot read its own log.
+_BROKEN_LOG = {CorruptRecordException.errno, UnknownError.errno}
+
+
+class Fetched(NamedTuple):
+    """What one poll took of one partition: the offsets [begin, end), and the records that are left there to read."""
+
+    begin: int
+    records: list[Any]
+    end: int
+
+
+class LogEnd(NamedTuple):
+    """Where a partition's log ended when its broker last answered a fetch."""
+
+    stable: int
+    """The last stable offset: what lies before it can be read. The high watermark where no transaction is open."""
+    high: int
+    """The high watermark."""
+    answered: float
+    """When that was, seconds since the epoch by this machine's clock."""
+
+
+class Unreadable(NamedTuple):
+    """A batch that cannot be decoded."""
+
+    offset: int
+    reason: str
+
+
+class Fetches:
+    """Takes the fetches of one client; in the client's event loop only, but for `unreadable`."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._failed: dict[TopicPartition, Unreadable] = {}
+        self._empty: dict[TopicPartition, tuple[int, float]] = {}
+        """Since when the broker sends nothing at which offset, though the log goes on."""
+        client = consumer._client  # noqa: SLF001
+        self._send, client.send = client.send, self._send_and_look
+
+    @property
+    def unreadable(self) -> dict[TopicPartition, Unreadable]:
+        """Partitions that stand at a batch which cannot be read; from any thread."""
+        failed = self._failed.copy()
+        return {tp: each for tp, each in failed.items() if next_offset(self._consumer, tp) == each.offset}
+
+    async def take(
+        self, partitions: Callable[[], Collection[Any]], timeout: float, max_records: int
+    ) -> dict[TopicPartition, Fetched]:
+        """What was fetched of these partitions; waits for it if there is nothing yet.
+
+        Args:
+            partitions: asked again whenever a fetch has come.
+            timeout: how long to wait at most, seconds.
+            max_records: of all partitions together.
+
+        Raises:
+            aiokafka.errors.KafkaError: the client is closed, or the broker refuses to be read.
+        """
+        fetcher, deadline = self._consumer._fetcher, monotonic() + timeout  # noqa: SLF001
+        while True:
+            if fetcher._closed:  # noqa: SLF001
+                raise ConsumerStoppedError
+            subscriptions = fetcher._subscriptions  # noqa: SLF001
+            if subscriptions.reassignment_in_progress:
+                await subscriptions.wait_for_assignment()
+            found = self._take_fetched(fetcher, partitions(), max_records)
+            left = deadline - monotonic()
+            if found or left <= 0:
+                return found
+            waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
+            done, _ = await asyncio.wait([waiter], timeout=left)
+            if done:
+                waiter.result()
+            else:
+                waiter.cancel()
+
+    async def _send_and_look(self, node: Any, request: Any, **options: Any) -> Any:
+        response = await self._send(node, request, **options)
+        if isinstance(request, FetchRequest):
+            self._look(request, response)
+        return response
+
+    def _look(self, request: Any, response: Any) -> None:
+        """Deals with what the client does not see: it repeats a refused fetch at once, with a log line each time."""
+        offsets = {(topic, number): offset for topic, asked in request.topics for number, offset, _ in asked}
+        refused = set[tuple[str, int]]()
+        for topic, answered in response.topics:
+            for number, code, _high, stable, *_, records in answered:
+                if code not in _CLIENTS_OWN:
+                    refused.add((topic, number))
+                    self._refuse(TopicPartition(topic, number), offsets[topic, number], code)
+                elif code == 0:
+                    self._look_at_empty(TopicPartition(topic, number), offsets[topic, number], records, stable)
+        if refused:
+            response.topics = [
+                (topic, [each for each in answered if (topic, each[0]) not in refused]) for topic, answered in response.topics
+            ]
+
+    def _refuse(self, tp: TopicPartition, offset: int, code: int) -> None:
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        if next_offset(self._consumer, tp) != offset or tp in fetcher._records:  # noqa: SLF001
+            return  # it was sought elsewhere meanwhile, or revoked
+        if code in _BROKEN_LOG:
+            self._hold(fetcher, tp, offset, f"the broker cannot read it either: {for_code(code).__name__}")
+        else:
+            fetcher._records[tp] = _Held(monotonic() + REFUSED_SECONDS)  # noqa: SLF001
+            log.info("fetch refused", topic=tp.topic, partition=tp.partition, error=for_code(code).__name__)
+
+    def _look_at_empty(self, tp: TopicPartition, offset: int, records: bytes, stable: int) -> None:
+        if records or stable <= offset:
+            if self._empty:
+                self._empty.pop(tp, None)
+            return
+        since = self._empty.get(tp)
+        if since is None or since[0] != offset:
+            self._empty[tp] = (offset, monotonic())
+        elif monotonic() - since[1] > EMPTY_SECONDS:
+            self._fail(tp, offset, f"the broker sends nothing here, though the log goes on to {stable}")
+
+    def _take_fetched(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> dict[TopicPartition, Fetched]:
+        found: dict[TopicPartition, Fetched] = {}
+        for tp in list(fetcher._records):  # noqa: SLF001
+            if tp not in partitions:
+                if not fetcher._subscriptions.is_assigned(tp):  # noqa: SLF001
+                    del fetcher._records[tp]  # noqa: SLF001
+                continue
+            fetched = self._take_one(fetcher, tp, max_records)
+            if fetched is not None and fetched.end > fetched.begin:
+                found[tp] = fetched
+                max_records -= len(fetched.records)
+                if max_records <= 0:
+                    break
+        return found
+
+    def _take_one(self, fetcher: Any, tp: TopicPartition, max_records: int) -> Fetched | None:
+        result = fetcher._records[tp]  # noqa: SLF001
+        if isinstance(result, _Held):
+            if monotonic() >= result.until:
+                _drop(fetcher, tp)  # the client fetches it again
+            return None
+        if isinstance(result, FetchError):
+            _drop(fetcher, tp)
+            if isinstance(result._error, RecordTooLargeError):  # noqa: SLF001
+                # a length that is wrong; the client has moved on by one, as if that were a record
+                position = fetcher._subscriptions.subscription.assignment.state_value(tp).position - 1  # noqa: SLF001
+                fetcher.seek_to(tp, position)
+                self._hold(fetcher, tp, position, "its length is beyond what the broker sent")
+                return None
+            result.check_raise()
+        if not result.check_assignment(tp) or not result.has_more():
+            _drop(fetcher, tp)
+            return None
+        return self._read(fetcher, tp, result, max_records)
+
+    def _read(self, fetcher: Any, tp: TopicPartition, result: FetchResult, max_records: int) -> Fetched:
+        source = result._partition_records  # noqa: SLF001
+        begin, failed = source.next_fetch_offset, None
+        records: list[Any] = []
+        try:
+            records.extend(islice(source, max_records))
+        except Exception as error:  # noqa: BLE001 - whatever a decoder raises: the batch cannot be read
+            failed = error
+        end = source.next_fetch_offset
+        result._assignment.state_value(tp).consumed_to(end)  # noqa: SLF001
+        if failed is not None:
+            self._hold(fetcher, tp, end, str(failed) or type(failed).__name__)
+        elif len(records) < max_records:
+            _drop(fetcher, tp)
+        if end > begin and tp in self._failed and self._failed[tp].offset < end:
+            del self._failed[tp]
+            log.info("reads on", topic=tp.topic, partition=tp.partition, offset=end)
+        return Fetched(begin, records, end)
+
+    def _hold(self, fetcher: Any, tp: TopicPartition, offset: int, reason: str) -> None:
+        """Lets the client fetch nothing of the partition for a while."""
+        fetcher._records[tp] = _Held(monotonic() + RETRY_SECONDS)  # noqa: SLF001
+        fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+        self._fail(tp, offset, reason)
+
+    def _fail(self, tp: TopicPartition, offset: int, reason: str) -> None:
+        before, self._failed[tp] = self._failed.get(tp), Unreadable(offset, reason)
+        # one line, though it is tried again and again, and each reason that follows may be another
+        if before is None or before.offset != offset:
+            log.error(
+                "a record batch cannot be read: its partition stops, the others go on; delete the records up to and including "
+                "this batch (kafka-delete-records), or restore it from a replica",
+                topic=tp.topic,
+                partition=tp.partition,
+                offset=offset,
+                reason=reason,
+            )
+
+
+class _Held:
+    """Stands where the client keeps a fetch that nobody has taken yet, so that it fetches no more of the partition."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+    def calculate_backoff(self) -> float:
+        """The other partitions of the broker do not wait for this one."""
+        return 0
+
+
+def _drop(fetcher: Any, tp: TopicPartition) -> None:
+    del fetcher._records[tp]  # noqa: SLF001
+    fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+
+
+def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
+    """Where an assigned partition ends; None before its first fetch was answered, or where it is not assigned."""
+    state = _state(consumer, tp)
+    if state is None or state.highwater is None:
+        return None
+    # brokers without transactions answer nothing, or -1, for the last stable offset
+    stable = state.highwater if state.lso is None or state.lso < 0 else state.lso
+    return LogEnd(stable, state.highwater, state.timestamp / 1000)
+
+
+def next_offset(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:
+    """The offset that the client reads next; None while it has none, or where the partition is not assigned."""
+    state = _state(consumer, tp)
+    return None if state is None else state._position  # noqa: SLF001
+
+
+def missing_codecs() -> list[str]:
+    """Codecs of Kafka that cannot be decoded here."""
+    have = {"gzip": has_gzip, "snappy": has_snappy, "lz4": has_lz4, "zstd": has_zstd}
+    return [name for name, is_there in have.items() if not is_there()]
+
+
+def _state(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Any:
+    subscription = consumer._subscription.subscription  # noqa: SLF001
+    assignment = subscription and subscription.assignment
+    return assignment.state_value(tp) if assignment is not None and tp in assignment.tps else None
