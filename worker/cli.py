@@ -93,12 +93,13 @@ def main() -> None:
 def worker() -> None:
     """Fold events into attendances: one worker; start as many as there is work."""
     # here alone: importing Faust takes half a second, and no other command needs it
+    from worker.stream.stopping import Stopping
     from worker.stream.worker import Worker
 
-    settings = load_settings()
+    settings, stopping = load_settings(), Stopping()
+    configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
-        configure_logs(settings)
         bad = await unless(stop, start.problems(settings))
         for problem in bad or ():
             print(problem, file=sys.stderr)
@@ -106,9 +107,9 @@ def worker() -> None:
             raise typer.Exit(1)
         if not stop.is_set():
             configure_client_logs(settings)
-            await Worker(settings).run(stop)
+            await Worker(settings, stopping).run(stop)
 
-    _run_until_stopped(work)
+    _run_until_stopped(work, lambda: stopping.begin(0, "asked to"))
 
 
 app.command()(api)
@@ -237,13 +238,18 @@ def _publish(settings: Settings, work: Callable[[AIOKafkaProducer, publish.Progr
     print(f"published {asyncio.run(publishing())} events", file=sys.stderr)
 
 
-def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Runs ``work`` with an event that SIGINT and SIGTERM set."""
+def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
+    """Runs ``work`` with an event that SIGINT and SIGTERM set; they call ``on_stop`` too."""
 
     async def running() -> T:
         stop = asyncio.Event()
+
+        def stop_now() -> None:
+            on_stop()
+            stop.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, stop_now)
         return await work(stop)
 
     return asyncio.run(running())

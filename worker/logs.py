@@ -9,6 +9,16 @@ import structlog
 from worker.settings import Settings
 
 _CLIENT_SECONDS = 30.0
+_FORMAT = "level=%(levelname)s logger=%(name)s event=%(message)r"
+
+
+class _OneLine(logging.Formatter):
+    """An error is one line, without its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        record.exc_info = record.exc_text = record.stack_info = None
+        return super().format(record) + (f" error={error!r}" if error is not None else "")
 
 
 class _Seldom(logging.Filter):
@@ -34,13 +44,13 @@ def configure_client_logs(settings: Settings) -> None:
     """The words of Faust and aiokafka from WARNING on, and seldom, unless ``ATTENDANCE_LOG_LEVEL`` is DEBUG."""
     level = _level(settings)
     told = logging.StreamHandler(sys.stderr)
+    told.setFormatter(logging.Formatter(_FORMAT) if level <= logging.DEBUG else _OneLine(_FORMAT))
     if level > logging.DEBUG:
         told.addFilter(_Seldom())
     logging.basicConfig(
         level=max(level, logging.WARNING) if level > logging.DEBUG else level,
         handlers=[told],
         force=True,
-        format="level=%(levelname)s logger=%(name)s event=%(message)r",
     )
 
 

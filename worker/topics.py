@@ -33,6 +33,11 @@ class TopicNames(NamedTuple):
         return cls(*plain, *(f"{prefix}-{table}-changelog" for table in TABLES))
 
 
+def group_changelog(prefix: str) -> str:
+    """The topic of what holds for all workers of a group; of one partition, and named like the changelogs."""
+    return f"{prefix}-group-changelog"
+
+
 @lru_cache(maxsize=10_000)
 def partition_of(booking_id: str, partitions: int) -> int:
     """The partition of a booking: Kafka's default partitioner on its normalised id."""

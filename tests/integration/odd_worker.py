@@ -13,7 +13,7 @@ from typing import Any
 from worker import cli
 from worker.engine import transport, watchdog
 from worker.ops import topics
-from worker.stream import worker
+from worker.stream import stopping, worker
 
 from .dying_worker import wrap
 
@@ -53,7 +53,7 @@ def swallow_and_hang() -> None:
         await asyncio.Event().wait()
 
     swallow()
-    watchdog._END_SECONDS = END_SECONDS
+    stopping.Stopping.__init__.__defaults__ = (END_SECONDS,)
     worker.Worker._stop = hang  # type: ignore[method-assign]
 
 

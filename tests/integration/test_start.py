@@ -50,7 +50,8 @@ def test_a_worker_that_waits_to_start_ends_when_it_is_told(kafka: Broker, redis_
         worker = system.start_worker(**AWAY[away])
         assert wait_until(lambda: said(worker, "waiting", away), 20), worker.said()
         assert worker.terminate(ENDS_SECONDS) == 0, worker.said()
-        assert len(lines(worker)) == 1
+        assert len(lines(worker)) == 2
+        assert "event=stopping" in lines(worker)[-1]
         assert "hidden" not in worker.said()
 
 

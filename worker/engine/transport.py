@@ -38,8 +38,10 @@ DRAIN_SECONDS = 5.0
 #: How long one commit may take before it is given up and tried again with the next; drain and two of them fit the
 #: rebalance timeout.
 COMMIT_SECONDS = 2.5
-#: How long the client's thread may take to end, seconds.
-STOP_SECONDS = 3.0
+#: How long the batches in flight may take when the worker stops, seconds.
+LAST_DRAIN_SECONDS = 4.0
+#: How long the client may take to leave its group and close, and then its thread to end, seconds.
+LEAVE_SECONDS, STOP_SECONDS = 2.5, 3.0
 #: A fetch of an idle consumer is answered at once when there is something, or after so long, milliseconds.
 FETCH_WAIT_MS = 250
 #: One of a busy consumer collects for so long, or until there is so much: a batch of four costs nearly what one of twenty does.
@@ -86,6 +88,42 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     Worker = ClientThread
 
     fetches: Fetches
+    #: Stock Faust waits for a minute.
+    shutdown_timeout = STOP_SECONDS
+
+    def _start_thread(self) -> None:
+        # a fetch that is cancelled while Kafka is away lets its CancelledError out of the client; the stock thread then ends
+        # without a word, and whoever stops it waits until `shutdown_timeout`. The app knows of other errors by `crash`
+        try:
+            super()._start_thread()
+        except BaseException as error:  # noqa: BLE001 - it is the end of the thread
+            log.info("the Kafka client's thread has ended", error=repr(error))
+        finally:
+            with suppress(RuntimeError):  # the app's loop is closed
+                self.set_shutdown()
+
+    async def on_thread_stop(self) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await super().on_thread_stop()
+        except (asyncio.CancelledError, TimeoutError, KafkaError) as error:
+            log.warning("the Kafka client was not closed in order", error=repr(error), seconds=LEAVE_SECONDS)
+
+    async def stop(self) -> None:
+        try:
+            await super().stop()
+        except TimeoutError:
+            log.warning("stopping without waiting any longer", waited_for="the Kafka client's thread", seconds=STOP_SECONDS)
+
+    def close(self) -> None:
+        """The thread closes its own client. Stock Faust closes it from the app's loop too, in a stop that meets a rebalance.
+
+        That takes the connections away from under the request that leaves the group, which then is never answered.
+        """
+
+    def on_crash(self, msg: str, *fmt: Any, **_: Any) -> None:
+        # the stock method prints a traceback
+        log.error("the Kafka client's thread crashed", error=msg.format(*fmt))
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -328,23 +366,34 @@ class Consumer(driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Waits for the batches in flight, but not for ever; what is given up is not committed."""
-        end = monotonic() + DRAIN_SECONDS
+        await self._wait_empty(DRAIN_SECONDS)
+
+    async def _wait_empty(self, seconds: float) -> None:
+        end = monotonic() + seconds
         while self._unacked_messages and monotonic() < end:
             await self._wait_for_ack(timeout=1)
             self._clean_unacked_messages()
         if self._unacked_messages:
-            self.log.warning("gave up on %d batches in flight; they come again", len(self._unacked_messages))
+            log.warning("batches in flight were given up, they are delivered again", batches=len(self._unacked_messages))
         if not await self.commit():
             # False also when it only waited for a commit that began before the last acknowledgement
             await self.commit()
 
-    async def drain(self) -> None:
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Takes no more, lets the batches in flight end, commits."""
         self.stop_flow()
         self.app.flow_control.suspend()
         self.app.flow_control.clear()
-        await self.wait_empty()
+        await self._wait_empty(seconds)
         self._unacked_messages.clear()
+
+    async def drain_for_good(self) -> None:
+        """The last drain before a stop: nothing is left to wait for or to commit afterwards, which Faust tries twice more."""
+        try:
+            await self.drain(LAST_DRAIN_SECONDS)
+        finally:
+            self._unacked_messages.clear()
+            self.ledger.restart({})
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # drain and commit first: the stock method begins by dropping what was acknowledged since the last commit

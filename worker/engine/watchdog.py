@@ -8,9 +8,6 @@ just woken up.
 """
 
 import asyncio
-import os
-import sys
-import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from math import inf
 from time import monotonic
@@ -27,7 +24,6 @@ from worker.engine.transport import Consumer
 
 LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
-_END_SECONDS = 20.0
 
 
 class Stalled(Exception):
@@ -190,16 +186,3 @@ def ends_of(client: Mapping[str, Any]) -> Ends:
         return {TP(*tp): end if end > begins[tp] else 0 for tp, end in ends.items()}
 
     return ask
-
-
-def end_anyway(message: str) -> None:
-    """Ends the process in a while with exit code 1: what stalled may also keep it from stopping in order."""
-
-    def exit_() -> None:
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
-        os._exit(1)
-
-    timer = threading.Timer(_END_SECONDS, exit_)
-    timer.daemon = True
-    timer.start()

@@ -3,19 +3,23 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiokafka.errors import KafkaError
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from worker.ops import topics
+from worker.ops import session_timeout, topics
+from worker.read_model import rights
 from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.cluster import NoCluster
 from worker.read_model.keys import live_key
 from worker.settings import ENV_PREFIX, Settings
 
 _TIMEOUT = 15.0
+_NO_EVICTION = "noeviction"
 
 
 class Finding(NamedTuple):
@@ -47,9 +51,11 @@ async def inspect_broker(settings: Settings) -> list[Finding]:
     """
     async with asyncio.timeout(_TIMEOUT):
         problems = await topics.check(settings)
+        session = await session_timeout.problems(settings)
     reached = Finding("broker", True, f"answers at {', '.join(settings.bootstrap_servers)}")
     bad = [Finding("topics", False, problem) for problem in problems]
-    return [reached, *(bad or [Finding("topics", True, f"{len(topics.plans(settings))} topics are as they must be")])]
+    good = Finding("topics", True, f"{len(topics.plans(settings))} topics are as they must be")
+    return [reached, *(bad or [good]), *(Finding("session timeout", False, problem) for problem in session)]
 
 
 async def examine_redis(settings: Settings) -> list[Finding]:
@@ -93,7 +99,14 @@ def redis_away(settings: Settings, error: BaseException) -> str:
 
 def redis_refuses(settings: Settings, error: BaseException) -> str:
     """One line for a Redis that answers, but not us; without its password."""
+    if isinstance(error, NoPermissionError):
+        return _lacks_rights(settings, _said(error))
     return f"{ENV_PREFIX}REDIS: Redis at {_where(settings)} refuses us ({_said(error)}): set user and password as it has them"
+
+
+def _lacks_rights(settings: Settings, said: str) -> str:
+    cure = f"allow it ~{settings.redis_namespace}:* +@all -@dangerous +info"
+    return f"{ENV_PREFIX}REDIS: the user at {_where(settings)} lacks a right that a worker needs ({said}): {cure}"
 
 
 def shown(settings: Settings) -> dict[str, str]:
@@ -110,7 +123,7 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     if infos[0].get("cluster_enabled") and not settings.is_redis_cluster:
         cure = "write redis+cluster://host:port"
         return [Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} is one of a cluster: {cure}")]
-    findings = [_oldest(infos), _most_evicting(infos)]
+    findings = [_oldest(infos), await _most_evicting(client, infos, settings), await _rights(client, settings)]
     count = await client.hget(live_key(settings.redis_namespace), "partitions")
     if count is not None and int(count) != settings.partitions:
         detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models were made with {int(count)}"
@@ -127,15 +140,36 @@ def _oldest(infos: Sequence[dict[str, Any]]) -> Finding:
     return Finding("redis", new_enough, f"version {version}{masters_too}" + ("" if new_enough else ": use 7 or newer"))
 
 
-def _most_evicting(infos: Sequence[dict[str, Any]]) -> Finding:
+async def _most_evicting(client: Client, infos: Sequence[dict[str, Any]], settings: Settings) -> Finding:
     """The verdict on a server that evicts, if any does."""
-    policies = [(str(info.get("maxmemory_policy", "")), info.get("tcp_port")) for info in infos]
-    policy, port = next((each for each in policies if each[0] != "noeviction"), policies[0])
-    if policy == "noeviction":
+    servers = await masters(client)
+    policies = [(await _policy(server, info), info.get("tcp_port")) for server, info in zip(servers, infos, strict=False)]
+    policy, port = next((each for each in policies if each[0] != _NO_EVICTION), policies[0])
+    if policy == _NO_EVICTION:
         return Finding("eviction", True, f"maxmemory-policy {policy}")
     where = f" of the master on port {port}" if len(infos) > 1 else ""
-    cure = "set it to noeviction, an evicted index key falsifies answers"
-    return Finding("eviction", False, f"maxmemory-policy {policy}{where}: {cure}")
+    found = f"maxmemory-policy {policy}{where}" if policy else f"the server{where} does not say its maxmemory-policy"
+    cure = f"set it to {_NO_EVICTION}, an evicted index key falsifies answers"
+    return Finding("eviction", False, f"{ENV_PREFIX}REDIS: {found} at {_where(settings)}: {cure}")
+
+
+async def _policy(server: Redis, info: dict[str, Any]) -> str:
+    """What a server does when its memory is full; empty where it does not say."""
+    if "maxmemory_policy" in info:
+        return str(info["maxmemory_policy"])
+    with suppress(ResponseError):
+        found: dict[Any, Any] = await server.config_get("maxmemory-policy")
+        for value in found.values():
+            return value.decode() if isinstance(value, bytes) else str(value)
+    return ""
+
+
+async def _rights(client: Client, settings: Settings) -> Finding:
+    """The verdict on what the user may do."""
+    refused = await rights.lacking(client, settings.redis_namespace, settings.partitions)
+    if refused:
+        return Finding("rights", False, _lacks_rights(settings, "; ".join(refused)))
+    return Finding("rights", True, "the user may do what a worker does")
 
 
 def _where(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
     ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     IllegalSaslStateError,
     KafkaConnectionError,
     KafkaError,
@@ -28,6 +29,7 @@ _KAFKA_REFUSES = (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
     ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     IllegalSaslStateError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -50,7 +52,7 @@ async def problems(settings: Settings) -> list[str]:
         raise SettingsError(f"ATTENDANCE_BROKER_CA_FILE: {settings.broker_ca_file} cannot be used ({error})") from None
     broker = await until_done("kafka", lambda: _broker(settings))
     redis = await until_done("redis", lambda: _redis(settings))
-    return [finding.detail for finding in (*broker, *redis) if not finding.ok and finding.what != "eviction"]
+    return [finding.detail for finding in (*broker, *redis) if not finding.ok]
 
 
 async def _broker(settings: Settings) -> Iterable[doctor.Finding]:

@@ -12,7 +12,7 @@ from aiokafka.errors import NodeNotReadyError, NoError, TopicAlreadyExistsError,
 
 from worker.engine.fetching import missing_codecs
 from worker.settings import Settings
-from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames
+from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames, group_changelog
 
 T = TypeVar("T")
 
@@ -37,7 +37,11 @@ class TopicPlan(NamedTuple):
     def problems(self, partitions: int, found: Mapping[str, str]) -> list[str]:
         """What is wrong with a topic of so many partitions and these settings."""
         said = []
-        if partitions != self.partitions:
+        if self.partitions == 1 < partitions:
+            said.append(
+                f"{self.name} has {partitions} partitions and must have one: delete it and run `attendance topics create`"
+            )
+        elif partitions != self.partitions:
             said.append(
                 f"{self.name} has {partitions} partitions and ATTENDANCE_PARTITIONS is {self.partitions}: "
                 "set ATTENDANCE_PARTITIONS to what the topic has, or set another ATTENDANCE_TOPIC_PREFIX and publish again"
@@ -63,6 +67,7 @@ def plans(settings: Settings) -> list[TopicPlan]:
         TopicPlan(names.dead_letters, count, {**kept, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}),
         TopicPlan(names.attendance_changelog, count, changelog),
         TopicPlan(names.bookings_changelog, count, changelog),
+        TopicPlan(group_changelog(settings.topic_prefix), 1, compact),
     ]
 
 

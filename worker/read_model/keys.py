@@ -16,7 +16,9 @@ BOOKING_BUCKETS = 1024
 
 LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
-    "sign cursors (it stays over rebuilds)",
+    "sign cursors (it stays over rebuilds), `redisId` (random; recorded with the tables, until then with `<` and the id that it "
+    "replaces)",
+    "NS:{p}:probe": "nothing: a worker that starts tries on it what it may do",
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
     "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
     "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
@@ -50,6 +52,10 @@ class PartitionKeys(NamedTuple):
     @property
     def watermark(self) -> str:
         return self.tag + "watermark"
+
+    @property
+    def probe(self) -> str:
+        return self.tag + "probe"
 
     def prefix(self, generation: str) -> str:
         """What every key of a key generation begins with; the scripts append the rest."""

@@ -55,6 +55,12 @@ async def run_all(client: Client, name: str, key: str, calls: Sequence[Sequence[
     return sound(answers)
 
 
+def commands_of(name: str, key: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """The two commands that run the script ``name``: in full, then by its digest."""
+    calls = [(key, arguments)] * 2
+    return _commands(name, calls, "EVAL", {0})
+
+
 async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]:
     """What the script ``name``, which only reads, answers to each call, in their order; one round trip to each master.
 

@@ -20,7 +20,7 @@ from worker.engine.effort import moved
 from worker.engine.table import Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
-from worker.stream.errors import SettingsConflict
+from worker.stream.group import check_settings
 from worker.stream.intake import Intake
 from worker.stream.project import whole
 from worker.stream.resources import Resources
@@ -79,7 +79,7 @@ class Bookings:
             await self._flush(attendance, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
         self.redelivered = decode_applied(rows.get(APPLIED_SUFFIX))
         kept = json.loads(row)
-        _check(kept["settings"], shaping)
+        check_settings(kept["settings"], shaping)
         return str(kept["generation"])
 
     def __contains__(self, booking_id: str) -> bool:
@@ -163,17 +163,3 @@ class Bookings:
             await write(self._resources.producer, self._number, *given)
 
         await until_done(what, attempt, partition=self._number)
-
-
-def _check(kept: Mapping[str, int], shaping: Mapping[str, int]) -> None:
-    for name, value in kept.items():
-        if shaping.get(name) != value:
-            raise SettingsConflict(
-                f"ATTENDANCE_{name.upper()}: the tables were made with {_readable(name, value)}, this worker has "
-                f"{_readable(name, shaping.get(name, 0))}; set what they were made with, or set another "
-                "ATTENDANCE_TOPIC_PREFIX and publish again"
-            )
-
-
-def _readable(name: str, value: int) -> str:
-    return str(value) if name == "partitions" else f"{value / 1e6:g}s"

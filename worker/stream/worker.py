@@ -21,16 +21,18 @@ from worker.engine.recovery import recover
 from worker.engine.store import Store, StoreUnusable, open_store
 from worker.engine.table import Table
 from worker.engine.tail import look
-from worker.engine.watchdog import Stalled, Watchdog, end_anyway, ends_of
+from worker.engine.watchdog import Stalled, Watchdog, ends_of
 from worker.read_model.client import Client, create_redis
 from worker.read_model.keys import is_ours, namespace
 from worker.read_model.writer import announce
 from worker.settings import Settings, SettingsError
 from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
+from worker.stream.group import Group
 from worker.stream.partition import Partition
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
+from worker.stream.stopping import Stopping
 from worker.topics import BATCH_BYTES, TopicNames, create_producer
 
 log = structlog.get_logger(__name__)
@@ -41,13 +43,21 @@ _COLLECT_AT = (50_000, 50, 1_000)
 _LOOK_SECONDS = 50.0
 #: Without progress for so long, and at least four session timeouts, a worker ends itself.
 _STALL_SECONDS = 30.0
+#: How long the steps of a stop may take, seconds; with what the process itself takes, less than `stopping.STOP_SECONDS`.
+_DRAIN_SECONDS = transport.LAST_DRAIN_SECONDS + transport.COMMIT_SECONDS
+_CANCEL_SECONDS, _LEAVE_SECONDS, _CLOSE_SECONDS = 1.0, 4.0, 0.5
 
 
 class Worker:
     """Folds what its partitions receive, until it is stopped."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stopping: Stopping | None = None) -> None:
+        """
+        Args:
+            stopping: the stop of the process, where it may have begun before the worker.
+        """
         self.settings = settings
+        self._stopping = stopping or Stopping()
         self.topics = TopicNames.of(settings.topic_prefix)
         self._partitions: dict[int, Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -57,7 +67,7 @@ class Worker:
         """Works until ``stop`` is set; then ends its batches, commits and leaves the group.
 
         Raises:
-            SettingsConflict: the tables or Redis were made with other settings.
+            SettingsConflict: the tables or Redis were made with other settings, or the group writes to another Redis.
             SettingsError: table rows cannot be kept where the settings say.
             WorkerCrashed: something that cannot be waited out.
         """
@@ -68,14 +78,21 @@ class Worker:
             live = await unless(stop, self._reach(producer, redis))
             if live is not None:
                 await self._run(stop, producer, redis, store, live)
+        except BaseException as error:
+            self._stopping.begin(1, repr(error))
+            raise
         finally:
+            self._stopping.begin(0, "asked to")
             store.close()
-            await producer.stop()
-            await redis.aclose()
+            await self._stopping.step("the producer", producer.stop(), _CLOSE_SECONDS)
+            await self._stopping.step("the connections to Redis", redis.aclose(), _CLOSE_SECONDS)
+        self._stopping.finish()
 
     async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
-        """Waits until both services answer; the live namespace."""
+        """Waits until both services answer and the group takes this worker's Redis and settings; the live namespace."""
         await until_done("kafka", producer.start)
+        self._group = Group(self.settings, producer, redis)
+        await self._group.agree()
         return await until_done("redis", lambda: self._announce(redis))
 
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store, live: str) -> None:
@@ -100,12 +117,16 @@ class Worker:
                     await ended
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
+            self._stopping.begin(0, "asked to")
         except Stalled as stalled:
-            end_anyway(str(stalled))
+            self._stopping.begin(1, str(stalled))
             raise WorkerCrashed(str(stalled)) from None
+        except BaseException as error:
+            self._stopping.begin(1, repr(error))
+            raise
         finally:
             await self._stop(started)
-            await end((*waits, beat, looking, lease, watch, started))
+            await self._stopping.step("background tasks", end((*waits, beat, looking, lease, watch, started)), _CANCEL_SECONDS)
 
     def _new_watchdog(self) -> Watchdog:
         limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
@@ -114,9 +135,9 @@ class Worker:
 
     async def _stop(self, started: asyncio.Task[None]) -> None:
         if started.done() and not self._app.crashed and not self._failed.done():
-            await self._consumer.drain()
-        await self._cancel()
-        await self._app.stop()
+            await self._stopping.step("batches in flight and their commit", self._consumer.drain_for_good(), _DRAIN_SECONDS)
+        await self._stopping.step("the partitions' tasks", self._cancel(), _CANCEL_SECONDS)
+        await self._stopping.step("the consumer, which leaves its group", self._app.stop(), _LEAVE_SECONDS)
 
     async def _announce(self, redis: Client) -> str:
         """Makes sure that a namespace is live; which one."""
@@ -160,6 +181,7 @@ class Worker:
         recovery = Effort()
         self._watchdog.efforts = dict.fromkeys(numbers, recovery)
         self._spawn(recovery.follow(self._recover(numbers)))
+        self._spawn(self._group.check())
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._cancel()
@@ -204,7 +226,8 @@ class Worker:
         away = False
         while True:
             beats = [partition.beat(self._log_marks(partition.number)) for partition in self._partitions.values()]
-            said = await asyncio.gather(self._announce(self._resources.redis), *beats, return_exceptions=True)
+            own = (self._announce(self._resources.redis), self._group.beat())
+            said = await asyncio.gather(*own, *beats, return_exceptions=True)
             failed = next((error for error in said if isinstance(error, BaseException)), None)
             if failed is not None and not isinstance(failed, RedisError | OSError):
                 raise failed

@@ -1,0 +1,11 @@
+-- Tries commands, and says which of them the user may not run.
+--
+-- KEYS  1 a key that holds nothing
+-- ARGV  1 JSON: commands, each a list of its words
+-- Returns what the server says of each that it refuses, behind the command's name.
+local refused = {}
+for _, words in ipairs(cjson.decode(ARGV[1])) do
+  local answer = redis.pcall(unpack(words))
+  if type(answer) == 'table' and answer.err then refused[#refused + 1] = words[1] .. ': ' .. answer.err end
+end
+return refused

@@ -1,0 +1,72 @@
+"""The way out of a worker: each step has a limit, what a slow step waited for is in the log, and the process ends in any case.
+
+Whatever is given up on the way is safe: what was not committed is delivered again, to this worker or another.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Awaitable
+from time import monotonic
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: From the begin of a stop to the end of the process at the latest, seconds.
+STOP_SECONDS = 14.0
+#: A step that takes longer is in the log, seconds.
+_SLOW_SECONDS = 1.0
+
+
+class Stopping:
+    """One stop of one process."""
+
+    def __init__(self, seconds: float = STOP_SECONDS) -> None:
+        self._seconds = seconds
+        self._exit_code: int | None = None
+        self._waits_for = "the work under way"
+        self._gave_up = False
+
+    def begin(self, exit_code: int, why: str) -> None:
+        """Begins the stop: in `STOP_SECONDS` the process ends with this code, whatever it waits for. The first call counts."""
+        if self._exit_code is not None:
+            return
+        self._exit_code = exit_code
+        log.info("stopping", reason=why)
+        timer = threading.Timer(self._seconds, self._end)
+        timer.daemon = True
+        timer.start()
+
+    async def step(self, what: str, work: Awaitable[object], seconds: float) -> None:
+        """Does one step, but waits no longer than this for it; its errors are in the log and hold up nothing."""
+        self._waits_for = what
+        begun, task = monotonic(), asyncio.ensure_future(work)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        took = round(monotonic() - begun, 1)
+        if not done:
+            self._gave_up = True
+            task.cancel()
+            log.warning("stopping without waiting any longer", waited_for=what, seconds=took)
+        elif not task.cancelled() and task.exception() is not None:
+            log.warning("stopping goes on after an error", step=what, error=repr(task.exception()))
+        elif took >= _SLOW_SECONDS:
+            log.info("stopping goes on", waited_for=what, seconds=took)
+        self._waits_for = "what comes after " + what
+
+    def finish(self) -> None:
+        """Ends the process at once where a step was given up: what is left of it would be waited for again."""
+        log.info("stopped")
+        if self._gave_up and self._exit_code == 0:
+            _exit(self._exit_code)
+
+    def _end(self) -> None:
+        log.warning("stopping without waiting any longer", waited_for=self._waits_for, seconds=self._seconds)
+        _exit(self._exit_code or 0)
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
