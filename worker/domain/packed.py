@@ -19,7 +19,7 @@ from schemas.events import Event
 from schemas.packing import LENGTH, pack_known_text, unpack_text
 from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, pack_times
 
-FORMAT = 2
+FORMAT = 3
 
 _HEAD = Struct(">BBq3sBI")
 _FIRST = _HEAD.size

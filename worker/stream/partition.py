@@ -108,8 +108,11 @@ class Partition:
             outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
             # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
             records.clear()
+            last_places = intake.last_places
             del intake
             await self._bookings.store(changed, read_models.ends)
+            overtaken = self._bookings.overtaken(last_places)
+            outgoing.messages.extend(outbox.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken)
         await self._to_say.put(Folded(delivered, outgoing, write))
 
     async def _say(self, read_models: ReadModels, folded: Folded) -> None:
@@ -124,7 +127,7 @@ class Partition:
     def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
             return read_events(records, self._is_ours, self._resources.rules.max_event_age)
-        return read_bookings(records, self.number, self._is_ours)
+        return read_bookings(records, self._is_ours)
 
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number
