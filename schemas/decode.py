@@ -126,7 +126,7 @@ def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
     return events
 
 
-def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> Booking | BookingGone | DeadLetter:
+def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = None) -> Booking | BookingGone | DeadLetter:
     """A record of the bookings topic. The key only counts where the value is null: elsewhere the data names the booking."""
     try:
         if value is None:
@@ -259,7 +259,9 @@ def _check_time(text: str, where: str, reason: Reason) -> int:
 def _gone(key: bytes | None) -> BookingGone:
     booking_id = booking_of_key(key)
     if booking_id is None:
-        raise _Refused(Reason.INVALID_FIELD, "key: a null value deletes the booking that its key names; write the bookingId there")
+        raise _Refused(
+            Reason.INVALID_FIELD, "key: a null value deletes the booking that its key names; write the bookingId there"
+        )
     return BookingGone(booking_id)
 
 

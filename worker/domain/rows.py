@@ -8,7 +8,7 @@ table            key after the booking and NUL   value
 ``attendance``   session, NUL, participant hash  order key of the participant's newest scan
 ``attendance``   (of no booking) SOH, partition  the partition's generation and the settings that shape its rows
 ``attendance``   (of no booking) SOH, applied    offsets of events and bookings up to which rows may have been changed
-``bookings``     (nothing)                       the booking's record that holds, decoded and as it came, what it no longer lists
+``bookings``     (nothing)                       the record that holds, decoded and as it came; what it no longer lists
 ===============  ==============================  =========================================================
 
 Every value begins with a format byte. Ids hold no control character, so NUL separates; a participant hash is 16 bytes.

@@ -22,7 +22,6 @@ _ERASED = EventType.BOOKING_ERASED.value
 _new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 
 
-
 class Place(NamedTuple):
     """Where a record of the bookings topic stands among those of its booking: the greatest holds."""
 

@@ -14,8 +14,6 @@ from worker.domain.rows import (
     decode_applied,
     encode_applied,
     load,
-    original_of,
-    place_of,
 )
 from worker.domain.state import BookingState, Change, Place, apply
 from worker.engine.effort import moved
@@ -24,7 +22,7 @@ from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
 from worker.stream.errors import SettingsConflict
 from worker.stream.intake import Intake
-from worker.stream.originals import KeptRecord
+from worker.stream.originals import KeptRecord, overtaken
 from worker.stream.project import whole
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
@@ -111,18 +109,9 @@ class Bookings:
             await self._flush(self._resources.bookings, changed.references)
 
     def overtaken(self, last_places: Mapping[str, Place]) -> Iterator[KeptRecord]:
-        """The records that hold, of bookings whose last record in the topic is another one: they are to be appended again.
-
-        Args:
-            last_places: of the last record under a booking's key that was read and stored, by booking.
-        """
+        """Those that `originals.overtaken` finds in the table."""
         rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
-        for (name, last), row in zip(last_places.items(), rows, strict=True):
-            if row is not None:
-                place = place_of(row)
-                # one that was read behind that comes again later, and is the last one then
-                if place.read_at < last.read_at and not place.is_of(last):
-                    yield KeptRecord(name, place, original_of(row))
+        return overtaken(last_places, rows)
 
     async def everything(self) -> AsyncIterator[Write]:
         """All that readers see of the partition, some at a time, from what the tables hold."""

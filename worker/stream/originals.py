@@ -1,11 +1,12 @@
 """Records that are sent on as they came: which headers they keep, and how a booking's record is kept to append it again."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import msgpack
 
 from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
+from worker.domain.rows import original_of, place_of
 from worker.domain.state import Place
 
 Headers = list[tuple[str, bytes | None]]
@@ -18,7 +19,6 @@ HEADERS_LIMIT = 32 * 1024
 _NEEDED = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"})
 #: Digits of the largest offset.
 _OFFSET_DIGITS = 19
-
 
 
 class KeptRecord(NamedTuple):
@@ -61,6 +61,21 @@ def pack_original(headers: Iterable[tuple[str, bytes | None]], value: bytes | No
 def unpack_original(packed: bytes) -> tuple[Headers, bytes | None]:
     """(headers, value) of `pack_original`."""
     return _decode(packed)
+
+
+def overtaken(last_places: Mapping[str, Place], rows: Iterable[bytes | None]) -> Iterator[KeptRecord]:
+    """The records that hold, of bookings whose last record in the topic is another one: they are to be appended again.
+
+    Args:
+        last_places: of the last record under a booking's key that was read and stored, by booking.
+        rows: the rows of these bookings, None where there is none.
+    """
+    for (name, last), row in zip(last_places.items(), rows, strict=True):
+        if row is not None:
+            place = place_of(row)
+            # one that was read further on comes again in a later batch, and is the last one then
+            if place.read_at < last.read_at and not place.is_of(last):
+                yield KeptRecord(name, place, original_of(row))
 
 
 #: A null value, which leaves its booking unknown.

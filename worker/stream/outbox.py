@@ -44,7 +44,7 @@ class Outgoing(NamedTuple):
 def outgoing(intake: Intake, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
     """What a batch sends, in the order in which it is sent."""
     letters = [_dead_letter(*letter, topics=topics, partition=partition) for letter in intake.letters]
-    forwards = [_forward(*forward, partitions=partitions) for forward in intake.forwards]
+    forwards = [forwarded(*forward, partitions=partitions) for forward in intake.forwards]
     return Outgoing(letters + forwards, list(map(_alert, published)))
 
 
@@ -115,7 +115,7 @@ def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames,
     return Message(topics.dead_letters, partition, key, value, headers)
 
 
-def _forward(record: Any, booking_id: str, received: int, *, partitions: int) -> Message:
+def forwarded(record: Any, booking_id: str, received: int, *, partitions: int) -> Message:
     """The record to its booking's partition, under the booking's key, saying when it first came."""
     headers = [*kept_headers(record.headers), _received(received)]
     return Message(record.topic, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
