@@ -55,8 +55,8 @@ class OtherFormat(Exception):
 
     def __init__(self, found: int) -> None:
         super().__init__(
-            f"a table row has format {found}, this worker writes {FORMAT}: set a new ATTENDANCE_TOPIC_PREFIX and publish again, "
-            "or run the version that wrote the row"
+            f"a table row has format {found}, this worker writes {FORMAT}: set a new ATTENDANCE_TOPIC_PREFIX and publish "
+            "again, or run the version that wrote the row"
         )
 
 
