@@ -92,7 +92,7 @@ def event_time(key: bytes) -> int:
 
 
 def order_key(event: Event, tolerance: int) -> bytes:
-    """(effective time, time, received, digest), 8 bytes each, which compare as the law orders; ``tolerance`` in microseconds."""
+    """(effective time, time, received, digest), 8 bytes each, that compare as the law orders; ``tolerance`` in microseconds."""
     return pack_times(event.time, event.received, tolerance) + digest(event)
 
 
