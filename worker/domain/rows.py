@@ -73,8 +73,8 @@ def decode_applied(value: bytes | None) -> tuple[int, int]:
     """(offset of events, of bookings) in it; where there is none, nothing was changed."""
     if value is None:
         return 0, 0
-    form, events, bookings = _APPLIED.unpack(value)
-    check(form)
+    check(value[0])
+    _, events, bookings = _APPLIED.unpack(value)
     return events, bookings
 
 
@@ -204,8 +204,8 @@ def stored(state: BookingState) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _booking_row(value: bytes) -> tuple[int, int, int]:
+    check(value[0])
     form, frequent, floor = _BOOKING.unpack(value)
-    check(form)
     return form, frequent, floor
 
 
