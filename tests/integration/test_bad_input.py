@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from schemas.times import format_time, parse_time
 from tests import oracle
 from tests.integration.bad_records import Bad, bad_events, delivery, envelope, letters_as_expected, odd_events, send
-from tests.integration.system import Record, System, running
+from tests.integration.system import Record, System, WorkerProcess, running
 from tests.oracle import BookingRecord
 from tests.services import Broker, Redis
 from worker.topics import partition_of
@@ -61,7 +63,19 @@ def test_bad_events_among_good_ones(kafka: Broker, redis_server: Redis) -> None:
         assert system.open_alerts_of_topic() == expected.alerts
         letters_as_expected(system, [(what, at) for (what, _), at in sent if isinstance(what, Bad)])
         _forwarded(system, [(doc, record, at) for (doc, record), at in sent if isinstance(doc, dict)])
-        assert system.workers[0].running
+        assert system.workers[0].terminate() == 0
+        assert _logged(system.workers[0]) == Counter(each.reason for each in bad)
+
+
+def _logged(worker: WorkerProcess) -> Counter[str]:
+    """Dead letters by reason, as the worker's log counts them."""
+    lines = [line for line in worker.said().splitlines() if 'event="dead letters"' in line]
+    found: Counter[str] = Counter()
+    for line in lines:
+        fields = dict(re.findall(r"(\w+)=(\S+)", line))
+        found[fields["reason"]] += int(fields["count"])
+    assert len(lines) <= 3 * len(found), "the log is flooded"
+    return found
 
 
 def _forwarded(system: System, good: list[Any]) -> None:

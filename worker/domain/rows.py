@@ -118,6 +118,7 @@ def decode_reference(booking_id: str, value: bytes) -> BookingRow:
 
 def place_of(value: bytes) -> Place:
     """Of the record in a row of ``bookings``."""
+    check(value[0])
     _, received, offset, read_at, *_ = _REFERENCE.unpack_from(value)
     return Place(received, offset, read_at)
 
@@ -151,7 +152,6 @@ def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
 
 def merge_booking_rows(_suffix: bytes, one: bytes, other: bytes) -> bytes:
     """Of two rows of ``bookings`` the one whose record holds; of two workers' rows of one record, any, but always the same."""
-    check(max(one[0], other[0]))
     return max(one, other, key=lambda value: (place_of(value), value))
 
 

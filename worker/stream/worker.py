@@ -105,6 +105,7 @@ class Worker:
             raise WorkerCrashed(str(stalled)) from None
         finally:
             await self._stop(started)
+            self._resources.dead_letters.flush()
             await end((*waits, beat, looking, lease, watch, started))
 
     def _new_watchdog(self) -> Watchdog:
@@ -211,6 +212,7 @@ class Worker:
             if (failed is not None) != away:
                 away = failed is not None
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
+            self._resources.dead_letters.report()
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def _look(self) -> None:
