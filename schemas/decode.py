@@ -49,12 +49,13 @@ class _Refused(Exception):
 
 
 def booking_of_key(key: bytes | None) -> str | None:
-    """The booking whose record a key of the bookings topic names; None where it is no normalised bookingId."""
+    """The normalised bookingId that a record's key spells; None where it spells none."""
     try:
         text = (key or b"").decode()
     except UnicodeDecodeError:
         return None
-    return text if 0 < len(text) <= 128 and normalise(text) == text and not _CONTROL(text) else None
+    booking_id = normalise(text)
+    return booking_id if 0 < len(booking_id) <= 128 and not _CONTROL(text) else None
 
 
 def received_at(headers: Headers, timestamp: int) -> int:
@@ -125,15 +126,13 @@ def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
     return events
 
 
-def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> Booking | BookingGone | DeadLetter:
-    """A record of the bookings topic; whether it lies in its partition is for the reader of the topic to say."""
+def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = None) -> Booking | BookingGone | DeadLetter:
+    """A record of the bookings topic. The key only counts where the value is null: elsewhere the data names the booking."""
     try:
         if value is None:
             return _gone(key)
         doc = _validated(value, headers, Topic.BOOKINGS)
         booking_id = normalise(doc["data"]["bookingId"])
-        if key != booking_id.encode():
-            raise _Refused(Reason.WRONG_PARTITION, "key: write the data's bookingId, trimmed and GUIDs in lower case")
         return BookingGone(booking_id) if doc["type"] == EventType.BOOKING_DELETED else _booking(booking_id, doc)
     except _Refused as refused:
         return refused.letter
@@ -260,7 +259,9 @@ def _check_time(text: str, where: str, reason: Reason) -> int:
 def _gone(key: bytes | None) -> BookingGone:
     booking_id = booking_of_key(key)
     if booking_id is None:
-        raise _Refused(Reason.WRONG_PARTITION, "key: write the bookingId, trimmed and GUIDs in lower case")
+        raise _Refused(
+            Reason.INVALID_FIELD, "key: a null value deletes the booking that its key names; write the bookingId there"
+        )
     return BookingGone(booking_id)
 
 

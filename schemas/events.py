@@ -16,6 +16,8 @@ MAX_BOOKING_BYTES = 512 * 1024
 MAX_PARTICIPANTS = 2**31 - 1
 
 RECEIVED_HEADER = "attendance-received"
+OFFSET_HEADER = "attendance-offset"
+"""Of a booking's record that its owner appended again: at which offset it was first in its partition."""
 
 
 class Topic(StrEnum):
@@ -47,7 +49,6 @@ class Reason(StrEnum):
     INVALID_ENVELOPE = "invalid-envelope"
     UNKNOWN_TYPE = "unknown-type"
     INVALID_FIELD = "invalid-field"
-    WRONG_PARTITION = "wrong-partition"
     TIME_TOO_OLD = "time-too-old"
 
 

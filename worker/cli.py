@@ -180,10 +180,14 @@ def simulate_(
 
 @topics_app.command("create")
 def topics_create() -> None:
-    """Create the topics that are missing."""
-    settings = load_settings()
-    created = asyncio.run(topic_ops.create(settings))
-    print(f"created {', '.join(created)}" if created else "every topic was there already")
+    """Create the topics that are missing, and set what is not as it must be in the others."""
+    created, altered = asyncio.run(topic_ops.create(load_settings()))
+    if created:
+        print(f"created {', '.join(created)}")
+    for line in altered:
+        print(line)
+    if not (created or altered):
+        print("every topic was there already")
 
 
 @topics_app.command("check")

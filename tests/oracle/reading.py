@@ -120,11 +120,20 @@ def reference(event: dict[str, Any]) -> Reference:
     )
 
 
+def held_records(records: list[BookingRecord]) -> dict[str, BookingRecord]:
+    """By booking, the record that holds: the one last received, of several the last in the list."""
+    held: dict[str, BookingRecord] = {}
+    for record in records:
+        booking = normalised(record.key if record.event is None else record.event["data"]["bookingId"])
+        if booking not in held or record.received >= held[booking].received:
+            held[booking] = record
+    return held
+
+
 def known_bookings(records: list[BookingRecord]) -> dict[str, Reference]:
-    """The bookings that are known after these records: the last record of a booking is the one that holds."""
-    last = {normalised(record.key): record.event for record in records}
+    """The bookings that are known after these records."""
     return {
-        booking: reference(event)
-        for booking, event in last.items()
-        if event is not None and event["type"] == "booking.upserted"
+        booking: reference(record.event)
+        for booking, record in held_records(records).items()
+        if record.event is not None and record.event["type"] == "booking.upserted"
     }

@@ -33,6 +33,9 @@ MICROS = (0, 0, 1, 999, 1000, 500_000)
 TIMES = st.builds(at, st.sampled_from(MINUTES), st.sampled_from(MICROS))
 STARTS = st.sampled_from([at(-60), at(0, 123_999), at(60), at(120), at(1440)])
 
+#: Of booking records; nearly all are received before.
+LATER = 3
+
 Batch = list[Delivery] | list[BookingRecord]
 
 
@@ -173,11 +176,12 @@ def booking_records(
     """A record of the bookings topic, most often an upsert."""
     booking = draw(st.sampled_from(bookings))
     kind = draw(st.sampled_from(["booking.upserted"] * 5 + ["booking.deleted", "null"]))
+    received = draw(st.sampled_from([0, 0, 1, LATER - 1]))
     if kind == "null":
-        return BookingRecord(booking, None)
+        return BookingRecord(booking, None, received)
     data = draw(booking_data(sessions)) if kind == "booking.upserted" else {}
     written = record(draw(spelled_id(booking)), kind, data, draw(st.integers(0, 3)))
-    return BookingRecord(booking, written.event)
+    return BookingRecord(booking, written.event, received)
 
 
 @st.composite

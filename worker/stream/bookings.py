@@ -15,13 +15,14 @@ from worker.domain.rows import (
     encode_applied,
     load,
 )
-from worker.domain.state import BookingState, Change, apply
+from worker.domain.state import BookingState, Change, Place, apply
 from worker.engine.effort import moved
 from worker.engine.table import Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
 from worker.stream.group import check_settings
 from worker.stream.intake import Intake
+from worker.stream.originals import KeptRecord, overtaken
 from worker.stream.project import whole
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
@@ -106,6 +107,11 @@ class Bookings:
             # before the rows: whoever finds a row knows that what made it was applied
             await self._flush(self._resources.attendance, {PARTITION_GROUP: applied, **changed.rows})
             await self._flush(self._resources.bookings, changed.references)
+
+    def overtaken(self, last_places: Mapping[str, Place]) -> Iterator[KeptRecord]:
+        """Those that `originals.overtaken` finds in the table."""
+        rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
+        return overtaken(last_places, rows)
 
     async def everything(self) -> AsyncIterator[Write]:
         """All that readers see of the partition, some at a time, from what the tables hold."""

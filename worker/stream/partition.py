@@ -15,11 +15,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import structlog
 
 from schemas.alerts import AlertEvent
+from schemas.events import Reason
 from worker.engine.fetching import Fetched
 from worker.engine.tail import Undecided
 from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings, Changed
+from worker.stream.dead_letters import DeadLetterCount, count_by_reason
 from worker.stream.intake import Intake, read_bookings, read_events
 from worker.stream.outbox import Outgoing
 from worker.stream.project import project
@@ -51,6 +53,7 @@ class Folded(NamedTuple):
 
     delivered: Delivered
     outgoing: Outgoing
+    dead_letters: Mapping[Reason, DeadLetterCount]
     write: Write
 
 
@@ -120,9 +123,12 @@ class Partition:
             outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
             # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
             records.clear()
+            last_places, dead_letters = intake.last_places, count_by_reason(intake.letters)
             del intake
             await self._bookings.store(changed, read_models.ends)
-        await self._to_say.put(Folded(delivered, outgoing, write))
+            overtaken = self._bookings.overtaken(last_places)
+            outgoing.messages.extend(outbox.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken)
+        await self._to_say.put(Folded(delivered, outgoing, dead_letters, write))
 
     async def _say(self, read_models: ReadModels, folded: Folded) -> None:
         """What is to be known of a stored batch, to Kafka and Redis; then acknowledges it."""
@@ -130,13 +136,14 @@ class Partition:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 both.create_task(self._send(folded.outgoing))
             both.create_task(read_models.write(folded.write))
+        self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
         self.look()
 
     def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
             return read_events(records, self._is_ours, self._resources.rules.max_event_age)
-        return read_bookings(records, self.number, self._is_ours)
+        return read_bookings(records, self._is_ours)
 
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number

@@ -126,6 +126,7 @@ class Worker:
             raise
         finally:
             await self._stop(started)
+            self._resources.dead_letters.flush()
             await self._stopping.step("background tasks", end((*waits, beat, looking, lease, watch, started)), _CANCEL_SECONDS)
 
     def _new_watchdog(self) -> Watchdog:
@@ -234,6 +235,7 @@ class Worker:
             if (failed is not None) != away:
                 away = failed is not None
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
+            self._resources.dead_letters.report()
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def _look(self) -> None:
