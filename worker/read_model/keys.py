@@ -16,8 +16,8 @@ BOOKING_BUCKETS = 1024
 
 LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
-    "sign cursors (it stays over rebuilds), `redisId` (random; recorded with the tables, until then with `<` and the id that it "
-    "replaces)",
+    "sign cursors (it stays over rebuilds), `redisId` (random; recorded with the tables, until then with `<` and the id that "
+    "it replaces)",
     "NS:{p}:probe": "nothing: a worker that starts tries on it what it may do",
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
     "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
