@@ -94,8 +94,8 @@ def test_bodies_of_one_token_hold_their_share_of_memory() -> None:
 
 
 def test_names_are_looked_up_once_each() -> None:
-    names = ",".join(f'"{n}":1' for n in range(200_000))
-    assert len(parse_json(f"{{{names}}}".encode())) == 200_000
+    names = ",".join(f'"{n}":1' for n in range(90_000))
+    assert len(parse_json(f"{{{names}}}".encode())) == 90_000
     # a search through all names for each would take hours
-    with pytest.raises(ApiError, match="'199999' comes twice"):
-        parse_json(f'{{{names},"199999":1}}'.encode())
+    with pytest.raises(ApiError, match="'89999' comes twice"):
+        parse_json(f'{{{names},"89999":1}}'.encode())

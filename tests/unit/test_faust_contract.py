@@ -69,6 +69,12 @@ METHODS = [
     (faust_consumer.Consumer.perform_seek, ["self"]),
     (faust_consumer.Consumer.ack, ["self", "message"]),
     (QueueServiceThread.call_thread, ["self", "fun", "args", "kwargs"]),
+    (driver.AIOKafkaConsumerThread.on_thread_stop, ["self"]),
+    (driver.AIOKafkaConsumerThread.close, ["self"]),
+    (QueueServiceThread._start_thread, ["self"]),
+    (QueueServiceThread.stop, ["self"]),
+    (QueueServiceThread.on_crash, ["self", "msg", "fmt", "kwargs"]),
+    (QueueServiceThread.set_shutdown, ["self"]),
     (WorkerThread.__init__, ["self", "service", "kwargs"]),
     (WorkerThread.stop, ["self"]),
     (Service.wait_first, ["self", "coros", "timeout"]),
@@ -131,7 +137,7 @@ ATTRIBUTES: dict[str, Any] = {
     "is_stopped": WorkerThread,
 }
 #: What the engine's own subclasses add.
-OWN = {"_room", "_astray", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
+OWN = {"_wait_empty", "_room", "_astray", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
 #: Of the standard library.
 STANDARD = {"_replace", "_exit"}
 
