@@ -110,8 +110,7 @@ async def unread(target: Target, count: int) -> None:
 
 
 async def nothing(target: Target) -> None:
-    while not target.is_over():  # noqa: ASYNC110 - what it waits for is time
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(target.until - time.monotonic())
 
 
 def post(target: Target, *headers: str, body: bytes = b"", path: str = QUERY) -> bytes:
