@@ -25,7 +25,7 @@ class Writer:
         self._producer = Producer({"bootstrap.servers": kafka.bootstrap, **own})
         self._producer.init_transactions(30)
 
-    def begin(self, count: int, partition: int = 0, value: bytes = b"1") -> None:
+    def begin(self, count: int, partition: int = 0, value: bytes | None = b"1") -> None:
         """Leaves a transaction open, its records flushed."""
         self._producer.begin_transaction()
         for number in range(count):
