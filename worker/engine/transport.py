@@ -131,7 +131,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._isolation_level = ISOLATION  # noqa: SLF001 - the stock one reads what is not committed
+        consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust takes this one in transactions alone
         self.fetches = Fetches(consumer)
         return consumer
 
