@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from schemas.alerts import AlertKind
+from schemas import ids
+from schemas.alerts import AlertData, AlertKind
 from schemas.refusals import Refusals, Rule
 from schemas.times import format_time
-from schemas.usual import normalise
 from worker.read_model.live import freshness_of
 from worker.read_model.reader import Partition
 from worker.topics import partition_of
@@ -36,7 +36,8 @@ def add_ops_calls(router: APIRouter) -> None:
 
 async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:
     """The tally of a session."""
-    found = await parts_of(request).reader.session(normalise(session))
+    session_id = ids.session_id(session)
+    found = None if session_id is None else await parts_of(request).reader.session(session_id)
     if found is None:
         raise refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
     return answer(found)
@@ -44,7 +45,8 @@ async def get_session(request: Request, session: Annotated[str, Path(alias="sess
 
 async def get_booking(request: Request, booking: Annotated[str, Path(alias="bookingId")]) -> Response:
     """The summary of a booking."""
-    found = await parts_of(request).reader.booking(normalise(booking))
+    booking_id = ids.booking_id(booking)
+    found = None if booking_id is None else await parts_of(request).reader.booking(booking_id)
     if found is None:
         raise refused(404, "BOOKING_NOT_FOUND", "this booking lists no session and has no attendance")
     return answer(found)
@@ -69,10 +71,13 @@ async def list_alerts(
     del state  # the one there is
     _known(request, "state", "kind", "sessionId", "bookingId", "limit")
     parts = parts_of(request)
-    booking_id = None if booking is None else normalise(booking)
-    found = await parts.reader.alerts(
-        kind=kind, session_id=None if session is None else normalise(session), booking_id=booking_id, limit=limit
-    )
+    booking_id = None if booking is None else ids.booking_id(booking)
+    session_id = None if session is None else ids.session_id(session)
+    # what is no id is nobody's
+    nobody = (booking is not None and booking_id is None) or (session is not None and session_id is None)
+    found: list[AlertData] = []
+    if not nobody:
+        found = await parts.reader.alerts(kind=kind, session_id=session_id, booking_id=booking_id, limit=limit)
     partitions = await parts.reader.status()
     if booking_id is not None:
         partitions = [partitions[partition_of(booking_id, len(partitions))]]
