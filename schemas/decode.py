@@ -72,7 +72,8 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
         timestamp: the record's (log append) timestamp, milliseconds.
         max_age: how long before it was received an event may say it happened, microseconds.
     """
-    received = received_at(headers, timestamp)
+    plainly = not headers and _EARLIEST <= timestamp <= _LATEST
+    received = timestamp * 1000 if plainly else received_at(headers, timestamp)
     event = None
     if value and len(value) <= MAX_EVENT_BYTES and not (headers and is_binary(headers)):
         plain = unwrapped(value) if value[0] in WRAPPED else value

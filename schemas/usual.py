@@ -63,14 +63,19 @@ def read_usual(value: bytes, received: int) -> Event | None:
 
 
 def _normalise(doc: Usual) -> bool:
-    """Gives the ids their normal spelling; False where another look is needed."""
+    """Gives ids that are not in ASCII their normal spelling; False where another look is needed."""
     data = doc.data
-    booking_id, session_id = ids.booking_id(data.bookingId), ids.session_id(data.sessionId)
-    participant_id = ids.participant_id(data.participantId) if data.participantId else ""
-    if booking_id is None or session_id is None or participant_id is None:
-        return False
-    data.bookingId, data.sessionId, data.participantId = booking_id, session_id, participant_id
-    return not ids.find_forbidden(doc.id) and not ids.find_forbidden(doc.source)
+    if not data.bookingId.isascii():
+        data.bookingId = ids.booking_id(data.bookingId) or ""
+    if not data.sessionId.isascii():
+        data.sessionId = ids.session_id(data.sessionId) or ""
+    if not data.participantId.isascii():
+        data.participantId = ids.participant_id(data.participantId) or ""
+    return bool(data.bookingId) and _is_plain(doc.id) and _is_plain(doc.source)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() or not ids.find_forbidden(text)
 
 
 def usual_event(doc: Usual, received: int) -> Event | None:
