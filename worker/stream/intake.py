@@ -1,6 +1,6 @@
 """From the raw records of one poll to what the fold needs: events by booking, dead letters, forwards. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from schemas.decode import booking_of_key, decode_all, decode_booking, received_at
@@ -83,6 +83,22 @@ def read_bookings(records: Records, is_ours: IsOurs) -> Intake:
             newest = max(newest or 0, record.timestamp * 1000)
         intake.references.setdefault(keyed, []).append(BookingRecord(place, booking, original))
     return intake._replace(newest=newest)
+
+
+def joined(parts: Iterable[Intake]) -> Intake:
+    """What consecutive parts of a batch hold together."""
+    whole = Intake({}, {}, {}, [], [], None)
+    newest = None
+    for part in parts:
+        for booking_id, events in part.events.items():
+            whole.events.setdefault(booking_id, []).extend(events)
+        for booking_id, records in part.references.items():
+            whole.references.setdefault(booking_id, []).extend(records)
+        whole.last_places.update(part.last_places)
+        whole.letters.extend(part.letters)
+        whole.forwards.extend(part.forwards)
+        newest = max((time for time in (newest, part.newest) if time is not None), default=None)
+    return whole._replace(newest=newest)
 
 
 def _booking_keyed(key: bytes | None, is_ours: IsOurs) -> str | None:
