@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
+from schemas import ids
 from schemas.attendance import STATUSES, Attendance, AttendanceStatus
-from schemas.usual import normalise
 
 #: The largest number of attendees that an attendance can have.
 MAX = 2**32 - 1
@@ -41,9 +41,8 @@ ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
 FIELDS = {**{field.value: field for field in QueryField}, "eventId": SESSION}
 ALL_STATUSES = frozenset(STATUSES)
 STATUS_OF = {str(status): status for status in STATUSES}
-LONGEST = {BOOKING: 128, SESSION: 250}
+LONGEST = {BOOKING: ids.MAX_BOOKING_ID, SESSION: ids.MAX_SESSION_ID}
 
-_NO_ID = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ALLOWING, _DENYING = frozenset({"$eq", "$in", "$hasSome"}), frozenset({"$ne", "$nin"})
 _WHOLE = ((0, MAX),)
@@ -115,8 +114,7 @@ def usable(field: QueryField, text: str) -> str | None:
     """The normal spelling of an id, bookingId or sessionId; None where no attendance can have it."""
     if field is ID:
         return text.lower() if _GUID(text) else None
-    text = normalise(text)
-    return text if 0 < len(text) <= LONGEST[field] and not _NO_ID(text) else None
+    return ids.booking_id(text) if field is BOOKING else ids.session_id(text)
 
 
 def fold(conditions: Iterable[Condition]) -> Filter:

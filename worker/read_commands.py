@@ -7,9 +7,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query import QueryError
-from schemas.usual import normalise
 from worker.ops import ask
 from worker.ops.show import fail, print_one, print_rows
 from worker.read_model.client import create_redis
@@ -48,13 +48,13 @@ def query(
 
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
-    found = _read(lambda reader: reader.session(normalise(session_id)))
+    found = _read(lambda reader: reader.session(ids.session_id(session_id) or session_id))
     print_one(found, f"nothing is known of session {session_id}", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
-    found = _read(lambda reader: reader.booking(normalise(booking_id)))
+    found = _read(lambda reader: reader.booking(ids.booking_id(booking_id) or booking_id))
     print_one(found, f"nothing is known of booking {booking_id}", as_json)
 
 
@@ -66,7 +66,10 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """Open mismatch alerts, newest first."""
-    of = {"session_id": session_ and normalise(session_), "booking_id": booking_ and normalise(booking_)}
+    of = {
+        "session_id": session_ and (ids.session_id(session_) or session_),
+        "booking_id": booking_ and (ids.booking_id(booking_) or booking_),
+    }
     found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
     print_rows(list(found), as_json, columns)

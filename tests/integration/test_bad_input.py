@@ -14,6 +14,7 @@ from tests import oracle
 from tests.integration.bad_records import Bad, bad_events, delivery, envelope, letters_as_expected, odd_events, send
 from tests.integration.system import Record, System, WorkerProcess, running
 from tests.oracle import BookingRecord
+from tests.oracle.reading import normalised
 from tests.services import Broker, Redis
 from worker.topics import partition_of
 
@@ -97,7 +98,7 @@ def _forwarded(system: System, good: list[Any]) -> None:
 
 def _right(document: dict[str, Any], partitions: int) -> int:
     booking = document["data"]["bookingId"]
-    return partition_of(booking.strip().lower() if " " in booking else booking, partitions)
+    return partition_of(normalised(booking), partitions)
 
 
 #: What a booking record can have wrong: value, reason, detail; "" stands for the good record as text.

@@ -286,6 +286,24 @@ IDS = [
         attendances=att("ATTENDED", 1, at(0), b=GUID, s=SESSION_GUID),
     ),
     Example(
+        "invisible characters at the ends, also before a GUID, make no other id",
+        [ev("check_in", at(0), b=f"\ufeff{GUID.upper()}\u200b", s="\u2060s1\u00ad"), ev("no_show", at(1), b=GUID)],
+        attendances=att("NOT_ATTENDED", 0, at(1), b=GUID),
+    ),
+    Example(
+        "composed and decomposed accents are the same id, and the same participant",
+        [
+            scan("Ju\u0308rgen", at(0), b="Mu\u0308ller", s="Vie\u0323\u0302t"),
+            scan("J\u00fcrgen", at(1), b="M\u00fcller", s="Vi\u1ec7t"),
+        ],
+        attendances=att("ATTENDED", 1, at(1), by=SCANNER, b="M\u00fcller", s="Vi\u1ec7t"),
+    ),
+    Example(
+        "an invisible character inside makes another id",
+        [ev("check_in", at(0), b="b\u200b1"), ev("no_show", at(0), b="b1")],
+        attendances=att("ATTENDED", 1, at(0), b="b\u200b1") | att("NOT_ATTENDED", 0, at(0)),
+    ),
+    Example(
         "other ids keep their case",
         [ev("check_in", at(0), s="S1"), ev("no_show", at(0), s="s1")],
         attendances=att("ATTENDED", 1, at(0), s="S1") | att("NOT_ATTENDED", 0, at(0)),

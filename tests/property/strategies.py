@@ -1,5 +1,6 @@
 """Histories with few ids, sessions and instants, so that ties, copies, covered scans and horizons happen often."""
 
+import unicodedata
 from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
@@ -106,7 +107,8 @@ def spelled(draw: st.DrawFn, micros: int) -> str:
 
 def spelled_id(identifier: str) -> st.SearchStrategy[str]:
     """The spellings of an id that are the same after normalisation."""
-    spellings = [identifier, identifier, f" {identifier}", f"{identifier}  "]
+    spellings = [identifier, identifier, f" {identifier}", f"{identifier}  ", f"\ufeff{identifier}\u200b"]
+    spellings.append(unicodedata.normalize("NFD", identifier))
     if identifier in {GUID, SESSION_GUID}:
         spellings += [one.upper() for one in spellings]
     return st.sampled_from(spellings)
@@ -128,7 +130,7 @@ def delivered(draw: st.DrawFn, what: Happening, *, prompt: bool = False) -> Deli
     if data.get("n", 0) is None and draw(st.booleans()):
         del data["n"]
     if "p" in data:
-        data["p"] = draw(st.sampled_from([data["p"], f" {data['p']}", f"{data['p']} "]))
+        data["p"] = draw(spelled_id(data["p"]))
     data.update(draw(st.sampled_from([{}, {}, {"note": {"ignored": [1]}}])))
     return ev(
         what.kind,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from schemas.bindings import unwrapped
 from schemas.decode import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
@@ -38,7 +39,7 @@ class BadLine(NamedTuple):
 
 def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backfill: bool) -> Outgoing | BadLine:
     """An event from a line of JSON; with ``backfill`` it counts as received when it happened."""
-    topics = TopicNames.of(settings.topic_prefix)
+    topics, line = TopicNames.of(settings.topic_prefix), unwrapped(line)
     try:
         doc: Any = orjson.loads(line)
     except orjson.JSONDecodeError as error:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas.cures import CURES, STATUS_CURES
 from schemas.decode import decode
-from schemas.events import DATA, DeadLetter, EventType, Topic
+from schemas.events import CONTROL_CHARACTER, DATA, DeadLetter, EventType, Topic
 from schemas.refusals import Refusals, Rule
 from worker.web.bodies import write_json
 from worker.web.changes import Change, event
@@ -28,6 +28,8 @@ _RULES = {
     "string_too_long": Rule.TOO_LARGE,
     "greater_than_equal": Rule.OUT_OF_RANGE,
     "less_than_equal": Rule.OUT_OF_RANGE,
+    "string_unicode": Rule.MALFORMED,
+    CONTROL_CHARACTER: Rule.MALFORMED,
 }
 
 

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from schemas.decode import decode, decode_booking
 from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason, Topic
 from schemas.refusals import Rule, Violation
-from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
 from worker.web.bodies import Bodies, is_json, media_type, parse_json, write_json
@@ -84,10 +83,7 @@ def _decoded(
 ) -> tuple[Topic, Event | Booking | BookingGone | DeadLetter]:
     kind = document.get("type") if isinstance(document, dict) else None
     if isinstance(kind, str) and kind in DATA[Topic.BOOKINGS]:
-        data = document.get("data")
-        booking_id = data.get("bookingId") if isinstance(data, dict) else None
-        key = normalise(booking_id).encode(errors="replace") if isinstance(booking_id, str) else b""
-        return Topic.BOOKINGS, decode_booking(value, (), key)
+        return Topic.BOOKINGS, decode_booking(value, ())
     said = decode(value, (), now_ms, max_age=micros(settings.max_event_age))
     if isinstance(said, DeadLetter) and said.reason is Reason.UNKNOWN_TYPE:
         every = ", ".join(name for types in DATA.values() for name in types)

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.refusals import Refusals, Rule
 from schemas.times import format_time
-from schemas.usual import normalise
 from worker.read_model.live import freshness_of
 from worker.read_model.reader import ListPage, Partition
 from worker.web.calls import add
@@ -21,6 +21,8 @@ from worker.web.shapes import Accepted, AlertsAnswer, BookingAnswer, BookingsAns
 from worker.web.tokens import Scope
 
 _MOST = 1000
+#: What is no id is nobody's: no id holds a control character.
+_NOBODY = "\0"
 Limit = Annotated[int, Query(ge=1, le=_MOST, description="how many to show at most")]
 
 ListCursor = Annotated[str | None, Query(description="`next` of a page, to go on behind it")]
@@ -40,7 +42,8 @@ def add_ops_calls(router: APIRouter) -> None:
 
 async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:
     """The tally of a session."""
-    found = await parts_of(request).reader.session(normalise(session))
+    session_id = ids.session_id(session)
+    found = None if session_id is None else await parts_of(request).reader.session(session_id)
     if found is None:
         raise refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
     return answer(found)
@@ -48,7 +51,8 @@ async def get_session(request: Request, session: Annotated[str, Path(alias="sess
 
 async def get_booking(request: Request, booking: Annotated[str, Path(alias="bookingId")]) -> Response:
     """The summary of a booking."""
-    found = await parts_of(request).reader.booking(normalise(booking))
+    booking_id = ids.booking_id(booking)
+    found = None if booking_id is None else await parts_of(request).reader.booking(booking_id)
     if found is None:
         raise refused(404, "BOOKING_NOT_FOUND", "this booking lists no session and has no attendance")
     return answer(found)
@@ -77,8 +81,8 @@ async def list_alerts(
     _known(request, "state", "kind", "sessionId", "bookingId", "limit", "cursor")
     found = await parts_of(request).reader.alerts_page(
         kind=kind,
-        session_id=None if session is None else normalise(session),
-        booking_id=None if booking is None else normalise(booking),
+        session_id=None if session is None else ids.session_id(session) or _NOBODY,
+        booking_id=None if booking is None else ids.booking_id(booking) or _NOBODY,
         limit=limit,
         cursor=cursor,
     )
