@@ -8,26 +8,30 @@ Errors, and whether a retry helps::
     redis.RedisError    Redis is away
 """
 
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
+from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
 from worker.read_model.scripts import ask_all, sound
 from worker.topics import partition_of
 
-#: A heartbeat older than this says nothing, seconds.
-STALE_AFTER = 5.0
 _ATTEMPTS = 3
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
 #: So few ids are looked up in all partitions by one call: it holds the server for a millisecond or two.
 FEW_IDS = 64
+
+#: A watermark, and behind its fields the time of the server, ms.
+_WATERMARK = """local mark, time = redis.call('HGETALL', KEYS[1]), redis.call('TIME')
+mark[#mark + 1] = 'now'
+mark[#mark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+return mark"""
 
 _T = TypeVar("_T")
 
@@ -49,36 +53,6 @@ class _Switched(NotServing):
 
     def __init__(self) -> None:
         super().__init__("the read models are being switched: ask again")
-
-
-class Freshness(NamedTuple):
-    """How fresh an answer is. None where the writer's heartbeat is too old to tell."""
-
-    event_time: str | None
-    """Newest event time applied, RFC 3339."""
-    lag: int | None
-    """Records of the events and bookings topics that are not applied yet."""
-
-    def document(self) -> dict[str, Any]:
-        return {"eventTime": self.event_time, "lag": self.lag}
-
-
-class Partition(NamedTuple):
-    """What the watermark says of a partition."""
-
-    number: int
-    state: str
-    mark: dict[str, str]
-
-    @property
-    def lag(self) -> int | None:
-        """Records not applied yet; None where nobody has said lately how long the topics are."""
-        if time.time() - int(self.mark.get("writtenAt", 0)) / 1000 > STALE_AFTER:
-            return None
-        return sum(
-            max(0, int(self.mark.get(f"{topic}.end", 0)) - int(self.mark.get(f"{topic}.offset", 0)))
-            for topic in ("events", "bookings")
-        )
 
 
 Generations = dict[str, str]
@@ -118,7 +92,7 @@ class Live:
 
     async def marks(self) -> list[Partition]:
         """Each partition's watermark, whatever its state."""
-        found = await self._all([("HGETALL", key) for key in self._watermarks])
+        found = await self._all(list(map(_watermark, self._watermarks)))
         return [_partition(number, mark) for number, mark in enumerate(found)]
 
     async def read(
@@ -135,7 +109,7 @@ class Live:
                 watermark = self._watermarks[number]
                 prefix = self._keys[number].prefix(self._generations.get(watermark, ""))
                 asked += ((name, prefix + key, *arguments) for name, key, *arguments in some)
-                asked.append(("HGETALL", watermark))
+                asked.append(_watermark(watermark))
             answers = iter(await self._all(asked))
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
@@ -310,13 +284,10 @@ def fields_of(answer: Any) -> dict[bytes, bytes]:
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
+def _watermark(key: str) -> tuple[Any, ...]:
+    return "EVAL_RO", _WATERMARK, 1, key
+
+
 def _partition(number: int, mark: Any) -> Partition:
     told = {name.decode(): content.decode() for name, content in fields_of(mark).items()}
-    return Partition(number, _state(told.get("state", "")), told)
-
-
-def freshness_of(partitions: Iterable[Partition]) -> Freshness:
-    known = list(partitions)
-    lags = [partition.lag for partition in known]
-    newest = max((partition.mark.get("events.time", "") for partition in known), default="")
-    return Freshness(newest or None, None if None in lags else sum(lag or 0 for lag in lags))
+    return Partition(number, _state(told.get("state", "")), told, int(told.pop("now")))

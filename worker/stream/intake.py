@@ -24,11 +24,11 @@ class Intake(NamedTuple):
     forwards: list[tuple[Any, str, int]]
     """(record in the wrong partition, its bookingId, received in microseconds)."""
     newest: int | None
-    """Newest event time of the batch, microseconds, none of it later than received."""
+    """Newest effective time of its events, or when the newest of its booking records was received; microseconds."""
 
 
-def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
-    """Records of the events topic; ``max_age`` in microseconds."""
+def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int) -> Intake:
+    """Records of the events topic; ``max_age`` and ``tolerance`` (of clocks that are ahead) in microseconds."""
     letters: list[tuple[Any, DeadLetter, int]] = []
     forwards: list[tuple[Any, str, int]] = []
     events: dict[str, list[Event]] = {}
@@ -46,7 +46,8 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
             forwards.append((record, booking_id, received))
             continue
         if newest is None or newest < time:
-            newest = max(newest or time, min(time, received))
+            effective = min(time, received + tolerance)
+            newest = effective if newest is None else max(newest, effective)
     return Intake(events, {}, letters, forwards, newest)
 
 
@@ -55,19 +56,19 @@ def read_bookings(records: Records, partition: int, is_ours: IsOurs) -> Intake:
     intake = Intake({}, {}, [], [], None)
     newest = None
     for record in records:
+        received = received_at(record.headers, record.timestamp)
         said = decode_booking(record.value, record.headers, record.key)
         if isinstance(said, DeadLetter):
-            intake.letters.append((record, said, received_at(record.headers, record.timestamp)))
+            intake.letters.append((record, said, received))
             booking_id = booking_of_key(record.key)
             if booking_id is None or not is_ours(booking_id):
                 continue
             said = BookingGone(booking_id)
         elif not is_ours(said.booking_id):
             detail = f"partition {partition}: write bookings with Kafka's default partitioner (murmur2 of the bookingId)"
-            received = received_at(record.headers, record.timestamp)
             intake.letters.append((record, DeadLetter(Reason.WRONG_PARTITION, detail), received))
             continue
         else:
-            newest = max(newest or 0, record.timestamp * 1000)
+            newest = received if newest is None else max(newest, received)
         intake.references.setdefault(said.booking_id, []).append((record.offset, said))
     return intake._replace(newest=newest)

@@ -19,7 +19,7 @@ from worker.stream.bookings import Bookings, Changed
 from worker.stream.intake import Intake, read_bookings, read_events
 from worker.stream.outbox import Outgoing
 from worker.stream.project import project
-from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
+from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -78,7 +78,7 @@ class Partition:
         """Takes a batch; the consumer bounds how many wait."""
         self._to_fold.put_nowait(delivered)
 
-    async def beat(self, ends: Mapping[str, int]) -> None:
+    async def beat(self, ends: Mapping[str, TopicEnd]) -> None:
         """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
         chore = await self._read_models.beat(ends) if self._read_models else None
         if chore is not None:
@@ -111,7 +111,7 @@ class Partition:
             # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
             records.clear()
             del intake
-            await self._bookings.store(changed, read_models.ends)
+            await self._bookings.store(changed, read_models.applied)
         await self._to_say.put(Folded(delivered, outgoing, write))
 
     async def _say(self, read_models: ReadModels, folded: Folded) -> None:
@@ -125,7 +125,8 @@ class Partition:
 
     def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
-            return read_events(records, self._is_ours, self._resources.rules.max_event_age)
+            rules = self._resources.rules
+            return read_events(records, self._is_ours, rules.max_event_age, rules.clock_tolerance)
         return read_bookings(records, self.number, self._is_ours)
 
     def _is_ours(self, booking_id: str) -> bool:

@@ -5,6 +5,7 @@ import gc
 from collections.abc import Coroutine
 from contextlib import suppress
 from logging import INFO, WARNING
+from time import time
 from typing import Any, cast
 
 import structlog
@@ -29,6 +30,7 @@ from worker.settings import Settings, SettingsError
 from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.partition import Partition
+from worker.stream.read_models import TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.topics import BATCH_BYTES, TopicNames, create_producer
@@ -203,6 +205,8 @@ class Worker:
         """Each second: the live namespace, and each partition's heartbeat."""
         away = False
         while True:
+            if self._partitions:
+                await self._consumer.confirm_ends()
             beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
             said = await asyncio.gather(self._announce(self._resources.redis), *beats, return_exceptions=True)
             failed = next((error for error in said if isinstance(error, BaseException)), None)
@@ -226,10 +230,16 @@ class Worker:
                 for partition in self._partitions.values():
                     partition.look()
 
-    def _ends(self, number: int) -> dict[str, int]:
-        topics = {"events": self.topics.events, "bookings": self.topics.bookings}
-        ends = {name: self._consumer.log_end(TP(topic, number)) for name, topic in topics.items()}
-        return {name: end.stable for name, end in ends.items() if end is not None}
+    def _ends(self, number: int) -> dict[str, TopicEnd]:
+        """Of a partition's topics, those that Kafka has told; by name."""
+        ends = {}
+        for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
+            tp = TP(topic, number)
+            if (end := self._consumer.confirmed_end(tp)) is not None:
+                age_ms = max(0, int((time() - end.answered) * 1000))
+                unreadable = self._consumer.unreadable.get(tp)
+                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, unreadable and unreadable.offset)
+        return ends
 
 
 def _spare_the_collector() -> None:

@@ -9,6 +9,7 @@ from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings
 from worker.web.bodies import Bodies
 from worker.web.changes import Changes
+from worker.web.last_seen import LastSeen
 from worker.web.marks import Marks
 from worker.web.meters import Meters
 from worker.web.producer import Publisher
@@ -27,6 +28,7 @@ class Parts(NamedTuple):
     changes: Changes
     tokens: TokenFile | None
     meters: Meters
+    last_seen: LastSeen
 
     @classmethod
     def of(cls, settings: Settings) -> "Parts":
@@ -40,7 +42,8 @@ class Parts(NamedTuple):
         publisher, marks = Publisher(settings), Marks(reader)
         changes = Changes(settings, reader, publisher, marks)
         tokens = None if settings.api_tokens is None else TokenFile(settings.api_tokens)
-        return cls(settings, client, reader, Bodies(settings), publisher, marks, changes, tokens, Meters())
+        last_seen = LastSeen(reader, settings.partitions)
+        return cls(settings, client, reader, Bodies(settings), publisher, marks, changes, tokens, Meters(), last_seen)
 
     def open(self) -> None:
         """Begins to connect to Kafka; Redis is connected to by the first question."""
