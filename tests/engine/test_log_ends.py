@@ -19,16 +19,17 @@ STALL_SECONDS, SEEKING_SECONDS = 30.0, 120.0
 class Writer:
     """A transactional producer on librdkafka."""
 
-    def __init__(self, line: Line) -> None:
-        self._topic = line.topic
-        self._producer = Producer({"bootstrap.servers": line.kafka.bootstrap, "transactional.id": uuid4().hex})
+    def __init__(self, kafka: Broker, topic: str) -> None:
+        self._topic = topic
+        own = {"transactional.id": uuid4().hex, "transaction.timeout.ms": 600_000}
+        self._producer = Producer({"bootstrap.servers": kafka.bootstrap, **own})
         self._producer.init_transactions(30)
 
-    def begin(self, count: int) -> None:
+    def begin(self, count: int, partition: int = 0, value: bytes = b"1") -> None:
         """Leaves a transaction open, its records flushed."""
         self._producer.begin_transaction()
         for number in range(count):
-            self._producer.produce(self._topic, b"%d" % number, partition=0)
+            self._producer.produce(self._topic, value, b"k%d\0s" % number, partition=partition)
         self._producer.flush(30)
 
     def commit(self) -> None:
@@ -45,7 +46,7 @@ async def plain(line: Line) -> int:
 
 async def committed(line: Line) -> int:
     def write() -> None:
-        writer = Writer(line)
+        writer = Writer(line.kafka, line.topic)
         writer.begin(3)
         writer.commit()
 
@@ -56,7 +57,7 @@ async def committed(line: Line) -> int:
 
 async def aborted(line: Line) -> int:
     def write() -> None:
-        writer = Writer(line)
+        writer = Writer(line.kafka, line.topic)
         writer.begin(3)
         writer.abort()
 
@@ -67,7 +68,7 @@ async def aborted(line: Line) -> int:
 
 async def only_aborted(line: Line) -> int:
     def write() -> None:
-        writer = Writer(line)
+        writer = Writer(line.kafka, line.topic)
         for _ in range(2):
             writer.begin(3)
             writer.abort()
@@ -108,7 +109,7 @@ def test_an_open_transaction_is_held_then_counted(kafka: Broker) -> None:
 
     async def scenario(line: Line) -> None:
         await line.publish(2)
-        writer = await asyncio.to_thread(Writer, line)
+        writer = await asyncio.to_thread(Writer, line.kafka, line.topic)
         await asyncio.to_thread(writer.begin, 3)
         await line.publish(4)
         async with line.station(acknowledge) as station:
@@ -147,7 +148,7 @@ def test_many_small_transactions_seek_back_no_position(kafka: Broker, monkeypatc
 
     async def scenario(line: Line) -> None:
         def write() -> None:
-            writer = Writer(line)
+            writer = Writer(line.kafka, line.topic)
             for _ in range(20):
                 writer.begin(1)
                 writer.commit()

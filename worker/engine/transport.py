@@ -88,9 +88,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     Worker = ClientThread
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.fetches = Fetches()
-        super().__init__(*args, **kwargs)
+    fetches: Fetches
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -99,6 +97,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = ISOLATION  # noqa: SLF001 - the stock one is read_uncommitted without exactly_once
+        self.fetches = Fetches(consumer)
         return consumer
 
     async def _fetch_records(
@@ -110,7 +109,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not consumer._closed:  # noqa: SLF001
             consumer._coordinator.check_errors()  # noqa: SLF001
         with consumer._fetcher._subscriptions.fetch_context():  # noqa: SLF001
-            return await self.fetches.take(consumer, lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
+            return await self.fetches.take(lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
 
     def log_end(self, tp: TP) -> LogEnd | None:
         """See `fetching.log_end`; from any thread."""
@@ -218,13 +217,14 @@ class Consumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         for tp, fetched in self._with_moved(records):
+            if not (active is None or tp in active):
+                continue
+            log_start = await self._log_start(tp) if self.ledger.misses(tp, fetched) else 0
             # what is not handed over now is missed by the ledger later; stock Faust seeks back here, in the middle of
             # a rebalance, and would make the ledger forget the batches that the rebalance waits for
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
-            if not (active is None or tp in active):
-                continue
-            taken = await self._take(tp, fetched)
+            taken = await self._take(tp, fetched, log_start)
             if taken is not None:
                 yield tp, self._batch_message(tp, taken)
 
@@ -237,27 +237,26 @@ class Consumer(driver.Consumer):
             if stands is not None and expected is not None and stands != expected:
                 yield tp, Fetched(stands, [], stands)
 
-    async def _take(self, tp: TP, fetched: Fetched) -> Fetched | None:
+    async def _take(self, tp: TP, fetched: Fetched, log_start: int) -> Fetched | None:
         """The batch to hand over; None where nothing is new, or where something is missing and was sought."""
-        taken = self.ledger.take(tp, fetched)
+        misses = self.ledger.misses(tp, fetched)
+        taken = self.ledger.take(tp, fetched, log_start)
         if isinstance(taken, int):
-            missing = taken
-            taken = self.ledger.take(tp, fetched, await self._log_start(tp))
-            if isinstance(taken, Fetched):
-                log.warning(
-                    "records were deleted before they were read, going on behind them",
-                    topic=tp.topic,
-                    partition=tp.partition,
-                    first=missing,
-                    end=fetched.begin,
-                )
-        if isinstance(taken, int):
-            log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=missing)
+            log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=taken)
             with suppress(IllegalStateError):  # it was revoked meanwhile
                 await self._seek(tp, taken)
             return None
         if taken is None:
             self._check_end(tp)
+        elif misses:
+            log.warning(
+                "records were deleted before they were read, going on behind them",
+                topic=tp.topic,
+                partition=tp.partition,
+                first=taken.begin,
+                end=fetched.begin,
+                count=fetched.begin - taken.begin,
+            )
         return taken
 
     async def _log_start(self, tp: TP) -> int:
@@ -275,7 +274,7 @@ class Consumer(driver.Consumer):
     @property
     def unreadable(self) -> Mapping[TP, Unreadable]:
         """Partitions that stand at a batch which cannot be read."""
-        return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.copy().items()}
+        return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.items()}
 
     def log_end(self, tp: TP) -> LogEnd | None:
         """Where a partition's log ends; None where that is not known."""

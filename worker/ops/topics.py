@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NodeNotReadyError, NoError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
+from worker.engine.fetching import missing_codecs
 from worker.settings import Settings
 from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames
 
@@ -88,7 +89,7 @@ async def create(settings: Settings) -> list[str]:
 
 
 async def check(settings: Settings) -> list[str]:
-    """What is wrong with the topics, a line each with the cure; empty where nothing is.
+    """What is wrong with the topics, or keeps them from being read here, a line each with the cure; empty where nothing is.
 
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be reached.
@@ -109,7 +110,15 @@ async def check(settings: Settings) -> list[str]:
         found = await _configs(admin, [plan.name for plan in present])
         for plan in present:
             problems += plan.problems(described[plan.name], found.get(plan.name, {}))
-    return problems
+    return [*unreadable_codecs(), *problems]
+
+
+def unreadable_codecs() -> list[str]:
+    """A line with the cure where record batches of some codec cannot be decoded on this machine."""
+    missing = missing_codecs()
+    if not missing:
+        return []
+    return [f"batches compressed with {', '.join(missing)} cannot be read here: install cramjam (`pip install cramjam`)"]
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:

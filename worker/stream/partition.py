@@ -9,10 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
+
+import structlog
 
 from schemas.alerts import AlertEvent
 from worker.engine.fetching import Fetched
+from worker.engine.tail import Undecided
 from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings, Changed
@@ -22,6 +26,11 @@ from worker.stream.project import project
 from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
+
+log = structlog.get_logger(__name__)
+
+#: Records of others in our logs that an open transaction holds are looked at again after so long, seconds.
+UNDECIDED_SECONDS = 10.0
 
 Chore = Callable[[], Awaitable[None]]
 """What is done between two batches."""
@@ -57,6 +66,7 @@ class Partition:
         self._to_say: asyncio.Queue[Folded | Chore] = asyncio.Queue(1)
         self._alerts = asyncio.Lock()
         """Held while the alerts topic is written to."""
+        self._mend_after = 0.0
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -88,7 +98,7 @@ class Partition:
 
     def look(self) -> None:
         """Mends between two batches what somebody else wrote to its logs."""
-        if self._read_models is not None and self._has_foreign:
+        if self._read_models is not None and self._has_foreign and monotonic() >= self._mend_after:
             self._to_fold.put_nowait(self._mend)
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
@@ -150,6 +160,16 @@ class Partition:
 
     async def _mend(self) -> None:
         """Says again what a worker that had lost the partition may have said after us."""
+        try:
+            await self._mend_all()
+            self._mend_after = 0.0
+        except Undecided as held:
+            # what an open transaction holds is nothing yet; work goes on meanwhile
+            if not self._mend_after:
+                log.info("mends later", partition=self.number, reason=str(held))
+            self._mend_after = monotonic() + UNDECIDED_SECONDS
+
+    async def _mend_all(self) -> None:
         resources = self._resources
         await self._bookings.mend()
         tail, client = resources.alerts[self.number], resources.settings.kafka_client()

@@ -232,13 +232,13 @@ class Worker:
 
     def _ends(self, number: int) -> dict[str, TopicEnd]:
         """Of a partition's topics, those that Kafka has told; by name."""
-        ends = {}
+        ends, unreadable = {}, self._consumer.unreadable
         for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
             tp = TP(topic, number)
             if (end := self._consumer.confirmed_end(tp)) is not None:
                 age_ms = max(0, int((time() - end.answered) * 1000))
-                unreadable = self._consumer.unreadable.get(tp)
-                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, unreadable and unreadable.offset)
+                stands_at = unreadable[tp].offset if tp in unreadable else None
+                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, stands_at)
         return ends
 
 
