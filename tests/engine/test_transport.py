@@ -59,8 +59,14 @@ def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -
 
     async def scenario(line: Line) -> None:
         (tp,) = line.partitions
-        await line.publish(4000)
-        async with line.station(never, broker_max_poll_records=10) as station:
+        done = asyncio.Event()
+
+        async def hold(event: Any) -> None:
+            await done.wait()
+            event.ack()
+
+        await line.publish(10)
+        async with line.station(hold, broker_max_poll_records=1) as station:
             consumer = station.consumer
             await until(lambda: not consumer.ledger.has_room(tp))
             await line.publish(5)
@@ -69,7 +75,7 @@ def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -
 
             async def confirmed() -> bool:
                 await consumer.confirm_ends()
-                return bool(consumer.confirmed_end(tp).stable == 4005)
+                return bool(consumer.confirmed_end(tp).stable == 15)
 
             await until(confirmed)
             assert consumer.confirmed_end(tp).answered > fetched.answered
@@ -78,6 +84,7 @@ def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -
             await until(lambda: time.time() - before.answered > transport.END_AGE_SECONDS)
             await consumer.confirm_ends()
             assert consumer.confirmed_end(tp) == before, "nobody knows more"
+            done.set()
 
     run(kafka, scenario)
 

@@ -48,7 +48,7 @@ LINGER_MS, LINGER_BYTES = 25, 64 * 1024
 #: How long Kafka may take to answer where a log begins, seconds; then it is asked again at the next poll.
 LOG_START_SECONDS = 5.0
 #: A log's end that no fetch has confirmed for so long is asked for, and how long Kafka may take to answer, seconds.
-END_AGE_SECONDS, END_ANSWER_SECONDS = 1.0, 1.0
+END_AGE_SECONDS, END_ANSWER_SECONDS = 0.6, 3.0
 
 
 def register() -> None:
@@ -286,20 +286,20 @@ class Consumer(driver.Consumer):
         return max(known, key=lambda end: end.answered, default=None)
 
     async def confirm_ends(self) -> None:
-        """Asks Kafka for the ends that no fetch has confirmed lately; returns in any case after `END_ANSWER_SECONDS`.
+        """Asks Kafka for the ends that no fetch has confirmed lately; gives up after some seconds.
 
         Nothing is fetched of a partition with as many batches in flight as are allowed, or whose next batch cannot be read.
         """
-        now, known = time(), {tp: self.confirmed_end(tp) for tp in self.assignment()}
-        old = {tp: end for tp, end in known.items() if end is None or now - end.answered > END_AGE_SECONDS}
+        known = {tp: self.confirmed_end(tp) for tp in self.assignment()}
+        old = [tp for tp, end in known.items() if end is None or time() - end.answered > END_AGE_SECONDS]
         if not old:
             return
         with suppress(TimeoutError):  # a thread that ends answers nothing
-            async with asyncio.timeout(2 * END_ANSWER_SECONDS):
+            async with asyncio.timeout(END_ANSWER_SECONDS + 1):
                 for tp, stable in (await self._thread.end_offsets(old)).items():
-                    end = old[tp] or LogEnd(stable, stable, now)
-                    # the embedded broker answers less than there is; an end does not go back
-                    self._asked_ends[tp] = LogEnd(max(stable, end.stable), max(stable, end.high), now)
+                    # an end does not go back: a fetch may know more by now, and the embedded broker answers less than there is
+                    end = self.confirmed_end(tp) or LogEnd(stable, stable, 0)
+                    self._asked_ends[tp] = LogEnd(max(stable, end.stable), max(stable, end.high), time())
 
     def _check_end(self, tp: TP) -> None:
         """Records came again. That is harmless, unless it is because there is nothing behind them."""

@@ -38,6 +38,7 @@ from worker.topics import BATCH_BYTES, TopicNames, create_producer
 log = structlog.get_logger(__name__)
 
 _BEAT_SECONDS = 1.0
+_CONFIRM_SECONDS = 0.5
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _LOOK_SECONDS = 50.0
@@ -92,10 +93,11 @@ class Worker:
         started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat, looking = asyncio.create_task(self._beat()), asyncio.create_task(self._look())
+        confirming = asyncio.create_task(self._confirm())
         lease = asyncio.create_task(self._resources.lease.keep())
         watch = asyncio.create_task(self._watchdog.run())
         try:
-            endless: list[asyncio.Future[Any]] = [self._failed, beat, looking, lease, watch]
+            endless: list[asyncio.Future[Any]] = [self._failed, beat, confirming, looking, lease, watch]
             await asyncio.wait((*waits, *endless), return_when=asyncio.FIRST_COMPLETED)
             for ended in endless:
                 if ended.done():
@@ -107,7 +109,7 @@ class Worker:
             raise WorkerCrashed(str(stalled)) from None
         finally:
             await self._stop(started)
-            await end((*waits, beat, looking, lease, watch, started))
+            await end((*waits, beat, confirming, looking, lease, watch, started))
 
     def _new_watchdog(self) -> Watchdog:
         limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
@@ -205,8 +207,6 @@ class Worker:
         """Each second: the live namespace, and each partition's heartbeat."""
         away = False
         while True:
-            if self._partitions:
-                await self._consumer.confirm_ends()
             beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
             said = await asyncio.gather(self._announce(self._resources.redis), *beats, return_exceptions=True)
             failed = next((error for error in said if isinstance(error, BaseException)), None)
@@ -216,6 +216,13 @@ class Worker:
                 away = failed is not None
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
             await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _confirm(self) -> None:
+        """Keeps what is known of the topics' ends no older than about a second, for the heartbeats."""
+        while True:
+            await asyncio.sleep(_CONFIRM_SECONDS)
+            if self._partitions:
+                await self._consumer.confirm_ends()
 
     async def _look(self) -> None:
         """Each minute: whether somebody else wrote to a log of which we are the writer."""
