@@ -1,4 +1,4 @@
-"""Record batches that cannot be read: damaged where they lie in a broker's log, or appended as an odd producer does."""
+"""Record batches that are hard to read: damaged where they lie in a broker's log, or appended as an odd producer does."""
 
 from __future__ import annotations
 
@@ -63,18 +63,17 @@ def damage(kafka: KafkaCluster, topic: str, base_offset: int, how: Callable[[byt
         file.write(batch)
 
 
-async def publish_unreadable(bootstrap: str, topic: str, partition: int) -> int:
-    """Appends a batch of one record with a header whose name is no UTF-8, which the broker takes; its offset."""
+async def publish_odd_names(bootstrap: str, topic: str, count: int) -> None:
+    """Appends a batch of so many records, every other with a header whose name is no UTF-8, which the broker takes."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
         batch = producer.create_batch()
-        batch.append(key=b"k", value=b"v", timestamp=None, headers=[("name", b"x")])
+        for number in range(count):
+            batch.append(key=None, value=b"%d" % number, timestamp=None, headers=[(f"name{number % 2}", b"x"), ("n", None)])
         batch.close()
-        content = bytearray(batch._build())
-        content[content.index(b"name")] = 0xFF
+        content = bytearray(bytes(batch._build()).replace(b"name1", b"n\xffme1"))
         content[_CRC:_ATTRIBUTES] = calc_crc32c(bytes(content[_ATTRIBUTES:])).to_bytes(4, "big")
         batch._buffer = content
-        placed = await (await producer.send_batch(batch, topic, partition=partition))
-        return int(placed.offset)
+        await (await producer.send_batch(batch, topic, partition=0))
 
 
 def _segment(folder: Path) -> Path:

@@ -13,7 +13,16 @@ from aiokafka.errors import KafkaStorageError
 from aiokafka.protocol.fetch import FetchRequest
 from confluent_kafka import Producer
 
-from tests.engine.broken_log import bad_checksum, damage, endless_length, no_length, old_magic, undecodable, unknown_codec
+from tests.engine.broken_log import (
+    bad_checksum,
+    damage,
+    endless_length,
+    no_length,
+    old_magic,
+    publish_odd_names,
+    undecodable,
+    unknown_codec,
+)
 from tests.engine.station import Line, Station, acknowledge, run, trim, until
 from tests.engine.test_log_ends import is_quiet
 from tests.integration.test_table import Bench, held
@@ -75,6 +84,32 @@ def test_changelogs_of_each_codec_are_recovered(kafka: Broker, codec: str, tmp_p
             assert len(held(table, 0)) == 10_000
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("at_once", [3, 1000])
+def test_header_names_that_are_no_utf8_stop_nothing(kafka: Broker, at_once: int) -> None:
+    """aiokafka fails at the first one: a single record would stop its partition for ever."""
+
+    async def scenario(line: Line) -> None:
+        headers: list[Any] = []
+
+        async def take(event: Any) -> None:
+            headers.extend(record.headers for record in event.value.records)
+            event.ack()
+
+        for _ in range(2):
+            await line.publish(2)
+            await publish_odd_names(kafka.bootstrap, line.topic, 10)
+        await line.publish(2)
+        async with line.station(take, broker_max_poll_records=at_once) as station:
+            await until(lambda: len(station.offsets) == 26)
+            assert station.offsets == [(0, offset) for offset in range(26)]
+            assert station.consumer.unreadable == {}
+            assert station.consumer._thread.fetches._kept == {}
+        odd = [(("name0", b"x"), ("n", None)), (("n?me1", b"x"), ("n", None))] * 5
+        assert headers == [(), (), *odd, (), (), *odd, (), ()]
+
+    run(kafka, scenario)
 
 
 #: How the batch at which offset of each partition is damaged, and where the partition then stands.

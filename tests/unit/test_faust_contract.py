@@ -20,6 +20,8 @@ from aiokafka.consumer.fetcher import FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
 from faust import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
@@ -124,6 +126,14 @@ ATTRIBUTES: dict[str, Any] = {
     "highwater": TopicPartitionState,
     "timestamp": TopicPartitionState,
     "next_fetch_offset": PartitionRecords,
+    "_next_slice": _MemoryRecordsPy,
+    "_cache_next": _MemoryRecordsPy,
+    "next_batch": _MemoryRecordsPy,
+    "_buffer": _DefaultRecordBatchPy,
+    "_pos": _DefaultRecordBatchPy,
+    "_num_records": _DefaultRecordBatchPy,
+    "_decompressed": _DefaultRecordBatchPy,
+    "_maybe_uncompress": _DefaultRecordBatchPy,
     # what these two do is held by test_packing.py: batches made by them are read back
     "_builder": BatchBuilder,
     "_relative_offset": BatchBuilder,
@@ -176,6 +186,8 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         # what the engine takes in its place: fetches that are kept until they are taken, partition by partition
         (ClientFetcher.fetched_records, ["self._records", "_create_fetch_waiter", "reassignment_in_progress", "getall"]),
         (FetchResult.getall, ["check_assignment", "has_more", "in self._partition_records", "_update_position"]),
+        # read when the first record is asked for
+        (PartitionRecords._unpack_records, ["records = self._records", "records.next_batch()"]),
         (FetchResult._update_position, ["consumed_to(self._partition_records.next_fetch_offset)"]),
         # nothing is fetched of a partition with a fetch that nobody has taken, whatever that is
         (ClientFetcher._get_actions_per_node, ["if tp in self._records", "record.calculate_backoff()"]),

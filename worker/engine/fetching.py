@@ -30,6 +30,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
+from worker.engine.header_names import TolerantRecords
+
 log = structlog.get_logger(__name__)
 
 #: What consumers read: an aborted transaction counts for nothing, an open one not yet.
@@ -90,6 +92,8 @@ class Fetches:
         self._failed: dict[TopicPartition, Unreadable] = {}
         self._empty: dict[TopicPartition, tuple[int, float]] = {}
         """Since when the broker sends nothing at which offset, though the log goes on."""
+        self._kept: dict[TopicPartition, bytes] = {}
+        """What was fetched last of partitions that are read by `TolerantRecords`."""
         client = consumer._client  # noqa: SLF001
         self._send, client.send = client.send, self._send_and_look
 
@@ -146,7 +150,10 @@ class Fetches:
                     refused.add((topic, number))
                     self._refuse(TopicPartition(topic, number), offsets[topic, number], code)
                 elif code == 0:
-                    self._look_at_empty(TopicPartition(topic, number), offsets[topic, number], records, stable)
+                    tp = TopicPartition(topic, number)
+                    if self._kept and tp in self._kept:
+                        self._kept[tp] = records
+                    self._look_at_empty(tp, offsets[topic, number], records, stable)
         if refused:
             response.topics = [
                 (topic, [each for each in answered if (topic, each[0]) not in refused]) for topic, answered in response.topics
@@ -212,15 +219,22 @@ class Fetches:
         source = result._partition_records  # noqa: SLF001
         begin, failed = source.next_fetch_offset, None
         records: list[Any] = []
+        if self._kept and self._kept.get(tp):
+            source._records = TolerantRecords(self._kept[tp])  # noqa: SLF001
         try:
             records.extend(islice(source, max_records))
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises: the batch cannot be read
             failed = error
         end = source.next_fetch_offset
         result._assignment.state_value(tp).consumed_to(end)  # noqa: SLF001
-        if failed is not None:
+        if isinstance(failed, UnicodeDecodeError) and tp not in self._kept:
+            self._kept[tp] = b""
+            _drop(fetcher, tp)
+        elif failed is not None:
+            self._kept.pop(tp, None)
             self._hold(fetcher, tp, end, str(failed) or type(failed).__name__)
         elif len(records) < max_records:
+            self._kept.pop(tp, None)
             _drop(fetcher, tp)
         if end > begin and tp in self._failed and self._failed[tp].offset < end:
             del self._failed[tp]

@@ -96,7 +96,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._isolation_level = ISOLATION  # noqa: SLF001 - the stock one is read_uncommitted without exactly_once
+        consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust takes this one in transactions alone
         self.fetches = Fetches(consumer)
         return consumer
 
