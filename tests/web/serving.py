@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.attendance import attendance_id, guid
 from schemas.times import format_exact_time
@@ -96,6 +97,13 @@ class Api:
 
     def query(self, **query: Any) -> httpx.Response:
         return self.client.post("/bookings/v2/attendance/query", json={"query": query})
+
+    def gauges(self) -> dict[tuple[str, ...], float]:
+        """What `/metrics` says of the partitions: values by name and label values."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        assert len({(each.name, *each.labels.items()) for each in samples}) == len(samples), "each series once"
+        return {(e.name, *e.labels.values()): e.value for e in samples if not e.name.startswith("attendance_api_")}
 
     def raw(self, *parts: bytes, timeout: float = 20) -> bytes:
         """What the server says to these bytes until it closes the connection, or has been silent for a while."""

@@ -7,7 +7,8 @@ table            key after the booking and NUL   value
 ``attendance``   session                         the session's row
 ``attendance``   session, NUL, participant hash  order key of the participant's newest scan
 ``attendance``   (of no booking) SOH, partition  the partition's generation and the settings that shape its rows
-``attendance``   (of no booking) SOH, applied    offsets of events and bookings up to which rows may have been changed
+``attendance``   (of no booking) SOH, applied    offsets of events and bookings up to which rows may have been changed, and
+                                                their newest effective time and time of reception
 ``bookings``     (nothing)                       the record that holds, decoded and as it came; what it no longer lists
 ===============  ==============================  =========================================================
 
@@ -33,7 +34,7 @@ SEPARATOR = b"\0"
 PARTITION_GROUP, PARTITION_SUFFIX = b"", b"\x01partition"
 APPLIED_SUFFIX = b"\x01applied"
 
-_APPLIED = Struct(">Bqq")
+_APPLIED = Struct(">Bqqqq")
 _BOOKING = Struct(">BBq")
 _REFERENCE = Struct(">BqqqBIqHHI")
 _LISTED = Struct(">Hqq")
@@ -64,18 +65,40 @@ def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | Non
     return rows, encode_reference(change.record, state.formerly)
 
 
-def encode_applied(events: int, bookings: int) -> bytes:
-    """The row that says up to which offsets the rows of a partition may have been changed."""
-    return _APPLIED.pack(FORMAT, events, bookings)
+class Applied(NamedTuple):
+    """What a partition has applied: offsets up to which its rows may have been changed, and times in microseconds."""
+
+    events: int = 0
+    bookings: int = 0
+    events_time: int = fold.NEVER
+    """Newest effective time of an event."""
+    bookings_time: int = fold.NEVER
+    """When the newest booking record was received."""
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self[:2]
+
+    @property
+    def times(self) -> tuple[int, int]:
+        return self[2:]
+
+    def merged(self, other: "Applied") -> "Applied":
+        """What both have applied together."""
+        return Applied(*map(max, self, other))
 
 
-def decode_applied(value: bytes | None) -> tuple[int, int]:
-    """(offset of events, of bookings) in it; where there is none, nothing was changed."""
+def encode_applied(applied: Applied) -> bytes:
+    """The row that keeps it."""
+    return _APPLIED.pack(FORMAT, *applied)
+
+
+def decode_applied(value: bytes | None) -> Applied:
+    """What is in that row; where there is none, nothing was applied."""
     if value is None:
-        return 0, 0
+        return Applied()
     check(value[0])
-    _, events, bookings = _APPLIED.unpack(value)
-    return events, bookings
+    return Applied(*_APPLIED.unpack(value)[1:])
 
 
 class BookingRow(NamedTuple):
@@ -138,7 +161,7 @@ def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
         # two workers can only have begun a partition at the same moment; one choice, whoever reads
         return min(one, other)
     if suffix == APPLIED_SUFFIX:
-        return encode_applied(*map(max, decode_applied(one), decode_applied(other)))
+        return encode_applied(decode_applied(one).merged(decode_applied(other)))
     if not suffix:
         _, frequent, floor = _booking_row(one)
         _, other_frequent, other_floor = _booking_row(other)

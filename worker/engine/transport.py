@@ -9,9 +9,10 @@ record at all, so that progress follows the position of the client and not the l
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import faust
@@ -48,6 +49,8 @@ FETCH_WAIT_MS = 250
 LINGER_MS, LINGER_BYTES = 25, 64 * 1024
 #: How long Kafka may take to answer where a log begins, seconds; then it is asked again at the next poll.
 LOG_START_SECONDS = 5.0
+#: A log's end that no fetch has confirmed for so long is asked for, and how long Kafka may take to answer, seconds.
+END_AGE_SECONDS, END_ANSWER_SECONDS = 0.6, 3.0
 
 
 def register() -> None:
@@ -154,6 +157,25 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """See `fetching.next_offset`; from any thread."""
         return next_offset(self._ensure_consumer(), tp)
 
+    async def end_offsets(self, partitions: Collection[TP]) -> dict[TP, int]:
+        """The last stable offsets that Kafka answers within `END_ANSWER_SECONDS`; from any thread."""
+        asked = asyncio.run_coroutine_threadsafe(self._end_offsets(partitions), self.thread_loop)
+        return await asyncio.wrap_future(asked)
+
+    async def _end_offsets(self, partitions: Collection[TP]) -> dict[TP, int]:
+        consumer, by_leader, found = self._ensure_consumer(), defaultdict(list), {}
+        for tp in partitions:
+            by_leader[consumer._client.cluster.leader_for_partition(tp)].append(tp)  # noqa: SLF001
+
+        async def ask(led: list[TP]) -> None:
+            # one leader that is away does not keep the others' answers back
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(END_ANSWER_SECONDS):
+                    found.update(await consumer.end_offsets(led))
+
+        await asyncio.gather(*map(ask, by_leader.values()))
+        return {ensure_TP(tp): end for tp, end in found.items()}
+
     async def commit(self, offsets: Any) -> bool:
         # a thread that ends answers no more calls, and may be waiting for the very revocation that wants to commit
         if not self.method_queue.should_stop:
@@ -202,6 +224,7 @@ class Consumer(driver.Consumer):
         self.stored: dict[TP, int] = {}
         """What Kafka is known to have as committed, by this consumer or before it."""
         self.positioned = asyncio.Event()
+        self._asked_ends: dict[TP, LogEnd] = {}
         self._room = asyncio.Event()
         self._polled: set[TP] = set()
         self._astray: set[TP] = set()
@@ -294,6 +317,27 @@ class Consumer(driver.Consumer):
     def log_end(self, tp: TP) -> LogEnd | None:
         """Where a partition's log ends; None where that is not known."""
         return self._thread.log_end(tp)
+
+    def confirmed_end(self, tp: TP) -> LogEnd | None:
+        """The end of a partition's log as Kafka confirmed it last, by a fetch or where `confirm_ends` asked."""
+        known = [end for end in (self.log_end(tp), self._asked_ends.get(tp)) if end is not None]
+        return max(known, key=lambda end: end.answered, default=None)
+
+    async def confirm_ends(self) -> None:
+        """Asks Kafka for the ends that no fetch has confirmed lately; gives up after some seconds.
+
+        Nothing is fetched of a partition with as many batches in flight as are allowed, or whose next batch cannot be read.
+        """
+        known = {tp: self.confirmed_end(tp) for tp in self.assignment()}
+        old = [tp for tp, end in known.items() if end is None or time() - end.answered > END_AGE_SECONDS]
+        if not old:
+            return
+        with suppress(TimeoutError):  # a thread that ends answers nothing
+            async with asyncio.timeout(END_ANSWER_SECONDS + 1):
+                for tp, stable in (await self._thread.end_offsets(old)).items():
+                    # an end does not go back: a fetch may know more by now, and the embedded broker answers less than there is
+                    end = self.confirmed_end(tp) or LogEnd(stable, stable, 0)
+                    self._asked_ends[tp] = LogEnd(max(stable, end.stable), max(stable, end.high), time())
 
     def _check_end(self, tp: TP) -> None:
         """Records came again. That is harmless, unless it is because there is nothing behind them."""
@@ -401,6 +445,7 @@ class Consumer(driver.Consumer):
         self.positioned.clear()
         await super().on_partitions_revoked(revoked)
         self.ledger.restart({})
+        self._asked_ends.clear()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """See ``ConsumerThread.verify_event_path``."""

@@ -8,23 +8,21 @@ Errors, and whether a retry helps::
     redis.RedisError    Redis is away
 """
 
-import time
 from asyncio import Semaphore
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter, QueryError, Violation
 from schemas.refusals import Rule
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
+from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.keys import DOC_SHIFT, PartitionKeys, live_key
 from worker.read_model.scripts import ask_all, sound
 from worker.topics import partition_of
 
-#: A heartbeat older than this says nothing, seconds.
-STALE_AFTER = 5.0
 _ATTEMPTS = 3
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
@@ -50,6 +48,12 @@ _SCRIPTS = {
     "ranked": "live+entries+ranked",
 }
 
+#: A watermark, and behind its fields the time of the server, ms.
+_WATERMARK = """local mark, time = redis.call('HGETALL', KEYS[1]), redis.call('TIME')
+mark[#mark + 1] = 'now'
+mark[#mark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+return mark"""
+
 _T = TypeVar("_T")
 
 
@@ -70,36 +74,6 @@ class Switched(NotServing):
 
     def __init__(self) -> None:
         super().__init__("the read models are being switched: ask again")
-
-
-class Freshness(NamedTuple):
-    """How fresh an answer is. None where the writer's heartbeat is too old to tell."""
-
-    event_time: str | None
-    """Newest event time applied, RFC 3339."""
-    lag: int | None
-    """Records of the events and bookings topics that are not applied yet."""
-
-    def document(self) -> dict[str, Any]:
-        return {"eventTime": self.event_time, "lag": self.lag}
-
-
-class Partition(NamedTuple):
-    """What the watermark says of a partition."""
-
-    number: int
-    state: str
-    mark: dict[str, str]
-
-    @property
-    def lag(self) -> int | None:
-        """Records not applied yet; None where nobody has said lately how long the topics are."""
-        if time.time() - int(self.mark.get("writtenAt", 0)) / 1000 > STALE_AFTER:
-            return None
-        return sum(
-            max(0, int(self.mark.get(f"{topic}.end", 0)) - int(self.mark.get(f"{topic}.offset", 0)))
-            for topic in ("events", "bookings")
-        )
 
 
 Generations = dict[str, str]
@@ -169,7 +143,7 @@ class Live:
 
     async def marks(self) -> list[Partition]:
         """Each partition's watermark, whatever its state."""
-        found = await self._all([("HGETALL", key) for key in self._watermarks])
+        found = await self._all(list(map(_watermark, self._watermarks)))
         return [partition_of_mark(number, mark) for number, mark in enumerate(found)]
 
     async def read(
@@ -187,7 +161,7 @@ class Live:
             for number, some, generation in zip(where, commands, used, strict=True):
                 prefix = self._keys[number].prefix(generation)
                 asked += ((name, prefix + key, *arguments) for name, key, *arguments in some)
-                asked.append(("HGETALL", self._watermarks[number]))
+                asked.append(_watermark(self._watermarks[number]))
             answers = iter(await self._all(asked))
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
@@ -367,14 +341,11 @@ def fields_of(answer: Any) -> dict[bytes, bytes]:
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
+def _watermark(key: str) -> tuple[Any, ...]:
+    return "EVAL_RO", _WATERMARK, 1, key
+
+
 def partition_of_mark(number: int, mark: Any) -> Partition:
-    """What a watermark, as HGETALL answers it, says of its partition."""
+    """What a watermark, as `_WATERMARK` and `ranked.lua` answer it, says of its partition."""
     told = {name.decode(): content.decode() for name, content in fields_of(mark).items()}
-    return Partition(number, _state(told.get("state", "")), told)
-
-
-def freshness_of(partitions: Iterable[Partition]) -> Freshness:
-    known = list(partitions)
-    lags = [partition.lag for partition in known]
-    newest = max((partition.mark.get("events.time", "") for partition in known), default="")
-    return Freshness(newest or None, None if None in lags else sum(lag or 0 for lag in lags))
+    return Partition(number, _state(told.get("state", "")), told, int(told.pop("now")))

@@ -10,8 +10,9 @@ from schemas.attendance import Attendance
 from schemas.list_cursor import ListCursor, encode_list_cursor
 from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
 from schemas.times import format_time
+from worker.read_model.freshness import Freshness
 from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
-from worker.read_model.live import Freshness, Live, fields_of
+from worker.read_model.live import Live, fields_of
 from worker.read_model.orders import order_by, pinned
 from worker.read_model.planner import Planner
 from worker.read_model.ranked import Place, ranked

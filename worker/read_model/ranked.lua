@@ -3,7 +3,7 @@
 -- KEYS  as for live.lua
 -- ARGV  1 1 or -1 (descending)  2 how many  3 units that a partition may spend; it goes on at least by one step
 --       4 the sets, JSON list  5 where to begin behind, JSON: null or [score as text, hex of member]
--- Says of each partition its watermark (fields and values in turn), where to go on behind (as its last member; empty: there is
+-- Says of each partition its watermark (fields and values in turn, then `now`: the server's time, ms), where to go on behind (as its last member; empty: there is
 -- no more), then scores and members in turn.
 up, many, budget = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
 local names, place = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
@@ -11,7 +11,10 @@ if place == cjson.null then place = nil end
 
 return of_partitions(function(prefix, answer, index)
   begin()
-  answer[2] = call('HGETALL', KEYS[index])
+  local mark, time = call('HGETALL', KEYS[index]), redis.call('TIME')
+  mark[#mark + 1] = 'now'
+  mark[#mark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  answer[2] = mark
   answer[3] = ''
   local sources, size, first = {}, nil, 1
   for at, name in ipairs(names) do

@@ -18,8 +18,9 @@ from worker.read_model.client import Client, Server
 from worker.read_model.cluster import Cluster
 from worker.read_model.documents import unpack, updated_of
 from worker.read_model.finder import Finder
+from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.gets import Gets
-from worker.read_model.live import Freshness, Live, NotServing, OtherLayout, Partition, ReaderError
+from worker.read_model.live import Live, NotServing, OtherLayout, ReaderError
 from worker.read_model.planner import count
 from worker.read_model.questions import ListPage, Narrowed
 from worker.read_model.ranked import Place as RankedPlace
@@ -191,6 +192,10 @@ class AttendanceReader:
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
         return await self._finder.answer(Live.marks)
+
+    async def freshness(self) -> Freshness:
+        """How fresh the read models are altogether."""
+        return freshness_of(await self.status())
 
     async def _latest(self, identity: bytes) -> tuple[Attendance, int] | None:
         packed = await self._gets.packed(identity)

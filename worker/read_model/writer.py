@@ -63,11 +63,13 @@ class AlertChange(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a new owner finds. Offsets are the next to apply, -1 where nothing is known."""
+    """What a new owner finds. Offsets are the next to apply, -1 where nothing is known; times RFC 3339, empty likewise."""
 
     sound: bool
     events_offset: int
     bookings_offset: int
+    events_time: str = ""
+    bookings_time: str = ""
 
 
 class PartitionWriter:
@@ -84,9 +86,9 @@ class PartitionWriter:
 
     async def claim(self) -> Claim:
         """Becomes the one writer; earlier ones are refused from here on."""
-        epoch, state, keys, events, bookings = await self._run("claim", self._generation)
+        epoch, state, keys, events, bookings, *times = await self._run("claim", self._generation)
         self._epoch, self._key_generation, self._seq = epoch, keys.decode(), 0
-        return Claim(state == b"live" and bool(keys), events, bookings)
+        return Claim(state == b"live" and bool(keys), events, bookings, *(time.decode() for time in times))
 
     async def apply(self, write: "Write") -> None:
         """Writes what is left of a batch; after a `redis.RedisError`, called again, it goes on where it was."""
@@ -130,9 +132,14 @@ class PartitionWriter:
             retired: Any = await self._client.hget(self._keys.watermark, "retired")
         await self._retire((retired or b"").decode().split())
 
-    async def beat(self, marks: Mapping[str, Any]) -> None:
-        """Says that the writer lives, with watermark fields that need no sequence."""
-        self._refuse(await self._run("beat", self._generation, self._epoch, *_flat(marks)))
+    async def beat(self, marks: Mapping[str, Any], end_ages_ms: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Says that the writer lives, with watermark fields that need no sequence.
+
+        Args:
+            end_ages_ms: how long ago Kafka confirmed the end of ``events`` and ``bookings``, where it has.
+        """
+        ages = (end_ages_ms.get(topic, "") for topic in ("events", "bookings"))
+        self._refuse(await self._run("beat", self._generation, self._epoch, *ages, *_flat(marks)))
 
     async def _retire(self, key_generations: Iterable[str]) -> None:
         buckets = (65536 >> DOC_SHIFT, BOOKING_BUCKETS)

@@ -10,6 +10,7 @@ from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
     PARTITION_SUFFIX,
+    Applied,
     changed_rows,
     decode_applied,
     encode_applied,
@@ -59,6 +60,8 @@ class Bookings:
     def __init__(self, number: int, resources: Resources) -> None:
         self.redelivered: Ends = (0, 0)
         """Offsets below which an earlier owner may have applied records: they are redelivered."""
+        self.applied = Applied()
+        """What the table says was applied."""
         self._number = number
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
@@ -78,7 +81,8 @@ class Bookings:
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
             await self._flush(attendance, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
-        self.redelivered = decode_applied(rows.get(APPLIED_SUFFIX))
+        self.applied = decode_applied(rows.get(APPLIED_SUFFIX))
+        self.redelivered = self.applied.ends
         kept = json.loads(row)
         check_settings(kept["settings"], shaping)
         return str(kept["generation"])
@@ -96,17 +100,20 @@ class Bookings:
             records = [(states[name], events.get(name, ()), references.get(name, ())) for name in some]
             yield apply(records, rules, again=again, told=told)
 
-    async def store(self, changed: Changed, ends: Ends) -> None:
+    async def store(self, changed: Changed, applied: Applied) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.
 
         Args:
-            ends: up to where the topics are applied with these changes.
+            applied: what is applied with these changes.
         """
-        if changed.rows or changed.references:
-            applied = {APPLIED_SUFFIX: encode_applied(*map(max, ends, self.redelivered))}
+        applied = applied.merged(self.applied)
+        # also where an event that counts for nothing is the newest: readers are shown its time, which never goes back
+        if changed.rows or changed.references or applied.times != self.applied.times:
             # before the rows: whoever finds a row knows that what made it was applied
-            await self._flush(self._resources.attendance, {PARTITION_GROUP: applied, **changed.rows})
+            row = {APPLIED_SUFFIX: encode_applied(applied)}
+            await self._flush(self._resources.attendance, {PARTITION_GROUP: row, **changed.rows})
             await self._flush(self._resources.bookings, changed.references)
+            self.applied = applied
 
     def overtaken(self, last_places: Mapping[str, Place]) -> Iterator[KeptRecord]:
         """Those that `originals.overtaken` finds in the table."""

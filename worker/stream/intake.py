@@ -27,11 +27,11 @@ class Intake(NamedTuple):
     forwards: list[tuple[Any, str, int]]
     """(record in another partition, or of a booking under another key; its bookingId; received in microseconds)."""
     newest: int | None
-    """Newest event time of the batch, microseconds, none of it later than received."""
+    """Newest effective time of its events, or when the newest of its booking records was received; microseconds."""
 
 
-def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
-    """Records of the events topic; ``max_age`` in microseconds."""
+def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int) -> Intake:
+    """Records of the events topic; ``max_age`` and ``tolerance`` (of clocks that are ahead) in microseconds."""
     letters: list[tuple[Any, DeadLetter, int]] = []
     forwards: list[tuple[Any, str, int]] = []
     events: dict[str, list[Event]] = {}
@@ -49,7 +49,8 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int) -> Intake:
             forwards.append((record, booking_id, received))
             continue
         if newest is None or newest < time:
-            newest = max(newest or time, min(time, received))
+            effective = min(time, received + tolerance)
+            newest = effective if newest is None else max(newest, effective)
     return Intake(events, {}, {}, letters, forwards, newest)
 
 
@@ -80,7 +81,7 @@ def read_bookings(records: Records, is_ours: IsOurs) -> Intake:
         else:
             booking = found if isinstance(found, Booking) else None
             original = pack_original(record.headers, record.value)
-            newest = max(newest or 0, record.timestamp * 1000)
+            newest = received if newest is None else max(newest, received)
         intake.references.setdefault(keyed, []).append(BookingRecord(place, booking, original))
     return intake._replace(newest=newest)
 

@@ -25,7 +25,7 @@ from worker.stream.dead_letters import DeadLetterCount, count_by_reason
 from worker.stream.intake import Intake, joined, read_bookings, read_events
 from worker.stream.outbox import Outgoing
 from worker.stream.project import project
-from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
+from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -93,9 +93,9 @@ class Partition:
         """Takes a batch; the consumer bounds how many wait."""
         self._to_fold.put_nowait(delivered)
 
-    async def beat(self, marks: Mapping[str, Any]) -> None:
-        """Writes the heartbeat, with these fields of the watermark."""
-        chore = await self._read_models.beat(marks) if self._read_models else None
+    async def beat(self, ends: Mapping[str, TopicEnd]) -> None:
+        """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
+        chore = await self._read_models.beat(ends) if self._read_models else None
         if chore is not None:
             # an idle partition has no write that would find what is wrong; a busy one has
             with suppress(asyncio.QueueFull):
@@ -127,7 +127,7 @@ class Partition:
             records.clear()
             last_places, dead_letters = intake.last_places, count_by_reason(intake.letters)
             del intake
-            await self._bookings.store(changed, read_models.ends)
+            await self._bookings.store(changed, read_models.applied)
             overtaken = self._bookings.overtaken(last_places)
             outgoing.messages.extend(outbox.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken)
         await self._to_say.put(Folded(delivered, outgoing, dead_letters, write))
@@ -144,7 +144,8 @@ class Partition:
 
     async def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
-            return read_events(records, self._is_ours, self._resources.rules.max_event_age)
+            rules = self._resources.rules
+            return read_events(records, self._is_ours, rules.max_event_age, rules.clock_tolerance)
         parts = []
         for start in range(0, len(records), _READ_AT_ONCE):
             parts.append(read_bookings(records[start : start + _READ_AT_ONCE], self._is_ours))

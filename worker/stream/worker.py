@@ -5,6 +5,7 @@ import gc
 from collections.abc import Coroutine
 from contextlib import suppress
 from logging import INFO, WARNING
+from time import time
 from typing import Any, cast
 
 import structlog
@@ -30,6 +31,7 @@ from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.group import Group
 from worker.stream.partition import Partition
+from worker.stream.read_models import TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.stream.stopping import Stopping
@@ -38,6 +40,7 @@ from worker.topics import BATCH_BYTES, TopicNames, create_producer
 log = structlog.get_logger(__name__)
 
 _BEAT_SECONDS = 1.0
+_CONFIRM_SECONDS = 0.5
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _LOOK_SECONDS = 50.0
@@ -107,10 +110,11 @@ class Worker:
         started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat, looking = asyncio.create_task(self._beat()), asyncio.create_task(self._look())
+        confirming = asyncio.create_task(self._confirm())
         lease = asyncio.create_task(self._resources.lease.keep())
         watch = asyncio.create_task(self._watchdog.run())
         try:
-            endless: list[asyncio.Future[Any]] = [self._failed, beat, looking, lease, watch]
+            endless: list[asyncio.Future[Any]] = [self._failed, beat, confirming, looking, lease, watch]
             await asyncio.wait((*waits, *endless), return_when=asyncio.FIRST_COMPLETED)
             for ended in endless:
                 if ended.done():
@@ -127,7 +131,8 @@ class Worker:
         finally:
             await self._stop(started)
             self._resources.dead_letters.flush()
-            await self._stopping.step("background tasks", end((*waits, beat, looking, lease, watch, started)), _CANCEL_SECONDS)
+            endless_tasks = (*waits, beat, confirming, looking, lease, watch, started)
+            await self._stopping.step("background tasks", end(endless_tasks), _CANCEL_SECONDS)
 
     def _new_watchdog(self) -> Watchdog:
         limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
@@ -226,7 +231,7 @@ class Worker:
         """Each second: the live namespace, and each partition's heartbeat."""
         away = False
         while True:
-            beats = [partition.beat(self._log_marks(partition.number)) for partition in self._partitions.values()]
+            beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
             own = (self._announce(self._resources.redis), self._group.beat())
             said = await asyncio.gather(*own, *beats, return_exceptions=True)
             failed = next((error for error in said if isinstance(error, BaseException)), None)
@@ -237,6 +242,13 @@ class Worker:
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
             self._resources.dead_letters.report()
             await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _confirm(self) -> None:
+        """Keeps what is known of the topics' ends no older than about a second, for the heartbeats."""
+        while True:
+            await asyncio.sleep(_CONFIRM_SECONDS)
+            if self._partitions:
+                await self._consumer.confirm_ends()
 
     async def _look(self) -> None:
         """Each minute: whether somebody else wrote to a log of which we are the writer."""
@@ -251,17 +263,16 @@ class Worker:
                 for partition in self._partitions.values():
                     partition.look()
 
-    def _log_marks(self, number: int) -> dict[str, Any]:
-        """Watermark fields of both topics: where each ends, what open transactions hold, where it cannot be read."""
-        marks: dict[str, Any] = {}
-        unreadable = self._consumer.unreadable
+    def _ends(self, number: int) -> dict[str, TopicEnd]:
+        """Of a partition's topics, those that Kafka has told; by name."""
+        ends, unreadable = {}, self._consumer.unreadable
         for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
             tp = TP(topic, number)
-            end = self._consumer.log_end(tp)
-            if end is not None:
-                marks[f"{name}.end"], marks[f"{name}.held"] = end.stable, end.high - end.stable
-            marks[f"{name}.unreadable"] = unreadable[tp].offset if tp in unreadable else ""
-        return marks
+            if (end := self._consumer.confirmed_end(tp)) is not None:
+                age_ms = max(0, int((time() - end.answered) * 1000))
+                stands_at = unreadable[tp].offset if tp in unreadable else None
+                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, stands_at)
+        return ends
 
 
 def _spare_the_collector() -> None:

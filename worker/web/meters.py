@@ -1,15 +1,12 @@
 """What Prometheus is told of an API process, or of all processes of one `attendance api`."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
-
-from worker.read_model.reader import Partition
 
 #: Where several processes keep their figures for whichever of them is asked.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -51,11 +48,11 @@ class Meters:
         if status in (401, 403):
             self._denied.labels(status).inc()
 
-    def text(self, partitions: Iterable[Partition]) -> bytes:
+    def text(self, families: list[Metric]) -> bytes:
         """Everything in Prometheus' text format, each family once.
 
         Args:
-            partitions: the read models' watermarks; none where Redis does not say.
+            families: gauges of what Redis says, see `worker.web.partition_metrics`.
         """
         registry = CollectorRegistry()
         if FOLDER in os.environ:
@@ -63,19 +60,8 @@ class Meters:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         else:
             registry.register(self._registry)
-        registry.register(_Families(_partition_families(partitions)))
+        registry.register(_Families(families))
         return generate_latest(registry)
-
-
-def _partition_families(partitions: Iterable[Partition]) -> list[Metric]:
-    """Gauges of what Redis says: families, not `Gauge`, which would be kept in the files of several processes too."""
-    lag = GaugeMetricFamily("attendance_partition_lag", "Records not applied yet", labels=("partition",))
-    serving = GaugeMetricFamily("attendance_partition_serving", "1 where readers are served", labels=("partition",))
-    for each in partitions:
-        serving.add_metric((str(each.number),), each.state == "live")
-        if each.lag is not None:
-            lag.add_metric((str(each.number),), each.lag)
-    return [lag, serving]
 
 
 class _Families(Collector):

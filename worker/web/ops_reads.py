@@ -1,6 +1,5 @@
 """What operators and dashboards read (contract, section 4): sessions, bookings, alerts, status; each says how fresh it is."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -9,14 +8,14 @@ from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.refusals import Refusals, Rule
 from schemas.times import format_time
-from worker.read_model.live import freshness_of
-from worker.read_model.reader import ListPage, Partition
+from worker.read_model.freshness import TOPICS, Partition, freshness_of, troubles
+from worker.read_model.reader import ListPage
 from worker.web.calls import add
 from worker.web.gate import CALLER
 from worker.web.incoming import BATCH, STRUCTURED, read_events
-from worker.web.parts import Parts, parts_of
+from worker.web.parts import parts_of
 from worker.web.permissions import PUBLISHING, check_publish
-from worker.web.problems import answer, invalid, refused, unavailable
+from worker.web.problems import answer, invalid, refused
 from worker.web.shapes import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
 from worker.web.tokens import Scope
 
@@ -94,7 +93,9 @@ async def get_status(request: Request) -> Response:
     partitions = await parts_of(request).reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
-    return answer({"partitions": shown, "rebuild": rebuild, "freshness": freshness_of(partitions).document()})
+    problems = [each._asdict() for each in troubles(partitions)]
+    fresh = freshness_of(partitions).document()
+    return answer({"partitions": shown, "rebuild": rebuild, "problems": problems, "freshness": fresh})
 
 
 async def publish_events(request: Request) -> Response:
@@ -107,40 +108,31 @@ async def publish_events(request: Request) -> Response:
     return answer({"accepted": len(events)}, 202)
 
 
-async def serving(parts: Parts) -> list[Partition]:
-    """The partitions, where Redis answers and a namespace is live.
-
-    Raises:
-        ApiError: 503, if every partition is being filled: nothing could be answered.
-    """
-    partitions = await parts.reader.status()
-    if not any(each.state == "live" for each in partitions):
-        raise unavailable("NOT_SERVING", "every partition is being filled: ask again")
-    return partitions
-
-
 def _list_answer(name: str, found: ListPage) -> Response:
     return answer({name: found.items, "pagingMetadata": found.paging, "freshness": found.freshness.document()})
 
 
 def _partition(each: Partition) -> dict[str, Any]:
-    mark = each.mark
-    topics = {name: _topic(name, mark) for name in ("events", "bookings")}
-    written = int(mark.get("writtenAt", 0))
+    confirmed = [each.number_of(f"{topic}.confirmedAt") for topic in TOPICS]
     return {
         "partition": each.number,
         "state": each.state,
+        "hasWorker": each.has_owner,
         "lag": each.lag,
-        "eventTime": mark.get("events.time") or None,
-        **topics,
-        "writtenAt": format_time(written * 1000) if written else None,
+        "eventTime": each.event_time,
+        **{topic: _topic(each, topic) for topic in TOPICS},
+        "writtenAt": _time(each.number_of("writtenAt")),
+        "kafkaAnsweredAt": _time(min(confirmed)),
     }
 
 
-def _topic(name: str, mark: Mapping[str, str]) -> dict[str, Any]:
-    offset, end, held = (int(mark.get(f"{name}.{field}", 0)) for field in ("offset", "end", "held"))
-    unreadable = mark.get(f"{name}.unreadable")
-    return {"offset": offset, "end": end, "held": held, "unreadable": int(unreadable) if unreadable else None}
+def _topic(each: Partition, topic: str) -> dict[str, Any]:
+    offset, end, held = (each.number_of(f"{topic}.{name}") for name in ("offset", "end", "held"))
+    return {"offset": offset, "end": end, "held": held, "unreadable": each.unreadable(topic)}
+
+
+def _time(ms: int) -> str | None:
+    return format_time(ms * 1000) if ms else None
 
 
 def _known(request: Request, *names: str) -> None:

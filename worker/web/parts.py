@@ -10,6 +10,7 @@ from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings
 from worker.web.bodies import Bodies
 from worker.web.changes import Changes
+from worker.web.last_seen import LastSeen
 from worker.web.marks import Marks
 from worker.web.meters import Meters
 from worker.web.producer import Publisher
@@ -37,6 +38,7 @@ class Parts(NamedTuple):
     body_bytes: Shares
     #: the task of each request under way
     running: set["asyncio.Task[Any]"]
+    last_seen: LastSeen
 
     @classmethod
     def of(cls, settings: Settings) -> "Parts":
@@ -50,9 +52,11 @@ class Parts(NamedTuple):
         publisher, marks = Publisher(settings), Marks(reader)
         changes = Changes(settings, reader, publisher, marks)
         tokens = None if settings.api_tokens is None else TokenFile(settings.api_tokens)
+        last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
         bodies = Bodies(settings, body_bytes)
-        return cls(settings, client, reader, bodies, publisher, marks, changes, tokens, Meters(), slots, body_bytes, set())
+        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen
+        return cls(settings, client, reader, bodies, publisher, marks, changes, tokens, Meters(), *shared)
 
     def open(self) -> None:
         """Begins to connect to Kafka; Redis is connected to by the first question."""

@@ -69,9 +69,9 @@ def invalid(violations: Iterable[Violation]) -> ApiError:
     return ApiError(400, message, {"validationError": {"fieldViolations": found}})
 
 
-def unavailable(code: str, description: str) -> ApiError:
+def unavailable(code: str, description: str, data: Mapping[str, Any] | None = None) -> ApiError:
     """A 503; the same request may succeed in a second."""
-    return refused(503, code, description, headers=_SOON)
+    return refused(503, code, description, data, headers=_SOON)
 
 
 def problem_of(error: Exception) -> ApiError | None:
