@@ -101,6 +101,7 @@ def test_no_worker_runs(own_api: Api) -> None:
     assert sent.status_code == 202
     assert own_api.get(booking, "s1").json()["attendance"]["numberOfAttendees"] == 1
     assert wait_until(lambda: lag_is_unknown(own_api), 15), "heartbeats have ended"
+    assert wait_until(lambda: own_api.client.get("/readyz").status_code == 503, 5)
     not_ready = own_api.client.get("/readyz")
     assert problem(not_ready, 503) == "NO_WORKER"
     assert "no worker owns partitions 0-3" in not_ready.json()["message"]

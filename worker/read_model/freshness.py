@@ -49,6 +49,11 @@ class Partition:
         return max(self._age(f"{topic}.confirmedAt") for topic in TOPICS)
 
     @property
+    def kafka_was_away(self) -> bool:
+        """Whether Kafka had not answered its worker for a while when that last wrote; a dead worker says nothing of Kafka."""
+        return self.kafka_age > STALE_AFTER and self.kafka_age - self.age > STALE_AFTER / 2
+
+    @property
     def has_owner(self) -> bool:
         """Whether a worker has written lately."""
         return self.age <= STALE_AFTER
@@ -119,7 +124,7 @@ def troubles(partitions: Iterable[Partition]) -> list[Trouble]:
     known = list(partitions)
     without = [each for each in known if not each.has_owner]
     owned = [each for each in known if each.has_owner]
-    unconfirmed = [each for each in owned if each.kafka_age > STALE_AFTER]
+    unconfirmed = [each for each in owned if each.kafka_was_away]
     filling = [each for each in owned if each.state != "live"]
     found = []
     if without:
