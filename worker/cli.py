@@ -109,7 +109,7 @@ def worker() -> None:
             configure_client_logs(settings)
             await Worker(settings, stopping).run(stop)
 
-    _run_until_stopped(work, lambda: stopping.begin(0, "asked to"))
+    _run_until_stopped(work, lambda: stopping.begin(0))
 
 
 app.command()(api)

@@ -82,10 +82,10 @@ class Worker:
             if live is not None:
                 await self._run(stop, producer, redis, store, live)
         except BaseException as error:
-            self._stopping.begin(1, repr(error))
+            self._stopping.begin(1, str(error) or repr(error))
             raise
         finally:
-            self._stopping.begin(0, "asked to")
+            self._stopping.begin(0)
             store.close()
             await self._stopping.step("the producer", producer.stop(), _CLOSE_SECONDS)
             await self._stopping.step("the connections to Redis", redis.aclose(), _CLOSE_SECONDS)
@@ -121,12 +121,12 @@ class Worker:
                     await ended
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
-            self._stopping.begin(0, "asked to")
+            self._stopping.begin(0)
         except Stalled as stalled:
             self._stopping.begin(1, str(stalled))
             raise WorkerCrashed(str(stalled)) from None
         except BaseException as error:
-            self._stopping.begin(1, repr(error))
+            self._stopping.begin(1, str(error) or repr(error))
             raise
         finally:
             await self._stop(started)
