@@ -7,8 +7,11 @@ DEV := $(VENV)/.installed-dev
 
 # two at a time, each with a broker of its own: the tests wait more than they work
 PARALLEL := -n 2 --dist loadscope
-EXTRAS_run := embedded
-EXTRAS_dev := embedded,dev
+# what `make lock` writes: every version and the hashes of its files, for Python 3.11 to 3.13
+LOCK_run := deploy/requirements-embedded.txt
+LOCK_dev := deploy/requirements-dev.txt
+UV_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url pyproject.toml --extra build
 
 .PHONY: run demo test test-full lint bench bench-query lock clean
 
@@ -37,12 +40,18 @@ bench: $(DEV)  ## what an event costs, beside its peers, on a real Kafka and Red
 bench-query: $(DEV)  ## what queries of a million attendances cost; BENCH="--size 100000 --cells none,session", --help for more
 	$(BIN)/python -m tests.bench.query $(BENCH)
 
-lock: $(DEV)  ## writes down the versions that are installed
-	$(BIN)/pip freeze --exclude-editable > deploy/constraints.txt
+lock: $(DEV)  ## writes the lock files: versions that are in them stay where they fit; UPGRADE=1 takes the newest
+	$(UV_LOCK) $(if $(UPGRADE),--upgrade) --output-file deploy/requirements.txt
+	$(UV_LOCK) $(if $(UPGRADE),--upgrade) --extra embedded --output-file $(LOCK_run)
+	$(UV_LOCK) $(if $(UPGRADE),--upgrade) --extra embedded --extra dev --output-file $(LOCK_dev)
 
-$(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml deploy/constraints.txt
+$(RUN): $(LOCK_run)
+$(DEV): $(LOCK_dev)
+$(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[$(EXTRAS_$*)]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK_$*)
+	@# what builds the project came with the lock file
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 clean:

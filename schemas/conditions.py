@@ -6,7 +6,9 @@ from schemas.attendance import STATUSES
 from schemas.filters import (
     FIELDS,
     MAX_FILTER_BYTES,
+    MAX_LOOKUPS,
     MAX_VALUES,
+    MAX_VALUES_OF_OPERATOR,
     NUMBER,
     STATUS,
     STATUS_OF,
@@ -14,12 +16,12 @@ from schemas.filters import (
     Filter,
     QueryField,
     fold,
+    lookups_of,
     packed_size,
     usable,
 )
 from schemas.refusals import QueryError, Refusals, Rule, Violation, shown, spelled
 
-MAX_VALUES_OF_OPERATOR = 100
 MAX_CONDITIONS = 100
 MAX_DEPTH = 5
 FIELD_NAMES = "id, bookingId, sessionId (or eventId), status, numberOfAttendees"
@@ -53,6 +55,9 @@ def parse_filter(document: object, *, first_filter_only: bool = False, path: str
         raise QueryError(
             [Violation(path, f"holds more than {MAX_FILTER_BYTES} bytes of values; ask for fewer", Rule.TOO_LARGE)]
         )
+    if lookups_of(found) > MAX_LOOKUPS:
+        said = f"sessions times statuses times numbers (or ranges of numbers) are more than {MAX_LOOKUPS}; name fewer of these"
+        raise QueryError([Violation(path, said, Rule.TOO_LARGE)])
     return found
 
 

@@ -15,7 +15,7 @@ CURES = {
     "sessionId": "write 1 to 250 characters, none of them a control character",
     "participantId": "write 1 to 128 characters, none of them a control character",
     "numberOfAttendees": "write a whole number from 0 to 100000, or leave it out",
-    "numberOfParticipants": "write a whole number from 1 to 2147483647",
+    "numberOfParticipants": "write a whole number from 1 to 100000",
     "walkInsAllowed": "write true or false, or leave it out",
     "serviceType": "write APPOINTMENT, CLASS or COURSE, or leave it out",
     "status": "",

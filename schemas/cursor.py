@@ -1,7 +1,8 @@
 """Cursors: where a page begins or ends, with the filter and the sort that it belongs to, as opaque URL-safe text.
 
-Text is base64url of msgpack behind a checksum; GUIDs, which nearly all values are, take 16 bytes. What is decoded passes
-the same rules as what a request spells, so that a forged cursor reaches no further than a request does.
+Text is base64url of msgpack behind a checksum; GUIDs, which nearly all values are, take 16 bytes. A reader signs it
+(`schemas.signatures`). What is decoded passes the same rules and limits as what a request spells all the same, so that a
+forged cursor would reach no further than a request does.
 """
 
 import re
@@ -20,7 +21,9 @@ from schemas.filters import (
     LONGEST,
     MAX,
     MAX_FILTER_BYTES,
+    MAX_LOOKUPS,
     MAX_VALUES,
+    MAX_VALUES_OF_OPERATOR,
     NUMBER,
     SESSION,
     STATUS,
@@ -28,9 +31,12 @@ from schemas.filters import (
     Filter,
     Names,
     QueryField,
+    lookups_of,
     packed_size,
     usable,
+    values_of,
 )
+from schemas.signatures import is_signed, sign, unsigned
 
 MAX_SORTS = 2
 #: Characters; a filter of the largest size and a position fit.
@@ -129,8 +135,8 @@ _encode = Encoder().encode
 _decode = Decoder(_Packed).decode
 
 
-def encode_cursor(cursor: Cursor) -> str:
-    """Its text; at most `MAX_CURSOR` characters where the filter came from a request."""
+def encode_cursor(cursor: Cursor, key: bytes | None = None) -> str:
+    """Its text, signed where a key is given; at most `MAX_CURSOR` characters where the filter came from a request."""
     wanted, sort, position, backwards = cursor
     packed = _encode(
         _Packed(
@@ -146,18 +152,24 @@ def encode_cursor(cursor: Cursor) -> str:
             backwards,
         )
     )
-    return urlsafe_b64encode(crc32(packed).to_bytes(_CHECKSUM) + packed).rstrip(b"=").decode()
+    text = urlsafe_b64encode(crc32(packed).to_bytes(_CHECKSUM) + packed).rstrip(b"=").decode()
+    return text if key is None else sign(text, key)
 
 
-def decode_cursor(text: str) -> Cursor:
+def decode_cursor(text: str, key: bytes | None = None) -> Cursor:
     """The cursor of `encode_cursor`.
+
+    Args:
+        key: with it the text must be signed; without it a signature is not looked at.
 
     Raises:
         ValueError: it is none, or breaks a rule that requests have to keep.
     """
     if len(text) > MAX_CURSOR:
         raise ValueError("too long")
-    raw = text.encode("ascii")
+    if key is not None and not is_signed(text, key):
+        raise ValueError("not signed")
+    raw = unsigned(text).encode("ascii")
     both = urlsafe_b64decode(raw + b"=" * (-len(raw) % 4))
     packed = both[_CHECKSUM:]
     # base64 overlooks strange characters and spare bits: only the one right spelling counts
@@ -221,6 +233,7 @@ def _filter(found: _Packed) -> Filter:
         _STATUS_SETS[found.statuses],
         numbers,
     )
-    if packed_size(wanted) > MAX_FILTER_BYTES:
+    many = any(len(names.allowed or ()) > MAX_VALUES_OF_OPERATOR for names in wanted[:3])
+    if many or values_of(wanted) > MAX_VALUES or lookups_of(wanted) > MAX_LOOKUPS or packed_size(wanted) > MAX_FILTER_BYTES:
         raise ValueError("too large")
     return wanted

@@ -4,15 +4,16 @@ The usual record takes one call of msgspec on the raw JSON, in a quarter of the 
 and whatever holds characters that need a closer look, goes pydantic's way, which says what is wrong and how to mend it.
 """
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import DecodeError
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from schemas.cures import CURES, STATUS_CURES
+from schemas import ids
+from schemas.bindings import WRAPPED, Headers, Refused, data_of, is_binary, read_event, unwrapped
+from schemas.causes import field_detail, mode_detail, quoted_header_detail, time_detail
 from schemas.events import (
     DATA,
     ENVELOPE,
@@ -29,39 +30,32 @@ from schemas.events import (
     Window,
     in_order,
 )
-from schemas.times import format_time, parse_time
-from schemas.usual import normalise, read_usual, usual, usual_event
+from schemas.times import FIRST, LAST, format_time, parse_time
+from schemas.usual import read_usual, usual, usual_event
 
-Headers = Iterable[tuple[str, bytes | None]]
-
-_CONTROL = re.compile("[\x00-\x1f\x7f]").search
-_CLOUDEVENTS = b"application/cloudevents"
 #: Records of which one that is not usual costs the others a second look.
 _AT_ONCE = 64
-_IDENTIFIERS = frozenset({"id", "source", "bookingId", "sessionId", "participantId"})
-
-
-class _Refused(Exception):
-    """Carries a dead letter out of the explaining way."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        self.letter = DeadLetter(reason, detail)
+#: The earliest and the latest timestamp of a record that counts, milliseconds: no producer's clock leaves the years 1 to 9999.
+_EARLIEST, _LATEST = -(-FIRST // 1000), LAST // 1000
 
 
 def booking_of_key(key: bytes | None) -> str | None:
-    """The booking whose record a key of the bookings topic names; None where it is no normalised bookingId."""
+    """The normalised bookingId that a record's key spells; None where it spells none."""
     try:
         text = (key or b"").decode()
     except UnicodeDecodeError:
         return None
-    return text if 0 < len(text) <= 128 and normalise(text) == text and not _CONTROL(text) else None
+    return ids.booking_id(text)
 
 
 def received_at(headers: Headers, timestamp: int) -> int:
-    """Microseconds when an event first reached the system: the record's timestamp (ms) or, where it is earlier, the header."""
-    received = timestamp * 1000
+    """Microseconds when an event first reached the system: the record's timestamp (ms) or, where it is earlier, the header.
+
+    Of several headers the earliest that is well-formed counts.
+    """
+    received = min(max(timestamp, _EARLIEST), _LATEST) * 1000
     for name, content in headers:
-        if name == RECEIVED_HEADER and content is not None:
+        if content is not None and name.lower() == RECEIVED_HEADER:
             try:
                 received = min(received, parse_time(content.decode()))
             except ValueError:
@@ -78,19 +72,17 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
         timestamp: the record's (log append) timestamp, milliseconds.
         max_age: how long before it was received an event may say it happened, microseconds.
     """
-    received = received_at(headers, timestamp) if headers else timestamp * 1000
-    if (
-        not value
-        or len(value) > MAX_EVENT_BYTES
-        or b"\\" in value  # an escape may hide a control character or a surrogate
-        or b"\x7f" in value
-        or (headers and _is_binary(headers))
-    ):
-        return _explain(value, headers, received, max_age)
-    try:
-        event = read_usual(value, received)
-    except (DecodeError, ValueError, RecursionError):
-        event = None
+    plainly = not headers and _EARLIEST <= timestamp <= _LATEST
+    received = timestamp * 1000 if plainly else received_at(headers, timestamp)
+    event = None
+    if value and len(value) <= MAX_EVENT_BYTES and not (headers and is_binary(headers)):
+        plain = unwrapped(value) if value[0] in WRAPPED else value
+        # an escape may hide a control character or a surrogate
+        if b"\\" not in plain and b"\x7f" not in plain:
+            try:
+                event = read_usual(plain, received)
+            except (DecodeError, ValueError, RecursionError):
+                event = None
     if event is None:
         return _explain(value, headers, received, max_age)
     return event if event.time >= received - max_age else _too_old(event)
@@ -112,10 +104,13 @@ def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
     values = [record.value for record in records]
     if not all(values) or max(map(len, values)) > MAX_EVENT_BYTES or any(record.headers for record in records):
         return None
+    timestamps = [record.timestamp for record in records]
+    if min(timestamps) < _EARLIEST or max(timestamps) > _LATEST:
+        return None
     joined = b"".join(values)
     if b"\\" in joined or b"\x7f" in joined or not joined.isascii():
         return None
-    received = [record.timestamp * 1000 for record in records]
+    received = [timestamp * 1000 for timestamp in timestamps]
     try:
         events = [event for event in map(usual_event, map(usual, values), received) if event is not None]
     except (DecodeError, ValueError, RecursionError):
@@ -125,17 +120,15 @@ def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
     return events
 
 
-def decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> Booking | BookingGone | DeadLetter:
-    """A record of the bookings topic; whether it lies in its partition is for the reader of the topic to say."""
+def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = None) -> Booking | BookingGone | DeadLetter:
+    """A record of the bookings topic. The key only counts where the value is null: elsewhere the data names the booking."""
     try:
         if value is None:
             return _gone(key)
         doc = _validated(value, headers, Topic.BOOKINGS)
-        booking_id = normalise(doc["data"]["bookingId"])
-        if key != booking_id.encode():
-            raise _Refused(Reason.WRONG_PARTITION, "key: write the data's bookingId, trimmed and GUIDs in lower case")
+        booking_id = doc["data"]["bookingId"]
         return BookingGone(booking_id) if doc["type"] == EventType.BOOKING_DELETED else _booking(booking_id, doc)
-    except _Refused as refused:
+    except Refused as refused:
         return refused.letter
 
 
@@ -143,8 +136,8 @@ def _event(doc: Any, received: int) -> Event:
     data = doc["data"]
     return Event(
         type=doc["type"],
-        booking_id=normalise(data["bookingId"]),
-        session_id=normalise(data.get("sessionId", "")) if doc["type"] != EventType.BOOKING_ERASED else "",
+        booking_id=data["bookingId"],
+        session_id=data["sessionId"] if doc["type"] != EventType.BOOKING_ERASED else "",
         time=parse_time(doc["time"]),
         source=doc["source"],
         id=doc["id"],
@@ -167,100 +160,62 @@ def _too_old(event: Event) -> DeadLetter:
 def _explain(value: bytes | None, headers: Headers, received: int, max_age: int) -> Event | DeadLetter:
     try:
         event = _event(_validated(value, headers, Topic.EVENTS), received)
-    except _Refused as refused:
+    except Refused as refused:
         return refused.letter
     return event if event.time >= received - max_age else _too_old(event)
 
 
-def _is_binary(headers: Headers) -> bool:
-    names = dict(headers)
-    return any(n.startswith("ce_") for n in names) and not (names.get("content-type") or b"").lower().startswith(_CLOUDEVENTS)
-
-
 def _validated(value: bytes | None, headers: Headers, topic: Topic) -> Any:
-    """The CloudEvent as one dict, every rule of the contract checked in the contract's order."""
+    """The CloudEvent as one dict, its ids normalised; every rule of the contract checked in the contract's order."""
     limit = MAX_EVENT_BYTES if topic is Topic.EVENTS else MAX_BOOKING_BYTES
     if value is not None and len(value) > limit:
-        raise _Refused(Reason.TOO_LARGE, f"value: has {len(value)} bytes; send at most {limit}")
-    doc = _json_object(value)
-    if headers and _is_binary(headers):
-        doc = {**_binary_attributes(headers), "data": doc}
-    _check(Reason.INVALID_ENVELOPE, ENVELOPE.validate_python, doc)
-    _check_time(doc["time"], "time", Reason.INVALID_ENVELOPE)
+        raise Refused(Reason.TOO_LARGE, f"value: has {len(value)} bytes; send at most {limit}")
+    doc = read_event(value, headers)
+    _check_envelope(doc, headers)
     kind = doc["type"]
     adapter = DATA[topic].get(kind)
     if adapter is None:
-        raise _Refused(Reason.UNKNOWN_TYPE, f"type: not one of the {topic} topic; use {', '.join(DATA[topic])}")
-    data = doc.get("data")
-    if not isinstance(data, dict):
-        raise _Refused(Reason.INVALID_FIELD, f"data: {CURES['data']}")
-    if kind == EventType.BOOKING_UPSERTED:
-        _check_listed(data.get("sessions"))
-    return {**doc, "data": _check(Reason.INVALID_FIELD, adapter.validate_python, data, "data.", kind)}
-
-
-def _json_object(value: bytes | None) -> dict[str, Any]:
-    if value is None:
-        raise _Refused(Reason.INVALID_JSON, "value: is null; send a JSON object")
+        detail = f"type: not one of the {topic} topic; use {', '.join(DATA[topic])}"
+        raise Refused(Reason.UNKNOWN_TYPE, (is_binary(headers) and quoted_header_detail("type", kind)) or detail)
+    data = data_of(doc)
     try:
-        doc = json.loads(value.decode(), parse_constant=_no_constant, parse_int=_whole)
-    except (ValueError, RecursionError) as error:
-        raise _Refused(Reason.INVALID_JSON, f"value: not JSON in UTF-8 ({str(error)[:100]})") from None
-    if not isinstance(doc, dict):
-        raise _Refused(Reason.INVALID_JSON, "value: JSON, but no object; send a JSON object")
-    return doc
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _whole(digits: str) -> int | float:
-    # int() of thousands of digits is slow and then refused; no field takes more than ten
-    return int(digits) if len(digits) <= 20 else float("inf")
-
-
-def _binary_attributes(headers: Headers) -> dict[str, str]:
-    try:
-        return {name[3:]: (content or b"").decode() for name, content in headers if name.startswith("ce_")}
-    except UnicodeDecodeError:
-        raise _Refused(Reason.INVALID_ENVELOPE, "ce_ headers: write them in UTF-8") from None
-
-
-def _check(reason: Reason, validate: Any, doc: dict[str, Any], prefix: str = "", kind: str = "") -> Any:
-    try:
-        checked = validate(doc)
+        return {**doc, "data": adapter.validate_python(data)}
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = next(part for part in reversed(first["loc"]) if isinstance(part, str) and part in CURES)
-        cure = STATUS_CURES[EventType(kind)] if field == "status" else CURES[field]
-        where = prefix + ".".join(str(part) for part in first["loc"])
-        raise _Refused(reason, f"{where}: {'is missing; ' if first['type'] == 'missing' else ''}{cure}") from None
-    for name in _IDENTIFIERS.intersection(checked):
-        # in the text as it came: trimming takes some control characters away
-        if _CONTROL(doc[name]):
-            raise _Refused(reason, f"{prefix}{name}: {CURES[name]}")
-    return checked
+        raise Refused(Reason.INVALID_FIELD, field_detail(_first(error), "data.", kind)) from None
 
 
-def _check_listed(sessions: Any) -> None:
-    for index, entry in enumerate(sessions if isinstance(sessions, list) else ()):
-        name = entry.get("sessionId") if isinstance(entry, dict) else None
-        if isinstance(name, str) and _CONTROL(name):
-            raise _Refused(Reason.INVALID_FIELD, f"data.sessions.{index}.sessionId: {CURES['sessionId']}")
-
-
-def _check_time(text: str, where: str, reason: Reason) -> int:
+def _check_envelope(doc: dict[str, Any], headers: Headers) -> None:
     try:
-        return parse_time(text)
+        ENVELOPE.validate_python(doc)
+    except ValidationError as error:
+        first = _first(error)
+        detail = field_detail(first, "", "")
+        if is_binary(headers):
+            detail = quoted_header_detail(str(first["loc"][0]), first["input"]) or detail
+        elif "specversion" not in doc:
+            detail = mode_detail(name.lower() for name, _ in headers) or detail
+        raise Refused(Reason.INVALID_ENVELOPE, detail) from None
+    try:
+        parse_time(doc["time"])
     except ValueError:
-        raise _Refused(reason, f"{where}: {CURES[where.rpartition('.')[2]]}") from None
+        detail = time_detail("time", doc["time"])
+        raise Refused(
+            Reason.INVALID_ENVELOPE, (is_binary(headers) and quoted_header_detail("time", doc["time"])) or detail
+        ) from None
+    if doc.get("data") is not None and doc.get("data_base64") is not None:
+        raise Refused(Reason.INVALID_ENVELOPE, "data_base64: stands beside data; send one of them")
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False, include_context=False)[0]
 
 
 def _gone(key: bytes | None) -> BookingGone:
     booking_id = booking_of_key(key)
     if booking_id is None:
-        raise _Refused(Reason.WRONG_PARTITION, "key: write the bookingId, trimmed and GUIDs in lower case")
+        raise Refused(
+            Reason.INVALID_FIELD, "key: a null value deletes the booking that its key names; write the bookingId there"
+        )
     return BookingGone(booking_id)
 
 
@@ -271,7 +226,7 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
     for index, entry in enumerate(listed or ()):
         where = f"data.sessions.{index}"
         window = Window(*(_optional_time(entry, name, where) for name in ("startsAt", "endsAt")))
-        session_id = normalise(entry["sessionId"])
+        session_id = entry["sessionId"]
         assert sessions is not None
         sessions[session_id] = _widest(sessions.get(session_id), window)
     return Booking(
@@ -286,7 +241,12 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
 
 def _optional_time(entry: dict[str, Any], name: str, where: str) -> int | None:
     text = entry.get(name)
-    return None if text is None else _check_time(text, f"{where}.{name}", Reason.INVALID_FIELD)
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError:
+        raise Refused(Reason.INVALID_FIELD, time_detail(f"{where}.{name}", text)) from None
 
 
 def _widest(one: Window | None, other: Window) -> Window:

@@ -3,19 +3,25 @@
 The shapes are ``TypedDict``s in a union discriminated by ``type``: nothing needs more than a dict for a moment.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
-from pydantic import Field, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypedDict
 
+from schemas import ids
 from schemas.attendance import AttendanceStatus
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_BOOKING_BYTES = 512 * 1024
-MAX_PARTICIPANTS = 2**31 - 1
+MAX_ATTENDEES = 100_000
+MAX_PARTICIPANTS = 100_000
 
 RECEIVED_HEADER = "attendance-received"
+OFFSET_HEADER = "attendance-offset"
+"""Of a booking's record that its owner appended again: at which offset it was first in its partition."""
 
 
 class Topic(StrEnum):
@@ -47,7 +53,6 @@ class Reason(StrEnum):
     INVALID_ENVELOPE = "invalid-envelope"
     UNKNOWN_TYPE = "unknown-type"
     INVALID_FIELD = "invalid-field"
-    WRONG_PARTITION = "wrong-partition"
     TIME_TOO_OLD = "time-too-old"
 
 
@@ -113,12 +118,58 @@ class DeadLetter(NamedTuple):
     detail: str
 
 
-_BookingId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, strip_whitespace=True)]
-_SessionId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=250, strip_whitespace=True)]
-_ParticipantId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, strip_whitespace=True)]
-_Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+#: Error types of pydantic, and one more.
+CONTROL_CHARACTER: Literal["control_character"] = "control_character"
+
+
+def _without_controls(text: str) -> str:
+    if ids.find_forbidden(text):
+        raise PydanticCustomError(CONTROL_CHARACTER, "holds a control character")
+    return text
+
+
+def _spelled(normalise: Callable[[str], str | None], longest: int) -> Callable[[str], str]:
+    """A validator that returns the normalised id, and says what keeps a text from being one."""
+
+    def validate(text: str) -> str:
+        found = normalise(text)
+        if found is not None:
+            return found
+        if not ids.trimmed(_without_controls(text)):
+            raise PydanticKnownError("string_too_short", {"min_length": 1})
+        raise PydanticKnownError("string_too_long", {"max_length": longest})
+
+    return validate
+
+
+def _text(longest: int) -> dict[str, Any]:
+    """JSON Schema of a text that `ids` looks at: of one that is trimmed and composed."""
+    return {"minLength": 1, "maxLength": longest, "pattern": ids.NO_CONTROL_PATTERN}
+
+
+_BookingId = Annotated[
+    str,
+    Field(strict=True, json_schema_extra=_text(ids.MAX_BOOKING_ID)),
+    AfterValidator(_spelled(ids.booking_id, ids.MAX_BOOKING_ID)),
+]
+_SessionId = Annotated[
+    str,
+    Field(strict=True, json_schema_extra=_text(ids.MAX_SESSION_ID)),
+    AfterValidator(_spelled(ids.session_id, ids.MAX_SESSION_ID)),
+]
+_ParticipantId = Annotated[
+    str,
+    Field(strict=True, json_schema_extra=_text(ids.MAX_PARTICIPANT_ID)),
+    AfterValidator(_spelled(ids.participant_id, ids.MAX_PARTICIPANT_ID)),
+]
+_Name = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=ids.MAX_NAME),
+    Field(json_schema_extra={"pattern": ids.NO_CONTROL_PATTERN}),
+    AfterValidator(_without_controls),
+]
 _Time = Annotated[str, Field(strict=True, json_schema_extra={"format": "date-time"})]
-_Number = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+_Number = Annotated[int, Field(strict=True, ge=0, le=MAX_ATTENDEES)]
 _Participants = Annotated[int, Field(strict=True, ge=1, le=MAX_PARTICIPANTS)]
 _Flag = Annotated[bool, Field(strict=True)]
 

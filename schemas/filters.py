@@ -11,13 +11,16 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
+from schemas import ids
 from schemas.attendance import STATUSES, Attendance, AttendanceStatus
-from schemas.usual import normalise
 
 #: The largest number of attendees that an attendance can have.
 MAX = 2**32 - 1
 #: Of one filter, all conditions together.
 MAX_VALUES = 1000
+MAX_VALUES_OF_OPERATOR = 100
+#: Of one filter, what each partition's indexes are asked for it: see `lookups_of`.
+MAX_LOOKUPS = 4000
 #: Of the packed values, so that a cursor, which carries its filter, has an end too.
 MAX_FILTER_BYTES = 65_536
 
@@ -38,9 +41,8 @@ ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
 FIELDS = {**{field.value: field for field in QueryField}, "eventId": SESSION}
 ALL_STATUSES = frozenset(STATUSES)
 STATUS_OF = {str(status): status for status in STATUSES}
-LONGEST = {BOOKING: 128, SESSION: 250}
+LONGEST = {BOOKING: ids.MAX_BOOKING_ID, SESSION: ids.MAX_SESSION_ID}
 
-_NO_ID = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ALLOWING, _DENYING = frozenset({"$eq", "$in", "$hasSome"}), frozenset({"$ne", "$nin"})
 _WHOLE = ((0, MAX),)
@@ -112,8 +114,7 @@ def usable(field: QueryField, text: str) -> str | None:
     """The normal spelling of an id, bookingId or sessionId; None where no attendance can have it."""
     if field is ID:
         return text.lower() if _GUID(text) else None
-    text = normalise(text)
-    return text if 0 < len(text) <= LONGEST[field] and not _NO_ID(text) else None
+    return ids.booking_id(text) if field is BOOKING else ids.session_id(text)
 
 
 def fold(conditions: Iterable[Condition]) -> Filter:
@@ -181,6 +182,23 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             found.append((low, high))
     return tuple(found)
+
+
+def values_of(wanted: Filter) -> int:
+    """How many values a request spells for it at least."""
+    names = (wanted.ids, wanted.bookings, wanted.sessions)
+    return sum(len(each.allowed or each.denied) for each in names) + max(0, len(wanted.numbers) - 1)
+
+
+def lookups_of(wanted: Filter) -> int:
+    """Sessions that are named, times statuses, times ranges of numbers: each is looked up by itself.
+
+    Where ids or bookings are named, their attendances are read and nothing is looked up.
+    """
+    if wanted.ids.allowed is not None or wanted.bookings.allowed is not None:
+        return 0
+    sessions = len(wanted.sessions.denied) + (1 if wanted.sessions.allowed is None else len(wanted.sessions.allowed))
+    return sessions * len(wanted.statuses) * len(wanted.numbers)
 
 
 def packed_size(wanted: Filter) -> int:

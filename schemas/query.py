@@ -42,6 +42,7 @@ __all__ = [
     "QueryField",
     "Sort",
     "Violation",
+    "cursor_in",
     "document",
     "encode_cursor",
     "order_of",
@@ -86,12 +87,13 @@ class Page(NamedTuple):
     has_next: bool
 
 
-def parse_query(document: object, *, first_filter_only: bool = False) -> Query:
+def parse_query(document: object, *, first_filter_only: bool = False, key: bytes | None = None) -> Query:
     """The query of a request.
 
     Args:
         document: decoded JSON, the value of ``query``; None asks for the first page of everything.
         first_filter_only: see `parse_filter`.
+        key: of the readers' signatures; without it a cursor's is not looked at. See `AttendanceReader.parse`.
 
     Raises:
         QueryError: with everything that is wrong, up to a bound; paths begin with ``query``.
@@ -108,7 +110,7 @@ def parse_query(document: object, *, first_filter_only: bool = False) -> Query:
         except QueryError as error:
             refusals.found += error.violations
     sort = _sort(said.get("sort"), refusals)
-    limit, cursor = _paging(said.get("cursorPaging"), refusals)
+    limit, cursor = _paging(said.get("cursorPaging"), refusals, key)
     fields = _fields(said.get("fields"), refusals)
     refusals.settle()
     if cursor is None:
@@ -184,7 +186,14 @@ def _sort_field(said: object, path: str, refusals: Refusals) -> Sort | None:
     return None if field is None else Sort(field, bool(descending))
 
 
-def _paging(said: object, refusals: Refusals) -> tuple[int, Cursor | None]:
+def cursor_in(document: object) -> str | None:
+    """The cursor that a request's ``query`` carries, unchecked."""
+    paging = document.get("cursorPaging") if isinstance(document, dict) else None
+    text = paging.get("cursor") if isinstance(paging, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _paging(said: object, refusals: Refusals, key: bytes | None) -> tuple[int, Cursor | None]:
     if said is None:
         return DEFAULT_LIMIT, None
     path = "query.cursorPaging"
@@ -199,7 +208,7 @@ def _paging(said: object, refusals: Refusals) -> tuple[int, Cursor | None]:
     cursor = None
     if isinstance(text, str):
         try:
-            cursor = decode_cursor(text)
+            cursor = decode_cursor(text, key)
         except ValueError:
             malformed = "is no cursor of this API; send next or prev of a page as it came, or start without one"
             refusals.add(f"{path}.cursor", malformed, Rule.MALFORMED)

@@ -11,7 +11,7 @@ _NAIVE_EPOCH = datetime(1970, 1, 1)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _DAY = 86400
 #: The years that RFC 3339 can write, microseconds.
-_FIRST, _LAST = ((moment - _NAIVE_EPOCH) // timedelta(microseconds=1) for moment in (datetime.min, datetime.max))
+FIRST, LAST = ((moment - _NAIVE_EPOCH) // timedelta(microseconds=1) for moment in (datetime.min, datetime.max))
 #: Up to milliseconds and ``Z``; there are 1,000 of those fractions, and finer ones hardly repeat.
 _REMEMBERED_LENGTH = len("2026-11-22T10:00:00.123Z")
 _REMEMBERED = 10_000
@@ -65,9 +65,9 @@ def _since_epoch_rare(text: str) -> timedelta:
 
 def format_time(micros: int) -> str:
     """RFC 3339 of microseconds since the epoch: UTC, milliseconds (cut), ``Z``; years beyond 1-9999 at their bound."""
-    if not _FIRST <= micros <= _LAST:
+    if not FIRST <= micros <= LAST:
         # an offset can carry a date-time that RFC 3339 allows beyond the years that it can write
-        micros = _LAST if micros > 0 else _FIRST
+        micros = LAST if micros > 0 else FIRST
     seconds, rest = divmod(micros, 1_000_000)
     return f"{_second(seconds)}{rest // 1000:03}Z"
 

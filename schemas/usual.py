@@ -1,30 +1,28 @@
 """The quick way from JSON to an event: one call of msgspec, for events as nearly all are. Says nothing of what it refuses."""
 
-import re
 from sys import intern
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder
 
-from schemas.events import Event, EventType
+from schemas import ids
+from schemas.events import MAX_ATTENDEES, Event, EventType
 from schemas.times import parse_time
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _new = tuple.__new__  # what Event(...) does, without binding ten arguments
 
-_Name = Annotated[str, Meta(min_length=1, max_length=256)]
-_Id = Annotated[str, Meta(min_length=1, max_length=128)]
+_Name = Annotated[str, Meta(min_length=1, max_length=ids.MAX_NAME)]
 
 
 class _UsualData(Struct, gc=False):
     """Data as nearly all events have it: every field of any type, each well-formed or left out."""
 
-    bookingId: _Id
-    sessionId: Annotated[str, Meta(max_length=250)] = ""
-    numberOfAttendees: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    bookingId: Annotated[str, Meta(min_length=1, max_length=ids.MAX_BOOKING_ID)]
+    sessionId: Annotated[str, Meta(max_length=ids.MAX_SESSION_ID)] = ""
+    numberOfAttendees: Annotated[int, Meta(ge=0, le=MAX_ATTENDEES)] | None = None
     status: Literal["ATTENDED", "NOT_ATTENDED", "NOT_SET", ""] = ""
-    participantId: Annotated[str, Meta(max_length=128)] = ""
+    participantId: Annotated[str, Meta(max_length=ids.MAX_PARTICIPANT_ID)] = ""
 
 
 class Usual(Struct, gc=False):
@@ -36,6 +34,7 @@ class Usual(Struct, gc=False):
     type: str
     time: str
     data: _UsualData
+    data_base64: None = None
 
 
 usual = Decoder(Usual).decode
@@ -43,12 +42,6 @@ usual = Decoder(Usual).decode
 _CHECK_IN, _SET, _SCANNED = EventType.CHECK_IN.value, EventType.SET.value, EventType.PARTICIPANT_SCANNED.value
 #: Types of which neither number nor status nor participant counts.
 _OTHERS = frozenset({EventType.NO_SHOW.value, EventType.CLEARED.value, EventType.DELETED.value})
-
-
-def normalise(text: str) -> str:
-    """A bookingId or sessionId as the system knows it: trimmed, and lower case where it is a GUID."""
-    text = text.strip()
-    return text.lower() if len(text) == 36 and _GUID(text) else text
 
 
 def read_usual(value: bytes, received: int) -> Event | None:
@@ -61,21 +54,40 @@ def read_usual(value: bytes, received: int) -> Event | None:
     Raises:
         msgspec.DecodeError, ValueError, RecursionError: it is no usual event, and may be one all the same.
     """
+    doc = usual(value)
     if not value.isascii():
         value.decode()  # msgspec passes over what is no UTF-8 in fields that it does not read
-    return usual_event(usual(value), received)
+        if not _normalise(doc):
+            return None
+    return usual_event(doc, received)
+
+
+def _normalise(doc: Usual) -> bool:
+    """Gives ids that are not in ASCII their normal spelling; False where another look is needed."""
+    data = doc.data
+    if not data.bookingId.isascii():
+        data.bookingId = ids.booking_id(data.bookingId) or ""
+    if not data.sessionId.isascii():
+        data.sessionId = ids.session_id(data.sessionId) or ""
+    if not data.participantId.isascii():
+        data.participantId = ids.participant_id(data.participantId) or ""
+    return bool(data.bookingId) and _is_plain(doc.id) and _is_plain(doc.source)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() or not ids.find_forbidden(text)
 
 
 def usual_event(doc: Usual, received: int) -> Event | None:
-    """See `read_usual`."""
+    """See `read_usual`; of ids in ASCII, or normalised."""
     data, kind = doc.data, doc.type
     booking_id, session_id = data.bookingId, data.sessionId
     if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
         return None
     if len(booking_id) == 36 and not booking_id.islower():
-        booking_id = normalise(booking_id)
+        booking_id = ids.lower_guid(booking_id)
     if len(session_id) == 36 and not session_id.islower():
-        session_id = normalise(session_id)
+        session_id = ids.lower_guid(session_id)
     number, status, participant_id = None, "", ""
     if kind == _CHECK_IN:
         number = data.numberOfAttendees

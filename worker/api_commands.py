@@ -28,7 +28,9 @@ def api(
     if workers == 1:
         server.run_until_stopped(settings, bound)
     else:
-        raise typer.Exit(server.serve_many(settings, bound, workers))
+        from worker.web import processes
+
+        raise typer.Exit(processes.serve_many(settings, bound, workers))
 
 
 @tokens_app.command("create")
@@ -36,11 +38,12 @@ def tokens_create(
     scope: Annotated[list[Scope], typer.Option(help="what it allows; may be given more than once")],
     name: Annotated[str, typer.Option(help="whose it is; a token is revoked by its name")] = "",
     expires: Annotated[str, typer.Option(help="how long it holds, as 90d or 12h; for ever where left out")] = "",
+    source: Annotated[str, typer.Option(help="it may publish events of this source and of what follows it after a /")] = "",
 ) -> None:
     """Make a token and print it, this once; its digest goes to the file that ATTENDANCE_API_TOKENS names."""
     path = _path(load_settings())
     now = time.time()
-    print(create_token(path, scope, name or f"token-{int(now * 1000)}", _lifetime(expires), now))
+    print(create_token(path, scope, name or f"token-{int(now * 1000)}", _lifetime(expires), now, source or None))
 
 
 @tokens_app.command("list")
@@ -56,7 +59,7 @@ def tokens_revoke(name: str) -> None:
     revoke_token(_path(load_settings()), name)
 
 
-_COLUMNS = ("name", "scopes", "createdAt", "expiresAt")
+_COLUMNS = ("name", "scopes", "source", "createdAt", "expiresAt")
 
 
 def _path(settings: Settings) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
-from worker.ops.show import fail
+from worker.ops.show import fail, prepare_output
 from worker.read_commands import Json, alerts, booking, query, session
 from worker.read_model.reader import ReaderError
 from worker.settings import Settings, SettingsError, load_settings
@@ -66,8 +67,16 @@ def main() -> None:
     """Entry point of the console script."""
     # nothing but our own lines until a worker runs: clients log what their errors say anyway
     logging.getLogger().addHandler(logging.NullHandler())
+    prepare_output()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever reads has seen enough, as `head` has; Python would complain once more when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except _TOLD as error:
         fail(str(error))
     except KafkaError as error:
@@ -100,7 +109,7 @@ def worker() -> None:
             configure_client_logs(settings)
             await Worker(settings, stopping).run(stop)
 
-    _run_until_stopped(work, lambda: stopping.begin(0, "asked to"))
+    _run_until_stopped(work, lambda: stopping.begin(0))
 
 
 app.command()(api)
@@ -171,10 +180,14 @@ def simulate_(
 
 @topics_app.command("create")
 def topics_create() -> None:
-    """Create the topics that are missing."""
-    settings = load_settings()
-    created = asyncio.run(topic_ops.create(settings))
-    print(f"created {', '.join(created)}" if created else "every topic was there already")
+    """Create the topics that are missing, and set what is not as it must be in the others."""
+    created, altered = asyncio.run(topic_ops.create(load_settings()))
+    if created:
+        print(f"created {', '.join(created)}")
+    for line in altered:
+        print(line)
+    if not (created or altered):
+        print("every topic was there already")
 
 
 @topics_app.command("check")

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query import QueryError
 from worker.ops import ask
@@ -47,12 +48,14 @@ def query(
 
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
-    print_one(_read(lambda reader: reader.session(session_id)), f"nothing is known of session {session_id}", as_json)
+    found = _read(lambda reader: reader.session(ids.session_id(session_id) or session_id))
+    print_one(found, f"nothing is known of session {session_id}", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
-    print_one(_read(lambda reader: reader.booking(booking_id)), f"nothing is known of booking {booking_id}", as_json)
+    found = _read(lambda reader: reader.booking(ids.booking_id(booking_id) or booking_id))
+    print_one(found, f"nothing is known of booking {booking_id}", as_json)
 
 
 def alerts(
@@ -63,7 +66,11 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """Open mismatch alerts, newest first."""
-    found = _read(lambda reader: reader.alerts(kind=kind, session_id=session_, booking_id=booking_, limit=limit))
+    of = {
+        "session_id": session_ and (ids.session_id(session_) or session_),
+        "booking_id": booking_ and (ids.booking_id(booking_) or booking_),
+    }
+    found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
     print_rows(list(found), as_json, columns)
 

@@ -42,7 +42,10 @@ def duration(text: str) -> timedelta | None:
 class Settings(BaseSettings):
     """What a process of this system needs to know. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_file=".env", extra="ignore", frozen=True)
+    # compose and Helm write `VAR: ${VAR:-}`: what is not set comes as an empty text
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     broker: str = Field("kafka://localhost:9092", description="Kafka, as kafka://host:port, several joined by commas")
     broker_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -86,6 +89,9 @@ class Settings(BaseSettings):
     api_request_timeout: Duration = Field(timedelta(seconds=30), description="how long a request may take altogether")
     api_set_timeout: Duration = Field(timedelta(seconds=5), description="how long a set waits until a worker has applied it")
     api_stop_timeout: Duration = Field(timedelta(seconds=10), description="how long a stopping API finishes requests")
+    api_cors_origins: str = Field(
+        "", description="web pages and webhook senders of other origins that may call the API, joined by commas"
+    )
     query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
 
@@ -134,6 +140,16 @@ class Settings(BaseSettings):
             raise ValueError("write host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
         return value
 
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for entry in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"\*|(https?://)?[A-Za-z0-9._-]+(:\d{1,5})?/?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?/?", entry):
+                raise ValueError(
+                    "write origins as https://app.example.org, webhook senders as eventgrid.example, joined by commas"
+                )
+        return value
+
     @field_validator("topic_prefix")
     @classmethod
     def _prefix(cls, value: str) -> str:
@@ -156,7 +172,7 @@ class Settings(BaseSettings):
     def bootstrap_servers(self) -> list[str]:
         """``host:port`` of each broker."""
         urls = (urlsplit(p if "://" in p else f"kafka://{p}") for p in re.split("[,;]", self.broker))
-        return [f"{url.hostname}:{url.port or 9092}" for url in urls]
+        return [f"{_host(url)}:{url.port or 9092}" for url in urls]
 
     @property
     def api_address(self) -> tuple[str, int]:
@@ -212,6 +228,12 @@ def micros(duration: timedelta) -> int:
 
 def _servers(redis: SplitResult) -> list[SplitResult]:
     return [urlsplit(f"//{server}") for server in redis.netloc.rpartition("@")[2].split(",")]
+
+
+def _host(url: SplitResult) -> str:
+    """The host as an address needs it: IPv6 in brackets."""
+    host = url.hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_server(url: SplitResult) -> bool:

@@ -112,7 +112,7 @@ class Round:
         async def step() -> None:
             settings = self._ground.under(_PEERS_PREFIX, PARTITIONS)
             topic = TopicNames.of(_PEERS_PREFIX).events
-            if await topics.create(settings):
+            if (await topics.create(settings)).created:
                 await load(settings, topic, self._order.workload.events)
             place = Workplace(
                 broker=settings.bootstrap_servers[0],

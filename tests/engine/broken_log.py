@@ -1,16 +1,17 @@
-"""Damages a record batch where it lies in a broker's log, as a bad disk or an odd producer would."""
+"""Record batches that are hard to read: damaged where they lie in a broker's log, or appended as an odd producer does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 
 from tests.services import KafkaCluster
 
 #: Of a record batch (magic 2): 8 bytes of base offset, 4 of length, 4 of leader epoch, 1 of magic, 4 of CRC, 2 of attributes.
-_LENGTH, _CRC, _ATTRIBUTES, _RECORDS = 8, 17, 21, 61
+_LENGTH, _MAGIC, _CRC, _ATTRIBUTES, _RECORDS = 8, 16, 17, 21, 61
 
 
 def bad_checksum(batch: bytearray) -> None:
@@ -28,24 +29,51 @@ def undecodable(batch: bytearray) -> None:
     _compressed_by(4, batch)
 
 
+def no_length(batch: bytearray) -> None:
+    """So short that not even the broker reads it."""
+    batch[_LENGTH:12] = bytes(4)
+
+
+def endless_length(batch: bytearray) -> None:
+    """Longer than the log: the broker sends nothing at its offset, and no error."""
+    batch[_LENGTH:12] = (0x7FFFFF00).to_bytes(4, "big")
+
+
+def old_magic(batch: bytearray) -> None:
+    """Said to be of an old format; a broker that is to send what begins there fails."""
+    batch[_MAGIC] = 1
+
+
 def _compressed_by(codec: int, batch: bytearray) -> None:
     batch[_ATTRIBUTES + 1] = batch[_ATTRIBUTES + 1] & ~0x07 | codec
     batch[_CRC:_ATTRIBUTES] = calc_crc32c(bytes(batch[_ATTRIBUTES:])).to_bytes(4, "big")
 
 
 def damage(kafka: KafkaCluster, topic: str, base_offset: int, how: Callable[[bytearray], None], partition: int = 0) -> None:
-    """Damages the batch of a partition that begins at this offset; the broker is stopped and started for it."""
-    kafka.stop()
+    """Damages the batch of a partition that begins at this offset, under the running broker."""
     segment = _segment(kafka.nodes[0].folder / "data" / f"{topic}-{partition}")
-    log, at = bytearray(segment.read_bytes()), 0
+    log, at = segment.read_bytes(), 0
     while int.from_bytes(log[at : at + 8], "big") != base_offset:
         at += 12 + int.from_bytes(log[at + _LENGTH : at + _LENGTH + 4], "big")
         assert at < len(log), f"no batch of {topic} begins at offset {base_offset}"
-    end = at + 12 + int.from_bytes(log[at + _LENGTH : at + _LENGTH + 4], "big")
-    batch = log[at:end]
+    batch = bytearray(log[at : at + 12 + int.from_bytes(log[at + _LENGTH : at + _LENGTH + 4], "big")])
     how(batch)
-    segment.write_bytes(log[:at] + batch + log[end:])
-    kafka.start()
+    with segment.open("r+b") as file:
+        file.seek(at)
+        file.write(batch)
+
+
+async def publish_odd_names(bootstrap: str, topic: str, count: int) -> None:
+    """Appends a batch of so many records, every other with a header whose name is no UTF-8, which the broker takes."""
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
+        batch = producer.create_batch()
+        for number in range(count):
+            batch.append(key=None, value=b"%d" % number, timestamp=None, headers=[(f"name{number % 2}", b"x"), ("n", None)])
+        batch.close()
+        content = bytearray(bytes(batch._build()).replace(b"name1", b"n\xffme1"))
+        content[_CRC:_ATTRIBUTES] = calc_crc32c(bytes(content[_ATTRIBUTES:])).to_bytes(4, "big")
+        batch._buffer = content
+        await (await producer.send_batch(batch, topic, partition=0))
 
 
 def _segment(folder: Path) -> Path:

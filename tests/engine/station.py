@@ -37,13 +37,8 @@ class Line:
             await asyncio.gather(*[await producer.send(self.topic, b"%d" % n, partition=partition) for n in range(count)])
 
     async def trim(self, offset: int, partition: int = 0) -> None:
-        """Deletes the records below an offset, as retention does."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
-        await admin.start()
-        try:
-            await admin.delete_records({TopicPartition(self.topic, partition): RecordsToDelete(before_offset=offset)})
-        finally:
-            await admin.close()
+        """See `trim`."""
+        await trim(self.kafka.bootstrap, self.topic, offset, partition)
 
     async def committed(self, partition: int = 0) -> int | None:
         """What Kafka has for the group, asked by a client that is no member."""
@@ -124,6 +119,16 @@ class Station:
 def run(kafka: Broker, scenario: Callable[[Line], Coroutine[Any, Any, None]], partitions: int = 1) -> None:
     """Runs a scenario on a line of its own."""
     asyncio.run(scenario(Line(kafka, partitions)))
+
+
+async def trim(bootstrap: str, topic: str, offset: int, partition: int = 0) -> None:
+    """Deletes the records below an offset, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()
 
 
 async def acknowledge(event: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,16 +20,21 @@ STALL_SECONDS, SEEKING_SECONDS = 30.0, 120.0
 class Writer:
     """A transactional producer on librdkafka."""
 
-    def __init__(self, line: Line) -> None:
-        self._topic = line.topic
-        self._producer = Producer({"bootstrap.servers": line.kafka.bootstrap, "transactional.id": uuid4().hex})
+    def __init__(self, kafka: Broker, topic: str) -> None:
+        self._topic = topic
+        own = {"transactional.id": uuid4().hex, "transaction.timeout.ms": 600_000}
+        self._producer = Producer({"bootstrap.servers": kafka.bootstrap, **own})
         self._producer.init_transactions(30)
 
-    def begin(self, count: int) -> None:
+    def begin(self, count: int, partition: int = 0, value: bytes | None = b"1") -> None:
         """Leaves a transaction open, its records flushed."""
         self._producer.begin_transaction()
+        self.write(count, partition, value)
+
+    def write(self, count: int, partition: int = 0, value: bytes | None = b"1") -> None:
+        """More records of the open transaction, flushed."""
         for number in range(count):
-            self._producer.produce(self._topic, b"%d" % number, partition=0)
+            self._producer.produce(self._topic, value, b"k%d\0s" % number, partition=partition)
         self._producer.flush(30)
 
     def commit(self) -> None:
@@ -45,7 +51,7 @@ async def plain(line: Line) -> int:
 
 async def committed(line: Line) -> int:
     def write() -> None:
-        writer = Writer(line)
+        writer = Writer(line.kafka, line.topic)
         writer.begin(3)
         writer.commit()
 
@@ -56,7 +62,7 @@ async def committed(line: Line) -> int:
 
 async def aborted(line: Line) -> int:
     def write() -> None:
-        writer = Writer(line)
+        writer = Writer(line.kafka, line.topic)
         writer.begin(3)
         writer.abort()
 
@@ -67,7 +73,7 @@ async def aborted(line: Line) -> int:
 
 async def only_aborted(line: Line) -> int:
     def write() -> None:
-        writer = Writer(line)
+        writer = Writer(line.kafka, line.topic)
         for _ in range(2):
             writer.begin(3)
             writer.abort()
@@ -108,7 +114,7 @@ def test_an_open_transaction_is_held_then_counted(kafka: Broker) -> None:
 
     async def scenario(line: Line) -> None:
         await line.publish(2)
-        writer = await asyncio.to_thread(Writer, line)
+        writer = await asyncio.to_thread(Writer, line.kafka, line.topic)
         await asyncio.to_thread(writer.begin, 3)
         await line.publish(4)
         async with line.station(acknowledge) as station:
@@ -147,7 +153,7 @@ def test_many_small_transactions_seek_back_no_position(kafka: Broker, monkeypatc
 
     async def scenario(line: Line) -> None:
         def write() -> None:
-            writer = Writer(line)
+            writer = Writer(line.kafka, line.topic)
             for _ in range(20):
                 writer.begin(1)
                 writer.commit()
@@ -162,6 +168,36 @@ def test_many_small_transactions_seek_back_no_position(kafka: Broker, monkeypatc
             await until(lambda: len(station.offsets) == 20)
             await at_its_end(line, station)
             assert sought == []
+
+    run(kafka, scenario)
+
+
+def test_transactions_over_several_fetches_are_read_whole(kafka: Broker) -> None:
+    """Two at once, one of them aborted; a fetch takes some batches, a poll some records of one."""
+
+    async def scenario(line: Line) -> None:
+        def write() -> None:
+            aborted, committed = Writer(line.kafka, line.topic), Writer(line.kafka, line.topic)
+            for writer in (aborted, committed):
+                writer.begin(0)
+            for _ in range(10):
+                aborted.write(30, value=b"aborted" * 20)
+                committed.write(30, value=b"committed" * 20)
+            aborted.abort()
+            committed.commit()
+
+        await asyncio.to_thread(write)
+        values: set[bytes] = set()
+
+        async def take(event: Any) -> None:
+            values.update(record.value for record in event.value.records)
+            event.ack()
+
+        async with line.station(take, broker_max_poll_records=7, consumer_max_fetch_size=2_000) as station:
+            await at_its_end(line, station)
+        assert len(station.offsets) == 300
+        assert len(set(station.offsets)) == 300
+        assert values == {b"committed" * 20}
 
     run(kafka, scenario)
 

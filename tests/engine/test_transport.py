@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -51,6 +52,45 @@ def test_records_that_the_client_skipped_are_fetched_after_all(kafka: Broker) ->
 
 async def _is(line: Line, offset: int) -> bool:
     return await line.committed() == offset
+
+
+def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -> None:
+    """As many batches are in flight as are allowed, so that nothing is fetched; Kafka is asked, and may go away meanwhile."""
+
+    async def scenario(line: Line) -> None:
+        (tp,) = line.partitions
+        done = asyncio.Event()
+
+        async def hold(event: Any) -> None:
+            await done.wait()
+            event.ack()
+
+        await line.publish(10)
+        async with line.station(hold, broker_max_poll_records=1) as station:
+            consumer = station.consumer
+            await until(lambda: not consumer.ledger.has_room(tp))
+            await line.publish(5)
+            fetched = consumer.log_end(tp)
+            assert fetched is not None
+
+            async def confirmed() -> bool:
+                await consumer.confirm_ends()
+                return bool(consumer.confirmed_end(tp).stable == 15)
+
+            await until(confirmed)
+            assert consumer.confirmed_end(tp).answered > fetched.answered
+            consumer._thread.end_offsets = _unanswered
+            before = consumer.confirmed_end(tp)
+            await until(lambda: time.time() - before.answered > transport.END_AGE_SECONDS)
+            await consumer.confirm_ends()
+            assert consumer.confirmed_end(tp) == before, "nobody knows more"
+            done.set()
+
+    run(kafka, scenario)
+
+
+async def _unanswered(_partitions: Any) -> Any:
+    await asyncio.sleep(3600)
 
 
 async def drop(client: Any, count: int | None = None) -> None:

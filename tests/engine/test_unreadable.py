@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+from aiokafka.errors import KafkaStorageError
+from aiokafka.protocol.fetch import FetchRequest
 from confluent_kafka import Producer
 
-from tests.engine.broken_log import bad_checksum, damage, undecodable, unknown_codec
-from tests.engine.station import Line, acknowledge, run, until
+from tests.engine.broken_log import (
+    bad_checksum,
+    damage,
+    endless_length,
+    no_length,
+    old_magic,
+    publish_odd_names,
+    undecodable,
+    unknown_codec,
+)
+from tests.engine.station import Line, Station, acknowledge, run, trim, until
 from tests.engine.test_log_ends import is_quiet
 from tests.integration.test_table import Bench, held
 from tests.services import Broker, KafkaCluster, ServiceUnavailable
@@ -74,34 +86,103 @@ def test_changelogs_of_each_codec_are_recovered(kafka: Broker, codec: str, tmp_p
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("how", [bad_checksum, unknown_codec, undecodable], ids=lambda how: how.__name__)
-def test_a_batch_that_cannot_be_read_stops_one_partition(
-    own_kafka: KafkaCluster, how: Callable[[bytearray], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without taking each partition by itself: the poll fails for both, and what came before the bad batch never comes."""
-    monkeypatch.setattr(fetching, "RETRY_SECONDS", 0.2)
+@pytest.mark.parametrize("at_once", [3, 1000])
+def test_header_names_that_are_no_utf8_stop_nothing(kafka: Broker, at_once: int) -> None:
+    """aiokafka fails at the first one: a single record would stop its partition for ever."""
 
     async def scenario(line: Line) -> None:
-        bad, good = line.partitions
+        headers: list[Any] = []
+
+        async def take(event: Any) -> None:
+            headers.extend(record.headers for record in event.value.records)
+            event.ack()
+
+        for _ in range(2):
+            await line.publish(2)
+            await publish_odd_names(kafka.bootstrap, line.topic, 10)
+        await line.publish(2)
+        async with line.station(take, broker_max_poll_records=at_once) as station:
+            await until(lambda: len(station.offsets) == 26)
+            assert station.offsets == [(0, offset) for offset in range(26)]
+            assert station.consumer.unreadable == {}
+            assert station.consumer._thread.fetches._kept == {}
+        odd = [(("name0", b"x"), ("n", None)), (("n?me1", b"x"), ("n", None))] * 5
+        assert headers == [(), (), *odd, (), (), *odd, (), ()]
+
+    run(kafka, scenario)
+
+
+#: How the batch at which offset of each partition is damaged, and where the partition then stands.
+DAMAGES = [(bad_checksum, 3), (unknown_codec, 3), (undecodable, 3), (no_length, 3), (endless_length, 3), (old_magic, 0)]
+LAST, GOOD = len(DAMAGES), len(DAMAGES) + 1
+
+
+def test_batches_that_cannot_be_read_stop_their_partitions(own_kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without taking each partition by itself: the poll fails for all, and what came before a bad batch never comes."""
+    monkeypatch.setattr(fetching, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(fetching, "EMPTY_SECONDS", 0.5)
+
+    async def scenario(line: Line) -> None:
         for count in (3, 4, 5):
-            await asyncio.to_thread(write, own_kafka, line.topic, count)
-        await asyncio.to_thread(damage, own_kafka, line.topic, 3, how)
+            for number in range(LAST + 1):
+                await asyncio.to_thread(write, own_kafka, line.topic, count, partition=number)
+        for number, (how, offset) in enumerate(DAMAGES):
+            damage(own_kafka, line.topic, offset, how, number)
+        damage(own_kafka, line.topic, 7, bad_checksum, LAST)
+        stands = {line.partitions[number]: offset for number, (_, offset) in enumerate(DAMAGES)}
+        stands[line.partitions[LAST]] = 7
+
+        async def stops(station: Station) -> None:
+            await until(lambda: {tp: each.offset for tp, each in station.consumer.unreadable.items()} == stands)
+            await line.publish(6, partition=GOOD)
+            await until(lambda: station.consumer.stored.get(line.partitions[GOOD], 0) % 6 == 0)
+            await is_quiet(station)
+
         with structlog.testing.capture_logs() as logs:
             async with line.station(acknowledge) as station:
-                await until(lambda: station.consumer.stored.get(bad) == 3)
-                await until(lambda: bad in station.consumer.unreadable)
-                await line.publish(6, partition=1)
-                await until(lambda: station.consumer.stored.get(good) == 6)
-                await is_quiet(station)
-                (said,) = [line for line in logs if "cannot be read" in line["event"]]
-                assert (said["topic"], said["partition"], said["offset"]) == (line.topic, 0, 3)
-                # what an operator does about it
-                await line.trim(7)
-                await until(lambda: station.consumer.stored.get(bad) == 12)
-                assert bad not in station.consumer.unreadable
-        assert [offset for number, offset in station.offsets if number == 0] == [0, 1, 2, *range(7, 12)]
+                await stops(station)
+                await until(lambda: all(station.consumer.stored.get(tp, 0) == offset for tp, offset in stands.items()))
+        said = [(each["partition"], each["offset"]) for each in logs if "cannot be read" in each["event"]]
+        assert sorted(said) == sorted((tp.partition, offset) for tp, offset in stands.items()), "one line each"
+        async with line.station(acknowledge) as again:
+            await stops(again)
+            # what an operator does about it; the last is at the end of its log
+            for number, end in ((0, 7), (1, 7), (2, 7), (LAST, 12)):
+                await line.trim(end, number)
+                await until(lambda n=number: again.consumer.stored.get(line.partitions[n]) == 12)  # type: ignore[misc]
+            assert sorted(tp.partition for tp in again.consumer.unreadable) == [3, 4, 5]
+        assert [offset for number, offset in station.offsets + again.offsets if number == 0] == [0, 1, 2, *range(7, 12)]
 
-    run(own_kafka, scenario, partitions=2)
+    run(own_kafka, scenario, partitions=GOOD + 1)
+
+
+def test_a_refusal_that_passes_holds_a_partition_up_no_longer(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the pause: the client asks again at once, a thousand times a second, each with a log line."""
+    monkeypatch.setattr(fetching, "REFUSED_SECONDS", 0.2)
+    refused: list[Any] = []
+
+    async def scenario(line: Line) -> None:
+        async with line.station(acknowledge) as station:
+            fetches = station.consumer._thread.fetches
+            send = fetches._send
+
+            async def refuse(node: Any, request: Any, **options: Any) -> Any:
+                response = await send(node, request, **options)
+                if isinstance(request, FetchRequest) and len(refused) < 3:
+                    refused.append(request)
+                    response.topics = [
+                        (topic, [(number, KafkaStorageError.errno, *rest) for number, _, *rest in answered])
+                        for topic, answered in response.topics
+                    ]
+                return response
+
+            fetches._send = refuse
+            await until(lambda: len(refused) == 3)
+            await line.publish(10)
+            await until(lambda: len(station.offsets) == 10)
+            assert station.consumer.unreadable == {}
+
+    run(kafka, scenario)
 
 
 def test_an_unreadable_changelog_keeps_one_partition_waiting(
@@ -120,9 +201,7 @@ def test_an_unreadable_changelog_keeps_one_partition_waiting(
             recovering = asyncio.create_task(bench.recovered(table, 0, 1))
             await until(lambda: 1 in table.partitions and len(held(table, 1)) == 3)
             assert not recovering.done()
-            line = Line.__new__(Line)
-            line.kafka, line.topic = own_kafka, bench.changelog
-            await line.trim(2)
+            await trim(own_kafka.bootstrap, bench.changelog, 2)
             async with asyncio.timeout(30):
                 await recovering
 

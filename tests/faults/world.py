@@ -117,21 +117,24 @@ class World:
         key = normalised(chance.choice(self._places)[0])
         right = partition_of(key, partitions)
 
+        received = START + number * 1000
+
         def item(event: dict[str, Any] | None, partition: int = right, is_bad: bool = False) -> Item:
             value = None if event is None else json.dumps(event).encode()
-            return Item(Record(system.topics.bookings, key.encode(), value, [], partition), is_bad)
+            headers = [("attendance-received", exact(received))]
+            return Item(Record(system.topics.bookings, key.encode(), value, headers, partition), is_bad)
 
         event = self._upserted(key, number)
-        how = chance.choices(["good", "null", "deleted", "broken", "lost"], [80, 7, 5, 4, 4])[0]
-        if how == "lost":  # in another partition: a dead letter, the booking stays what it was
-            return item(event, (right + chance.randrange(1, partitions)) % partitions, is_bad=True)
+        how = chance.choices(["good", "null", "deleted", "broken", "misrouted"], [80, 7, 5, 4, 4])[0]
         if how == "broken":  # a dead letter, the booking is unknown from here
-            self.bookings.append(BookingRecord(key, None))
+            self.bookings.append(BookingRecord(key, None, received))
             return item({**event, "type": "attendance.check_in"}, is_bad=True)
         if how == "deleted":
             event = {**event, "type": "booking.deleted", "data": {"bookingId": key}}
         said = None if how == "null" else event
-        self.bookings.append(BookingRecord(key, said))
+        self.bookings.append(BookingRecord(key, said, received))
+        if how == "misrouted":  # forwarded, perhaps behind later ones, and holds by when it was received
+            return item(said, (right + chance.randrange(1, partitions)) % partitions)
         return item(said)
 
     def _upserted(self, key: str, number: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.oracle import Outcome
 from tests.services import Broker, Redis
@@ -141,6 +142,31 @@ class System:
             )
 
         self.until(applied, timeout, "applied")
+
+    def until_settled(self, timeout: float = 60) -> None:
+        """Until all is applied, with what the workers themselves forwarded and appended again."""
+        read = (self.topics.events, self.topics.bookings)
+        deadline, ends = time.monotonic() + timeout, self.ends()
+        while True:
+            self.until_applied(timeout)
+            # a batch is committed when all that came of it is sent
+            assert wait_until(lambda: self._has_committed(read, ends), timeout), "the group does not commit"  # noqa: B023
+            before, ends = ends, self.ends()
+            if all(ends[topic] == before[topic] for topic in read):
+                return
+            assert time.monotonic() < deadline, "records are forwarded for ever"
+
+    def _has_committed(self, topics: Sequence[str], ends: dict[str, list[int]]) -> bool:
+        async def asking() -> dict[TopicPartition, Any]:
+            admin = AIOKafkaAdminClient(**self.settings.kafka_client())
+            await admin.start()
+            try:
+                return dict(await admin.list_consumer_group_offsets(self.settings.topic_prefix))
+            finally:
+                await admin.close()
+
+        found = {(tp.topic, tp.partition): at.offset for tp, at in asyncio.run(asking()).items()}
+        return all(found.get((topic, n), 0) >= end for topic in topics for n, end in enumerate(ends[topic]))
 
     def until(self, condition: Callable[[AttendanceReader], Awaitable[bool]], timeout: float, what: str) -> None:
         """Asks the reader until the condition holds; fails with the workers' logs."""

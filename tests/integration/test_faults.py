@@ -87,7 +87,7 @@ def _different(shown: dict[Any, Any], wanted: dict[Any, Any]) -> dict[Any, Any]:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_crash_between_any_two_effects_loses_nothing(kafka: Broker, redis_server: Redis, point: str) -> None:
     """The worker dies in a batch of events, the next one in a batch of booking records."""
-    world = World(seed=100 + POINTS.index(point), events=400)
+    world = World(seed=100 + POINTS.index(point), events=400, strays=True)
     with System(kafka, redis_server) as system:
         first, *others = split(world.records(system, random.Random(3)), 4)
         system.publish(first)
@@ -101,6 +101,7 @@ def test_a_crash_between_any_two_effects_loses_nothing(kafka: Broker, redis_serv
         system.publish(record for part in others for record in part)
         die(system, point, "bookings", 1)
         system.start_worker(BUSY)
+        system.until_settled()
         agrees(system, world.outcome())
 
 
@@ -108,7 +109,7 @@ def test_a_crash_between_any_two_effects_loses_nothing(kafka: Broker, redis_serv
 def test_six_crashes_in_a_row_lose_nothing(kafka: Broker, redis_server: Redis) -> None:
     """At random points, with events and booking records published in between."""
     chance = random.Random(8)
-    world = World(seed=21, events=900)
+    world = World(seed=21, events=900, strays=True)
     with System(kafka, redis_server) as system:
         *parts, last = split(world.records(system, chance), 7)
         for part in parts:
@@ -116,6 +117,7 @@ def test_six_crashes_in_a_row_lose_nothing(kafka: Broker, redis_server: Redis) -
             die(system, chance.choice(sorted({*POINTS} - ONLY_BOOKINGS)), "any", chance.randrange(1, 5))
         system.publish(last)
         system.start_worker(BUSY)
+        system.until_settled()
         agrees(system, world.outcome())
 
 

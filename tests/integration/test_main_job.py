@@ -1,28 +1,39 @@
 """The main job: what devices and the booking system publish is what Redis and the alerts topic say, as the oracle counts."""
 
+import json
 import random
 from typing import Any
 
 import pytest
 
-from schemas.times import format_time
+from schemas.times import format_time, parse_time
 from tests import oracle
 from tests.integration.system import Record, System, running
 from tests.oracle import BookingRecord, Delivery
+from tests.oracle.reading import held_records
 from tests.services import Broker, Redis
+from worker.topics import partition_of
 
 MINUTE = 60_000_000
 KINDS = ["check_in", "no_show", "set", "participant_scanned", "cleared", "deleted"]
 
 
 class World:
-    """Random events and booking records of a few bookings, with the header that fixes when each was received."""
+    """Random events and booking records of a few bookings, with the header that fixes when each was received.
 
-    def __init__(self, seed: int, events: int) -> None:
+    With ``strays`` booking records come in another order than they were received, half of them under another key or in
+    another partition.
+    """
+
+    def __init__(self, seed: int, events: int, *, strays: bool = False) -> None:
         chance = random.Random(seed)
         self.start = 1_795_000_000_000_000
         self.deliveries = [self._delivery(chance, number) for number in range(events)]
         self.bookings = [self._booking(chance, number) for number in range(events // 10)]
+        self._strays = random.Random(seed) if strays else None
+        if self._strays is not None:
+            order = self._strays.sample(range(len(self.bookings)), len(self.bookings))
+            self.bookings = [b._replace(received=self.start + at) for b, at in zip(self.bookings, order, strict=True)]
 
     def records(self, system: System, chance: random.Random) -> list[Record]:
         """Everything in a random order, some of it twice; booking records keep theirs."""
@@ -41,10 +52,14 @@ class World:
         return oracle.outcome(self.deliveries, self.bookings)
 
     def _record(self, system: System, each: BookingRecord) -> Record:
-        if each.event is not None:
-            return system.booking(each.event)
-        named = system.booking({"data": {"bookingId": each.key}})
-        return Record(named.topic, named.key, None, [], named.partition)
+        record = system.booking(each.event or {"data": {"bookingId": each.key}})
+        record.value = record.value if each.event is not None else None
+        if self._strays is not None:
+            record.headers = [("attendance-received", exact(each.received))]
+            if self._strays.random() < 0.5:
+                record.partition = self._strays.randrange(system.settings.partitions)
+                record.key = self._strays.choice([record.key, f" {each.key}".encode()])
+        return record
 
     def _delivery(self, chance: random.Random, number: int) -> Delivery:
         kind = chance.choices([*KINDS, "erased"], [30, 20, 10, 25, 5, 5, 1])[0]
@@ -105,6 +120,27 @@ def test_redis_and_the_alerts_topic_say_what_the_oracle_counts(kafka: Broker, re
         assert expected.alerts, "a world without alerts shows nothing"
         assert system.outcome() == expected
         assert system.open_alerts_of_topic() == expected.alerts
+
+
+def test_booking_records_of_any_order_key_and_partition(kafka: Broker, redis_server: Redis) -> None:
+    """The one received last holds, also for whoever reads the topic compacted."""
+    world = World(seed=13, events=900, strays=True)
+    with running(System(kafka, redis_server)) as system:
+        system.publish(world.records(system, random.Random(3)))
+        system.until_settled()
+        assert system.outcome() == world.outcome()
+        assert _last_of_each_booking(system) == held_records(world.bookings)
+
+
+def _last_of_each_booking(system: System) -> dict[str, BookingRecord]:
+    """What compaction would leave under each booking's key in its partition."""
+    count, found = system.settings.partitions, dict[str, BookingRecord]()
+    for record in system.consume(system.topics.bookings):
+        key = record.key.decode()
+        if key.strip() == key and record.partition == partition_of(key, count):
+            received = parse_time(dict(record.headers)["attendance-received"].decode())
+            found[key] = BookingRecord(key, None if record.value is None else json.loads(record.value), received)
+    return found
 
 
 def test_a_worker_that_starts_again_goes_on_from_its_changelog(kafka: Broker, redis_server: Redis) -> None:

@@ -10,6 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.integration.system import System, running
 from tests.services import Broker, Redis
 from tests.services.processes import wait_until
+from worker.ops import topics as topic_ops
 
 
 def _refused(done: CompletedProcess[str], *parts: str) -> None:
@@ -29,6 +30,19 @@ def _alter(system: System, topic: str, settings: dict[str, str]) -> None:
             await admin.close()
 
     asyncio.run(altering())
+
+
+def _own_settings(system: System, topic: str) -> dict[str, str]:
+    async def asking() -> dict[str, str]:
+        admin = AIOKafkaAdminClient(**system.settings.kafka_client())
+        await admin.start()
+        try:
+            (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        finally:
+            await admin.close()
+        return {name: value for name, value, _, source, *_ in answer.resources[0][4] if source == 1}
+
+    return asyncio.run(asking())
 
 
 def _delete(system: System, topic: str) -> None:
@@ -82,6 +96,26 @@ def test_a_wrong_topic_setting(kafka: Broker, redis_server: Redis, topic: str, s
         doctor = system.run_cli("doctor")
         assert doctor.returncode == 1
         assert f"{setting}={bad}" in doctor.stdout
+
+
+def test_create_sets_what_is_wrong_and_leaves_the_rest(kafka: Broker, redis_server: Redis) -> None:
+    with System(kafka, redis_server) as system:
+        bookings, events = system.topics.bookings, system.topics.events
+        kept = {"segment.ms": "3600000", "cleanup.policy": "compact"}
+        _alter(system, bookings, {**kept, "message.timestamp.type": "CreateTime", "max.message.bytes": "2097152"})
+        size = {"max.message.bytes": "1000000"}
+        _alter(system, events, {"retention.ms": "86400000", "message.timestamp.type": "LogAppendTime", **size})
+        assert wait_until(lambda: len(asyncio.run(topic_ops.check(system.settings))) == 3, 20)
+        _refused(system.run_cli("worker"), bookings, "message.timestamp.type=CreateTime", "`attendance topics create`")
+        done = system.run_cli("topics", "create")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(done.stdout.splitlines()) == {
+            f"{bookings} had message.timestamp.type=CreateTime: now LogAppendTime",
+            f"{events} had retention.ms=86400000: now 2592000000",
+            f"{events} had max.message.bytes=1000000: now 2097152",
+        }
+        assert wait_until(lambda: asyncio.run(topic_ops.check(system.settings)) == [], 20)
+        assert kept.items() <= _own_settings(system, bookings).items()
 
 
 def test_a_longer_retention_is_fine(kafka: Broker, redis_server: Redis) -> None:

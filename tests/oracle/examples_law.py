@@ -86,6 +86,25 @@ IDENTITY = [
         attendances=att("NOT_ATTENDED", 0, at(15)),
     ),
     Example(
+        "copies of one effective time count at the latest of their receptions",
+        [
+            ev("check_in", at(0), received=at(1)),
+            ev("cleared", at(0), received=at(5)),
+            ev("check_in", at(0), received=at(9)),
+            ev("check_in", at(0), received=at(3)),
+        ],
+        attendances=att("ATTENDED", 1, at(0)),
+    ),
+    Example(
+        "a copy received before the undo leaves the undo",
+        [
+            ev("check_in", at(0), received=at(1)),
+            ev("cleared", at(0), received=at(5)),
+            ev("check_in", at(0), received=at(3)),
+        ],
+        attendances=att("NOT_SET", 0, at(0)),
+    ),
+    Example(
         "a copy in another spelling is a copy",
         [
             ev("check_in", "2026-11-22T13:00:00Z", received=at(0), b=GUID, s=" s1", n=None),
@@ -110,6 +129,56 @@ ORDER = [
         "time comes before the digest (no_show later)",
         [ev("no_show", at(61), received=at(0)), ev("check_in", at(60), received=at(0))],
         attendances=att("NOT_ATTENDED", 0, at(5)),
+    ),
+    Example(
+        "time comes before reception",
+        [ev("no_show", at(60), received=at(0)), ev("check_in", at(5), received=at(9))],
+        attendances=att("NOT_ATTENDED", 0, at(5)),
+    ),
+    Example(
+        "a check_in received after an undo of the same instant holds",
+        [ev("cleared", at(0), received=at(0, 400_000)), ev("check_in", at(0), received=at(0, 401_000))],
+        attendances=att("ATTENDED", 1, at(0)),
+    ),
+    Example(
+        "an undo received after a check_in of the same instant holds",
+        [ev("check_in", at(0), received=at(0, 400_000)), ev("cleared", at(0), received=at(0, 401_000))],
+        attendances=att("NOT_SET", 0, at(0)),
+    ),
+    Example(
+        "reception comes before the digest: of e618.. and e27e.. the one received later (no_show)",
+        [ev("check_in", at(0), by="/k/1"), ev("no_show", at(0), by="/k/1", received=at(0, 1))],
+        attendances=att("NOT_ATTENDED", 0, at(0), by="/k/1"),
+    ),
+    Example(
+        "reception decides between a base and a scan: the base received first does not cover it",
+        [scan("p1", at(0), by="/k/1", received=at(0, 1)), ev("check_in", at(0), by="/k/1", n=0)],
+        attendances=att("ATTENDED", 1, at(0), by="/k/1"),
+    ),
+    Example(
+        "reception decides between a base and a scan: the base received last covers it",
+        [scan("p1", at(0), by="/k/1"), ev("check_in", at(0), by="/k/1", n=5, received=at(0, 1)), scan("p2", at(0), by="/k/1")],
+        attendances=att("ATTENDED", 5, at(0), by="/k/1"),
+    ),
+    Example(
+        "reception decides whether a settler covers a report: no conflict where the set came last",
+        [
+            ev("check_in", at(0), by="/k/1", received=at(0)),
+            ev("no_show", at(0), by="/k/2", received=at(1)),
+            ev("set", at(0), by="/staff", status="ATTENDED", received=at(2)),
+        ],
+        attendances=att("ATTENDED", 1, at(0), by="/staff"),
+        alerts=set(),
+    ),
+    Example(
+        "reception decides whether a settler covers a report: conflict where the set came first",
+        [
+            ev("set", at(0), by="/staff", status="ATTENDED", received=at(0)),
+            ev("check_in", at(0), by="/k/1", received=at(1)),
+            ev("no_show", at(0), by="/k/2", received=at(2)),
+        ],
+        attendances=att("NOT_ATTENDED", 0, at(0), by="/k/2"),
+        alerts={("CONFLICTING_REPORTS", "b1", "s1")},
     ),
     Example(
         "the digest decides by source: fd26.. over d1fe..",
@@ -215,6 +284,24 @@ IDS = [
         "ids are trimmed and GUIDs lower-cased",
         [ev("check_in", at(0), b=f"{GUID.upper()} ", s=f" {SESSION_GUID.upper()}")],
         attendances=att("ATTENDED", 1, at(0), b=GUID, s=SESSION_GUID),
+    ),
+    Example(
+        "invisible characters at the ends, also before a GUID, make no other id",
+        [ev("check_in", at(0), b=f"\ufeff{GUID.upper()}\u200b", s="\u2060s1\u00ad"), ev("no_show", at(1), b=GUID)],
+        attendances=att("NOT_ATTENDED", 0, at(1), b=GUID),
+    ),
+    Example(
+        "composed and decomposed accents are the same id, and the same participant",
+        [
+            scan("Ju\u0308rgen", at(0), b="Mu\u0308ller", s="Vie\u0323\u0302t"),
+            scan("J\u00fcrgen", at(1), b="M\u00fcller", s="Vi\u1ec7t"),
+        ],
+        attendances=att("ATTENDED", 1, at(1), by=SCANNER, b="M\u00fcller", s="Vi\u1ec7t"),
+    ),
+    Example(
+        "an invisible character inside makes another id",
+        [ev("check_in", at(0), b="b\u200b1"), ev("no_show", at(0), b="b1")],
+        attendances=att("ATTENDED", 1, at(0), b="b\u200b1") | att("NOT_ATTENDED", 0, at(0)),
     ),
     Example(
         "other ids keep their case",

@@ -16,9 +16,10 @@ NO_SHOW = "attendance.no_show"
 
 
 class Timed(NamedTuple):
-    """A fact and its effective time, microseconds since the epoch."""
+    """A fact, when it is effective and when it was received; microseconds since the epoch."""
 
     effective: int
+    received: int
     fact: Fact
 
 
@@ -32,15 +33,15 @@ class Judged(NamedTuple):
 
 
 def digest(one: Fact) -> bytes:
-    """The last resort of the order: 16 bytes of SHA-256 over the event's own fields."""
+    """The last resort of the order: the first 8 bytes of SHA-256 over the event's own fields."""
     number = "" if one.number is None else str(one.number)
     text = f"{one.source}\n{one.id}\n{one.type}\n{one.status}\n{number}\n{one.participant}"
-    return hashlib.sha256(text.encode("utf-8")).digest()[:16]
+    return hashlib.sha256(text.encode("utf-8")).digest()[:8]
 
 
-def order(timed: Timed) -> tuple[int, int, bytes]:
+def order(timed: Timed) -> tuple[int, int, int, bytes]:
     """The order in which events are older and newer."""
-    return timed.effective, timed.fact.time, digest(timed.fact)
+    return timed.effective, timed.fact.time, timed.received, digest(timed.fact)
 
 
 def newest(events: Iterable[Timed]) -> Timed | None:
@@ -49,12 +50,13 @@ def newest(events: Iterable[Timed]) -> Timed | None:
 
 
 def events_of(deliveries: Iterable[Delivery], rules: Rules) -> list[Timed]:
-    """Every distinct event once, at the latest effective time of its copies."""
-    effective: dict[Fact, list[int]] = {}
+    """Every distinct event once, at the latest of its copies' effective times, then of their receptions."""
+    copies: dict[Fact, list[tuple[int, int]]] = {}
     for delivery in deliveries:
         one = fact(delivery.event)
-        effective.setdefault(one, []).append(min(one.time, delivery.received + rules.clock_tolerance))
-    return [Timed(max(times), one) for one, times in effective.items()]
+        effective = min(one.time, delivery.received + rules.clock_tolerance)
+        copies.setdefault(one, []).append((effective, delivery.received))
+    return [Timed(*max(times), one) for one, times in copies.items()]
 
 
 def counting(events: list[Timed]) -> list[Timed]:

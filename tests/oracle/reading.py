@@ -1,6 +1,7 @@
 """Reads the JSON of the contract's sections 2 and 3 into plain values; validation is not the oracle's business."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -8,6 +9,11 @@ from tests.oracle.shapes import BookingRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
+INVISIBLE = (
+    "\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    "\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\u2065"
+    "\u2066\u2067\u2068\u2069\u206a\u206b\u206c\u206d\u206e\u206f\ufeff"
+)
 GUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
 
@@ -64,9 +70,14 @@ def written(micros: int) -> str:
 
 
 def normalised(identifier: str) -> str:
-    """A bookingId or sessionId: surrounding space trimmed, a GUID lower-cased."""
-    trimmed = identifier.strip()
-    return trimmed.lower() if GUID.fullmatch(trimmed) else trimmed
+    """A bookingId or sessionId: what is invisible at its ends trimmed, then NFC, a GUID lower-cased."""
+    plain = composed(identifier)
+    return plain.lower() if GUID.fullmatch(plain) else plain
+
+
+def composed(identifier: str) -> str:
+    """An id without what is invisible at its ends, in NFC."""
+    return unicodedata.normalize("NFC", identifier.strip(INVISIBLE))
 
 
 def fact(event: dict[str, Any]) -> Fact:
@@ -82,7 +93,7 @@ def fact(event: dict[str, Any]) -> Fact:
         type=kind,
         status=data["status"] if kind == "attendance.set" else "",
         number=number,
-        participant=data["participantId"].strip() if kind == "attendance.participant_scanned" else "",
+        participant=composed(data["participantId"]) if kind == "attendance.participant_scanned" else "",
     )
 
 
@@ -120,11 +131,20 @@ def reference(event: dict[str, Any]) -> Reference:
     )
 
 
+def held_records(records: list[BookingRecord]) -> dict[str, BookingRecord]:
+    """By booking, the record that holds: the one last received, of several the last in the list."""
+    held: dict[str, BookingRecord] = {}
+    for record in records:
+        booking = normalised(record.key if record.event is None else record.event["data"]["bookingId"])
+        if booking not in held or record.received >= held[booking].received:
+            held[booking] = record
+    return held
+
+
 def known_bookings(records: list[BookingRecord]) -> dict[str, Reference]:
-    """The bookings that are known after these records: the last record of a booking is the one that holds."""
-    last = {normalised(record.key): record.event for record in records}
+    """The bookings that are known after these records."""
     return {
-        booking: reference(event)
-        for booking, event in last.items()
-        if event is not None and event["type"] == "booking.upserted"
+        booking: reference(record.event)
+        for booking, record in held_records(records).items()
+        if record.event is not None and record.event["type"] == "booking.upserted"
     }

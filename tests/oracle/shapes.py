@@ -18,10 +18,14 @@ class Delivery(NamedTuple):
 
 
 class BookingRecord(NamedTuple):
-    """A valid record of the bookings topic, in its right partition; `event` is None for a null value."""
+    """A valid record of the bookings topic; `event` is None for a null value.
+
+    `received` is in microseconds; of records received at the same time the one later in its right partition is later in a list.
+    """
 
     key: str
     event: dict[str, Any] | None
+    received: int = 0
 
 
 class Outcome(NamedTuple):

@@ -10,7 +10,7 @@ from uuid import uuid4
 from schemas.events import Booking, Event
 from tests.services import Redis
 from worker.domain.mismatch import Rules
-from worker.domain.state import BookingState, apply
+from worker.domain.state import BookingRecord, BookingState, Place, apply
 from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.keys import live_key, namespace
 from worker.read_model.reader import AttendanceReader
@@ -51,14 +51,14 @@ class Filled:
         await asyncio.gather(*(self._apply(number, batch) for number, batch in batches.items()))
 
     async def _apply(self, number: int, batch: Sequence[Event | Booking]) -> None:
-        by_booking: dict[str, tuple[list[Event], list[tuple[int, Booking]]]] = {}
+        by_booking: dict[str, tuple[list[Event], list[BookingRecord]]] = {}
         for record in batch:
             events, references = by_booking.setdefault(record.booking_id, ([], []))
             if isinstance(record, Event):
                 events.append(record)
             else:
                 self._offset += 1
-                references.append((self._offset, record))
+                references.append(BookingRecord(Place(self._offset, self._offset, self._offset), record, b""))
         changes = apply(((self._state(name), *both) for name, both in by_booking.items()), _RULES)
         write = Write({"events.offset": self._offset})
         project(changes, write, [], known=True)

@@ -1,5 +1,6 @@
 """Histories with few ids, sessions and instants, so that ties, copies, covered scans and horizons happen often."""
 
+import unicodedata
 from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
@@ -32,6 +33,9 @@ MINUTES = (0, 1, 4, 6, 10, 11, 15, 130)
 MICROS = (0, 0, 1, 999, 1000, 500_000)
 TIMES = st.builds(at, st.sampled_from(MINUTES), st.sampled_from(MICROS))
 STARTS = st.sampled_from([at(-60), at(0, 123_999), at(60), at(120), at(1440)])
+
+#: Of booking records; nearly all are received before.
+LATER = 3
 
 Batch = list[Delivery] | list[BookingRecord]
 
@@ -103,7 +107,8 @@ def spelled(draw: st.DrawFn, micros: int) -> str:
 
 def spelled_id(identifier: str) -> st.SearchStrategy[str]:
     """The spellings of an id that are the same after normalisation."""
-    spellings = [identifier, identifier, f" {identifier}", f"{identifier}  "]
+    spellings = [identifier, identifier, f" {identifier}", f"{identifier}  ", f"\ufeff{identifier}\u200b"]
+    spellings.append(unicodedata.normalize("NFD", identifier))
     if identifier in {GUID, SESSION_GUID}:
         spellings += [one.upper() for one in spellings]
     return st.sampled_from(spellings)
@@ -125,7 +130,7 @@ def delivered(draw: st.DrawFn, what: Happening, *, prompt: bool = False) -> Deli
     if data.get("n", 0) is None and draw(st.booleans()):
         del data["n"]
     if "p" in data:
-        data["p"] = draw(st.sampled_from([data["p"], f" {data['p']}", f"{data['p']} "]))
+        data["p"] = draw(spelled_id(data["p"]))
     data.update(draw(st.sampled_from([{}, {}, {"note": {"ignored": [1]}}])))
     return ev(
         what.kind,
@@ -173,11 +178,12 @@ def booking_records(
     """A record of the bookings topic, most often an upsert."""
     booking = draw(st.sampled_from(bookings))
     kind = draw(st.sampled_from(["booking.upserted"] * 5 + ["booking.deleted", "null"]))
+    received = draw(st.sampled_from([0, 0, 1, LATER - 1]))
     if kind == "null":
-        return BookingRecord(booking, None)
+        return BookingRecord(booking, None, received)
     data = draw(booking_data(sessions)) if kind == "booking.upserted" else {}
     written = record(draw(spelled_id(booking)), kind, data, draw(st.integers(0, 3)))
-    return BookingRecord(booking, written.event)
+    return BookingRecord(booking, written.event, received)
 
 
 @st.composite

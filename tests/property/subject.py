@@ -12,19 +12,22 @@ from struct import unpack_from
 from typing import Any
 
 from schemas.decode import decode, decode_booking
-from schemas.events import DeadLetter, Event
+from schemas.events import Booking, DeadLetter, Event
 from schemas.times import format_time
-from tests.oracle import BookingRecord, Delivery, Outcome, Rules
+from tests import oracle
+from tests.oracle import Delivery, Outcome, Rules
 from worker.domain import mismatch, packed
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
-from worker.domain.state import BookingState, Change, Reference, apply
+from worker.domain.state import NOWHERE, BookingRecord, BookingState, Change, Place, apply
 from worker.read_model.documents import unpack
 from worker.read_model.writer import _MOVED, _SAME, Write
 from worker.stream.project import project
 
-Batch = Sequence[Delivery] | Sequence[BookingRecord]
+Batch = Sequence[Delivery] | Sequence[oracle.BookingRecord]
 State = dict[str, tuple[int, dict[str, tuple[Row, dict[bytes, bytes]]]]]
+_Read = tuple[list[Event], list[tuple[str, BookingRecord]]]
+"""Events, and booking records by booking."""
 
 _MAX_AGE = 365 * 86400 * 1_000_000
 
@@ -121,29 +124,30 @@ def _reloaded(state: BookingState, rules: mismatch.Rules) -> BookingState:
 
 
 def _reference_row(state: BookingState) -> bytes | None:
-    return encode_reference(state.booking, state.booking_offset, state.formerly) if state.booking_offset >= 0 else None
+    record = BookingRecord(state.place, state.booking, b"")
+    return None if state.place == NOWHERE else encode_reference(record, state.formerly)
 
 
-def _read(batch: Sequence[tuple[int, Delivery | BookingRecord]]) -> tuple[list[Event], list[Reference]]:
+def _read(batch: Sequence[tuple[int, Delivery | oracle.BookingRecord]]) -> _Read:
     """The events, and the booking records with their offsets."""
     events = [_event(record) for _, record in batch if isinstance(record, Delivery)]
-    return events, [(offset, _reference(record)) for offset, record in batch if not isinstance(record, Delivery)]
+    return events, [_reference(record, offset) for offset, record in batch if not isinstance(record, Delivery)]
 
 
 def _apply_all(
     held: dict[str, BookingState],
     events: Sequence[Event],
-    references: Sequence[Reference],
+    references: Sequence[tuple[str, BookingRecord]],
     rules: mismatch.Rules,
     *,
     again: bool = False,
     told: int = 0,
 ) -> list[Change]:
-    by_booking: dict[str, tuple[list[Event], list[Reference]]] = {}
+    by_booking: dict[str, tuple[list[Event], list[BookingRecord]]] = {}
     for event in events:
         by_booking.setdefault(event.booking_id, ([], []))[0].append(event)
-    for offset, said in references:
-        by_booking.setdefault(said.booking_id, ([], []))[1].append((offset, said))
+    for booking_id, record in references:
+        by_booking.setdefault(booking_id, ([], []))[1].append(record)
     of_each = [(held.setdefault(name, BookingState(name)), *both) for name, both in by_booking.items()]
     return apply(of_each, rules, again=again, told=told)
 
@@ -220,11 +224,12 @@ def _event(delivery: Delivery) -> Event:
     return decoded
 
 
-def _reference(record: BookingRecord) -> Any:
+def _reference(record: oracle.BookingRecord, offset: int) -> tuple[str, BookingRecord]:
     value = None if record.event is None else json.dumps(record.event).encode()
     decoded = decode_booking(value, (), record.key.encode())
     assert not isinstance(decoded, DeadLetter), decoded
-    return decoded
+    booking = decoded if isinstance(decoded, Booking) else None
+    return decoded.booking_id, BookingRecord(Place(record.received, offset, offset), booking, b"")
 
 
 def _rules(rules: Rules) -> mismatch.Rules:

@@ -19,7 +19,7 @@ from tests.property.attending import World
 from tests.property.filled import Filled, on
 from tests.property.walking import Walk
 from tests.services import Redis
-from worker.read_model import planner, questions
+from worker.read_model import live, orders, planner, questions
 from worker.read_model.reader import AttendanceReader, NotServing
 
 SEEDS = range(8)
@@ -97,6 +97,8 @@ def test_every_page_by_small_steps(
 ) -> None:
     """Few index entries in a call, few attendances sorted by the reader: steps that else take many attendances."""
     monkeypatch.setattr(planner, "BUDGET", entries)
+    monkeypatch.setattr(live, "MOST_UNITS", entries)
+    monkeypatch.setattr(orders, "LOOKUPS_OF_CALL", entries)
     monkeypatch.setattr(planner, "_AT_ONCE", whole)
     monkeypatch.setattr(questions, "_MOST_AT_ONCE", whole)
     test_every_page_is_what_all_documents_come_to(request, "redis_server", seed, 4)

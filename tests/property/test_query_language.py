@@ -27,13 +27,14 @@ from schemas.query import (
     parse_query,
     position_of,
 )
+from tests.oracle.reading import INVISIBLE
 
 IDS = [f"0f8fad5b-d9cb-469f-a165-{n:012x}" for n in (0, 10, 255)]
 BOOKINGS = ["b1", "B1", "b", "b1é", "b1￿", "b1😀", IDS[1]]
 SESSIONS = ["s1", "S1", " ", IDS[2], "s" * 250]
 STATUSES = ["ATTENDED", "NOT_ATTENDED", "NOT_SET"]
 NUMBERS = [0, 1, 2, 3, 7, MAX]
-ODD = ["", "x\0", "\ud800", "ſ" * 300, f"{{{IDS[1]}}}", IDS[1].replace("-", "")]
+ODD = ["", "x\0", "b1\t", "\ns1", "\ud800", "ſ" * 300, f"{{{IDS[1]}}}", IDS[1].replace("-", "")]
 POOLS: dict[str, list[Any]] = {
     "id": IDS,
     "bookingId": BOOKINGS,
@@ -51,7 +52,7 @@ def values(name: str) -> st.SearchStrategy[Any]:
         return st.sampled_from([*NUMBERS, -1, 4, MAX + 1, -(10**30)]) | st.integers()
     spelled = [spell for each in POOLS[name] for spell in (each, each.upper())]
     if name != "id":
-        spelled += [f" {each}\t" for each in spelled]
+        spelled += [f"\ufeff {each}\u200b\u00a0" for each in spelled]
     return st.sampled_from([*spelled, *ODD])
 
 
@@ -91,7 +92,7 @@ CURSORS = st.builds(
 def normal(name: str, value: Any) -> Any:
     if not isinstance(value, str) or name == "status":
         return value
-    text = value if name == "id" else value.strip()
+    text = value if name == "id" else value.strip(INVISIBLE)
     try:
         return text.lower() if str(UUID(text)) == text.lower() else text
     except ValueError:

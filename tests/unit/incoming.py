@@ -94,7 +94,7 @@ def binary(whole: dict[str, Any]) -> tuple[bytes, list[tuple[str, bytes | None]]
 def every_way(whole: dict[str, Any]) -> list[Event | DeadLetter]:
     """What comes of a CloudEvent the quick way, the explaining way and, where it can travel so, in binary mode."""
     said = [take(raw(whole)), take(looked_at(raw(whole)))]
-    if "data" in whole and all(isinstance(v, str) for k, v in whole.items() if k != "data"):
+    if "data" in whole and "specversion" in whole and all(isinstance(v, str) for k, v in whole.items() if k != "data"):
         with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate has no UTF-8
             said.append(take(*binary(whole)))
     return said

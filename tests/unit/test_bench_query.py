@@ -8,6 +8,7 @@ import pytest
 
 from tests.bench.query import dataset, report
 from tests.bench.query.asking import Block, Cell
+from tests.bench.query.attacks import ATTACKS
 from tests.bench.query.classes import CLASSES, FIELDS, Asked
 from tests.bench.query.dataset import Dataset
 from tests.bench.query.report import Found
@@ -46,7 +47,7 @@ def test_the_same_seed_makes_the_same_dataset(data: Dataset):
     assert not any(name.startswith("BK-") for name in dataset.make(1000, "guid").bookings)
 
 
-@pytest.mark.parametrize("asked", CLASSES, ids=lambda asked: asked.name)
+@pytest.mark.parametrize("asked", [*CLASSES, *ATTACKS], ids=lambda asked: asked.name)
 def test_a_class_draws_attendances_that_match(data: Dataset, asked: Asked):
     rng = random.Random(1)
     for _ in range(20):

@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from worker.engine.transport import DRAIN_SECONDS
 from worker.settings import ENV_PREFIX, Settings, load_settings
 from worker.topics import MAX_DEAD_LETTER_BYTES
 
 ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+#: As compose reads it where each variable that it needs is set to `secret`.
+COMPOSE: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:\?[^}]*\}", "secret", COMPOSE_TEXT))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = [name for name, service in SERVICES.items() if service["image"].startswith(f"{PROJECT['name']}:")]
@@ -149,7 +153,7 @@ def listens(service: str) -> set[int]:
 
 
 def host_and_port(url: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(?:\w+://)?([\w.-]+):(\d+)(?:/\d+)?", url)
+    match = re.fullmatch(r"(?:\w+://)?(?::\w+@)?([\w.-]+):(\d+)(?:/\d+)?", url)
     assert match, f"{url}: the compose file names hosts and ports in full"
     return match[1], int(match[2])
 
@@ -378,18 +382,41 @@ def test_what_the_dockerfile_copies_keeps_its_place() -> None:
             assert inside == Path(source)
 
 
-def test_the_install_is_constrained_and_has_no_extras() -> None:
-    (install,) = [" ".join(i.words) for stage in stages() for i in stage if "pip" in i.words and i.name == "RUN"]
-    match = re.search(r"install (?:-\S+ \S+ )*-c (\S+) (\S+)$", install)
-    assert match, f"{install}: install -c CONSTRAINTS ."
-    assert match[1] in copied()
-    assert match[2] == ".", "extras are for tests and for `attendance dev`"
+def test_the_image_installs_what_was_checked() -> None:
+    packages, project = [" ".join(i.words) for stage in stages() for i in stage if "pip" in i.words and i.name == "RUN"]
+    assert packages.endswith("install --require-hashes -r deploy/requirements.txt")
+    assert "deploy/requirements.txt" in copied()
+    assert project.endswith("install --no-deps --no-build-isolation ."), "a build of its own would fetch what nobody checked"
 
 
-def test_every_dependency_is_constrained() -> None:
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "deploy/constraints.txt").read_text().split() if "==" in line}
-    asked = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in PROJECT["dependencies"]}
-    assert {name.replace("_", "-") for name in asked} <= {name.replace("_", "-") for name in pinned}
+LOCKS = {
+    "requirements.txt": ["build"],
+    "requirements-embedded.txt": ["build", "embedded"],
+    "requirements-dev.txt": ["build", "embedded", "dev"],
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_dependency_is_locked_with_its_hashes(lock: str) -> None:
+    entries = re.split(r"\n(?=\S)", (ROOT / "deploy" / lock).read_text().strip())
+    pinned = {}
+    for entry in entries:
+        name, version = re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)", entry).groups()  # type: ignore[union-attr]
+        pinned[canonicalize_name(name)] = version
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), f"{name} has no hash"
+        assert "://" not in entry
+    extras = [asked for extra in LOCKS[lock] for asked in PROJECT["optional-dependencies"][extra]]
+    for asked in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        version = pinned.get(canonicalize_name(asked.name))
+        assert version is not None, f"{lock} lacks {asked.name}: make lock"
+        assert asked.specifier.contains(version, prereleases=True), f"{asked}: {lock} has {version}: make lock"
+
+
+def test_the_two_commands_install_what_was_checked() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    installs = [line.strip() for line in makefile.splitlines() if "pip install" in line]
+    assert installs
+    assert all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in installs)
 
 
 def test_the_python_is_one_the_project_runs_on_and_the_same_in_every_stage() -> None:
@@ -434,3 +461,19 @@ def test_the_image_starts_the_console_script() -> None:
 def test_the_image_stops_at_once_and_logs_at_once() -> None:
     assert last("STOPSIGNAL").words == ["SIGTERM"]
     assert "PYTHONUNBUFFERED=1" in last("ENV").words
+
+
+def test_no_service_may_do_more_than_it_must() -> None:
+    for name, service in SERVICES.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        # Kafka's image writes its settings beside its programs when it starts
+        assert service.get("read_only") is True or name == "kafka", name
+
+
+def test_redis_asks_for_a_password_that_the_repository_does_not_hold() -> None:
+    redis = SERVICES["redis"]
+    assert redis["command"][redis["command"].index("--requirepass") + 1] == "secret"
+    assert redis["environment"] == {"REDISCLI_AUTH": "secret"}
+    assert all(SERVICES[name]["environment"]["ATTENDANCE_REDIS"].startswith("redis://:secret@") for name in OURS)
+    assert COMPOSE_TEXT.count("${ATTENDANCE_REDIS_PASSWORD:?") == 3, "compose says what is missing where there is none"

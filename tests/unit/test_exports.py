@@ -45,7 +45,6 @@ def test_the_schemas_name_every_type_and_reason() -> None:
         "invalid-envelope",
         "unknown-type",
         "invalid-field",
-        "wrong-partition",
         "time-too-old",
     ]
     assert documents["dead-letter.schema.json"]["properties"]["reason"]["enum"] == reasons

@@ -13,10 +13,15 @@ from typing import Any
 
 import aiokafka
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher as ClientFetcher
+from aiokafka.consumer.fetcher import FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
 from faust import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
@@ -66,6 +71,12 @@ METHODS = [
     (faust_consumer.Consumer.perform_seek, ["self"]),
     (faust_consumer.Consumer.ack, ["self", "message"]),
     (QueueServiceThread.call_thread, ["self", "fun", "args", "kwargs"]),
+    (driver.AIOKafkaConsumerThread.on_thread_stop, ["self"]),
+    (driver.AIOKafkaConsumerThread.close, ["self"]),
+    (QueueServiceThread._start_thread, ["self"]),
+    (QueueServiceThread.stop, ["self"]),
+    (QueueServiceThread.on_crash, ["self", "msg", "fmt", "kwargs"]),
+    (QueueServiceThread.set_shutdown, ["self"]),
     (WorkerThread.__init__, ["self", "service", "kwargs"]),
     (WorkerThread.stop, ["self"]),
     (Service.wait_first, ["self", "coros", "timeout"]),
@@ -73,6 +84,17 @@ METHODS = [
     (FlowControlEvent.suspend, ["self"]),
     (FlowControlEvent.clear, ["self"]),
     (GroupCoordinator.check_errors, ["self"]),
+    (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
+    (FetchResult.check_assignment, ["self", "tp"]),
+    (FetchResult.has_more, ["self"]),
+    (FetchResult.calculate_backoff, ["self"]),
+    (FetchError.check_raise, ["self"]),
+    (ClientFetcher.seek_to, ["self", "tp", "offset"]),
+    (ClientFetcher._create_fetch_waiter, ["self"]),
+    (ClientFetcher._notify, ["self", "future"]),
+    (SubscriptionState.is_assigned, ["self", "tp"]),
+    (SubscriptionState.fetch_context, ["self"]),
+    (TopicPartitionState.consumed_to, ["self", "position"]),
     (Recovery._resume_streams, ["self", "generation_id"]),
     (Recovery._wait, ["self", "coro", "timeout"]),
     (TableManager.on_start, ["self"]),
@@ -96,6 +118,28 @@ ATTRIBUTES: dict[str, Any] = {
     "_fetcher": AIOKafkaConsumer,
     "_fetch_waiters": ClientFetcher,
     "_fetch_min_bytes": ClientFetcher,
+    "_isolation_level": AIOKafkaConsumer,
+    "_client": AIOKafkaConsumer,
+    "_subscription": AIOKafkaConsumer,
+    "_records": ClientFetcher,
+    "_subscriptions": ClientFetcher,
+    "_wait_consume_future": ClientFetcher,
+    "_assignment": FetchResult,
+    "_partition_records": FetchResult,
+    "_error": FetchError,
+    "_position": TopicPartitionState,
+    "lso": TopicPartitionState,
+    "highwater": TopicPartitionState,
+    "timestamp": TopicPartitionState,
+    "next_fetch_offset": PartitionRecords,
+    "_next_slice": _MemoryRecordsPy,
+    "_cache_next": _MemoryRecordsPy,
+    "next_batch": _MemoryRecordsPy,
+    "_buffer": _DefaultRecordBatchPy,
+    "_pos": _DefaultRecordBatchPy,
+    "_num_records": _DefaultRecordBatchPy,
+    "_decompressed": _DefaultRecordBatchPy,
+    "_maybe_uncompress": _DefaultRecordBatchPy,
     # what these two do is held by test_packing.py: batches made by them are read back
     "_builder": BatchBuilder,
     "_relative_offset": BatchBuilder,
@@ -103,7 +147,8 @@ ATTRIBUTES: dict[str, Any] = {
     "is_stopped": WorkerThread,
 }
 #: What the engine's own subclasses add.
-OWN = {"_room", "_astray", "_polled", "_check_end"}
+OWN = {"_wait_empty", "_room", "_astray", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
+OWN |= {"_asked_ends", "_end_offsets"}
 #: Of the standard library.
 STANDARD = {"_replace", "_exit"}
 
@@ -144,8 +189,21 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         (ConductorCompiler.build, ["consumer_on_buffer_full", "acquire_flow_control"]),
         (driver.ConsumerRebalanceListener.on_partitions_assigned, ["consumer_generation_id = generation"]),
         (driver.AIOKafkaConsumerThread.getmany, ["self._fetch_records", "active_partitions"]),
-        # a set that grows meanwhile is looked at again after each wake-up, and what it lacks is not taken
-        (ClientFetcher.fetched_records, ["tp not in partitions", "_create_fetch_waiter", "while True"]),
+        # what the engine takes in its place: fetches that are kept until they are taken, partition by partition
+        (ClientFetcher.fetched_records, ["self._records", "_create_fetch_waiter", "reassignment_in_progress", "getall"]),
+        (FetchResult.getall, ["check_assignment", "has_more", "in self._partition_records", "_update_position"]),
+        # read when the first record is asked for
+        (PartitionRecords._unpack_records, ["records = self._records", "records.next_batch()"]),
+        (FetchResult._update_position, ["consumed_to(self._partition_records.next_fetch_offset)"]),
+        # nothing is fetched of a partition with a fetch that nobody has taken, whatever that is
+        (ClientFetcher._get_actions_per_node, ["if tp in self._records", "record.calculate_backoff()"]),
+        # responses come from the client's `send`; error codes that it does not know are repeated at once
+        (
+            ClientFetcher._proc_fetch_request,
+            ["self._client.send(node_id, request)", "in response.topics", "lso = part_data[0]"],
+        ),
+        (ClientFetcher._proc_fetch_request, ["tp_state.consumed_to(tp_state.position + 1)", "Unexpected error while fetching"]),
+        (AIOKafkaConsumer.start, ["self._client,", "isolation_level=self._isolation_level"]),
         (ClientFetcher._create_fetch_waiter, ["self._fetch_waiters.add"]),
         (GroupCoordinator.check_errors, ["_coordination_task", "_pending_exception"]),
         # cancelling a commit leaves the request under way alone

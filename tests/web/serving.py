@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.attendance import attendance_id, guid
 from schemas.times import format_exact_time
@@ -27,7 +28,15 @@ MINUTE = 60_000_000
 class Api:
     """One `attendance api` with its own tokens; use as a context manager."""
 
-    def __init__(self, system: System, folder: Path, *arguments: str, tokens: bool = True, **environment: str) -> None:
+    def __init__(
+        self,
+        system: System,
+        folder: Path,
+        *arguments: str,
+        tokens: bool = True,
+        command: Sequence[str] = API,
+        **environment: str,
+    ) -> None:
         self.system = system
         self.tokens: dict[str, str] = {}
         given = {**system.environment, "ATTENDANCE_API_BIND": "127.0.0.1:0", **environment}
@@ -36,7 +45,7 @@ class Api:
             given["ATTENDANCE_API_TOKENS"] = str(self.tokens_file)
             for name, scopes in (("all", list(Scope)), *((str(scope), [scope]) for scope in Scope)):
                 self.tokens[name] = create_token(self.tokens_file, scopes, name, None, time.time())
-        self.process = WorkerProcess((*API, *arguments), {**os.environ, **given}, folder / f"api-{uuid4().hex[:8]}.log")
+        self.process = WorkerProcess((*command, *arguments), {**os.environ, **given}, folder / f"api-{uuid4().hex[:8]}.log")
         self.client = httpx.Client()
 
     def __enter__(self) -> "Api":
@@ -88,6 +97,13 @@ class Api:
 
     def query(self, **query: Any) -> httpx.Response:
         return self.client.post("/bookings/v2/attendance/query", json={"query": query})
+
+    def gauges(self) -> dict[tuple[str, ...], float]:
+        """What `/metrics` says of the partitions: values by name and label values."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        assert len({(each.name, *each.labels.items()) for each in samples}) == len(samples), "each series once"
+        return {(e.name, *e.labels.values()): e.value for e in samples if not e.name.startswith("attendance_api_")}
 
     def raw(self, *parts: bytes, timeout: float = 20) -> bytes:
         """What the server says to these bytes until it closes the connection, or has been silent for a while."""

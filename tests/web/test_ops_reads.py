@@ -1,5 +1,6 @@
 """Sessions, bookings, alerts and status over HTTP, each with its freshness."""
 
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -77,6 +78,31 @@ def test_alerts(api: Api) -> None:
         "kind=CLOCK_AHEAD&kind=CLOCK_AHEAD",
     ):
         assert list(violations(api.client.get(f"/v1/alerts?{wrong}"))) == [wrong.partition("=")[0]]
+
+
+def test_alerts_and_bookings_by_page(api: Api) -> None:
+    session = booking_name()
+    events = (event("set", booking_name(), session, status="NOT_ATTENDED", numberOfAttendees=1) for _ in range(7))
+    published(api, *events)
+    asked: dict[str, Any] = {"sessionId": session, "limit": 3}
+    seen: list[str] = []
+    while True:
+        page = api.client.get("/v1/alerts", params=asked).json()
+        meta = page["pagingMetadata"]
+        seen += [each["alertId"] for each in page["alerts"]]
+        assert meta["count"] == len(page["alerts"]) <= 3
+        assert meta["hasNext"] is ("next" in meta["cursors"])
+        if not meta["hasNext"]:
+            break
+        asked = {"cursor": meta["cursors"]["next"], "limit": 3}
+    assert len(seen) == len(set(seen)) == 7
+    cursor = api.client.get("/v1/alerts", params={"sessionId": session, "limit": 1}).json()["pagingMetadata"]["cursors"]["next"]
+    other = {"sessionId": "other", "cursor": cursor}
+    assert violations(api.client.get("/v1/alerts", params=other)) == {"cursor": "OTHER_QUERY"}
+    for path in ("/v1/bookings?sort=noShowRate&", "/v1/alerts?"):
+        assert violations(api.client.get(f"{path}cursor=AAAA")) == {"cursor": "MALFORMED"}
+    assert violations(api.client.get(f"/v1/bookings?sort=noShowRate&cursor={cursor}")) == {"cursor": "MALFORMED"}
+    assert "next" in api.client.get("/v1/bookings?sort=noShowRate&limit=1").json()["pagingMetadata"]["cursors"]
 
 
 def test_status(api: Api) -> None:

@@ -74,3 +74,28 @@ def test_what_is_wrong_is_named(api: Api) -> None:
     misplaced = api.client.post("/bookings/v2/attendance/query", json={"filter": {"bookingId": "b"}})
     assert violations(misplaced) == {"filter": "UNKNOWN_FIELD"}
     assert list(violations(api.client.post(COUNT, json={"query": {}}))) == ["query"]
+
+
+def test_a_forged_cursor_is_a_400(api: Api) -> None:
+    booking = course(api, 3)
+    page = api.query(filter={"bookingId": booking}, cursorPaging={"limit": 1}).json()
+    cursor = page["pagingMetadata"]["cursors"]["next"]
+    text, _, signature = cursor.partition(".")
+    assert api.query(cursorPaging={"cursor": cursor}).status_code == 200
+    for forged in (text, f"{text}.{signature[::-1]}", cursor[:-1], f"{text}."):
+        assert violations(api.query(cursorPaging={"cursor": forged})) == {"query.cursorPaging.cursor": "MALFORMED"}
+
+
+def test_what_costs_too_much_names_what_to_narrow(api: Api) -> None:
+    sessions, numbers = [f"no such {n}" for n in range(100)], [*range(0, 200, 2)]
+    wanted = {"sessionId": {"$in": sessions}, "numberOfAttendees": {"$in": numbers}}
+    assert violations(api.query(filter=wanted)) == {"query.filter": "TOO_LARGE"}
+    assert violations(count(api, wanted)) == {"filter": "TOO_LARGE"}
+    assert count(api, {"sessionId": {"$in": sessions}, "numberOfAttendees": {"$in": numbers[:13]}}).json() == {"count": 0}
+
+
+def test_integers_of_any_length(api: Api) -> None:
+    booking = course(api, 3)
+    for number, many in ((-(10**17), 3), (-(10**30), 3), (10**17, 0), (10**30, 0)):
+        said = count(api, {"bookingId": booking, "numberOfAttendees": {"$gt": number}})
+        assert (said.status_code, said.json()) == (200, {"count": many})

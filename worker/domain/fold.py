@@ -14,9 +14,10 @@ from schemas.events import Event, EventType
 
 #: Order keys are compared as bytes; times before 1970 are negative, so they are moved up by this.
 _ZERO = 1 << 63
-_TIMES = Struct(">QQ")
+_TIMES = Struct(">QQQ")
 _pack_times = _TIMES.pack
-_EFFECTIVE = Struct(">Q").unpack_from
+_TIME = Struct(">Q")
+_EFFECTIVE = _TIME.unpack_from
 
 #: Horizon of what was never deleted: earlier than any event.
 NEVER = -_ZERO
@@ -39,7 +40,7 @@ Scans = Mapping[bytes, bytes]
 
 
 class Mark(NamedTuple):
-    """The newest event of some kind: its order key (effective time, time, digest; 32 bytes) and its source."""
+    """The newest event of some kind: its order key (effective time, time, received, digest; 32 bytes) and its source."""
 
     key: bytes
     source: str
@@ -91,20 +92,22 @@ def event_time(key: bytes) -> int:
 
 
 def order_key(event: Event, tolerance: int) -> bytes:
-    """(effective time, time, digest) as 32 bytes that compare as the law orders; ``tolerance`` in microseconds."""
-    return pack_times(event.time, event.received + tolerance) + digest(event)
+    """(effective time, time, received, digest), 8 bytes each, that compare as the law orders; ``tolerance`` in microseconds."""
+    return pack_times(event.time, event.received, tolerance) + digest(event)
 
 
-def pack_times(time: int, limit: int) -> bytes:
-    """The first half of an order key: a time, effective at the limit at the latest, and the time itself; microseconds."""
-    return _pack_times((time if time < limit else limit) + _ZERO, time + _ZERO)  # noqa: FURB136 - min() takes four times as long
+def pack_times(time: int, received: int, tolerance: int) -> bytes:
+    """The first 24 bytes of an order key: when an event is effective, when it happened, when it was received; microseconds."""
+    limit = received + tolerance
+    effective = time if time < limit else limit  # noqa: FURB136 - min() takes four times as long
+    return _pack_times(effective + _ZERO, time + _ZERO, received + _ZERO)
 
 
 def digest(event: Event) -> bytes:
-    """The second half of an order key, 16 bytes."""
+    """The last 8 bytes of an order key."""
     kind, _, _, _, source, name, status, number, participant_id, _ = event
     text = f"{source}\n{name}\n{kind}\n{status}\n{'' if number is None else number}\n{participant_id}"
-    return sha256(text.encode()).digest()[:16]
+    return sha256(text.encode()).digest()[:8]
 
 
 def participant_hash(participant_id: str) -> bytes:
@@ -196,7 +199,7 @@ def _scan_changes(before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, b
 def _oldest_counting(row: Row, floor: int) -> bytes:
     """The order key that a scan must exceed to count."""
     limit = max(row.horizon, floor)
-    past = b"" if limit == NEVER else _TIMES.pack(limit + _ZERO, 2**64 - 1) + b"\xff" * 16
+    past = b"" if limit == NEVER else _TIME.pack(limit + _ZERO) + b"\xff" * 24
     return max(past, row.base.mark.key) if row.base else past
 
 

@@ -19,12 +19,14 @@ from schemas.events import Event
 from schemas.packing import LENGTH, pack_known_text, unpack_text
 from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, pack_times
 
-FORMAT = 2
+FORMAT = 3
 
 _HEAD = Struct(">BBq3sBI")
 _FIRST = _HEAD.size
 """Where the first mark is."""
-_FIRST_DIGEST, _FIRST_SOURCE = _FIRST + 16, _FIRST + 32
+_TIMES = 24
+"""Bytes of an order key before its digest."""
+_FIRST_DIGEST, _FIRST_SOURCE = _FIRST + _TIMES, _FIRST + 32
 _MARK_KEY = 32
 _HORIZON, _PLACES, _SAID = 2, 10, 13
 _SAYS = Struct(">BI")
@@ -53,8 +55,8 @@ class OtherFormat(Exception):
 
     def __init__(self, found: int) -> None:
         super().__init__(
-            f"a table row has format {found}, this worker knows {FORMAT}: run the version that wrote it, or set another "
-            "ATTENDANCE_TOPIC_PREFIX and publish again"
+            f"a table row has format {found}, this worker writes {FORMAT}: set a new ATTENDANCE_TOPIC_PREFIX and publish "
+            "again, or run the version that wrote the row"
         )
 
 
@@ -116,7 +118,7 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
         The row after, the same object if the event adds nothing; None where the row holds more than such reports.
     """
     kind, _, _, time, source, _, _, number, _, received = event
-    came, times = kind == CHECK_IN, pack_times(time, received + tolerance)
+    came, times = kind == CHECK_IN, pack_times(time, received, tolerance)
     plain = _PLAIN.get(packed[_HORIZON:_SAID])
     if plain is None:
         if packed is not EMPTY and packed != EMPTY:
@@ -132,7 +134,7 @@ def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
         other = packed[_second(packed) :] if has_other else b""
         return b"".join((packed[:_SAID], _says(came, number), key, pack_known_text(source), other))
     end = _second(packed)
-    if has_other and times < packed[end : end + 16]:
+    if has_other and times < packed[end : end + _TIMES]:
         return packed
     key = times + digest(event)
     if has_other and key <= packed[end : end + _MARK_KEY]:

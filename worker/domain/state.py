@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES
-from schemas.events import Booking, BookingGone, Event, EventType, Window
+from schemas.events import Booking, Event, EventType, Window
 from worker.domain import fold
 from worker.domain.alerts import Judged, record_digest
 from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
@@ -21,10 +21,37 @@ _REPORTS = (CHECK_IN, NO_SHOW)
 _ERASED = EventType.BOOKING_ERASED.value
 _new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 
-Reference = tuple[int, Booking | BookingGone]
-"""A bookings record: its offset and what it says."""
-Records = tuple["BookingState", Sequence[Event], Sequence[Reference]]
-"""What a batch holds for a booking, references in the order of their offsets."""
+
+class Place(NamedTuple):
+    """Where a record of the bookings topic stands among those of its booking: the greatest holds."""
+
+    received: int
+    """Microseconds: the record received last holds."""
+    offset: int
+    """Where it was first appended to its partition: of records received at the same time the later one holds."""
+    read_at: int
+    """Where it was read: behind ``offset`` where it was appended again, which makes it no other record."""
+
+    def is_of(self, other: "Place") -> bool:
+        """Whether both are places of one record."""
+        return self[:2] == other[:2]
+
+
+NOWHERE = Place(NEVER, -1, -1)
+
+
+class BookingRecord(NamedTuple):
+    """A record under its booking's key, in the booking's partition."""
+
+    place: Place
+    booking: Booking | None
+    """None: it leaves the booking unknown."""
+    original: bytes
+    """Headers and value, packed by whoever reads the topic, to append it again."""
+
+
+Records = tuple["BookingState", Sequence[Event], Sequence[BookingRecord]]
+"""What a batch holds for a booking."""
 
 
 @dataclass(slots=True)
@@ -36,7 +63,8 @@ class BookingState:
     """Horizon of the whole booking: latest effective time of a ``booking.erased``."""
     ever_frequent: bool = False
     booking: Booking | None = None
-    booking_offset: int = -1
+    place: Place = NOWHERE
+    """Of the record that holds."""
     formerly: frozenset[str] = frozenset()
     """Sessions that the booking listed before its last record, or one before that, of which readers may not know yet."""
     rows: dict[str, bytes] = field(default_factory=dict)
@@ -91,7 +119,8 @@ class Was(NamedTuple):
     """What a booking was before a batch."""
 
     booking: Booking | None
-    booking_offset: int
+    place: Place
+    """Of the booking's record that held."""
     floor: int
     summary: Summary | None
     ever_frequent: bool
@@ -129,8 +158,8 @@ class Change:
     """Whether the summary may be another."""
     scans: dict[str, dict[bytes, bytes | None]] | None = None
     """By session, participants that count anew (order key of their scan) or no longer (None)."""
-    refers: bool = False
-    """Whether a later record of the booking came."""
+    record: BookingRecord | None = None
+    """The booking's record that holds from now on, where another one did."""
     listed: Iterable[str] = ()
     """Sessions without an attendance before and after that the booking lists, or listed, and whose listing is to be said."""
 
@@ -159,7 +188,7 @@ def apply(records: Iterable[Records], rules: Rules, *, again: bool = False, told
 
 
 def _fold_all(
-    state: BookingState, events: Sequence[Event], references: Sequence[Reference], rules: Rules, again: bool, told: int
+    state: BookingState, events: Sequence[Event], references: Sequence[BookingRecord], rules: Rules, again: bool, told: int
 ) -> Change | None:
     rows, change = state.rows, None
     for event in events:
@@ -180,14 +209,14 @@ def _fold_all(
     if references:
         change = change or _begin(state, again)
         _refer(change, references, told)
-    if change is None or not (change.before or change.whole or change.refers):
+    if change is None or not (change.before or change.whole or change.record):
         return None
     return change
 
 
 def _begin(state: BookingState, again: bool) -> Change:
     judged = state.judged() if state.frequent else None
-    was = (state.booking, state.booking_offset, state.floor, state.summary, state.ever_frequent, judged)
+    was = (state.booking, state.place, state.floor, state.summary, state.ever_frequent, judged)
     return Change(state, again, _new(Was, was), {})
 
 
@@ -226,18 +255,20 @@ def _keep_scans(change: Change, name: str, scans: Mapping[bytes, bytes | None]) 
     change.scans.setdefault(name, {}).update(scans)
 
 
-def _refer(change: Change, references: Sequence[Reference], told: int) -> None:
-    state = change.state
-    for at, said in references:
-        if at > state.booking_offset:
-            state.booking, state.booking_offset = (said if isinstance(said, Booking) else None), at
-            state.digest = ""
-    if state.booking_offset > change.was.booking_offset:
+def _refer(change: Change, records: Sequence[BookingRecord], told: int) -> None:
+    """The record that holds is a maximum, so that neither order nor repeats matter."""
+    state, last = change.state, max(records, key=_order)
+    if _order(last) > state.place[:2]:
+        state.place, state.booking, _ = change.record = last
+        state.digest = ""
         dropped = listed_by(change.was.booking).keys() - listed_by(state.booking).keys()
         # batches are stored before earlier ones are told: what those dropped is kept until it is
-        state.formerly = (frozenset() if change.was.booking_offset < told else state.formerly) | dropped
-        change.refers = True
+        state.formerly = (frozenset() if change.was.place.read_at < told else state.formerly) | dropped
     change.whole |= change.again or state.booking != change.was.booking
+
+
+def _order(record: BookingRecord) -> tuple[int, int]:
+    return record.place[:2]
 
 
 def _settle_all(change: Change) -> None:

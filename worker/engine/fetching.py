@@ -16,14 +16,46 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.consumer.fetcher import FetchError, FetchResult
-from aiokafka.errors import ConsumerStoppedError, RecordTooLargeError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    NoError,
+    NotLeaderForPartitionError,
+    OffsetOutOfRangeError,
+    RecordTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.fetch import FetchRequest
+
+from worker.engine.header_names import TolerantRecords
 
 log = structlog.get_logger(__name__)
 
 #: What consumers read: an aborted transaction counts for nothing, an open one not yet.
 ISOLATION = "read_committed"
 #: A partition with a batch that cannot be read is fetched again after so long, seconds: the batch may have been deleted.
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 5.0
+#: A partition of which the broker refuses a fetch for another reason is fetched again after so long, seconds.
+REFUSED_SECONDS = 0.5
+#: A broker that sends nothing at an offset for so long, though the log goes on behind it, cannot read it either, seconds.
+EMPTY_SECONDS = 10.0
+
+#: Error codes of a fetch that the client deals with itself.
+_CLIENTS_OWN = {
+    error.errno
+    for error in (
+        NoError,
+        NotLeaderForPartitionError,
+        OffsetOutOfRangeError,
+        TopicAuthorizationFailedError,
+        UnknownTopicOrPartitionError,
+    )
+}
+#: Error codes of a broker that cannot read its own log.
+_BROKEN_LOG = {CorruptRecordException.errno, UnknownError.errno}
 
 
 class Fetched(NamedTuple):
@@ -53,23 +85,30 @@ class Unreadable(NamedTuple):
 
 
 class Fetches:
-    """Takes the fetches of one client; in the client's event loop only."""
+    """Takes the fetches of one client; in the client's event loop only, but for `unreadable`."""
 
-    def __init__(self) -> None:
-        self.unreadable: dict[TopicPartition, Unreadable] = {}
-        """Partitions that stand at a batch which cannot be read."""
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._failed: dict[TopicPartition, Unreadable] = {}
+        self._empty: dict[TopicPartition, tuple[int, float]] = {}
+        """Since when the broker sends nothing at which offset, though the log goes on."""
+        self._kept: dict[TopicPartition, bytes] = {}
+        """What was fetched last of partitions that are read by `TolerantRecords`."""
+        client = consumer._client  # noqa: SLF001
+        self._send, client.send = client.send, self._send_and_look
+
+    @property
+    def unreadable(self) -> dict[TopicPartition, Unreadable]:
+        """Partitions that stand at a batch which cannot be read; from any thread."""
+        failed = self._failed.copy()
+        return {tp: each for tp, each in failed.items() if next_offset(self._consumer, tp) == each.offset}
 
     async def take(
-        self,
-        consumer: AIOKafkaConsumer,
-        partitions: Callable[[], Collection[Any]],
-        timeout: float,
-        max_records: int,
+        self, partitions: Callable[[], Collection[Any]], timeout: float, max_records: int
     ) -> dict[TopicPartition, Fetched]:
         """What was fetched of these partitions; waits for it if there is nothing yet.
 
         Args:
-            consumer: the client; it has been started.
             partitions: asked again whenever a fetch has come.
             timeout: how long to wait at most, seconds.
             max_records: of all partitions together.
@@ -77,7 +116,7 @@ class Fetches:
         Raises:
             aiokafka.errors.KafkaError: the client is closed, or the broker refuses to be read.
         """
-        fetcher, deadline = consumer._fetcher, monotonic() + timeout  # noqa: SLF001
+        fetcher, deadline = self._consumer._fetcher, monotonic() + timeout  # noqa: SLF001
         while True:
             if fetcher._closed:  # noqa: SLF001
                 raise ConsumerStoppedError
@@ -94,6 +133,52 @@ class Fetches:
                 waiter.result()
             else:
                 waiter.cancel()
+
+    async def _send_and_look(self, node: Any, request: Any, **options: Any) -> Any:
+        response = await self._send(node, request, **options)
+        if isinstance(request, FetchRequest):
+            self._look(request, response)
+        return response
+
+    def _look(self, request: Any, response: Any) -> None:
+        """Deals with what the client does not see: it repeats a refused fetch at once, with a log line each time."""
+        offsets = {(topic, number): offset for topic, asked in request.topics for number, offset, _ in asked}
+        refused = set[tuple[str, int]]()
+        for topic, answered in response.topics:
+            for number, code, _high, stable, *_, records in answered:
+                if code not in _CLIENTS_OWN:
+                    refused.add((topic, number))
+                    self._refuse(TopicPartition(topic, number), offsets[topic, number], code)
+                elif code == 0:
+                    tp = TopicPartition(topic, number)
+                    if self._kept and tp in self._kept:
+                        self._kept[tp] = records
+                    self._look_at_empty(tp, offsets[topic, number], records, stable)
+        if refused:
+            response.topics = [
+                (topic, [each for each in answered if (topic, each[0]) not in refused]) for topic, answered in response.topics
+            ]
+
+    def _refuse(self, tp: TopicPartition, offset: int, code: int) -> None:
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        if next_offset(self._consumer, tp) != offset or tp in fetcher._records:  # noqa: SLF001
+            return  # it was sought elsewhere meanwhile, or revoked
+        if code in _BROKEN_LOG:
+            self._hold(fetcher, tp, offset, f"the broker cannot read it either: {for_code(code).__name__}")
+        else:
+            fetcher._records[tp] = _Held(monotonic() + REFUSED_SECONDS)  # noqa: SLF001
+            log.info("fetch refused", topic=tp.topic, partition=tp.partition, error=for_code(code).__name__)
+
+    def _look_at_empty(self, tp: TopicPartition, offset: int, records: bytes, stable: int) -> None:
+        if records or stable <= offset:
+            if self._empty:
+                self._empty.pop(tp, None)
+            return
+        since = self._empty.get(tp)
+        if since is None or since[0] != offset:
+            self._empty[tp] = (offset, monotonic())
+        elif monotonic() - since[1] > EMPTY_SECONDS:
+            self._fail(tp, offset, f"the broker sends nothing here, though the log goes on to {stable}")
 
     def _take_fetched(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> dict[TopicPartition, Fetched]:
         found: dict[TopicPartition, Fetched] = {}
@@ -134,18 +219,25 @@ class Fetches:
         source = result._partition_records  # noqa: SLF001
         begin, failed = source.next_fetch_offset, None
         records: list[Any] = []
+        if self._kept and self._kept.get(tp):
+            source._records = TolerantRecords(self._kept[tp])  # noqa: SLF001
         try:
             records.extend(islice(source, max_records))
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises: the batch cannot be read
             failed = error
         end = source.next_fetch_offset
         result._assignment.state_value(tp).consumed_to(end)  # noqa: SLF001
-        if failed is not None:
+        if isinstance(failed, UnicodeDecodeError) and tp not in self._kept:
+            self._kept[tp] = b""
+            _drop(fetcher, tp)
+        elif failed is not None:
+            self._kept.pop(tp, None)
             self._hold(fetcher, tp, end, str(failed) or type(failed).__name__)
         elif len(records) < max_records:
+            self._kept.pop(tp, None)
             _drop(fetcher, tp)
-        if end > begin and tp in self.unreadable and self.unreadable[tp].offset < end:
-            del self.unreadable[tp]
+        if end > begin and tp in self._failed and self._failed[tp].offset < end:
+            del self._failed[tp]
             log.info("reads on", topic=tp.topic, partition=tp.partition, offset=end)
         return Fetched(begin, records, end)
 
@@ -153,17 +245,20 @@ class Fetches:
         """Lets the client fetch nothing of the partition for a while."""
         fetcher._records[tp] = _Held(monotonic() + RETRY_SECONDS)  # noqa: SLF001
         fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
-        unreadable = Unreadable(offset, reason)
-        if self.unreadable.get(tp) != unreadable:
+        self._fail(tp, offset, reason)
+
+    def _fail(self, tp: TopicPartition, offset: int, reason: str) -> None:
+        before, self._failed[tp] = self._failed.get(tp), Unreadable(offset, reason)
+        # one line, though it is tried again and again, and each reason that follows may be another
+        if before is None or before.offset != offset:
             log.error(
-                "a record batch cannot be read, its partition stops and the others go on: delete it (kafka-delete-records), "
-                "or restore the log from a replica",
+                "a record batch cannot be read: its partition stops, the others go on; delete the records up to and including "
+                "this batch (kafka-delete-records), or restore it from a replica",
                 topic=tp.topic,
                 partition=tp.partition,
                 offset=offset,
                 reason=reason,
             )
-        self.unreadable[tp] = unreadable
 
 
 class _Held:

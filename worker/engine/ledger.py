@@ -71,6 +71,10 @@ class Ledger:
         self._batches[tp].append(Batch(expected, end))
         return Fetched(expected, records, end)
 
+    def misses(self, tp: TP, fetched: Fetched) -> bool:
+        """Whether a fetch begins behind the offset that comes next."""
+        return fetched.begin > self._expected.get(tp, fetched.begin)
+
     def complete(self, tp: TP, end: int) -> bool:
         """Marks the batch that ends there as done; False for one that is not in flight."""
         batches = self._batches[tp]

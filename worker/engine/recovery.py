@@ -90,7 +90,7 @@ class _Reading:
     def __init__(self, consumer: AIOKafkaConsumer, tables: Mapping[str, Table], starts: dict[TopicPartition, int]) -> None:
         self._consumer = consumer
         self._tables = tables
-        self._fetches = Fetches()
+        self._fetches = Fetches(consumer)
         self._starts = starts
         # the record before is read too, to see that it is the one the rows know
         self._expected = {tp: max(start - 1, 0) for tp, start in starts.items()}
@@ -101,7 +101,7 @@ class _Reading:
 
     async def read(self, waiting: set[TopicPartition]) -> bool:
         """Merges what has come of these; whether anything has."""
-        found = await self._fetches.take(self._consumer, lambda: waiting, _POLL_SECONDS, sys.maxsize)
+        found = await self._fetches.take(lambda: waiting, _POLL_SECONDS, sys.maxsize)
         for tp, (begin, records, end) in found.items():
             table, start = self._tables[tp.topic], self._starts[tp]
             self._check_begin(tp, begin)
@@ -119,13 +119,15 @@ class _Reading:
         return bool(found)
 
     def _check_begin(self, tp: TopicPartition, begin: int) -> None:
-        if begin > self._expected[tp]:
+        first = max(self._expected[tp], self._starts[tp])
+        if begin > first:
             log.warning(
                 "records of a changelog were deleted before they were read: rows that only they held are lost",
                 topic=tp.topic,
                 partition=tp.partition,
-                first=self._expected[tp],
+                first=first,
                 end=begin,
+                count=begin - first,
             )
             self._expected[tp] = begin
 

@@ -213,6 +213,7 @@ class Table:
         caller makes sure that it still owns the partition.
 
         Raises:
+            Undecided: an open transaction holds some of the foreign records; what came before them is mended.
             TimeoutError: the foreign records cannot be read.
             aiokafka.errors.KafkaError: the same, or not (known to be) appended; doing it again is harmless.
         """

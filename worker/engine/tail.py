@@ -12,9 +12,10 @@ from time import monotonic, time_ns
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from worker.engine.fetching import ISOLATION, Fetches
+from worker.engine.fetching import ISOLATION, Fetches, log_end
 
 Record = tuple[bytes, bytes | None]
 """(key, value); without a value the record deletes the key."""
@@ -25,6 +26,10 @@ Group = Sequence[Record]
 READ_SECONDS = 30.0
 _POLL_MS = 200
 _FETCH_BYTES = 4 * 1024 * 1024
+
+
+class Undecided(Exception):
+    """Records lie behind an open transaction: whether they count is known once it is committed or aborted."""
 
 
 class Tail:
@@ -124,6 +129,7 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
     """The records at these offsets that compaction has left.
 
     Raises:
+        Undecided: some of them lie behind an open transaction.
         TimeoutError: they did not come within `READ_SECONDS`.
         aiokafka.errors.KafkaError: the broker refuses.
     """
@@ -132,21 +138,35 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
     consumer = _consumer(client)
     await consumer.start()
     try:
-        # what lies beyond the end was cut off and will not come
-        stop = min(offsets.stop, (await consumer.end_offsets([tp]))[tp])
-        if stop <= offsets.start:
-            return found
+        listed = (await consumer.end_offsets([tp]))[tp]
         consumer.assign([tp])
         consumer.seek(tp, offsets.start)
-        fetches = Fetches()
-        while await consumer.position(tp) < stop:
+        fetches = Fetches(consumer)
+        while not await _has_read(consumer, tp, offsets.stop, listed):
             if monotonic() > deadline:
-                raise TimeoutError(f"{topic} {partition}: the records {offsets.start} to {stop} did not come")
-            for fetched in (await fetches.take(consumer, lambda: (tp,), _POLL_MS / 1000, sys.maxsize)).values():
-                found += (record for record in fetched.records if record.offset < stop)
+                raise TimeoutError(f"{topic} {partition}: the records {offsets.start} to {offsets.stop} did not come")
+            try:
+                fetched = await fetches.take(lambda: (tp,), _POLL_MS / 1000, sys.maxsize)
+            except OffsetOutOfRangeError:
+                begin = (await consumer.beginning_offsets([tp]))[tp]
+                if begin <= offsets.start:
+                    break  # what lies beyond the end was cut off and will not come
+                consumer.seek(tp, begin)
+            else:
+                found += (record for each in fetched.values() for record in each.records if record.offset < offsets.stop)
     finally:
         await consumer.stop()
     return found
+
+
+async def _has_read(consumer: AIOKafkaConsumer, tp: TopicPartition, stop: int, listed_end: int) -> bool:
+    end, position = log_end(consumer, tp), await consumer.position(tp)
+    if end is None or position >= stop:
+        return bool(position >= stop)
+    if position >= end.stable and end.high > end.stable:
+        raise Undecided(f"{tp.topic} {tp.partition}: an open transaction holds the offsets {end.stable} to {end.high}")
+    # what lies beyond the end was cut off and will not come
+    return bool(position >= max(end.high, listed_end))
 
 
 def pack(create: Callable[[], BatchBuilder], groups: Iterable[Group], enough: int) -> list[tuple[BatchBuilder, bool]]:
@@ -220,7 +240,7 @@ def _consumer(client: Mapping[str, Any]) -> AIOKafkaConsumer:
         **client,
         group_id=None,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",
         isolation_level=ISOLATION,
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_wait_ms=_POLL_MS,

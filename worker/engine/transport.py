@@ -9,9 +9,10 @@ record at all, so that progress follows the position of the client and not the l
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import faust
@@ -48,6 +49,8 @@ FETCH_WAIT_MS = 250
 LINGER_MS, LINGER_BYTES = 25, 64 * 1024
 #: How long Kafka may take to answer where a log begins, seconds; then it is asked again at the next poll.
 LOG_START_SECONDS = 5.0
+#: A log's end that no fetch has confirmed for so long is asked for, and how long Kafka may take to answer, seconds.
+END_AGE_SECONDS, END_ANSWER_SECONDS = 0.6, 3.0
 
 
 def register() -> None:
@@ -87,12 +90,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     Worker = ClientThread
 
+    fetches: Fetches
     #: Stock Faust waits for a minute.
     shutdown_timeout = STOP_SECONDS
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.fetches = Fetches()
-        super().__init__(*args, **kwargs)
 
     def _start_thread(self) -> None:
         # a fetch that is cancelled while Kafka is away lets its CancelledError out of the client; the stock thread then ends
@@ -134,7 +134,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._isolation_level = ISOLATION  # noqa: SLF001 - the stock one is read_uncommitted without exactly_once
+        consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust takes this one in transactions alone
+        self.fetches = Fetches(consumer)
         return consumer
 
     async def _fetch_records(
@@ -146,7 +147,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not consumer._closed:  # noqa: SLF001
             consumer._coordinator.check_errors()  # noqa: SLF001
         with consumer._fetcher._subscriptions.fetch_context():  # noqa: SLF001
-            return await self.fetches.take(consumer, lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
+            return await self.fetches.take(lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
 
     def log_end(self, tp: TP) -> LogEnd | None:
         """See `fetching.log_end`; from any thread."""
@@ -155,6 +156,25 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def next_offset(self, tp: TP) -> int | None:
         """See `fetching.next_offset`; from any thread."""
         return next_offset(self._ensure_consumer(), tp)
+
+    async def end_offsets(self, partitions: Collection[TP]) -> dict[TP, int]:
+        """The last stable offsets that Kafka answers within `END_ANSWER_SECONDS`; from any thread."""
+        asked = asyncio.run_coroutine_threadsafe(self._end_offsets(partitions), self.thread_loop)
+        return await asyncio.wrap_future(asked)
+
+    async def _end_offsets(self, partitions: Collection[TP]) -> dict[TP, int]:
+        consumer, by_leader, found = self._ensure_consumer(), defaultdict(list), {}
+        for tp in partitions:
+            by_leader[consumer._client.cluster.leader_for_partition(tp)].append(tp)  # noqa: SLF001
+
+        async def ask(led: list[TP]) -> None:
+            # one leader that is away does not keep the others' answers back
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(END_ANSWER_SECONDS):
+                    found.update(await consumer.end_offsets(led))
+
+        await asyncio.gather(*map(ask, by_leader.values()))
+        return {ensure_TP(tp): end for tp, end in found.items()}
 
     async def commit(self, offsets: Any) -> bool:
         # a thread that ends answers no more calls, and may be waiting for the very revocation that wants to commit
@@ -204,6 +224,7 @@ class Consumer(driver.Consumer):
         self.stored: dict[TP, int] = {}
         """What Kafka is known to have as committed, by this consumer or before it."""
         self.positioned = asyncio.Event()
+        self._asked_ends: dict[TP, LogEnd] = {}
         self._room = asyncio.Event()
         self._polled: set[TP] = set()
         self._astray: set[TP] = set()
@@ -234,13 +255,14 @@ class Consumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         for tp, fetched in self._with_moved(records):
+            if not (active is None or tp in active):
+                continue
+            log_start = await self._log_start(tp) if self.ledger.misses(tp, fetched) else 0
             # what is not handed over now is missed by the ledger later; stock Faust seeks back here, in the middle of
             # a rebalance, and would make the ledger forget the batches that the rebalance waits for
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
-            if not (active is None or tp in active):
-                continue
-            taken = await self._take(tp, fetched)
+            taken = await self._take(tp, fetched, log_start)
             if taken is not None:
                 yield tp, self._batch_message(tp, taken)
 
@@ -253,27 +275,26 @@ class Consumer(driver.Consumer):
             if stands is not None and expected is not None and stands != expected:
                 yield tp, Fetched(stands, [], stands)
 
-    async def _take(self, tp: TP, fetched: Fetched) -> Fetched | None:
+    async def _take(self, tp: TP, fetched: Fetched, log_start: int) -> Fetched | None:
         """The batch to hand over; None where nothing is new, or where something is missing and was sought."""
-        taken = self.ledger.take(tp, fetched)
+        misses = self.ledger.misses(tp, fetched)
+        taken = self.ledger.take(tp, fetched, log_start)
         if isinstance(taken, int):
-            missing = taken
-            taken = self.ledger.take(tp, fetched, await self._log_start(tp))
-            if isinstance(taken, Fetched):
-                log.warning(
-                    "records were deleted before they were read, going on behind them",
-                    topic=tp.topic,
-                    partition=tp.partition,
-                    first=missing,
-                    end=fetched.begin,
-                )
-        if isinstance(taken, int):
-            log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=missing)
+            log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=taken)
             with suppress(IllegalStateError):  # it was revoked meanwhile
                 await self._seek(tp, taken)
             return None
         if taken is None:
             self._check_end(tp)
+        elif misses:
+            log.warning(
+                "records were deleted before they were read, going on behind them",
+                topic=tp.topic,
+                partition=tp.partition,
+                first=taken.begin,
+                end=fetched.begin,
+                count=fetched.begin - taken.begin,
+            )
         return taken
 
     async def _log_start(self, tp: TP) -> int:
@@ -291,11 +312,32 @@ class Consumer(driver.Consumer):
     @property
     def unreadable(self) -> Mapping[TP, Unreadable]:
         """Partitions that stand at a batch which cannot be read."""
-        return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.copy().items()}
+        return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.items()}
 
     def log_end(self, tp: TP) -> LogEnd | None:
         """Where a partition's log ends; None where that is not known."""
         return self._thread.log_end(tp)
+
+    def confirmed_end(self, tp: TP) -> LogEnd | None:
+        """The end of a partition's log as Kafka confirmed it last, by a fetch or where `confirm_ends` asked."""
+        known = [end for end in (self.log_end(tp), self._asked_ends.get(tp)) if end is not None]
+        return max(known, key=lambda end: end.answered, default=None)
+
+    async def confirm_ends(self) -> None:
+        """Asks Kafka for the ends that no fetch has confirmed lately; gives up after some seconds.
+
+        Nothing is fetched of a partition with as many batches in flight as are allowed, or whose next batch cannot be read.
+        """
+        known = {tp: self.confirmed_end(tp) for tp in self.assignment()}
+        old = [tp for tp, end in known.items() if end is None or time() - end.answered > END_AGE_SECONDS]
+        if not old:
+            return
+        with suppress(TimeoutError):  # a thread that ends answers nothing
+            async with asyncio.timeout(END_ANSWER_SECONDS + 1):
+                for tp, stable in (await self._thread.end_offsets(old)).items():
+                    # an end does not go back: a fetch may know more by now, and the embedded broker answers less than there is
+                    end = self.confirmed_end(tp) or LogEnd(stable, stable, 0)
+                    self._asked_ends[tp] = LogEnd(max(stable, end.stable), max(stable, end.high), time())
 
     def _check_end(self, tp: TP) -> None:
         """Records came again. That is harmless, unless it is because there is nothing behind them."""
@@ -403,6 +445,7 @@ class Consumer(driver.Consumer):
         self.positioned.clear()
         await super().on_partitions_revoked(revoked)
         self.ledger.restart({})
+        self._asked_ends.clear()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """See ``ConsumerThread.verify_event_path``."""

@@ -11,11 +11,15 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+from worker.engine.fetching import missing_codecs
 from worker.ops import session_timeout, topics
+from worker.ops.refusals import REDIS_REFUSES, kafka_refusal
 from worker.read_model import rights
 from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.cluster import NoCluster
+from worker.read_model.freshness import troubles
 from worker.read_model.keys import live_key
+from worker.read_model.reader import AttendanceReader, NotServing, OtherLayout
 from worker.settings import ENV_PREFIX, Settings
 
 _TIMEOUT = 15.0
@@ -31,8 +35,13 @@ class Finding(NamedTuple):
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Broker, topics and Redis. Never raises for a service that is away: that is a finding."""
-    return [*await examine_broker(settings), *await examine_redis(settings)]
+    """Broker, topics, codecs, Redis and workers. Never raises for a service that is away: that is a finding."""
+    return [
+        *await examine_broker(settings),
+        examine_codecs(),
+        *await examine_redis(settings),
+        *await examine_workers(settings),
+    ]
 
 
 async def examine_broker(settings: Settings) -> list[Finding]:
@@ -40,7 +49,9 @@ async def examine_broker(settings: Settings) -> list[Finding]:
     try:
         return await inspect_broker(settings)
     except (KafkaError, OSError, TimeoutError) as error:
-        return [Finding("broker", False, broker_away(settings, error))]
+        refusal = await kafka_refusal(settings, error)
+        said = broker_away(settings, error) if refusal is None else broker_refuses(settings, refusal)
+        return [Finding("broker", False, said)]
 
 
 async def inspect_broker(settings: Settings) -> list[Finding]:
@@ -62,8 +73,35 @@ async def examine_redis(settings: Settings) -> list[Finding]:
     """Whether Redis answers, is new enough and never evicts, and what was recorded in it."""
     try:
         return await inspect_redis(settings)
+    except REDIS_REFUSES as error:
+        return [Finding("redis", False, redis_refuses(settings, error))]
     except (RedisError, OSError, TimeoutError) as error:
         return [Finding("redis", False, redis_away(settings, error))]
+
+
+def examine_codecs() -> Finding:
+    """Whether every codec of Kafka can be decoded here."""
+    if missing := missing_codecs():
+        return Finding("codecs", False, f"{', '.join(missing)} cannot be decoded here: install cramjam")
+    return Finding("codecs", True, "gzip, snappy, lz4 and zstd are decoded")
+
+
+async def examine_workers(settings: Settings) -> list[Finding]:
+    """Whether every partition has a worker, and these a Kafka; nothing where Redis does not say."""
+    client = create_redis(settings)
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            partitions = await AttendanceReader(client, settings.redis_namespace).status()
+    except NotServing:
+        return [Finding("workers", True, f"none has filled namespace {settings.redis_namespace} yet: start one")]
+    except OtherLayout as error:
+        return [Finding("workers", False, str(error))]
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    bad = [Finding("workers", False, each.description) for each in troubles(partitions)]
+    return bad or [Finding("workers", True, f"{len(partitions)} partitions have one, and Kafka answers them")]
 
 
 async def inspect_redis(settings: Settings) -> list[Finding]:

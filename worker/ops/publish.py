@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from schemas.bindings import unwrapped
 from schemas.decode import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
-from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames, partition_of
 
@@ -39,16 +39,14 @@ class BadLine(NamedTuple):
 
 def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backfill: bool) -> Outgoing | BadLine:
     """An event from a line of JSON; with ``backfill`` it counts as received when it happened."""
-    topics = TopicNames.of(settings.topic_prefix)
+    topics, line = TopicNames.of(settings.topic_prefix), unwrapped(line)
     try:
         doc: Any = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return BadLine(where, f"not JSON ({error}); write one CloudEvent a line")
-    if isinstance(doc, dict) and isinstance(doc.get("type"), str) and doc["type"] in _BOOKING_TYPES:
-        key = normalise(str((doc.get("data") or {}).get("bookingId", ""))) if isinstance(doc.get("data"), dict) else ""
-        said = decode_booking(line, (), key.encode(errors="replace"))
-        return _judged(said, topics.bookings, line, where, [])
     headers = [(RECEIVED_HEADER, str(doc["time"]).encode())] if backfill and isinstance(doc, dict) and "time" in doc else []
+    if isinstance(doc, dict) and isinstance(doc.get("type"), str) and doc["type"] in _BOOKING_TYPES:
+        return _judged(decode_booking(line, headers), topics.bookings, line, where, headers)
     return _judged(decode(line, headers, now_ms, max_age=micros(settings.max_event_age)), topics.events, line, where, headers)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -12,6 +13,13 @@ def fail(message: str) -> NoReturn:
     """Says what to do and exits with 1."""
     print(message, file=sys.stderr)
     sys.exit(1)
+
+
+def prepare_output() -> None:
+    """What a terminal cannot show, one of ASCII for example, is replaced instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def print_one(found: dict[str, Any] | None, missing: str, as_json: bool) -> None:
@@ -38,4 +46,5 @@ def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) ->
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in names))
-    Console().print(table if rows else "none")
+    # ids may look like markup or emoji codes: [vip], :fire:
+    Console(markup=False, emoji=False, highlight=False).print(table if rows else "none")

@@ -1,4 +1,4 @@
-"""Creates the topics as the contract describes them (section 2), and says where they are otherwise."""
+"""Creates the topics as the README lists them, sets what is otherwise, and says what cannot be set."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NodeNotReadyError, NoError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
+from worker.engine.fetching import missing_codecs
 from worker.settings import Settings
 from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames, group_changelog
 
@@ -20,6 +21,8 @@ _AGAIN_SECONDS = 0.1
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 _DEFAULT_REPLICATION = 3
+#: The source of a setting in a broker's answer.
+_SET_FOR_TOPIC = 1
 
 
 class TopicsError(Exception):
@@ -45,10 +48,22 @@ class TopicPlan(NamedTuple):
                 f"{self.name} has {partitions} partitions and ATTENDANCE_PARTITIONS is {self.partitions}: "
                 "set ATTENDANCE_PARTITIONS to what the topic has, or set another ATTENDANCE_TOPIC_PREFIX and publish again"
             )
-        for setting, wanted in self.settings.items():
-            if not _holds(setting, wanted, found.get(setting)):
-                said.append(f"{self.name} has {setting}={found.get(setting)}: set it to {wanted}")
+        for setting, wanted in self.wrong(found).items():
+            said.append(f"{self.name} has {setting}={found.get(setting)}: `attendance topics create` sets it to {wanted}")
         return said
+
+    def wrong(self, found: Mapping[str, str]) -> dict[str, str]:
+        """The settings that are not as they must be, with what they must be."""
+        return {setting: wanted for setting, wanted in self.settings.items() if not _holds(setting, wanted, found.get(setting))}
+
+
+class Provisioned(NamedTuple):
+    """What `create` did."""
+
+    created: list[str]
+    """Names of topics."""
+    altered: list[str]
+    """Settings of topics that were there, a sentence each."""
 
 
 def plans(settings: Settings) -> list[TopicPlan]:
@@ -57,11 +72,13 @@ def plans(settings: Settings) -> list[TopicPlan]:
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     compact = {"cleanup.policy": "compact", **size}
     kept = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
+    # when a record was received decides, and no producer's clock may say so
+    received = {"message.timestamp.type": "LogAppendTime"}
     # a record that a stalled worker appends late must not compact the newer one away before the owner mends it
     changelog = {**compact, "min.compaction.lag.ms": str(_HOUR_MS)}
     return [
-        TopicPlan(names.events, count, {**kept, **size, "message.timestamp.type": "LogAppendTime"}),
-        TopicPlan(names.bookings, count, compact),
+        TopicPlan(names.events, count, {**kept, **size, **received}),
+        TopicPlan(names.bookings, count, {**compact, **received}),
         TopicPlan(names.alerts, count, compact),
         TopicPlan(names.dead_letters, count, {**kept, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}),
         TopicPlan(names.attendance_changelog, count, changelog),
@@ -70,30 +87,52 @@ def plans(settings: Settings) -> list[TopicPlan]:
     ]
 
 
-async def create(settings: Settings) -> list[str]:
-    """Creates the topics that are missing; their names. Topics that exist are left as they are.
+async def create(settings: Settings) -> Provisioned:
+    """Creates the topics that are missing, and sets the settings of the others that are not as they must be.
 
     Raises:
         TopicsError: the broker refuses one.
         aiokafka.errors.KafkaError: the broker cannot be reached.
     """
+    wanted = {plan.name: plan for plan in plans(settings)}
     async with _admin(settings) as admin:
         brokers = len((await _ask(admin.describe_cluster))["brokers"])
         copies = settings.replication or min(_DEFAULT_REPLICATION, brokers)
-        wanted = [NewTopic(plan.name, plan.partitions, copies, topic_configs=dict(plan.settings)) for plan in plans(settings)]
-        answer = await admin.create_topics(wanted)
-    created = []
-    for name, code, *rest in answer.topic_errors:
-        error = for_code(code)
-        if code == 0:
-            created.append(name)
-        elif error is not TopicAlreadyExistsError:
-            raise TopicsError(f"{name}: the broker refuses it ({rest[0] if rest and rest[0] else error.__name__})")
-    return created
+        answer = await admin.create_topics(
+            [NewTopic(plan.name, plan.partitions, copies, topic_configs=dict(plan.settings)) for plan in wanted.values()]
+        )
+        created, present = [], []
+        for name, code, *rest in answer.topic_errors:
+            error = for_code(code)
+            if code == 0:
+                created.append(name)
+            elif error is TopicAlreadyExistsError:
+                present.append(name)
+            else:
+                raise TopicsError(f"{name}: the broker refuses it ({rest[0] if rest and rest[0] else error.__name__})")
+        return Provisioned(created, await _alter(admin, [wanted[name] for name in present]))
+
+
+async def _alter(admin: AIOKafkaAdminClient, present: list[TopicPlan]) -> list[str]:
+    """Sets what is wrong in topics that exist; what it set, a sentence each."""
+    found = await _configs(admin, [plan.name for plan in present])
+    altered = []
+    for plan in present:
+        values = found.get(plan.name, _TopicConfig({}, {}))
+        if not (wrong := plan.wrong(values.effective)):
+            continue
+        # this request replaces all of a topic's own settings, so those that are to stay are sent along
+        resource = ConfigResource(ConfigResourceType.TOPIC, plan.name, configs={**values.own, **wrong})
+        for answer in await admin.alter_configs([resource]):
+            for code, message, *_ in answer.resources:
+                if code:
+                    raise TopicsError(f"{plan.name}: the broker refuses to set {wrong} ({message or for_code(code).__name__})")
+        altered += [f"{plan.name} had {name}={values.effective.get(name)}: now {value}" for name, value in wrong.items()]
+    return altered
 
 
 async def check(settings: Settings) -> list[str]:
-    """What is wrong with the topics, a line each with the cure; empty where nothing is.
+    """What is wrong with the topics, or keeps them from being read here, a line each with the cure; empty where nothing is.
 
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be reached.
@@ -113,17 +152,32 @@ async def check(settings: Settings) -> list[str]:
                 problems.append(f"{plan.name} is missing: run `attendance topics create`")
         found = await _configs(admin, [plan.name for plan in present])
         for plan in present:
-            problems += plan.problems(described[plan.name], found.get(plan.name, {}))
-    return problems
+            problems += plan.problems(described[plan.name], found.get(plan.name, _TopicConfig({}, {})).effective)
+    return [*unreadable_codecs(), *problems]
 
 
-async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+def unreadable_codecs() -> list[str]:
+    """A line with the cure where record batches of some codec cannot be decoded on this machine."""
+    missing = missing_codecs()
+    if not missing:
+        return []
+    return [f"batches compressed with {', '.join(missing)} cannot be read here: install cramjam (`pip install cramjam`)"]
+
+
+class _TopicConfig(NamedTuple):
+    effective: dict[str, str]
+    own: dict[str, str]
+    """Those set for the topic itself, not for the broker or by default."""
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, _TopicConfig]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, _TopicConfig] = {}
     for answer in await _ask(lambda: admin.describe_configs(resources)) if resources else ():
         for code, message, _kind, name, entries in answer.resources:
             _raise(code, message or name)
-            found[name] = {entry[0]: entry[1] for entry in entries}
+            own = {entry[0]: entry[1] for entry in entries if entry[3] == _SET_FOR_TOPIC}
+            found[name] = _TopicConfig({entry[0]: entry[1] for entry in entries}, own)
     return found
 
 

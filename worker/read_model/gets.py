@@ -3,7 +3,8 @@
 import asyncio
 from functools import partial
 
-from worker.read_model.live import FEW_IDS, Finder, Live
+from worker.read_model.finder import Finder
+from worker.read_model.live import FEW_IDS, Live
 
 
 class Gets:

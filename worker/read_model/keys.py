@@ -15,11 +15,14 @@ DOC_SHIFT = 5
 BOOKING_BUCKETS = 1024
 
 LAYOUT = {
-    "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `redisId` (random; recorded "
-    "with the tables, until then with `<` and the id that it replaces)",
+    "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
+    "sign cursors (it stays over rebuilds), `redisId` (random; recorded with the tables, until then with `<` and the id that "
+    "it replaces)",
     "NS:{p}:probe": "nothing: a worker that starts tries on it what it may do",
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
-    "each `.offset` applied, `.time` (newest event time applied), `.end` of the topic; `writtenAt` (ms)",
+    "each `.offset` applied, `.time` (newest effective time applied; of bookings when received), `.end` (last stable offset), "
+    "`.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets behind it that open transactions hold), `.unreadable` "
+    "(offset of a batch that cannot be read, or empty); `writtenAt` (of the heartbeat, ms); both by Redis' clock",
     "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
     "NS:{p}:G:by-booking:<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
     "given as its place in `STATUSES`",

@@ -1,4 +1,4 @@
-"""The live read models: which namespace they are in, and questions to its partitions, each answered whole or not at all.
+"""The live read models: questions to the partitions of a namespace, each answered whole or not at all.
 
 Errors, and whether a retry helps::
 
@@ -8,26 +8,51 @@ Errors, and whether a retry helps::
     redis.RedisError    Redis is away
 """
 
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from asyncio import Semaphore
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
-from schemas.query import Filter
+from schemas.query import Filter, QueryError, Violation
+from schemas.refusals import Rule
 from worker.read_model.client import Client, Server
 from worker.read_model.documents import unpack
-from worker.read_model.keys import DOC_SHIFT, PartitionKeys, is_ours, live_key
+from worker.read_model.freshness import Freshness, Partition, freshness_of
+from worker.read_model.keys import DOC_SHIFT, PartitionKeys, live_key
 from worker.read_model.scripts import ask_all, sound
 from worker.topics import partition_of
 
-#: A heartbeat older than this says nothing, seconds.
-STALE_AFTER = 5.0
 _ATTEMPTS = 3
 #: Partitions that one script call looks at; fewer where they look at sessions one by one, and those may be large.
 _TOGETHER = 4
 _FEW_SESSIONS = 4
-#: So few ids are looked up in all partitions by one call: it holds the server for a millisecond or two.
+#: Units, of one to three microseconds, after which a call begins with no other partition (what is left is asked for again), or
+#: ends with the bookings of one.
+MOST_UNITS = 700
+#: Of one that hands on documents, which are larger.
+DOCUMENT_UNITS = 400
+#: Script calls in one round trip, and round trips of a reader that are under way.
+CALLS_AT_ONCE, TURNS = 8, 4
+#: Ids that one call looks up in a partition, and lookups of a call.
+_MOST_IDS, _LOOKUPS = 256, 1024
+#: Gets in one round trip: one call looks them up in all of 16 partitions.
 FEW_IDS = 64
+#: Attendances of the bookings in a filter that one question reads.
+MOST_OF_BOOKINGS = 20_000
+_SCRIPTS = {
+    "scan": "live+entries+scan",
+    "numbers": "live+entries+numbers",
+    "count": "live+entries+count",
+    "find": "live+find",
+    "ranked": "live+entries+ranked",
+}
+
+#: A watermark, and behind its fields the time of the server, ms.
+_WATERMARK = """local mark, time = redis.call('HGETALL', KEYS[1]), redis.call('TIME')
+mark[#mark + 1] = 'now'
+mark[#mark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+return mark"""
 
 _T = TypeVar("_T")
 
@@ -44,41 +69,11 @@ class OtherLayout(ReaderError):
     """The live namespace has a layout that this version does not know."""
 
 
-class _Switched(NotServing):
+class Switched(NotServing):
     """Another namespace is live now, or other keys of a partition."""
 
     def __init__(self) -> None:
         super().__init__("the read models are being switched: ask again")
-
-
-class Freshness(NamedTuple):
-    """How fresh an answer is. None where the writer's heartbeat is too old to tell."""
-
-    event_time: str | None
-    """Newest event time applied, RFC 3339."""
-    lag: int | None
-    """Records of the events and bookings topics that are not applied yet."""
-
-    def document(self) -> dict[str, Any]:
-        return {"eventTime": self.event_time, "lag": self.lag}
-
-
-class Partition(NamedTuple):
-    """What the watermark says of a partition."""
-
-    number: int
-    state: str
-    mark: dict[str, str]
-
-    @property
-    def lag(self) -> int | None:
-        """Records not applied yet; None where nobody has said lately how long the topics are."""
-        if time.time() - int(self.mark.get("writtenAt", 0)) / 1000 > STALE_AFTER:
-            return None
-        return sum(
-            max(0, int(self.mark.get(f"{topic}.end", 0)) - int(self.mark.get(f"{topic}.offset", 0)))
-            for topic in ("events", "bookings")
-        )
 
 
 Generations = dict[str, str]
@@ -90,18 +85,48 @@ class Live:
 
     Args:
         base: ``ATTENDANCE_NAMESPACE``.
+        cursor_key: signs the cursors of its pages; None where there is none and this user may not make one.
         generations: shared by the questions of a reader.
+        turns: of the script calls of a reader, so that its other questions are not behind all of them.
     """
 
-    def __init__(self, client: Client, base: str, namespace: str, partitions: int, generations: Generations) -> None:
+    def __init__(
+        self,
+        client: Client,
+        base: str,
+        namespace: str,
+        partitions: int,
+        cursor_key: bytes | None,
+        generations: Generations,
+        turns: Semaphore,
+    ) -> None:
         self.partitions = partitions
+        self._cursor_key = cursor_key
+        self.namespace = namespace
         self._client = client
-        self._namespace = namespace
         self._keys = [PartitionKeys(namespace, number) for number in range(partitions)]
         self._watermarks = [keys.watermark for keys in self._keys]
         self._generations = generations
-        # one server says with each answer whether the namespace is still the live one; in a cluster another may have to
+        self._turns = turns
+        # one server says with each answer whether the namespace is still the live one; in a cluster another may have to,
+        # which is asked when the whole answer is there
         self._proof = [live_key(base)] if isinstance(client, Server) else []
+
+    @property
+    def proves_itself(self) -> bool:
+        """Whether each answer says that the namespace was the live one then."""
+        return bool(self._proof)
+
+    @property
+    def cursor_key(self) -> bytes:
+        """Signs the cursors of pages.
+
+        Raises:
+            NotServing: there is none yet.
+        """
+        if self._cursor_key is None:
+            raise NotServing("the live namespace has no cursorKey yet, and this user may only read: start a worker")
+        return self._cursor_key
 
     @property
     def everywhere(self) -> range:
@@ -118,8 +143,8 @@ class Live:
 
     async def marks(self) -> list[Partition]:
         """Each partition's watermark, whatever its state."""
-        found = await self._all([("HGETALL", key) for key in self._watermarks])
-        return [_partition(number, mark) for number, mark in enumerate(found)]
+        found = await self._all(list(map(_watermark, self._watermarks)))
+        return [partition_of_mark(number, mark) for number, mark in enumerate(found)]
 
     async def read(
         self, where: Sequence[int], commands: Sequence[Sequence[tuple[Any, ...]]]
@@ -130,28 +155,28 @@ class Live:
             commands: of each partition, in Redis' words, their keys without what the partition's begin with.
         """
         for _ in range(_ATTEMPTS):
+            # other questions learn of new keys while this one waits: what counts is what its own commands were built with
+            used = [self._generations.get(self._watermarks[number], "") for number in where]
             asked: list[tuple[Any, ...]] = []
-            for number, some in zip(where, commands, strict=True):
-                watermark = self._watermarks[number]
-                prefix = self._keys[number].prefix(self._generations.get(watermark, ""))
+            for number, some, generation in zip(where, commands, used, strict=True):
+                prefix = self._keys[number].prefix(generation)
                 asked += ((name, prefix + key, *arguments) for name, key, *arguments in some)
-                asked.append(("HGETALL", watermark))
+                asked.append(_watermark(self._watermarks[number]))
             answers = iter(await self._all(asked))
             found, marks = [], []
             for number, some in zip(where, commands, strict=True):
                 found.append([next(answers) for _ in some])
-                marks.append(_partition(number, next(answers)))
-            current = [self._is_current(mark) for mark in marks]
-            if all(current):
+                marks.append(partition_of_mark(number, next(answers)))
+            if list(map(self._live_keys, marks)) == used:
                 return found, freshness_of(marks)
-        raise _Switched
+        raise Switched
 
     async def _all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What all commands answer, in one round trip; the namespace is live then."""
         answers = sound(await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._proof)]))
         for _ in self._proof:
-            if answers.pop() != self._namespace.encode():
-                raise _Switched
+            if answers.pop() != self.namespace.encode():
+                raise Switched
         return answers
 
     async def ask(
@@ -160,18 +185,18 @@ class Live:
         where: Iterable[int],
         arguments: Sequence[Any],
         own: Mapping[int, Sequence[Any]] | None = None,
-        sessions: int = 0,
+        weight: int = 0,
     ) -> dict[int, list[Any]]:
         """What a script, which finds the live keys itself, answers for each partition.
 
         Args:
             arguments: the same for all.
             own: behind those, each partition's own.
-            sessions: how many each partition looks at one by one.
+            weight: of what each partition looks up, see `worker.read_model.orders.weight`.
         """
-        together = _TOGETHER if not sessions else 2 if sessions <= _FEW_SESSIONS else 1
+        together = _TOGETHER if not weight else 2 if weight <= _FEW_SESSIONS else 1
         answers = await self._ask(script, list(where), arguments, own, together)
-        return {number: _told(number, answer) for number, answer in answers}
+        return {number: _told(number, answer) for number, answer in answers.items()}
 
     async def _ask(
         self,
@@ -180,32 +205,54 @@ class Live:
         arguments: Sequence[Any],
         own: Mapping[int, Sequence[Any]] | None,
         together: int,
-    ) -> list[tuple[int, list[Any]]]:
+    ) -> dict[int, list[Any]]:
         # one server answers for several at a time, so that no call is long; in a cluster each has a slot of its own
         size = together if self._proof else 1
-        groups = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        expected = self._namespace if self._proof else ""
+        answers: dict[int, list[Any]] = {}
+        waiting = list(numbers)
+        while waiting:
+            groups = list(_cut(waiting, size))
+            waiting = []
+            # a server ends what has come at once before it hears anybody else
+            for some in _cut(groups, CALLS_AT_ONCE if together > 1 else CALLS_AT_ONCE // 2):
+                for group, said in zip(some, await self._called(script, some, arguments, own), strict=True):
+                    for number, answer in zip(group, said, strict=True):
+                        if answer[0] == b"later":
+                            waiting.append(number)
+                        else:
+                            answers[number] = answer
+        return answers
+
+    async def _called(
+        self, script: str, groups: Sequence[Sequence[int]], arguments: Sequence[Any], own: Mapping[int, Sequence[Any]] | None
+    ) -> list[Any]:
+        """One round trip: what the script answers for each group of partitions."""
+        last = DOCUMENT_UNITS if script == "find" else MOST_UNITS, self.namespace if self._proof else ""
         calls = [
             (
                 [*(self._watermarks[number] for number in group), *self._proof],
-                (*arguments, *(part for number in group for part in own[number]), expected) if own else (*arguments, expected),
+                (*arguments, *(part for number in group for part in own[number]), *last) if own else (*arguments, *last),
             )
             for group in groups
         ]
-        answers = await ask_all(self._client, f"live+{script}", calls)
+        # who gets an attendance by its id is not to wait behind those who look through indexes
+        async with self._turns if own or script != "find" else nullcontext():
+            answers = await ask_all(self._client, _SCRIPTS[script], calls)
         if not all(answers):
-            raise _Switched
-        return list(zip(numbers, (answer for some in answers for answer in some), strict=True))
+            raise Switched
+        return answers
 
     async def packed(self, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes], NotServing | None]:
         """Packed pairs by id, wherever they are, and why those that are missing may yet be somewhere."""
         known: dict[bytes, bytes] = {}
         missed = None
-        together = self.partitions if len(ids) <= FEW_IDS else _TOGETHER
-        for number, (state, *parts) in await self._ask("find", self.everywhere, (DOC_SHIFT, b"".join(ids)), None, together):
-            known.update(zip(parts[::2], parts[1::2], strict=True))
-            if state != b"live":
-                missed = _not_serving(number, _state(state.decode()))
+        for some in _cut(ids, _MOST_IDS):
+            together = max(1, _LOOKUPS // len(some))
+            asked = DOC_SHIFT, DOCUMENT_UNITS, b"".join(some)
+            for number, (state, *parts) in (await self._ask("find", self.everywhere, asked, None, together)).items():
+                known.update(zip(parts[1::2], parts[2::2], strict=True))
+                if state != b"live":
+                    missed = _not_serving(number, _state(state.decode()))
         return known, missed
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
@@ -213,11 +260,16 @@ class Live:
         wanted: dict[int, list[bytes]] = {}
         for identity, number in ids.items():
             wanted.setdefault(number, []).append(identity)
-        own = {number: (b"".join(some), b"") for number, some in wanted.items()}
-        return _attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values())
+        own = {number: (b"".join(some), b"", b"") for number, some in wanted.items()}
+        found = await self.ask("find", own, (DOC_SHIFT, DOCUMENT_UNITS), own)
+        return _attendances(parts[1:] for parts in found.values())
 
     async def direct(self, wanted: Filter) -> list[Attendance]:
-        """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them."""
+        """Every attendance of the bookings, or else of the ids, that a filter allows; others may be among them.
+
+        Raises:
+            QueryError: the bookings have more than one question may read.
+        """
         if wanted.bookings.allowed is None:
             known, missed = await self.packed(list(map(guid_bytes, wanted.ids.allowed or ())))
             if missed is not None:
@@ -226,52 +278,22 @@ class Live:
         bookings: dict[int, list[bytes]] = {}
         for booking_id in wanted.bookings.allowed:
             bookings.setdefault(self.of(booking_id), []).append(booking_id.encode() + b"\0")
-        own = {number: (b"", b"".join(some)) for number, some in bookings.items()}
-        return list(_attendances((await self.ask("find", own, (DOC_SHIFT,), own)).values()).values())
+        own = {number: (b"", b"".join(some), b"") for number, some in bookings.items()}
+        found: dict[bytes, Attendance] = {}
+        while own:
+            for number, (place, *parts) in (await self.ask("find", own, (DOC_SHIFT, DOCUMENT_UNITS), own)).items():
+                found.update(_attendances([parts]))
+                ids, names, _ = own.pop(number)
+                if place:
+                    own[number] = ids, names, place
+            if len(found) > MOST_OF_BOOKINGS:
+                raise too_much(f"the bookings that the filter names have more than {MOST_OF_BOOKINGS} attendances: name fewer")
+        return list(found.values())
 
-    def _is_current(self, partition: Partition) -> bool:
-        """Whether the keys just read were the live ones; remembers those that are."""
+    def _live_keys(self, partition: Partition) -> str:
+        """The key generation that is live now, remembered for the next question."""
         _serving(partition.number, partition.state)
-        key, live = self._watermarks[partition.number], partition.mark["keys"]
-        known, self._generations[key] = self._generations.get(key), live
-        return known == live
-
-
-class Finder:
-    """Knows which namespace is live.
-
-    Args:
-        base: ``ATTENDANCE_NAMESPACE``.
-    """
-
-    def __init__(self, client: Client, base: str) -> None:
-        self._client = client
-        self._base = base
-        self._generations: Generations = {}
-        self._known: Live | None = None
-
-    async def answer(self, question: Callable[[Live], Awaitable[_T]]) -> _T:
-        """What a question finds in one namespace; asked again where another has become the live one meanwhile."""
-        for _ in range(_ATTEMPTS):
-            live = self._known or await self._locate()
-            try:
-                return await question(live)
-            except _Switched:
-                self._known = None
-        raise _Switched
-
-    async def _locate(self) -> Live:
-        """The live namespace of this moment."""
-        (found,) = sound(await self._client.ask([("HMGET", live_key(self._base), "namespace", "partitions")]))
-        name, count = found
-        if name is None or count is None:
-            raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
-        namespace = name.decode()
-        if not is_ours(self._base, namespace):
-            raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
-        live = Live(self._client, self._base, namespace, int(count), self._generations)
-        if isinstance(self._client, Server):
-            self._known = live
+        live = self._generations[self._watermarks[partition.number]] = partition.mark["keys"]
         return live
 
 
@@ -305,18 +327,25 @@ def _state(written: str) -> str:
     return "being repaired" if written == "repairing" else written or "not filled yet"
 
 
+def too_much(why: str) -> QueryError:
+    """The error of a question whose work has no end that others could wait for."""
+    return QueryError([Violation("filter", why, Rule.TOO_LARGE.value)])
+
+
+def _cut(some: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:
+    return (some[start : start + size] for start in range(0, len(some), size))
+
+
 def fields_of(answer: Any) -> dict[bytes, bytes]:
     """What HGETALL answers, in either protocol."""
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
 
 
-def _partition(number: int, mark: Any) -> Partition:
+def _watermark(key: str) -> tuple[Any, ...]:
+    return "EVAL_RO", _WATERMARK, 1, key
+
+
+def partition_of_mark(number: int, mark: Any) -> Partition:
+    """What a watermark, as `_WATERMARK` and `ranked.lua` answer it, says of its partition."""
     told = {name.decode(): content.decode() for name, content in fields_of(mark).items()}
-    return Partition(number, _state(told.get("state", "")), told)
-
-
-def freshness_of(partitions: Iterable[Partition]) -> Freshness:
-    known = list(partitions)
-    lags = [partition.lag for partition in known]
-    newest = max((partition.mark.get("events.time", "") for partition in known), default="")
-    return Freshness(newest or None, None if None in lags else sum(lag or 0 for lag in lags))
+    return Partition(number, _state(told.get("state", "")), told, int(told.pop("now")))

@@ -18,6 +18,8 @@ ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
 #: Before every id, and behind.
 FIRST, BEHIND = b"", b"\xff" * 17
 _NUMBERS = 1 << 32
+#: Sessions times statuses times ranges of numbers that one script call looks up in a partition.
+LOOKUPS_OF_CALL = 300
 _SCORE = {status: code * _NUMBERS for code, status in enumerate(STATUSES)}
 _CODE = {str(status): code for code, status in enumerate(STATUSES)}
 
@@ -67,6 +69,30 @@ def pin(wanted: Filter, field: QueryField, values: Sequence[Any]) -> Filter:
         return wanted._replace(bookings=Names(frozenset(values)))
     low, high = min(values), max(values)
     return wanted._replace(numbers=tuple((max(low, a), min(high, b)) for a, b in wanted.numbers if a <= high and b >= low))
+
+
+def parts(wanted: Filter) -> list[Filter]:
+    """Filters of which one each attendance that this one matches matches, each of few sessions, statuses and numbers."""
+    most = max(1, LOOKUPS_OF_CALL // len(wanted.statuses))
+    found = []
+    for start in range(0, len(wanted.numbers), most):
+        numbers = wanted.numbers[start : start + most]
+        if wanted.sessions.allowed is None:
+            found.append(wanted._replace(numbers=numbers))
+            continue
+        sessions = sorted(wanted.sessions.allowed)
+        size = max(1, LOOKUPS_OF_CALL // (len(wanted.statuses) * len(numbers)))
+        found += [
+            wanted._replace(numbers=numbers, sessions=Names(frozenset(sessions[at : at + size])))
+            for at in range(0, len(sessions), size)
+        ]
+    return found
+
+
+def weight(wanted: Filter) -> int:
+    """What a partition has to look up for it, in sessions: each costs as much as a dozen ranges of an index."""
+    sessions = wanted.sessions.allowed
+    return max(0 if sessions is None else len(sessions), len(wanted.statuses) * len(wanted.numbers) // 12)
 
 
 def windows(wanted: Filter) -> list[list[tuple[int, int]]]:

@@ -16,6 +16,7 @@ import orjson
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query import Filter, Names, Position, order_of, position_of
 from worker.read_model.keys import DOC_SHIFT
+from worker.read_model.live import too_much
 from worker.read_model.orders import (
     BEHIND,
     FIRST,
@@ -27,19 +28,21 @@ from worker.read_model.orders import (
     Order,
     Scan,
     complete,
+    parts,
     passed,
     pin,
     place_behind,
+    weight,
     windows,
 )
 
 #: Attendances that are read whole and sorted here.
 _AT_ONCE = 200
-#: Numbers of attendees that a partition is asked for at once.
-_NUMBERS = 250
 _NUMBERED = SCANS[NUMBER, ID]
-#: Index entries that one script call looks at: a few milliseconds of the server's time.
-BUDGET = 1000
+#: Units, of one to three microseconds of the server's time, that a partition spends on a call; it ends what it has begun.
+BUDGET = 500
+#: Units of one question. What needs more would come to nothing that others could wait for.
+MOST_WORK = 2_000_000
 
 
 class Source(Protocol):
@@ -53,12 +56,12 @@ class Source(Protocol):
         where: Iterable[int],
         arguments: Sequence[Any],
         own: Mapping[int, Sequence[Any]] | None = None,
-        sessions: int = 0,
+        weight: int = 0,
     ) -> dict[int, list[Any]]:
         """What a script answers for each partition, given arguments for all and each one's own.
 
         Args:
-            sessions: how many each partition looks at one by one.
+            weight: see `worker.read_model.orders.weight`.
         """
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
@@ -75,6 +78,7 @@ class Planner:
         self._source = source
         self._where: dict[bytes, int] = {}
         self._read: dict[bytes, Attendance] = {}
+        self._looks = 0
 
     async def read(self, positions: Iterable[Position]) -> list[Attendance | None]:
         """The attendances at positions that `select` found; None for those that are gone."""
@@ -115,10 +119,17 @@ class Planner:
 
     async def _scan(self, scan: Scan, wanted: Filter, descending: bool, after: Key | None, many: int) -> list[Key]:
         """The first so many keys behind one."""
+        found: list[Key] = []
+        for part in parts(wanted):
+            found += await self._scan_part(scan, part, descending, after, many)
+        return sorted(found, reverse=descending)[:many]
+
+    async def _scan_part(self, scan: Scan, wanted: Filter, descending: bool, after: Key | None, many: int) -> list[Key]:
         count = self._source.partitions
         sessions = None if wanted.sessions.allowed is None else sorted(wanted.sessions.allowed)
         way = -1 if descending else 1
-        names = orjson.dumps(sessions), orjson.dumps(list(wanted.sessions.denied))
+        denied = list(wanted.sessions.denied) if scan.name == "session" else []
+        names = orjson.dumps(sessions), orjson.dumps(denied)
         asked = scan.name, way, self._share(many), BUDGET, orjson.dumps(windows(wanted)), *names, DOC_SHIFT
         open_: dict[int, Key | None] = dict.fromkeys(range(count), after)
         found: list[Key] = []
@@ -126,7 +137,7 @@ class Planner:
         asking = set(open_)
         while asking:
             places = {number: (place_behind(scan, open_[number], wanted),) for number in asking}
-            for number, segments in (await self._source.ask("scan", places, asked, places, len(sessions or ()))).items():
+            for number, segments in (await self._ask("scan", asked, places, wanted)).items():
                 keys, bound = complete(scan, segments, open_[number], descending)
                 keys = sorted(keys, reverse=descending)[:many]
                 owners.update(dict.fromkeys(keys, number))
@@ -210,32 +221,39 @@ class Planner:
         self, wanted: Filter, descending: bool, begin: int | None, inclusive: bool, many: int
     ) -> tuple[list[tuple[int, int]], int | None, bool]:
         """The next numbers with how many have each, the number to go on behind, and whether there may be more."""
-        sessions = None if wanted.sessions.allowed is None else list(wanted.sessions.allowed)
         place = orjson.dumps(begin), int(inclusive)
-        call = (
-            -1 if descending else 1,
-            self._share(many),
-            _NUMBERS,
-            *place,
-            orjson.dumps(windows(wanted)),
-            orjson.dumps(sessions),
-        )
         sizes: Counter[int] = Counter()
         bounds = []
-        answers = await self._source.ask("numbers", range(self._source.partitions), call, sessions=len(sessions or ()))
-        for looked, *parts in answers.values():
-            if looked != b"":
-                bounds.append(looked)
-            for number, size in zip(parts[::2], parts[1::2], strict=True):
-                sizes[number] += size
+        for part in parts(wanted):
+            sessions = None if part.sessions.allowed is None else list(part.sessions.allowed)
+            asked = orjson.dumps(windows(part)), orjson.dumps(sessions)
+            call = (-1 if descending else 1, self._share(many), BUDGET, *place, *asked)
+            everywhere: dict[int, Sequence[Any]] = dict.fromkeys(range(self._source.partitions), ())
+            for looked, *counts in (await self._ask("numbers", call, everywhere, part)).values():
+                if looked != b"":
+                    bounds.append(looked)
+                for number, size in zip(counts[::2], counts[1::2], strict=True):
+                    sizes[number] += size
         bound = (max if descending else min)(bounds, default=None)
         known = sizes if bound is None else [each for each in sizes if (each >= bound if descending else each <= bound)]
         return [(each, sizes[each]) for each in sorted(known, reverse=descending)], bound, bound is not None
 
+    async def _ask(
+        self, script: str, asked: Sequence[Any], own: Mapping[int, Sequence[Any]], wanted: Filter
+    ) -> dict[int, list[Any]]:
+        self._looks += len(own)
+        if self._looks * BUDGET > MOST_WORK:
+            raise too_much("in this order too much would be looked at: name a booking or a session, or sort by one field")
+        return await self._source.ask(script, own, asked, own, weight(wanted))
+
     def _share(self, many: int) -> int:
-        """How many of a page a partition is asked for: its part, and so many more that it is seldom asked again."""
-        part = many / self._source.partitions
-        return min(many, math.ceil(part + 2.5 * math.sqrt(part)) + 1)
+        return share(many, self._source.partitions)
+
+
+def share(many: int, partitions: int) -> int:
+    """How many of a page a partition is asked for: its part, and so many more that it is seldom asked again."""
+    part = many / partitions
+    return min(many, math.ceil(part + 2.5 * math.sqrt(part)) + 1)
 
 
 async def count(source: Source, wanted: Filter) -> int:
@@ -244,10 +262,9 @@ async def count(source: Source, wanted: Filter) -> int:
         return 0
     if wanted.ids.allowed is not None or wanted.bookings.allowed is not None:
         return sum(map(wanted.matches, await source.direct(wanted)))
-    allowed = wanted.sessions.allowed
-    asked = windows(wanted), None if allowed is None else list(allowed), list(wanted.sessions.denied)
-    answers = await source.ask("count", range(source.partitions), tuple(map(orjson.dumps, asked)), sessions=len(allowed or ()))
-    total: int = sum(number for (number,) in answers.values())
+    total = await _counted(source, wanted._replace(sessions=Names(wanted.sessions.allowed)))
+    if wanted.sessions.denied:
+        total -= await _counted(source, wanted._replace(sessions=Names(wanted.sessions.denied)))
     # of those, the ones that the filter denies by id or booking
     without = wanted._replace(ids=Names(), bookings=Names())
     refused: set[str] = set()
@@ -255,6 +272,17 @@ async def count(source: Source, wanted: Filter) -> int:
         if not denied.is_empty:
             refused.update(each["id"] for each in await source.direct(denied) if without.matches(each))
     return total - len(refused)
+
+
+async def _counted(source: Source, wanted: Filter) -> int:
+    """How many, whatever ids and bookings the filter denies."""
+    total = 0
+    for part in parts(wanted):
+        allowed = part.sessions.allowed
+        asked = orjson.dumps(windows(part)), orjson.dumps(None if allowed is None else list(allowed))
+        answers = await source.ask("count", range(source.partitions), asked, weight=weight(part))
+        total += sum(number for (number,) in answers.values())
+    return total
 
 
 def _sorted(found: Iterable[Attendance], order: Order, after: Position | None) -> list[Position]:

@@ -1,19 +1,24 @@
 """What a reader's questions find in the live namespace; `worker.read_model.reader` says what each is."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
+from schemas.list_cursor import ListCursor, encode_list_cursor
 from schemas.query import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
 from schemas.times import format_time
+from worker.read_model.freshness import Freshness
 from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
 from worker.read_model.live import Live, fields_of
 from worker.read_model.orders import order_by, pinned
 from worker.read_model.planner import Planner
+from worker.read_model.ranked import Place, ranked
 
+#: Lists, as their cursors name them.
+ALERTS, NO_SHOWS = "alerts", "no-shows"
 _COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
 _WINDOW = b"window:"
 #: Attendances asked for at once where a filter's denied values drop many.
@@ -40,7 +45,7 @@ async def page(live: Live, query: Query) -> Page:
         if len(positions) < take:
             break
         after, take = positions[-1], min(2 * take, _MOST_AT_ONCE)
-    return _page(query, order, found)
+    return _page(query, order, found, live)
 
 
 async def session(live: Live, session_id: str) -> dict[str, Any] | None:
@@ -64,48 +69,65 @@ async def booking(live: Live, booking_id: str) -> dict[str, Any] | None:
     return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": fresh.document()}
 
 
-async def no_shows(live: Live, limit: int) -> dict[str, Any]:
-    command = "ZRANGE", "no-shows", 0, limit - 1, "WITHSCORES"
-    answers, _ = await live.read(live.everywhere, [[command] for _ in live.everywhere])
-    ranked = sorted((rate, name, number) for number, (rows,) in enumerate(answers) for name, rate in _scored(rows))[:limit]
+class ListPage(NamedTuple):
+    """A page of a list, and the cursor to go on with where there are more."""
+
+    items: list[Any]
+    next: str | None
+    freshness: Freshness
+
+    @property
+    def paging(self) -> dict[str, Any]:
+        """As a query's page says it."""
+        cursors = {} if self.next is None else {"next": self.next}
+        return {"count": len(self.items), "cursors": cursors, "hasNext": self.next is not None}
+
+
+async def no_shows(live: Live, limit: int, after: Place | None) -> ListPage:
+    found, fresh = await ranked(live, live.everywhere, ["no-shows"], after, limit + 1, descending=False)
     commands: list[list[Any]] = [[] for _ in live.everywhere]
-    for _, name, number in ranked:
-        commands[number].append(("HGET", f"booking:{booking_bucket(name)}", name))
-    answers, fresh = await live.read(live.everywhere, commands)
-    told = [iter(found) for found in answers]
-    summaries = [(name, next(told[number])) for _, name, number in ranked]
+    for place, number in found[:limit]:
+        commands[number].append(("HGET", f"booking:{booking_bucket(place.member)}", place.member))
+    answers, _ = await live.read(live.everywhere, commands)
+    told = [iter(each) for each in answers]
+    summaries = [(place.member, next(told[number])) for place, number in found[:limit]]
     bookings = [{"bookingId": name.decode(), **orjson.loads(json)} for name, json in summaries if json is not None]
-    return {"bookings": bookings, "freshness": fresh.document()}
+    return ListPage(bookings, _next(live, NO_SHOWS, (), found, limit), fresh)
 
 
-async def alerts(
-    live: Live,
-    kind: AlertKind | None,
-    session_id: str | None,
-    booking_id: str | None,
-    limit: int,
-) -> list[AlertData]:
-    where = live.everywhere if booking_id is None else [live.of(booking_id)]
-    index = "alerts:at"
-    if booking_id is not None:
-        index = f"alerts:booking:{booking_id}"
-    elif session_id is not None:
-        index = f"alerts:session:{session_id}"
-    elif kind is not None:
-        index = f"alerts:kind:{kind}"
-    narrow = (session_id is not None or kind is not None) and index != f"alerts:kind:{kind}"
-    last = -1 if narrow else limit - 1
-    answers, _ = await live.read(where, [[("ZREVRANGE", index, 0, last)] for _ in where])
-    commands = [[("HMGET", "alerts", *ids)] if ids else [] for (ids,) in answers]
-    found, _ = await live.read(where, commands)
-    opened: list[AlertData] = [orjson.loads(json) for each in found for jsons in each for json in jsons if json]
-    opened = [
-        alert
-        for alert in opened
-        if (kind is None or alert["kind"] == kind) and (session_id is None or alert.get("sessionId") == session_id)
-    ]
-    opened.sort(key=lambda alert: (alert["openedAt"], alert["alertId"]), reverse=True)
-    return opened[:limit]
+async def alerts(live: Live, narrowed: "Narrowed", limit: int, after: Place | None) -> ListPage:
+    where = live.everywhere if narrowed.booking_id is None else [live.of(narrowed.booking_id)]
+    found, fresh = await ranked(live, where, narrowed.indexes, after, limit + 1, descending=True)
+    shown = found[:limit]
+    ids: dict[int, list[bytes]] = {number: [] for number in where}
+    for place, number in shown:
+        ids[number].append(place.member)
+    answers, _ = await live.read(where, [[("HMGET", "alerts", *ids[number])] if ids[number] else [] for number in where])
+    told = {number: iter(each[0] if each else ()) for number, each in zip(where, answers, strict=True)}
+    opened: list[AlertData] = [orjson.loads(json) for _, number in shown if (json := next(told[number]))]
+    return ListPage(opened, _next(live, ALERTS, narrowed, found, limit), fresh)
+
+
+class Narrowed(NamedTuple):
+    """Which alerts; all given conditions hold."""
+
+    kind: str | None = None
+    session_id: str | None = None
+    booking_id: str | None = None
+
+    @property
+    def indexes(self) -> list[str]:
+        given = ("kind", self.kind), ("session", self.session_id), ("booking", self.booking_id)
+        return [f"alerts:{name}:{value}" for name, value in given if value is not None] or ["alerts:at"]
+
+
+def _next(
+    live: Live, name: str, conditions: tuple[str | None, ...], found: Sequence[tuple[Place, int]], limit: int
+) -> str | None:
+    if len(found) <= limit:
+        return None
+    score, member = found[limit - 1][0]
+    return encode_list_cursor(ListCursor(name, tuple(conditions), score, member), live.cursor_key)
 
 
 async def count_alerts(live: Live, kind: AlertKind) -> int:
@@ -119,20 +141,13 @@ async def of_booking_buckets(live: Live, command: str) -> list[list[Any]]:
     return answers
 
 
-def _scored(rows: list[Any]) -> Iterable[tuple[bytes, float]]:
-    """Members with their scores, in either protocol."""
-    if rows and isinstance(rows[0], bytes):
-        return zip(rows[::2], map(float, rows[1::2]), strict=True)
-    return ((member, float(score)) for member, score in rows)
-
-
 def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:
     """A position in the order that is left of a sort."""
     values = {each.field: value for each, value in zip(sort, given.values, strict=True)}
     return Position((*(values[each.field] for each in order[:-1]), given.id), given.id)
 
 
-def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]]) -> Page:
+def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]], live: Live) -> Page:
     """Up to one more than the page was found, in the direction that was asked for."""
     more = len(found) > query.limit
     shown = found[: query.limit]
@@ -144,7 +159,7 @@ def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Att
         position, attendance = shown[at]
         known: dict[QueryField, Any] = {each.field: value for each, value in zip(order, position.values, strict=True)}
         values = tuple(_value(query.filter, field, known, attendance) for field, _ in query.sort)
-        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards))
+        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards), live.cursor_key)
 
     return Page(
         [project(attendance, query.fields) for _, attendance in shown],

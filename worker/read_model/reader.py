@@ -10,16 +10,26 @@ from redis.asyncio import Redis
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
-from schemas.query import Filter, Page, Query
+from schemas.list_cursor import decode_list_cursor
+from schemas.query import Filter, Page, Query, QueryError, Violation, cursor_in, parse_query
+from schemas.refusals import Rule
 from worker.read_model import questions
 from worker.read_model.client import Client, Server
 from worker.read_model.cluster import Cluster
 from worker.read_model.documents import unpack, updated_of
+from worker.read_model.finder import Finder
+from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.gets import Gets
-from worker.read_model.live import Finder, Freshness, Live, NotServing, OtherLayout, Partition, ReaderError
+from worker.read_model.live import Live, NotServing, OtherLayout, ReaderError
 from worker.read_model.planner import count
+from worker.read_model.questions import ListPage, Narrowed
+from worker.read_model.ranked import Place as RankedPlace
 
-__all__ = ["AttendanceReader", "Freshness", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
+__all__ = ["AttendanceReader", "Freshness", "ListPage", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
+
+_LARGEST_PAGE = 1000
+_NO_CURSOR = "is no cursor of this list; send next of a page as it came, or start without one"
+_OTHER_LIST = "is of a list with other conditions; leave those out or start without the cursor"
 
 
 class Place(NamedTuple):
@@ -72,6 +82,16 @@ class AttendanceReader:
 
         return await self._finder.answer(place)
 
+    async def parse(self, document: object, *, first_filter_only: bool = False) -> Query:
+        """The query of a request; its cursor must be one that a reader gave out. See `schemas.query.parse_query`.
+
+        Raises:
+            QueryError: with everything that is wrong, up to a bound.
+        """
+        cursor = cursor_in(document)
+        key = None if cursor is None else await self._finder.cursor_key(cursor)
+        return parse_query(document, first_filter_only=first_filter_only, key=key)
+
     async def query(self, query: Query) -> Page:
         """A page of attendances, in the query's order, whichever way it was reached."""
         return await self._finder.answer(lambda live: questions.page(live, query))
@@ -94,7 +114,13 @@ class AttendanceReader:
 
     async def no_shows(self, limit: int = 100) -> dict[str, Any]:
         """Summaries of the bookings with the highest noShowRate, ties by bookingId; none that never missed a session."""
-        return await self._finder.answer(lambda live: questions.no_shows(live, limit))
+        found = await self._finder.answer(lambda live: questions.no_shows(live, limit, None))
+        return {"bookings": found.items, "freshness": found.freshness.document()}
+
+    async def no_shows_page(self, limit: int = 100, cursor: str | None = None) -> ListPage:
+        """A page of `no_shows`. Raises QueryError where the cursor is none of this list."""
+        after, _ = await self._place(questions.NO_SHOWS, cursor, ())
+        return await self._finder.answer(lambda live: questions.no_shows(live, limit, after))
 
     async def alerts(
         self,
@@ -105,7 +131,49 @@ class AttendanceReader:
         limit: int = 1000,
     ) -> list[AlertData]:
         """Open alerts, newest first; all given conditions hold."""
-        return await self._finder.answer(lambda live: questions.alerts(live, kind, session_id, booking_id, limit))
+        found: list[AlertData] = []
+        cursor = None
+        while True:
+            size = min(limit - len(found), _LARGEST_PAGE)
+            page = await self.alerts_page(kind=kind, session_id=session_id, booking_id=booking_id, limit=size, cursor=cursor)
+            found += page.items
+            cursor = page.next
+            if cursor is None or len(found) >= limit:
+                return found
+
+    async def alerts_page(
+        self,
+        *,
+        kind: AlertKind | None = None,
+        session_id: str | None = None,
+        booking_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ListPage:
+        """A page of `alerts`; with a cursor the conditions may be left out.
+
+        Raises:
+            QueryError: the cursor is none of this list, or of other conditions.
+        """
+        given = Narrowed(None if kind is None else str(kind), session_id, booking_id)
+        after, narrowed = await self._place(questions.ALERTS, cursor, given)
+        return await self._finder.answer(lambda live: questions.alerts(live, Narrowed(*narrowed), limit, after))
+
+    async def _place(
+        self, name: str, text: str | None, given: tuple[str | None, ...]
+    ) -> tuple[RankedPlace | None, tuple[str | None, ...]]:
+        """Where the page behind a cursor of a list begins, and the conditions of that list."""
+        if text is None:
+            return None, given
+        try:
+            cursor = decode_list_cursor(text, await self._finder.cursor_key(text))
+            if cursor.list != name or len(cursor.conditions) != len(given):
+                raise ValueError("of another list")
+        except ValueError:
+            raise QueryError([Violation("cursor", _NO_CURSOR, Rule.MALFORMED.value)]) from None
+        if any(said is not None and said != carried for said, carried in zip(given, cursor.conditions, strict=True)):
+            raise QueryError([Violation("cursor", _OTHER_LIST, Rule.OTHER_QUERY.value)])
+        return RankedPlace(cursor.score, cursor.member), cursor.conditions
 
     async def count_alerts(self, kind: AlertKind) -> int:
         """How many alerts of a kind are open."""
@@ -124,6 +192,10 @@ class AttendanceReader:
     async def status(self) -> list[Partition]:
         """Each partition's watermark, also of those that do not serve."""
         return await self._finder.answer(Live.marks)
+
+    async def freshness(self) -> Freshness:
+        """How fresh the read models are altogether."""
+        return freshness_of(await self.status())
 
     async def _latest(self, identity: bytes) -> tuple[Attendance, int] | None:
         packed = await self._gets.packed(identity)

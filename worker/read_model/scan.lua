@@ -1,7 +1,8 @@
 -- Keys of attendances in some order, as many as a page may need of each partition; what they say is asked for later.
 --
 -- KEYS  as for live.lua
--- ARGV  1 order: 'id', 'booking', 'session' or 'number'  2 1 or -1 (descending)  3 how many  4 how many to look at, at most
+-- ARGV  1 order: 'id', 'booking', 'session' or 'number'  2 1 or -1 (descending)  3 how many
+--       4 units that a partition may spend; what was begun is ended, and each answer goes on at least by one step
 --       5 windows: JSON list, for each status in question, of lists of [lowest score, highest score], all ascending
 --       6 sessions: JSON list, or null for all  7 sessions not in question, JSON list; heeded in the order of sessions alone
 --       8 shift of document buckets
@@ -10,115 +11,30 @@
 -- Says of each partition segments. Each is a flat list: where to go on behind (the last key that was looked at; empty: there
 -- is no more), then its keys, not all of them in order, some of them before where to begin: every key between the two places
 -- is there. A key is the id, bookingId or sessionId with NUL and id, or with 'number' score and id in turn.
-local call, byte, sub, floor, min, max = redis.call, string.byte, string.sub, math.floor, math.min, math.max
-local order, up, many, budget = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
-local windows, sessions, divisor = cjson.decode(ARGV[5]), cjson.decode(ARGV[6]), 2 ^ tonumber(ARGV[8])
+local order = ARGV[1]
+ask_about(ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[8])
 local denied = {}
 for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
-local NUMBERS, CHUNK, FEW, SHORT, MANY_RUNS = 2 ^ 32, 128, 8, 64, 24
+local FEW, SHORT, MANY_RUNS, MANY_RANGES = 8, 64, 24, 4
 local BEHIND = string.rep('\255', 17) -- of every id
 -- where more than this must be looked at for a share, half of it is found first: most pages need no more
 local FAR = 300
 -- what looking at one costs, measured in entries that an index is asked about: an id that is only handed on, an entry that is
 -- looked up in a table of such, a document, a session, a run of ids
 local ID, LOOKUP, DOCUMENT, SESSION, RUN = 0.5, 0.6, 3, 4, 8
-if sessions == cjson.null then sessions = nil end
-
--- the windows, one where statuses follow on each other
-local joined = {}
-for _, of_status in ipairs(windows) do
-  for _, window in ipairs(of_status) do
-    local last = joined[#joined]
-    if last and last[2] + 1 == window[1] then last[2] = window[2] else joined[#joined + 1] = { window[1], window[2] } end
-  end
-end
+-- so many units may be spent on what may come to nothing
+local TRIAL = 2 * budget
 -- whether no attendance is out of question
 local whole = not sessions and #joined == 1 and joined[1][1] == 0 and joined[1][2] == 3 * NUMBERS - 1
 
-local function in_question(score)
-  for at = 1, #joined do
-    if score >= joined[at][1] and score <= joined[at][2] then return true end
-  end
-  return false
-end
-
-local function unhex(text) return (string.gsub(text, '..', function(pair) return string.char(tonumber(pair, 16)) end)) end
-
--- Lua compares strings by the server's locale; keys are in the order of their bytes
-local function less(one, other)
-  for at = 1, min(#one, #other) do
-    local a, b = byte(one, at), byte(other, at)
-    if a ~= b then return a < b end
-  end
-  return #one < #other
-end
-
--- Where an id lies among all, which are spread evenly: 0 to 2^24.
-local function spread(id)
-  local one, two, three = byte(id, 1, 3)
-  return (one or 0) * 65536 + (two or 0) * 256 + (three or 0)
-end
-
--- Rank of the first member that is behind (score, member), or with `itself` at it.
-local function behind(key, score, member, itself)
-  local known = call('ZSCORE', key, member)
-  if known and tonumber(known) == score then return call('ZRANK', key, member) + (itself and 0 or 1) end
-  local low = call('ZCOUNT', key, '-inf', '(' .. score)
-  local high = low + call('ZCOUNT', key, score, score)
-  local at, first, beyond, guesses = spread(member), 0, 2 ^ 24, 0
-  while low < high do
-    local middle = floor((low + high) / 2)
-    if guesses < 6 and beyond > first then
-      middle = low + min(high - low - 1, max(0, floor((at - first) / (beyond - first) * (high - low))))
-    end
-    guesses = guesses + 1
-    local there = call('ZRANGE', key, middle, middle)[1]
-    if less(member, there) then high, beyond = middle, spread(there) else low, first = middle + 1, spread(there) end
-  end
-  return low
-end
-
--- Keys by score within some ranges of scores, behind `place` {score, id}.
-local function by_score(source, ranges, place)
-  local found, wanted = { '' }, many
-  local first, last, step = 1, #ranges, 1
-  if not up then first, last, step = last, first, -1 end
-  for index = first, last, step do
-    local low, high = ranges[index][1], ranges[index][2]
-    local rows = {}
-    if place and place[1] >= low and place[1] <= high then
-      if up then
-        local start = behind(source, place[1], place[2])
-        rows = call('ZRANGE', source, start, start + wanted - 1, 'WITHSCORES')
-      else
-        local start = call('ZCARD', source) - behind(source, place[1], place[2], true)
-        rows = call('ZREVRANGE', source, start, start + wanted - 1, 'WITHSCORES')
-      end
-    elseif not place or (up and place[1] < low) or (not up and place[1] > high) then
-      if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, wanted)
-      else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, wanted) end
-    end
-    for at = 1, #rows, 2 do
-      local score = tonumber(rows[at + 1])
-      if score < low or score > high then break end
-      found[#found + 1] = rows[at + 1]
-      found[#found + 1] = rows[at]
-      wanted = wanted - 1
-    end
-    if wanted == 0 then
-      found[1] = found[#found - 1] .. ' ' .. found[#found]
-      break
-    end
-  end
-  return found
-end
-
 -- Adds those of the keys whose id, their last 16 bytes, is in question, or among `known`; how many they are.
-local function admit(sources, keys, found, known)
+local function admit(prefix, sources, keys, found, known)
   local ids, before = keys, #found
-  if known then
+  if known or #sources > FEW_SESSIONS then
+    charge(ENTRY * #keys)
     for index = 1, #keys do
-      if known[sub(keys[index], -16)] then found[#found + 1] = keys[index] end
+      local id = sub(keys[index], -16)
+      if known and known[id] or not known and is_named(prefix, id) then found[#found + 1] = keys[index] end
     end
     return #found - before
   end
@@ -138,18 +54,10 @@ local function admit(sources, keys, found, known)
   return #found - before
 end
 
-local function count_of(sources, ranges)
-  local total = 0
-  for _, range in ipairs(ranges) do
-    for _, source in ipairs(sources) do total = total + call('ZCOUNT', source, range[1], range[2]) end
-  end
-  return total
-end
-
--- How many there are about: counted in the first partition alone, since the others are much alike, and 1 at least.
+-- How many there are about: counted in the first partition alone, since the others are much alike, and then 1 at least.
 local counted = {}
 local function about(sources, ranges)
-  counted[ranges] = counted[ranges] or max(1, count_of(sources, ranges))
+  if not counted[ranges] then counted[ranges] = max(#KEYS > 1 and 1 or 0, count_of(sources, ranges)) end
   return counted[ranges]
 end
 
@@ -157,8 +65,9 @@ end
 local function all_ids(sources, ranges, most)
   local found = {}
   for _, range in ipairs(ranges) do
+    local low, high = bounds(range)
     for _, source in ipairs(sources) do
-      local ids = call('ZRANGEBYSCORE', source, range[1], range[2], 'LIMIT', 0, most + 1)
+      local ids = call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', most + 1)
       if #found == 0 then found = ids else
         for at = 1, #ids do found[#found + 1] = ids[at] end
       end
@@ -177,25 +86,25 @@ end
 
 -- Of few distinct scores: each one's ids are in order. Nothing where there are more.
 local function runs(sources, place, answer)
-  local few, found, most = { '' }, {}, MANY_RUNS + #sources
+  local few, found, most, start = { '' }, {}, MANY_RUNS + #sources, spent
   for _, window in ipairs(joined) do
     for _, source in ipairs(sources) do
       local low, high = window[1], window[2]
       -- of many sources most hold few
-      local ids = #sources > 1 and call('ZRANGEBYSCORE', source, low, high, 'LIMIT', 0, SHORT)
+      local ids = #sources > 1 and call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', SHORT)
       if ids and #ids < SHORT then
         for at = 1, #ids do few[#few + 1] = ids[at] end
         low = high + 1
       end
       while low <= high do
-        if #found == most then return false end
+        if #found == most or spent - start > TRIAL then return false end
         local rows
         if up then rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES', 'LIMIT', 0, place and 1 or many)
         else rows = call('ZREVRANGEBYSCORE', source, high, low, 'WITHSCORES', 'LIMIT', 0, place and 1 or many) end
         local score, run, at = tonumber(rows[2]), { '' }, 1
         if not score then break end
         if place then
-          rows = by_score(source, { { score, score } }, { score, place })
+          rows = by_score(source, { { score, score } }, { score, place }, many)
           for entry = 3, #rows, 2 do run[#run + 1] = rows[entry] end
         else
           while rows[at + 1] == rows[2] do
@@ -221,20 +130,22 @@ local function by_id(prefix, sources, total, place, answer)
   if not up then bucket, last, step = last, 0, -1 end
   if place then bucket = floor((byte(place, 1) * 256 + byte(place, 2)) / divisor) end
   local documents = max(1, call('HLEN', prefix .. 'doc:' .. bucket)) * 65536 / divisor
-  local walk, all = #sources * many * documents / total, ID * total
-  if min(walk, all) > RUN * MANY_RUNS and runs(sources, place, answer) then return end
-  local ids = all < walk and all_ids(sources, joined, 4 * budget)
+  local by_documents = #sources > FEW_SESSIONS
+  local walk, all = (by_documents and DOCUMENT or #sources) * many * documents / total, ID * total
+  local may_be_runs = not by_documents and #joined <= 2 * MANY_RUNS and min(walk, all) > RUN * MANY_RUNS
+  if may_be_runs and runs(sources, place, answer) then return end
+  local ids = all < walk and all_ids(sources, joined, TRIAL)
   if ids then return every(ids, answer) end
-  local found, count, seen = { '' }, 0, 0
+  begin()
+  local found, count = { '' }, 0
   while true do
     local keys = call('HKEYS', prefix .. 'doc:' .. bucket)
     for from = 1, #keys, CHUNK do
       local some = #keys <= CHUNK and keys or { unpack(keys, from, min(#keys, from + CHUNK - 1)) }
-      count = count + admit(sources, some, found)
+      count = count + admit(prefix, sources, some, found)
     end
-    seen = seen + #keys + 1
     if bucket == last then break end
-    if count >= many or seen >= budget then
+    if count >= many or is_over() then
       local edge = (up and bucket + 1 or bucket) * divisor
       found[1] = up and (struct.pack('>I2', edge) .. string.rep('\0', 14))
         or (struct.pack('>I2', edge - 1) .. string.rep('\255', 14))
@@ -249,7 +160,7 @@ end
 local function by_document(prefix, ids, of_booking, answer)
   local keys = {}
   for at, id in ipairs(ids) do
-    local packed = call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
+    local packed = document(prefix, id)
     local start = 20 + byte(packed, 11)
     if of_booking then start = start + 2 + byte(packed, start) * 256 + byte(packed, start + 1) end
     local name = struct.unpack('>Hc0', packed, start)
@@ -277,11 +188,12 @@ local function by_booking(prefix, sources, place, answer)
   local statuses, known = by_size(prefix, sources), nil
   if not statuses[1].all then
     local size, total = 0, about(sources, joined)
+    if total == 0 then return end
     for _, of in ipairs(statuses) do size = size + of.size end
     local passed = many * size / total
     local by_documents = DOCUMENT * total < LOOKUP * passed
-    if by_documents or ID * total + LOOKUP * passed < #sources * passed then
-      local ids = all_ids(sources, joined, 4 * budget)
+    if by_documents or ID * total + LOOKUP * passed < (#sources > FEW_SESSIONS and DOCUMENT or #sources) * passed then
+      local ids = all_ids(sources, joined, by_documents and floor(TRIAL / DOCUMENT) or TRIAL)
       if ids and by_documents then return by_document(prefix, ids, true, answer) end
       if ids then
         known = {}
@@ -289,13 +201,14 @@ local function by_booking(prefix, sources, place, answer)
       end
     end
   end
+  begin()
   -- where the status that has the most ends: of the others no more is needed
   local edge
   for _, of in ipairs(statuses) do
     local from, take = place and '(' .. place, many * of.size / max(1, of.total)
     local wanted = take > FAR and math.ceil(many / 2) or many
     take = of.all and many or max(FEW, min(CHUNK, floor(take * 1.25 * wanted / many)))
-    local found, count, seen = { '' }, 0, 0
+    local found, count = { '' }, 0
     while of.total > 0 do
       local keys
       if up then keys = call('ZRANGEBYLEX', of.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
@@ -304,14 +217,14 @@ local function by_booking(prefix, sources, place, answer)
         for at = 1, #keys do found[#found + 1] = keys[at] end
         count = count + #keys
       elseif #keys > 0 then
-        count = count + admit(sources, keys, found, known)
+        count = count + admit(prefix, sources, keys, found, known)
       end
       if #keys < take then
         found[1] = edge or ''
         break
       end
-      seen, from = seen + #keys, '(' .. keys[#keys]
-      if count >= wanted or seen >= budget then
+      from = '(' .. keys[#keys]
+      if count >= wanted or is_over() then
         found[1], edge = keys[#keys], keys[#keys]
         break
       end
@@ -355,20 +268,26 @@ local function by_session(prefix, sources, total, place, answer)
   if not sessions then
     local passed = many * call('ZCARD', prefix .. 'sessions') / total
     if passed * SESSION > FAR then wanted = math.ceil(many / 2) end
-    local ids = total <= budget and DOCUMENT * total < SESSION * passed and all_ids(sources, joined, 2 * budget)
+    local ids = DOCUMENT * total < min(TRIAL, SESSION * passed) and all_ids(sources, joined, floor(TRIAL / DOCUMENT))
     if ids then return by_document(prefix, ids, false, answer) end
   end
-  local found, count, seen = { '' }, 0, 0
+  local found, count = { '' }, 0
   answer[#answer + 1] = found
-  local ranges, most = {}, tostring(budget + 1)
-  for index, window in ipairs(joined) do
-    -- as text, once: a number is written anew for every call
-    ranges[index] = { string.format('%.0f', window[1]), string.format('%.0f', window[2]) }
-  end
+  local ranges, most = joined, tostring(budget + 1)
   each_session(prefix, from, beyond, function(name)
     local source, start, size = prefix .. 'ids:' .. name, name .. '\0', 0
-    for index = 1, #ranges do
-      local ids = call('ZRANGEBYSCORE', source, ranges[index][1], ranges[index][2], 'LIMIT', '0', most)
+    local rows = #ranges > MANY_RANGES
+      and call('ZRANGEBYSCORE', source, joined[1][1], joined[#joined][2], 'WITHSCORES', 'LIMIT', '0', SHORT)
+    local is_short = rows and #rows < 2 * SHORT
+    for at = 1, is_short and #rows or 0, 2 do
+      if in_question(tonumber(rows[at + 1])) then
+        found[#found + 1] = start .. rows[at]
+        size = size + 1
+      end
+    end
+    for index = 1, is_short and 0 or #ranges do
+      local low, high = bounds(ranges[index])
+      local ids = call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', most)
       for at = 1, #ids do found[#found + 1] = start .. ids[at] end
       size = size + #ids
       if size > budget then
@@ -385,26 +304,23 @@ local function by_session(prefix, sources, total, place, answer)
         break
       end
     end
-    count, seen = count + size, seen + 1 + size
-    if count >= wanted or seen >= budget then
+    count = count + size
+    if count >= wanted or size > budget or is_over() then
       found[1] = start .. (up and BEHIND or '')
       return true
     end
   end)
 end
 
-return of_partitions(function(prefix, answer, index)
-  if sessions and #sessions == 0 then return end
-  local place = cjson.decode(ARGV[8 + index])
-  if place == cjson.null then place = nil end
-  local sources = { prefix .. 'by-status' }
-  for at, name in ipairs(sessions or {}) do sources[at] = prefix .. 'ids:' .. name end
-  if order == 'number' then
-    local first, last = joined[1][1], joined[#joined][2]
+-- Keys by number, of each status; of many sessions from the index of all, by their documents.
+local function by_number(prefix, sources, place, answer)
+  local function behind_place(at) return place and { place[at][1], unhex(place[at][2]) } end
+  if #sources <= MANY_RUNS then
     local few = { '' }
     for _, source in ipairs(sources) do
       -- of many sources most hold few
-      local rows = #sources > 1 and call('ZRANGEBYSCORE', source, first, last, 'WITHSCORES', 'LIMIT', 0, SHORT)
+      local rows = #sources > 1
+        and call('ZRANGEBYSCORE', source, joined[1][1], joined[#joined][2], 'WITHSCORES', 'LIMIT', '0', SHORT)
       if rows and #rows < 2 * SHORT then
         for at = 1, #rows, 2 do
           if in_question(tonumber(rows[at + 1])) then
@@ -414,7 +330,7 @@ return of_partitions(function(prefix, answer, index)
         end
       else
         for at, of_status in ipairs(windows) do
-          local found = by_score(source, of_status, place and { place[at][1], unhex(place[at][2]) })
+          local found = by_score(source, of_status, behind_place(at), many)
           if #found > 1 then answer[#answer + 1] = found end
         end
       end
@@ -422,12 +338,70 @@ return of_partitions(function(prefix, answer, index)
     if #few > 1 then answer[#answer + 1] = few end
     return
   end
-  place = place and unhex(place)
-  if order == 'booking' then
-    by_booking(prefix, sources, place, answer)
-  else
-    local total = whole and call('ZCARD', sources[1]) or about(sources, joined)
-    local scan = order == 'id' and by_id or by_session
-    if total > 0 then scan(prefix, sources, total, place, answer) end
+  if count_of(sources, joined) <= budget then
+    local all = { '' }
+    for _, window in ipairs(joined) do
+      local low, high = bounds(window)
+      for _, source in ipairs(sources) do
+        local rows = call('ZRANGEBYSCORE', source, low, high, 'WITHSCORES')
+        for at = 1, #rows, 2 do
+          all[#all + 1] = rows[at + 1]
+          all[#all + 1] = rows[at]
+        end
+      end
+    end
+    answer[#answer + 1] = all
+    return
   end
+  for at, of_status in ipairs(windows) do
+    local found, from = { '' }, behind_place(at)
+    while true do
+      local rows = by_score(prefix .. 'by-status', of_status, from, max(many, SHORT))
+      for entry = 2, #rows, 2 do
+        if is_named(prefix, rows[entry + 1]) then
+          found[#found + 1] = rows[entry]
+          found[#found + 1] = rows[entry + 1]
+        end
+      end
+      if rows[1] == '' then break end
+      if #found > 2 * many or is_over() then
+        found[1] = rows[1]
+        break
+      end
+      from = { tonumber(rows[#rows - 1]), rows[#rows] }
+    end
+    if #found > 1 or found[1] ~= '' then answer[#answer + 1] = found end
+  end
+end
+
+-- All keys of sessions that have few; false where they have more.
+local function of_small_sessions(prefix, sources, answer)
+  local keys, ids = { '' }, {}
+  local is_small = gather(sources, function(id, score, at)
+    if order == 'booking' then
+      ids[#ids + 1] = id
+    elseif order == 'number' then
+      keys[#keys + 1] = score
+      keys[#keys + 1] = id
+    else
+      keys[#keys + 1] = order == 'id' and id or sessions[at] .. '\0' .. id
+    end
+  end)
+  if is_small and #ids > 0 then by_document(prefix, ids, true, answer)
+  elseif #keys > 1 then answer[#answer + 1] = keys end
+  return is_small
+end
+
+return of_partitions(function(prefix, answer, index)
+  if sessions and #sessions == 0 then return end
+  begin()
+  local place, sources = cjson.decode(ARGV[8 + index]), sources_of(prefix)
+  if sessions and of_small_sessions(prefix, sources, answer) then return end
+  if place == cjson.null then place = nil end
+  if order == 'number' then return by_number(prefix, sources, place, answer) end
+  place = place and unhex(place)
+  if order == 'booking' then return by_booking(prefix, sources, place, answer) end
+  local total = whole and call('ZCARD', sources[1]) or about(sources, joined)
+  local scan = order == 'id' and by_id or by_session
+  if total > 0 then scan(prefix, sources, total, place, answer) end
 end)

@@ -10,6 +10,7 @@ Errors, and whether a retry helps::
 
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
+from secrets import token_bytes
 from struct import Struct
 from time import perf_counter, thread_time
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from schemas.signatures import KEY_BYTES
 from worker.read_model.client import Client, patience
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
 from worker.read_model.scripts import CutShort, run, run_all
@@ -27,7 +29,8 @@ CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
 AHEAD = 64
 _SLOW_S, _QUICK_S = 0.005, 0.0025
 _BUSY = 0.5
-_RETIRE_AT_ONCE = 200
+#: Sessions, alerts or buckets that one call unlinks: a millisecond or so of the server's time.
+_RETIRE_AT_ONCE = 100
 _LOOK, _SAME, _MOVED = range(3)
 _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
@@ -60,11 +63,13 @@ class AlertChange(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a new owner finds. Offsets are the next to apply, -1 where nothing is known."""
+    """What a new owner finds. Offsets are the next to apply, -1 where nothing is known; times RFC 3339, empty likewise."""
 
     sound: bool
     events_offset: int
     bookings_offset: int
+    events_time: str = ""
+    bookings_time: str = ""
 
 
 class PartitionWriter:
@@ -81,9 +86,9 @@ class PartitionWriter:
 
     async def claim(self) -> Claim:
         """Becomes the one writer; earlier ones are refused from here on."""
-        epoch, state, keys, events, bookings = await self._run("claim", self._generation)
+        epoch, state, keys, events, bookings, *times = await self._run("claim", self._generation)
         self._epoch, self._key_generation, self._seq = epoch, keys.decode(), 0
-        return Claim(state == b"live" and bool(keys), events, bookings)
+        return Claim(state == b"live" and bool(keys), events, bookings, *(time.decode() for time in times))
 
     async def apply(self, write: "Write") -> None:
         """Writes what is left of a batch; after a `redis.RedisError`, called again, it goes on where it was."""
@@ -127,15 +132,21 @@ class PartitionWriter:
             retired: Any = await self._client.hget(self._keys.watermark, "retired")
         await self._retire((retired or b"").decode().split())
 
-    async def beat(self, marks: Mapping[str, Any]) -> None:
-        """Says that the writer lives, with watermark fields that need no sequence."""
-        self._refuse(await self._run("beat", self._generation, self._epoch, *_flat(marks)))
+    async def beat(self, marks: Mapping[str, Any], end_ages_ms: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Says that the writer lives, with watermark fields that need no sequence.
+
+        Args:
+            end_ages_ms: how long ago Kafka confirmed the end of ``events`` and ``bookings``, where it has.
+        """
+        ages = (end_ages_ms.get(topic, "") for topic in ("events", "bookings"))
+        self._refuse(await self._run("beat", self._generation, self._epoch, *ages, *_flat(marks)))
 
     async def _retire(self, key_generations: Iterable[str]) -> None:
         buckets = (65536 >> DOC_SHIFT, BOOKING_BUCKETS)
         for name in key_generations:
-            while await self._run("retire", self._keys.prefix(name), _RETIRE_AT_ONCE, *buckets):
-                pass
+            left = 0
+            while left >= 0:
+                left = await self._run("retire", self._keys.prefix(name), _RETIRE_AT_ONCE, *buckets, left)
             self._refuse(await self._run("repair", "forget", self._generation, self._epoch, name))
 
     async def _run(self, script: str, *arguments: Any) -> Any:
@@ -153,9 +164,10 @@ class PartitionWriter:
 
 
 async def announce(client: Client, base: str, namespace: str, partitions: int) -> tuple[str, int]:
-    """Makes a namespace the live one where none is; the live one and its number of partitions."""
+    """Makes a namespace live where none is, and a key for cursors; the live one and its number of partitions."""
     key = live_key(base)
     async with patience(), client.pipeline(transaction=True) as pipe:
+        pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
         pipe.hsetnx(key, "namespace", namespace)
         pipe.hsetnx(key, "partitions", partitions)
         pipe.hmget(key, "namespace", "partitions")

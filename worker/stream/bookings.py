@@ -10,18 +10,20 @@ from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
     PARTITION_SUFFIX,
+    Applied,
     changed_rows,
     decode_applied,
     encode_applied,
     load,
 )
-from worker.domain.state import BookingState, Change, apply
+from worker.domain.state import BookingState, Change, Place, apply
 from worker.engine.effort import moved
 from worker.engine.table import Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
 from worker.stream.group import check_settings
 from worker.stream.intake import Intake
+from worker.stream.originals import KeptRecord, overtaken
 from worker.stream.project import whole
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
@@ -58,6 +60,8 @@ class Bookings:
     def __init__(self, number: int, resources: Resources) -> None:
         self.redelivered: Ends = (0, 0)
         """Offsets below which an earlier owner may have applied records: they are redelivered."""
+        self.applied = Applied()
+        """What the table says was applied."""
         self._number = number
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
@@ -77,7 +81,8 @@ class Bookings:
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
             await self._flush(attendance, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
-        self.redelivered = decode_applied(rows.get(APPLIED_SUFFIX))
+        self.applied = decode_applied(rows.get(APPLIED_SUFFIX))
+        self.redelivered = self.applied.ends
         kept = json.loads(row)
         check_settings(kept["settings"], shaping)
         return str(kept["generation"])
@@ -95,17 +100,25 @@ class Bookings:
             records = [(states[name], events.get(name, ()), references.get(name, ())) for name in some]
             yield apply(records, rules, again=again, told=told)
 
-    async def store(self, changed: Changed, ends: Ends) -> None:
+    async def store(self, changed: Changed, applied: Applied) -> None:
         """Changelogs first, then the tables. Alerts that a session ever held open are stored before the booking record.
 
         Args:
-            ends: up to where the topics are applied with these changes.
+            applied: what is applied with these changes.
         """
-        if changed.rows or changed.references:
-            applied = {APPLIED_SUFFIX: encode_applied(*map(max, ends, self.redelivered))}
+        applied = applied.merged(self.applied)
+        # also where an event that counts for nothing is the newest: readers are shown its time, which never goes back
+        if changed.rows or changed.references or applied.times != self.applied.times:
             # before the rows: whoever finds a row knows that what made it was applied
-            await self._flush(self._resources.attendance, {PARTITION_GROUP: applied, **changed.rows})
+            row = {APPLIED_SUFFIX: encode_applied(applied)}
+            await self._flush(self._resources.attendance, {PARTITION_GROUP: row, **changed.rows})
             await self._flush(self._resources.bookings, changed.references)
+            self.applied = applied
+
+    def overtaken(self, last_places: Mapping[str, Place]) -> Iterator[KeptRecord]:
+        """Those that `originals.overtaken` finds in the table."""
+        rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
+        return overtaken(last_places, rows)
 
     async def everything(self) -> AsyncIterator[Write]:
         """All that readers see of the partition, some at a time, from what the tables hold."""

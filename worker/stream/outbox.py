@@ -1,26 +1,26 @@
 """What a batch sends to Kafka beside its changelog: dead letters, forwards, alerts. Repeating it is harmless."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.alerts import AlertEvent, AlertKind
-from schemas.events import RECEIVED_HEADER
-from schemas.times import format_time
+from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
+from schemas.times import format_exact_time, format_time
 from worker.domain.state import BookingState
 from worker.engine.tail import Record, Tail, read
 from worker.stream import project
 from worker.stream.intake import Intake
+from worker.stream.originals import Headers, KeptRecord, kept_headers, unpack_original
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
 _LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
 #: A record batch of 2 MiB may hold far more when it is compressed; beyond these a dead letter would be stuck for ever.
 _VALUE_LIMIT = MAX_MESSAGE_BYTES
 _KEY_LIMIT = 8 * 1024
-_HEADERS_LIMIT = 32 * 1024
 
 
 class Message(NamedTuple):
@@ -30,7 +30,7 @@ class Message(NamedTuple):
     partition: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Headers
 
 
 class Outgoing(NamedTuple):
@@ -44,7 +44,7 @@ class Outgoing(NamedTuple):
 def outgoing(intake: Intake, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
     """What a batch sends, in the order in which it is sent."""
     letters = [_dead_letter(*letter, topics=topics, partition=partition) for letter in intake.letters]
-    forwards = [_forward(*forward, topics=topics, partitions=partitions) for forward in intake.forwards]
+    forwards = [forwarded(*forward, partitions=partitions) for forward in intake.forwards]
     return Outgoing(letters + forwards, list(map(_alert, published)))
 
 
@@ -99,7 +99,7 @@ def _alert(event: AlertEvent) -> Record:
 
 def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:
     """The original, untouched, with why and whence in headers; its own headers stay, for a replay."""
-    own = _bounded(record, _LETTER_HEADERS)
+    own = kept_headers(record.headers, _LETTER_HEADERS)
     ours = {
         "reason": letter.reason,
         "detail": letter.detail,
@@ -115,23 +115,19 @@ def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames,
     return Message(topics.dead_letters, partition, key, value, headers)
 
 
-def _forward(record: Any, booking_id: str, received: int, *, topics: TopicNames, partitions: int) -> Message:
-    """The event to its booking's partition, saying when it first came."""
-    own = _bounded(record, {RECEIVED_HEADER})
-    headers = [*own, (RECEIVED_HEADER, _exact(received).encode())]
-    return Message(topics.events, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
+def forwarded(record: Any, booking_id: str, received: int, *, partitions: int) -> Message:
+    """The record to its booking's partition, under the booking's key, saying when it first came."""
+    headers = [*kept_headers(record.headers), _received(received)]
+    return Message(record.topic, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
 
 
-def _bounded(record: Any, without: Collection[str]) -> list[tuple[str, bytes]]:
-    """The record's own headers but some, those of CloudEvents first, as far as they fit."""
-    kept, size = [], 0
-    for name, content in sorted(record.headers, key=lambda header: not header[0].startswith("ce_")):
-        size += len(name) + len(content or b"")
-        if name not in without and size <= _HEADERS_LIMIT:
-            kept.append((name, content))
-    return kept
+def append_again(topic: str, partition: int, kept: KeptRecord) -> Message:
+    """A booking's record that holds, behind one that does not: compaction then keeps the right one."""
+    headers, value = unpack_original(kept.original)
+    headers += [_received(kept.place.received), (OFFSET_HEADER, b"%d" % kept.place.offset)]
+    return Message(topic, partition, kept.booking_id.encode(), value, headers)
 
 
-def _exact(received: int) -> str:
-    """RFC 3339 to the microsecond: an event must not be received earlier because it was forwarded."""
-    return f"{format_time(received)[:-4]}{received % 1_000_000:06d}Z"
+def _received(received: int) -> tuple[str, bytes]:
+    # to the microsecond: a record must not be received earlier because it was sent on
+    return RECEIVED_HEADER, format_exact_time(received).encode()

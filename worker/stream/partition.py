@@ -9,19 +9,32 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import structlog
+
 from schemas.alerts import AlertEvent
+from schemas.events import Reason
 from worker.engine.fetching import Fetched
+from worker.engine.tail import Undecided
 from worker.read_model.writer import Write
 from worker.stream import outbox
 from worker.stream.bookings import Bookings, Changed
-from worker.stream.intake import Intake, read_bookings, read_events
+from worker.stream.dead_letters import DeadLetterCount, count_by_reason
+from worker.stream.intake import Intake, joined, read_bookings, read_events
 from worker.stream.outbox import Outgoing
 from worker.stream.project import project
-from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels
+from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
+
+log = structlog.get_logger(__name__)
+
+#: Records of others in our logs that an open transaction holds are looked at again after so long, seconds.
+UNDECIDED_SECONDS = 10.0
+#: Booking records that are read before other tasks have their turn: each takes ten times as long as an event.
+_READ_AT_ONCE = 500
 
 Chore = Callable[[], Awaitable[None]]
 """What is done between two batches."""
@@ -42,6 +55,7 @@ class Folded(NamedTuple):
 
     delivered: Delivered
     outgoing: Outgoing
+    dead_letters: Mapping[Reason, DeadLetterCount]
     write: Write
 
 
@@ -57,6 +71,7 @@ class Partition:
         self._to_say: asyncio.Queue[Folded | Chore] = asyncio.Queue(1)
         self._alerts = asyncio.Lock()
         """Held while the alerts topic is written to."""
+        self._mend_after = 0.0
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -78,7 +93,7 @@ class Partition:
         """Takes a batch; the consumer bounds how many wait."""
         self._to_fold.put_nowait(delivered)
 
-    async def beat(self, ends: Mapping[str, int]) -> None:
+    async def beat(self, ends: Mapping[str, TopicEnd]) -> None:
         """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
         chore = await self._read_models.beat(ends) if self._read_models else None
         if chore is not None:
@@ -88,7 +103,7 @@ class Partition:
 
     def look(self) -> None:
         """Mends between two batches what somebody else wrote to its logs."""
-        if self._read_models is not None and self._has_foreign:
+        if self._read_models is not None and self._has_foreign and monotonic() >= self._mend_after:
             self._to_fold.put_nowait(self._mend)
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
@@ -99,7 +114,7 @@ class Partition:
         async with read_models.unsettled:
             # one partition at a time: they would only drive each other's bookings out of the processor's cache
             async with resources.folding:
-                intake = self._read(topic, records)
+                intake = await self._read(topic, records)
                 write = read_models.begin(topic, end, intake.newest)
                 changed = Changed()
                 published: list[AlertEvent] = []
@@ -110,9 +125,12 @@ class Partition:
             outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
             # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
             records.clear()
+            last_places, dead_letters = intake.last_places, count_by_reason(intake.letters)
             del intake
-            await self._bookings.store(changed, read_models.ends)
-        await self._to_say.put(Folded(delivered, outgoing, write))
+            await self._bookings.store(changed, read_models.applied)
+            overtaken = self._bookings.overtaken(last_places)
+            outgoing.messages.extend(outbox.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken)
+        await self._to_say.put(Folded(delivered, outgoing, dead_letters, write))
 
     async def _say(self, read_models: ReadModels, folded: Folded) -> None:
         """What is to be known of a stored batch, to Kafka and Redis; then acknowledges it."""
@@ -120,13 +138,19 @@ class Partition:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 both.create_task(self._send(folded.outgoing))
             both.create_task(read_models.write(folded.write))
+        self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
         self.look()
 
-    def _read(self, topic: int, records: list[Any]) -> Intake:
+    async def _read(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
-            return read_events(records, self._is_ours, self._resources.rules.max_event_age)
-        return read_bookings(records, self.number, self._is_ours)
+            rules = self._resources.rules
+            return read_events(records, self._is_ours, rules.max_event_age, rules.clock_tolerance)
+        parts = []
+        for start in range(0, len(records), _READ_AT_ONCE):
+            parts.append(read_bookings(records[start : start + _READ_AT_ONCE], self._is_ours))
+            await asyncio.sleep(0)
+        return joined(parts)
 
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number
@@ -149,6 +173,16 @@ class Partition:
 
     async def _mend(self) -> None:
         """Says again what a worker that had lost the partition may have said after us."""
+        try:
+            await self._mend_all()
+            self._mend_after = 0.0
+        except Undecided as held:
+            # what an open transaction holds is nothing yet; work goes on meanwhile
+            if not self._mend_after:
+                log.info("mends later", partition=self.number, reason=str(held))
+            self._mend_after = monotonic() + UNDECIDED_SECONDS
+
+    async def _mend_all(self) -> None:
         resources = self._resources
         await self._bookings.mend()
         tail, client = resources.alerts[self.number], resources.settings.kafka_client()

@@ -1,14 +1,15 @@
 """What one partition keeps in Redis: claimed, written batch by batch, and filled again where it is lost or behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
-from schemas.times import format_time
+from schemas.times import format_time, parse_time
+from worker.domain.fold import NEVER
+from worker.domain.rows import Applied
 from worker.read_model.writer import Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
 from worker.stream.bookings import Bookings, Ends
 from worker.stream.resources import Resources
@@ -19,6 +20,19 @@ log = structlog.get_logger(__name__)
 #: Topics of a partition, in the order of `Ends`.
 EVENTS, BOOKINGS = range(2)
 _NAMES = ("events", "bookings")
+
+
+class TopicEnd(NamedTuple):
+    """Where a topic of a partition ends, as Kafka confirmed it last."""
+
+    stable: int
+    """The last stable offset."""
+    held: int
+    """Offsets behind it, which open transactions hold."""
+    age_ms: int
+    """How long ago Kafka confirmed it."""
+    unreadable: int | None
+    """The offset of a batch that cannot be read, at which the partition stands; None where there is none."""
 
 
 class ReadModels:
@@ -40,25 +54,34 @@ class ReadModels:
         self._marks: dict[str, Any] = {}
         """Of the batch that was begun last."""
         self._fills = 0
-        self._newest = [-(1 << 63)] * len(_NAMES)
+        self._times = Applied().times
 
     @property
     def ends(self) -> Ends:
         """Up to where the topics are folded."""
         return _ends(self._marks)
 
+    @property
+    def applied(self) -> Applied:
+        """What is folded."""
+        return Applied(*self.ends, *self._times)
+
     def begin(self, topic: int, end: int, newest: int | None) -> Write:
-        """What is to be written of the batch that ends there; ``newest`` is its newest event time, microseconds."""
+        """What is to be written of the batch that ends there; ``newest`` is its newest time, see `Intake.newest`."""
         self._marks[f"{_NAMES[topic]}.offset"] = max(end, self.ends[topic])
-        if newest is not None and newest > self._newest[topic]:
-            self._newest[topic] = newest
-            self._marks[f"{_NAMES[topic]}.time"] = format_time(newest)
+        if newest is not None:
+            times = list(self._times)
+            times[topic] = newest
+            self._advance(times)
         return Write(dict(self._marks), self._fills)
 
     async def own(self, committed: Ends) -> None:
         """Becomes the writer; fills them from the table where they are missing or behind what was committed."""
         claim = await until_done("redis", self._writer.claim, partition=self._number)
         ends = claim.events_offset, claim.bookings_offset
+        # a Redis that was flushed knows less than the table, and one whose worker died before its next write may know more
+        self._advance(self._bookings.applied.times)
+        self._advance([parse_time(time) if time else NEVER for time in (claim.events_time, claim.bookings_time)])
         if claim.sound and _reaches(ends, committed):
             self._begin(ends)
             self.told = ends[BOOKINGS]
@@ -87,14 +110,18 @@ class ReadModels:
         except Fenced:
             await self.reclaim()
 
-    async def beat(self, ends: Mapping[str, int]) -> Callable[[], Awaitable[None]] | None:
+    async def beat(self, ends: Mapping[str, TopicEnd]) -> Callable[[], Awaitable[None]] | None:
         """Writes the heartbeat: the topics' ends by their names; what is to be done where it was refused."""
-        if not self.is_live:
-            return None
-        marks = {f"{topic}.end": end for topic, end in ends.items()}
+        was_live = self.is_live
+        marks: dict[str, Any] = {}
+        for topic, end in ends.items():
+            unreadable = "" if end.unreadable is None else end.unreadable
+            marks |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
         try:
-            await self._writer.beat({**marks, "writtenAt": int(time() * 1000)})
+            await self._writer.beat(marks, {topic: end.age_ms for topic, end in ends.items()})
         except ReadModelError as error:
+            if not was_live:
+                return None  # it is being claimed or filled, which finds the same
             log.warning("refused", partition=self._number, reason=str(error))
             self.is_live = False
             return self.reclaim if isinstance(error, Fenced) else self._restore
@@ -140,6 +167,14 @@ class ReadModels:
 
     def _begin(self, ends: Ends) -> None:
         self._marks = {f"{name}.offset": end for name, end in zip(_NAMES, ends, strict=True)}
+        self._advance(self._times)
+
+    def _advance(self, times: Sequence[int]) -> None:
+        """Times never go back."""
+        events, bookings = map(max, self._times, times)
+        self._times = events, bookings
+        known = {f"{name}.time": time for name, time in zip(_NAMES, self._times, strict=True) if time != NEVER}
+        self._marks |= {field: format_time(time) for field, time in known.items()}
 
 
 def _ends(marks: Mapping[str, Any]) -> Ends:

@@ -9,6 +9,7 @@ from worker.engine.table import Table
 from worker.engine.tail import Tail
 from worker.read_model.client import Client
 from worker.settings import Settings
+from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
 
@@ -34,6 +35,7 @@ class Resources:
         self.folding = asyncio.Lock()
         """Held while a batch is folded."""
         self.alerts: dict[int, Tail] = {}
+        self.dead_letters = DeadLetterLog()
 
     @property
     def cached_bookings(self) -> int:

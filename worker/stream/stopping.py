@@ -26,15 +26,21 @@ class Stopping:
     def __init__(self, seconds: float = STOP_SECONDS) -> None:
         self._seconds = seconds
         self._exit_code: int | None = None
+        self._error = ""
         self._waits_for = "the work under way"
         self._gave_up = False
 
-    def begin(self, exit_code: int, why: str) -> None:
-        """Begins the stop: in `STOP_SECONDS` the process ends with this code, whatever it waits for. The first call counts."""
+    def begin(self, exit_code: int, error: str = "") -> None:
+        """Begins the stop: in `STOP_SECONDS` the process ends with this code, whatever it waits for. The first call counts.
+
+        Args:
+            error: why a worker ends by itself; said by whoever ran it, or here where that no longer happens.
+        """
         if self._exit_code is not None:
             return
-        self._exit_code = exit_code
-        log.info("stopping", reason=why)
+        self._exit_code, self._error = exit_code, error
+        if not error:
+            log.info("stopping")
         timer = threading.Timer(self._seconds, self._end)
         timer.daemon = True
         timer.start()
@@ -63,6 +69,8 @@ class Stopping:
 
     def _end(self) -> None:
         log.warning("stopping without waiting any longer", waited_for=self._waits_for, seconds=self._seconds)
+        if self._error:
+            sys.stderr.write(f"{self._error}\n")
         _exit(self._exit_code or 0)
 
 

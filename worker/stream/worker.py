@@ -5,6 +5,7 @@ import gc
 from collections.abc import Coroutine
 from contextlib import suppress
 from logging import INFO, WARNING
+from time import time
 from typing import Any, cast
 
 import structlog
@@ -30,6 +31,7 @@ from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.group import Group
 from worker.stream.partition import Partition
+from worker.stream.read_models import TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.stream.stopping import Stopping
@@ -38,6 +40,7 @@ from worker.topics import BATCH_BYTES, TopicNames, create_producer
 log = structlog.get_logger(__name__)
 
 _BEAT_SECONDS = 1.0
+_CONFIRM_SECONDS = 0.5
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _LOOK_SECONDS = 50.0
@@ -79,10 +82,10 @@ class Worker:
             if live is not None:
                 await self._run(stop, producer, redis, store, live)
         except BaseException as error:
-            self._stopping.begin(1, repr(error))
+            self._stopping.begin(1, str(error) or repr(error))
             raise
         finally:
-            self._stopping.begin(0, "asked to")
+            self._stopping.begin(0)
             store.close()
             await self._stopping.step("the producer", producer.stop(), _CLOSE_SECONDS)
             await self._stopping.step("the connections to Redis", redis.aclose(), _CLOSE_SECONDS)
@@ -107,26 +110,29 @@ class Worker:
         started.add_done_callback(self._on_done)
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
         beat, looking = asyncio.create_task(self._beat()), asyncio.create_task(self._look())
+        confirming = asyncio.create_task(self._confirm())
         lease = asyncio.create_task(self._resources.lease.keep())
         watch = asyncio.create_task(self._watchdog.run())
         try:
-            endless: list[asyncio.Future[Any]] = [self._failed, beat, looking, lease, watch]
+            endless: list[asyncio.Future[Any]] = [self._failed, beat, confirming, looking, lease, watch]
             await asyncio.wait((*waits, *endless), return_when=asyncio.FIRST_COMPLETED)
             for ended in endless:
                 if ended.done():
                     await ended
             if waits[1].done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
-            self._stopping.begin(0, "asked to")
+            self._stopping.begin(0)
         except Stalled as stalled:
             self._stopping.begin(1, str(stalled))
             raise WorkerCrashed(str(stalled)) from None
         except BaseException as error:
-            self._stopping.begin(1, repr(error))
+            self._stopping.begin(1, str(error) or repr(error))
             raise
         finally:
             await self._stop(started)
-            await self._stopping.step("background tasks", end((*waits, beat, looking, lease, watch, started)), _CANCEL_SECONDS)
+            self._resources.dead_letters.flush()
+            endless_tasks = (*waits, beat, confirming, looking, lease, watch, started)
+            await self._stopping.step("background tasks", end(endless_tasks), _CANCEL_SECONDS)
 
     def _new_watchdog(self) -> Watchdog:
         limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
@@ -234,7 +240,15 @@ class Worker:
             if (failed is not None) != away:
                 away = failed is not None
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
+            self._resources.dead_letters.report()
             await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _confirm(self) -> None:
+        """Keeps what is known of the topics' ends no older than about a second, for the heartbeats."""
+        while True:
+            await asyncio.sleep(_CONFIRM_SECONDS)
+            if self._partitions:
+                await self._consumer.confirm_ends()
 
     async def _look(self) -> None:
         """Each minute: whether somebody else wrote to a log of which we are the writer."""
@@ -249,10 +263,16 @@ class Worker:
                 for partition in self._partitions.values():
                     partition.look()
 
-    def _ends(self, number: int) -> dict[str, int]:
-        topics = {"events": self.topics.events, "bookings": self.topics.bookings}
-        ends = {name: self._consumer.log_end(TP(topic, number)) for name, topic in topics.items()}
-        return {name: end.stable for name, end in ends.items() if end is not None}
+    def _ends(self, number: int) -> dict[str, TopicEnd]:
+        """Of a partition's topics, those that Kafka has told; by name."""
+        ends, unreadable = {}, self._consumer.unreadable
+        for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
+            tp = TP(topic, number)
+            if (end := self._consumer.confirmed_end(tp)) is not None:
+                age_ms = max(0, int((time() - end.answered) * 1000))
+                stands_at = unreadable[tp].offset if tp in unreadable else None
+                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, stands_at)
+        return ends
 
 
 def _spare_the_collector() -> None:

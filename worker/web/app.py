@@ -60,4 +60,4 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         parts: Parts = self.state.parts
-        return Gate(AsyncExitStackMiddleware(self.router), parts.settings, parts.tokens, parts.meters)
+        return Gate(AsyncExitStackMiddleware(self.router), parts)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from schemas.attendance import Attendance, attendance_id, guid
 from schemas.events import EventType
 from schemas.query import document as page_document
-from schemas.query import parse_filter, parse_query
+from schemas.query import parse_filter
 from schemas.refusals import Refusals, Rule
 from worker.web.calls import add, json_body
 from worker.web.changes import Change
@@ -48,7 +48,7 @@ async def query_attendance(request: Request) -> Response:
     """A page of attendances: any filters and sorts, with cursors both ways."""
     parts = parts_of(request)
     document = _only(await parts.bodies.document(request), "query")
-    query = parse_query(document.get("query"), first_filter_only=parts.settings.query_first_filter_only)
+    query = await parts.reader.parse(document.get("query"), first_filter_only=parts.settings.query_first_filter_only)
     return answer(page_document(await parts.reader.query(query)))
 
 

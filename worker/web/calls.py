@@ -22,6 +22,7 @@ _TOLD = {
     405: "The path has no such method",
     409: "Something later keeps undoing the change",
     413: "The body is too large",
+    415: "The body's Content-Encoding is neither gzip nor identity",
     429: "Too many requests at once",
     503: "Redis, Kafka or a worker is away, or a partition is being repaired: ask again after Retry-After",
 }
@@ -39,17 +40,19 @@ class Call(APIRoute):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        told = (self.openapi_extra or {}).get("security")
-        self._needed: str | None = told[0][SECURITY][0] if told else None
+        declared = (self.openapi_extra or {}).get("security") or ()
+        #: One of these scopes is enough; none: the call is public.
+        self._needed: list[str] = [each[SECURITY][0] for each in declared]
         self._inner, self.app = self.app, self._answer
         self._plain = not (self.dependant.query_params or self.dependant.header_params or self.body_field)
         self._names = [(field.name, field.alias) for field in self.dependant.path_params]
 
     async def _answer(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        if self._needed is None:
+        if not self._needed:
             assert scope["path"] in PUBLIC, "every call but the public ones names its scope"
-        elif self._needed not in scope[ALLOWED]:
-            raise refused(403, "MISSING_SCOPE", f"the token lacks the scope {self._needed}", {"scope": self._needed})
+        elif scope[ALLOWED].isdisjoint(self._needed):
+            needed = " or ".join(self._needed)
+            raise refused(403, "MISSING_SCOPE", f"the token lacks the scope {needed}", {"scope": self._needed[0]})
         if not self._plain:
             await self._inner(scope, receive, send)
             return
@@ -63,7 +66,7 @@ def add(
     method: str,
     path: str,
     endpoint: Endpoint,
-    scope: Scope,
+    scope: Scope | tuple[Scope, ...],
     shape: Any,
     *,
     status: int = 200,
@@ -73,14 +76,16 @@ def add(
     """Declares a call.
 
     Args:
+        scope: what the token needs; of several one is enough.
         shape: the answer's model, for OpenAPI alone: answers are written as they are.
         body: the request's body as OpenAPI has it.
         errors: statuses beside those that every call has.
     """
-    extra: dict[str, Any] = {"security": [{SECURITY: [scope.value]}]}
+    scopes = (scope,) if isinstance(scope, Scope) else scope
+    extra: dict[str, Any] = {"security": [{SECURITY: [each.value]} for each in scopes]}
     if body is not None:
         extra["requestBody"] = body
-        errors = (*errors, 413)
+        errors = (*errors, 413, 415)
     router.add_api_route(
         path,
         endpoint,

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-import orjson
 from redis.exceptions import RedisError
 
 from schemas.attendance import Attendance
@@ -21,11 +20,12 @@ from schemas.times import format_exact_time
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
+from worker.web.bodies import write_json
 from worker.web.marks import Marks
+from worker.web.permissions import API_SOURCE
 from worker.web.problems import ApiError, problem_of, refused, unavailable
 from worker.web.producer import Publisher
 
-SOURCE = "/api"
 #: How much later than now, as parts of the clock tolerance, the event is said to have happened, try by try.
 _LEADS = (0, 1 / 8, 1 / 2, 1)
 _REMEMBERED = 10_000
@@ -125,7 +125,7 @@ class Changes:
         if isinstance(before, Exception):
             raise before
         assert isinstance(at, int)
-        value = orjson.dumps(event(change, at))
+        value = write_json(event(change, at))
         place = await self._publisher.publish(self._topic, change.booking_id, value, self._seconds)
         if not await self._marks.passed(change.booking_id, place.partition, place.offset, deadline):
             raise _kept()
@@ -149,7 +149,7 @@ def event(change: Change, at: int) -> dict[str, Any]:
     return {
         "specversion": "1.0",
         "id": str(uuid4()),
-        "source": SOURCE,
+        "source": API_SOURCE,
         "type": change.kind.value,
         "time": format_exact_time(at),
         "data": {"bookingId": change.booking_id, "sessionId": change.session_id, **change.data},

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from schemas.cures import CURES, STATUS_CURES
 from schemas.decode import decode
-from schemas.events import DATA, DeadLetter, EventType, Topic
+from schemas.events import CONTROL_CHARACTER, DATA, DeadLetter, EventType, Topic
 from schemas.refusals import Refusals, Rule
+from worker.web.bodies import write_json
 from worker.web.changes import Change, event
 from worker.web.problems import ApiError, invalid, refused
 
@@ -27,6 +28,8 @@ _RULES = {
     "string_too_long": Rule.TOO_LARGE,
     "greater_than_equal": Rule.OUT_OF_RANGE,
     "less_than_equal": Rule.OUT_OF_RANGE,
+    "string_unicode": Rule.MALFORMED,
+    CONTROL_CHARACTER: Rule.MALFORMED,
 }
 
 
@@ -153,7 +156,7 @@ def _checked(data: dict[str, Any], where: str, refusals: Refusals) -> None:
 def _as_published(change: Change, where: str, refusals: Refusals) -> Change | None:
     """The change with its ids as the worker will know them; what the worker would refuse is refused here."""
     try:
-        said = decode(orjson.dumps(event(change, 0)), (), 0, max_age=0)
+        said = decode(write_json(event(change, 0)), (), 0, max_age=0)
     except orjson.JSONEncodeError:
         refusals.add(f"{where}participantNotification", "is nested too deeply", Rule.TOO_DEEP)
         return None

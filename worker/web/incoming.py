@@ -1,5 +1,6 @@
 """CloudEvents over HTTP for devices that do not speak Kafka: structured, binary and batched."""
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,16 +12,18 @@ from starlette.requests import Request
 from schemas.decode import decode, decode_booking
 from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason, Topic
 from schemas.refusals import Rule, Violation
-from schemas.usual import normalise
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
-from worker.web.bodies import Bodies, is_json, media_type, parse_json
+from worker.web.bodies import Bodies, is_json, media_type, parse_json, write_json
+from worker.web.permissions import Published
 from worker.web.problems import invalid, refused
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 MAX_EVENTS = 1000
 _PREFIX = "ce-"
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).fullmatch
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL).sub
 
 
 class Incoming(NamedTuple):
@@ -29,6 +32,7 @@ class Incoming(NamedTuple):
     topic: str
     booking_id: str
     value: bytes
+    published: Published
 
 
 async def read_events(request: Request, bodies: Bodies, settings: Settings) -> list[Incoming]:
@@ -39,6 +43,10 @@ async def read_events(request: Request, bodies: Bodies, settings: Settings) -> l
     """
     kind = media_type(request)
     body = await bodies.read(request)
+    return await bodies.apart(len(body), _read, request, kind, body, settings)
+
+
+def _read(request: Request, kind: str, body: bytearray, settings: Settings) -> list[Incoming]:
     if kind == STRUCTURED:
         found: Sequence[tuple[str, Any]] = [("", parse_json(body))]
     elif kind == BATCH:
@@ -61,7 +69,10 @@ def _judged(found: Sequence[tuple[str, Any]], settings: Settings) -> list[Incomi
         if isinstance(said, DeadLetter):
             bad.append(_violation(where, said))
         else:
-            good.append(Incoming(topics.bookings if topic is Topic.BOOKINGS else topics.events, said.booking_id, value))
+            session_id = said.session_id if isinstance(said, Event) else ""
+            published = Published(where, document["type"], document["source"], said.booking_id, session_id)
+            name = topics.bookings if topic is Topic.BOOKINGS else topics.events
+            good.append(Incoming(name, said.booking_id, value, published))
     if bad:
         raise invalid(bad)
     return good
@@ -72,10 +83,7 @@ def _decoded(
 ) -> tuple[Topic, Event | Booking | BookingGone | DeadLetter]:
     kind = document.get("type") if isinstance(document, dict) else None
     if isinstance(kind, str) and kind in DATA[Topic.BOOKINGS]:
-        data = document.get("data")
-        booking_id = data.get("bookingId") if isinstance(data, dict) else None
-        key = normalise(booking_id).encode(errors="replace") if isinstance(booking_id, str) else b""
-        return Topic.BOOKINGS, decode_booking(value, (), key)
+        return Topic.BOOKINGS, decode_booking(value, ())
     said = decode(value, (), now_ms, max_age=micros(settings.max_event_age))
     if isinstance(said, DeadLetter) and said.reason is Reason.UNKNOWN_TYPE:
         every = ", ".join(name for types in DATA.values() for name in types)
@@ -88,7 +96,7 @@ def _violation(where: str, letter: DeadLetter) -> Violation:
     return Violation(f"{where}{field}", detail, letter.reason.value)
 
 
-def _batch(body: bytes) -> list[Any]:
+def _batch(body: bytearray) -> list[Any]:
     found = parse_json(body)
     if not isinstance(found, list):
         raise refused(400, "MALFORMED_BATCH", "a batch is a JSON array of events")
@@ -97,27 +105,36 @@ def _batch(body: bytes) -> list[Any]:
     return found
 
 
-def _binary(request: Request, body: bytes, kind: str) -> dict[str, Any]:
+def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
     """The event as structured mode writes it."""
     if kind and not is_json(kind):
         raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the data as application/json", {"contentType": kind[:100]})
     attributes: dict[str, Any] = {}
     for raw_name, raw in request.headers.raw:
-        name = raw_name.decode("latin-1")
+        name = raw_name.decode("latin-1").lower()
         if not name.startswith(_PREFIX):
             continue
-        try:
-            text = unquote_to_bytes(raw).decode()
-        except UnicodeDecodeError:
-            raise refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
+        text = _attribute(name, raw)
         if name[3:] == "data" or name[3:] in attributes:
             raise refused(400, "MALFORMED_HEADER", f"{name}: give each attribute once, and the data as the body")
         attributes[name[3:]] = text
     return {**attributes, "data": parse_json(body)}
 
 
+def _attribute(name: str, raw: bytes) -> str:
+    """The value of a header: out of its quotes, where it has some, then percent-decoded once."""
+    if raw[:1] == b'"':
+        if _QUOTED(raw) is None:
+            raise refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark, end it with one")
+        raw = _ESCAPED(rb"\1", raw[1:-1])
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
+
+
 def _written(document: Any, where: str) -> bytes:
     try:
-        return orjson.dumps(document)
+        return write_json(document)
     except orjson.JSONEncodeError:
         raise invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None

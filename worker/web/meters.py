@@ -1,12 +1,12 @@
 """What Prometheus is told of an API process, or of all processes of one `attendance api`."""
 
 import os
-from collections.abc import Iterable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-
-from worker.read_model.reader import Partition
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 #: Where several processes keep their figures for whichever of them is asked.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -48,21 +48,37 @@ class Meters:
         if status in (401, 403):
             self._denied.labels(status).inc()
 
-    def text(self, partitions: Iterable[Partition]) -> bytes:
-        """Everything in Prometheus' text format.
+    def text(self, families: list[Metric]) -> bytes:
+        """Everything in Prometheus' text format, each family once.
 
         Args:
-            partitions: the read models' watermarks; none where Redis does not say.
+            families: gauges of what Redis says, see `worker.web.partition_metrics`.
         """
         registry = CollectorRegistry()
-        lag = Gauge("attendance_partition_lag", "Records not applied yet", ("partition",), registry=registry)
-        serving = Gauge("attendance_partition_serving", "1 where readers are served", ("partition",), registry=registry)
-        for each in partitions:
-            serving.labels(each.number).set(each.state == "live")
-            if each.lag is not None:
-                lag.labels(each.number).set(each.lag)
         if FOLDER in os.environ:
-            own = CollectorRegistry()
-            MultiProcessCollector(own)  # type: ignore[no-untyped-call]
-            return generate_latest(own) + generate_latest(registry)
-        return generate_latest(self._registry) + generate_latest(registry)
+            _forget_dead_processes(Path(os.environ[FOLDER]))
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(self._registry)
+        registry.register(_Families(families))
+        return generate_latest(registry)
+
+
+class _Families(Collector):
+    """Families that are there already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """What a process that was killed had under way is under way no longer; what it counted stays."""
+    for file in folder.glob("gauge_live*_*.db"):
+        number = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            mark_process_dead(number)  # type: ignore[no-untyped-call]

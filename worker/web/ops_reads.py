@@ -4,22 +4,27 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.refusals import Refusals, Rule
 from schemas.times import format_time
-from schemas.usual import normalise
-from worker.read_model.live import freshness_of
-from worker.read_model.reader import Partition
-from worker.topics import partition_of
+from worker.read_model.freshness import TOPICS, Partition, freshness_of, troubles
+from worker.read_model.reader import ListPage
 from worker.web.calls import add
+from worker.web.gate import CALLER
 from worker.web.incoming import BATCH, STRUCTURED, read_events
-from worker.web.parts import Parts, parts_of
-from worker.web.problems import answer, invalid, refused, unavailable
+from worker.web.parts import parts_of
+from worker.web.permissions import PUBLISHING, check_publish
+from worker.web.problems import answer, invalid, refused
 from worker.web.shapes import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
 from worker.web.tokens import Scope
 
 _MOST = 1000
+#: What is no id is nobody's: no id holds a control character.
+_NOBODY = "\0"
 Limit = Annotated[int, Query(ge=1, le=_MOST, description="how many to show at most")]
+
+ListCursor = Annotated[str | None, Query(description="`next` of a page, to go on behind it")]
 
 
 def add_ops_calls(router: APIRouter) -> None:
@@ -31,12 +36,13 @@ def add_ops_calls(router: APIRouter) -> None:
     add(router, "GET", "/v1/bookings", list_bookings, read, BookingsAnswer)
     add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
     add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
-    add(router, "POST", "/v1/events", publish_events, Scope.PUBLISH, Accepted, status=202, body=_events_body())
+    add(router, "POST", "/v1/events", publish_events, PUBLISHING, Accepted, status=202, body=_events_body())
 
 
 async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:
     """The tally of a session."""
-    found = await parts_of(request).reader.session(normalise(session))
+    session_id = ids.session_id(session)
+    found = None if session_id is None else await parts_of(request).reader.session(session_id)
     if found is None:
         raise refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
     return answer(found)
@@ -44,17 +50,20 @@ async def get_session(request: Request, session: Annotated[str, Path(alias="sess
 
 async def get_booking(request: Request, booking: Annotated[str, Path(alias="bookingId")]) -> Response:
     """The summary of a booking."""
-    found = await parts_of(request).reader.booking(normalise(booking))
+    booking_id = ids.booking_id(booking)
+    found = None if booking_id is None else await parts_of(request).reader.booking(booking_id)
     if found is None:
         raise refused(404, "BOOKING_NOT_FOUND", "this booking lists no session and has no attendance")
     return answer(found)
 
 
-async def list_bookings(request: Request, sort: Annotated[Literal["noShowRate"], Query()], limit: Limit = 100) -> Response:
+async def list_bookings(
+    request: Request, sort: Annotated[Literal["noShowRate"], Query()], limit: Limit = 100, cursor: ListCursor = None
+) -> Response:
     """Bookings by how often nobody came, the worst first."""
     del sort  # the one there is
-    _known(request, "sort", "limit")
-    return answer(await parts_of(request).reader.no_shows(limit))
+    _known(request, "sort", "limit", "cursor")
+    return _list_answer("bookings", await parts_of(request).reader.no_shows_page(limit, cursor))
 
 
 async def list_alerts(
@@ -64,19 +73,19 @@ async def list_alerts(
     session: Annotated[str | None, Query(alias="sessionId")] = None,
     booking: Annotated[str | None, Query(alias="bookingId")] = None,
     limit: Limit = 100,
+    cursor: ListCursor = None,
 ) -> Response:
-    """Open mismatch alerts, newest first; all given conditions hold."""
+    """Open mismatch alerts, newest first; all given conditions hold. With a cursor they may be left out."""
     del state  # the one there is
-    _known(request, "state", "kind", "sessionId", "bookingId", "limit")
-    parts = parts_of(request)
-    booking_id = None if booking is None else normalise(booking)
-    found = await parts.reader.alerts(
-        kind=kind, session_id=None if session is None else normalise(session), booking_id=booking_id, limit=limit
+    _known(request, "state", "kind", "sessionId", "bookingId", "limit", "cursor")
+    found = await parts_of(request).reader.alerts_page(
+        kind=kind,
+        session_id=None if session is None else ids.session_id(session) or _NOBODY,
+        booking_id=None if booking is None else ids.booking_id(booking) or _NOBODY,
+        limit=limit,
+        cursor=cursor,
     )
-    partitions = await parts.reader.status()
-    if booking_id is not None:
-        partitions = [partitions[partition_of(booking_id, len(partitions))]]
-    return answer({"alerts": found, "freshness": freshness_of(partitions).document()})
+    return _list_answer("alerts", found)
 
 
 async def get_status(request: Request) -> Response:
@@ -84,45 +93,46 @@ async def get_status(request: Request) -> Response:
     partitions = await parts_of(request).reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
-    return answer({"partitions": shown, "rebuild": rebuild, "freshness": freshness_of(partitions).document()})
+    problems = [each._asdict() for each in troubles(partitions)]
+    fresh = freshness_of(partitions).document()
+    return answer({"partitions": shown, "rebuild": rebuild, "problems": problems, "freshness": fresh})
 
 
 async def publish_events(request: Request) -> Response:
     """Takes CloudEvents of devices that do not speak Kafka: all of them, or none."""
     parts = parts_of(request)
     events = await read_events(request, parts.bodies, parts.settings)
+    await check_publish(request.scope[CALLER], [each.published for each in events], parts.reader)
     seconds = parts.settings.api_set_timeout.total_seconds()
     await parts.publisher.publish_all([(each.topic, each.booking_id, each.value) for each in events], seconds)
     return answer({"accepted": len(events)}, 202)
 
 
-async def serving(parts: Parts) -> list[Partition]:
-    """The partitions, where Redis answers and a namespace is live.
-
-    Raises:
-        ApiError: 503, if every partition is being filled: nothing could be answered.
-    """
-    partitions = await parts.reader.status()
-    if not any(each.state == "live" for each in partitions):
-        raise unavailable("NOT_SERVING", "every partition is being filled: ask again")
-    return partitions
+def _list_answer(name: str, found: ListPage) -> Response:
+    return answer({name: found.items, "pagingMetadata": found.paging, "freshness": found.freshness.document()})
 
 
 def _partition(each: Partition) -> dict[str, Any]:
-    mark = each.mark
-    topics = {
-        name: {"offset": int(mark.get(f"{name}.offset", 0)), "end": int(mark.get(f"{name}.end", 0))}
-        for name in ("events", "bookings")
-    }
-    written = int(mark.get("writtenAt", 0))
+    confirmed = [each.number_of(f"{topic}.confirmedAt") for topic in TOPICS]
     return {
         "partition": each.number,
         "state": each.state,
+        "hasWorker": each.has_owner,
         "lag": each.lag,
-        "eventTime": mark.get("events.time") or None,
-        **topics,
-        "writtenAt": format_time(written * 1000) if written else None,
+        "eventTime": each.event_time,
+        **{topic: _topic(each, topic) for topic in TOPICS},
+        "writtenAt": _time(each.number_of("writtenAt")),
+        "kafkaAnsweredAt": _time(min(confirmed)),
     }
+
+
+def _topic(each: Partition, topic: str) -> dict[str, Any]:
+    offset, end, held = (each.number_of(f"{topic}.{name}") for name in ("offset", "end", "held"))
+    return {"offset": offset, "end": end, "held": held, "unreadable": each.unreadable(topic)}
+
+
+def _time(ms: int) -> str | None:
+    return format_time(ms * 1000) if ms else None
 
 
 def _known(request: Request, *names: str) -> None:

@@ -1,6 +1,7 @@
 """What the calls of one app work with, put together in one place."""
 
-from typing import NamedTuple
+import asyncio
+from typing import Any, NamedTuple
 
 from fastapi import Request
 
@@ -9,10 +10,15 @@ from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings
 from worker.web.bodies import Bodies
 from worker.web.changes import Changes
+from worker.web.last_seen import LastSeen
 from worker.web.marks import Marks
 from worker.web.meters import Meters
 from worker.web.producer import Publisher
+from worker.web.shares import Shares
 from worker.web.tokens import TokenFile
+
+#: What the bodies of all requests under way may hold together.
+_BODY_BYTES = 64 * 1024 * 1024
 
 
 class Parts(NamedTuple):
@@ -27,6 +33,12 @@ class Parts(NamedTuple):
     changes: Changes
     tokens: TokenFile | None
     meters: Meters
+    #: requests that are worked on at once, and bytes of their bodies, shared by the holders of tokens
+    slots: Shares
+    body_bytes: Shares
+    #: the task of each request under way
+    running: set["asyncio.Task[Any]"]
+    last_seen: LastSeen
 
     @classmethod
     def of(cls, settings: Settings) -> "Parts":
@@ -40,7 +52,11 @@ class Parts(NamedTuple):
         publisher, marks = Publisher(settings), Marks(reader)
         changes = Changes(settings, reader, publisher, marks)
         tokens = None if settings.api_tokens is None else TokenFile(settings.api_tokens)
-        return cls(settings, client, reader, Bodies(settings), publisher, marks, changes, tokens, Meters())
+        last_seen = LastSeen(reader, settings.partitions)
+        slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
+        bodies = Bodies(settings, body_bytes)
+        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen
+        return cls(settings, client, reader, bodies, publisher, marks, changes, tokens, Meters(), *shared)
 
     def open(self) -> None:
         """Begins to connect to Kafka; Redis is connected to by the first question."""

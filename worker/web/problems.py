@@ -69,9 +69,9 @@ def invalid(violations: Iterable[Violation]) -> ApiError:
     return ApiError(400, message, {"validationError": {"fieldViolations": found}})
 
 
-def unavailable(code: str, description: str) -> ApiError:
+def unavailable(code: str, description: str, data: Mapping[str, Any] | None = None) -> ApiError:
     """A 503; the same request may succeed in a second."""
-    return refused(503, code, description, headers=_SOON)
+    return refused(503, code, description, data, headers=_SOON)
 
 
 def problem_of(error: Exception) -> ApiError | None:
@@ -105,5 +105,7 @@ def framework_problem(error: HTTPException | RequestValidationError, scope: Scop
     there = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
     # a path that is spelt out is no parameter of another's
     spelt = [route for route in there if not route.param_convertors] or there
-    methods = ", ".join(sorted({method for route in spelt for method in route.methods}))
+    # whatever answers GET answers HEAD
+    found = {method for route in spelt for method in route.methods}
+    methods = ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
     return refused(405, "METHOD_NOT_ALLOWED", f"this path has {methods}", headers={"allow": methods})

@@ -149,7 +149,9 @@ IncomingBatch = Annotated[list[IncomingEvent], Field(max_length=MAX_EVENTS)]
 
 
 class FreshnessShape(TypedDict):
-    """``eventTime``: the newest event time applied; ``lag``: records not applied yet. null: unknown."""
+    """``eventTime``: the newest effective time of an event that was applied, which never goes back; ``lag``: records not
+    applied yet. null: unknown, while no worker or no Kafka says.
+    """
 
     eventTime: str | None
     lag: int | None
@@ -187,31 +189,51 @@ class BookingAnswer(BookingSummary):
 
 class BookingsAnswer(TypedDict):
     bookings: list[BookingSummary]
+    pagingMetadata: PagingMetadata
     freshness: FreshnessShape
 
 
 class AlertsAnswer(TypedDict):
     alerts: list[AlertData]
+    pagingMetadata: PagingMetadata
     freshness: FreshnessShape
 
 
 class TopicStatus(TypedDict):
-    """Offsets: the next to apply, and the topic's end."""
+    """Offsets: the next to apply, and the end of what can be read (Kafka's last stable offset).
+
+    ``held``: records behind an open transaction; ``unreadable``: the offset of a record batch that cannot be read, and at
+    which the partition stops.
+    """
 
     offset: int
     end: int
+    held: int
+    unreadable: int | None
 
 
 class PartitionStatus(TypedDict):
-    """``lag`` is null where the writer's heartbeat is older than 5 s."""
+    """``hasWorker``: whether one has written within the last seconds; ``lag`` is null where it has not, or where Kafka has not
+    answered it within the last seconds.
+    """
 
     partition: int
     state: str
+    hasWorker: bool
     lag: int | None
     eventTime: str | None
     events: TopicStatus
     bookings: TopicStatus
     writtenAt: str | None
+    kafkaAnsweredAt: str | None
+
+
+class PartitionProblem(TypedDict):
+    """Something that keeps partitions from going on."""
+
+    code: Literal["NO_WORKER", "KAFKA_AWAY", "UNREADABLE_BATCH", "REPAIRING"]
+    partitions: list[int]
+    description: str
 
 
 class StatusAnswer(TypedDict):
@@ -219,8 +241,16 @@ class StatusAnswer(TypedDict):
 
     partitions: list[PartitionStatus]
     rebuild: Literal["SERVING", "REPAIRING"]
+    problems: list[PartitionProblem]
     freshness: FreshnessShape
 
 
 class Health(TypedDict):
     status: str
+
+
+class Readiness(TypedDict):
+    """``problems``: of some partitions, while readers of the others are served."""
+
+    status: Literal["ready"]
+    problems: NotRequired[list[PartitionProblem]]

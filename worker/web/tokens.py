@@ -1,6 +1,7 @@
 """Bearer tokens: a file of SHA-256 digests with scopes, and whoever they were given to.
 
-The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?}]}``, the digest in hexadecimal.
+The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?, "source"?}]}``, the digest in
+hexadecimal, the source a prefix that the token is bound to.
 A token holds 32 random bytes, so its plain digest says nothing of it.
 """
 
@@ -25,6 +26,7 @@ from schemas.times import format_time, parse_time
 PREFIX = "att_"
 _LONGEST = 512
 _LOOK_AGAIN_SECONDS = 1.0
+_SOURCE = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}").fullmatch
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}").fullmatch
 
 
@@ -34,6 +36,7 @@ class Scope(StrEnum):
     READ = "read"
     MANAGE = "manage"
     PUBLISH = "publish"
+    INGEST = "ingest"
 
 
 class TokensError(Exception):
@@ -52,6 +55,8 @@ class Token(NamedTuple):
     scopes: frozenset[str]
     created: int
     expires: int | None
+    source: str | None = None
+    """The prefix of the sources that it may publish; None: any."""
 
 
 class TokenFile:
@@ -122,7 +127,9 @@ def presented_token(values: Sequence[bytes]) -> bytes | None:
     return words[0] if len(words) == 1 else None
 
 
-def create_token(path: Path, scopes: Sequence[Scope], name: str, expires_in: timedelta | None, now: float) -> str:
+def create_token(
+    path: Path, scopes: Sequence[Scope], name: str, expires_in: timedelta | None, now: float, source: str | None = None
+) -> str:
     """Makes a token, stores its digest and gives the token, which nobody can read again.
 
     Raises:
@@ -130,10 +137,12 @@ def create_token(path: Path, scopes: Sequence[Scope], name: str, expires_in: tim
     """
     if not _NAME(name):
         raise TokensError("--name: write 1 to 100 characters, none of them a control character")
+    if source is not None and (not _SOURCE(source) or source.rstrip("/") in ("", "/api")):
+        raise TokensError("--source: write a source as /gates/north, 1 to 256 characters; /api is the API's own")
     secret = PREFIX + secrets.token_urlsafe(32)
     micros = int(now * 1_000_000)
     expires = None if expires_in is None else micros + expires_in // timedelta(microseconds=1)
-    token = Token(name, sha256(secret.encode()).digest(), frozenset(scopes), micros, expires)
+    token = Token(name, sha256(secret.encode()).digest(), frozenset(scopes), micros, expires, source)
     with _changing(path) as tokens:
         if any(each.name == name for each in tokens):
             raise TokensError(f"a token has the name {name} already: give another, or revoke it first")
@@ -177,6 +186,7 @@ def shown(token: Token) -> dict[str, Any]:
         "scopes": sorted(token.scopes),
         "createdAt": format_time(token.created),
         **({} if token.expires is None else {"expiresAt": format_time(token.expires)}),
+        **({} if token.source is None else {"source": token.source}),
     }
 
 
@@ -184,14 +194,20 @@ def _read(entry: dict[str, Any]) -> Token:
     digest, scopes, expires = bytes.fromhex(entry["digest"]), frozenset(map(Scope, entry["scopes"])), entry.get("expiresAt")
     if len(digest) != sha256().digest_size:
         raise ValueError("a digest is no SHA-256")
-    return Token(
-        str(entry["name"]), digest, scopes, parse_time(entry["createdAt"]), None if expires is None else parse_time(expires)
-    )
+    source = entry.get("source")
+    if source is not None and not (isinstance(source, str) and _SOURCE(source)):
+        raise ValueError("a source is no text of 1 to 256 characters")
+    created = parse_time(entry["createdAt"])
+    return Token(str(entry["name"]), digest, scopes, created, None if expires is None else parse_time(expires), source)
 
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Token]]:
-    """The tokens to change; written in one step, to a file that only its owner reads, after all who came first."""
+    """The tokens to change; written in one step, to a file that only its owner reads, after all who came first.
+
+    A link is followed: what it leads to is written, and the link stays.
+    """
+    path = Path(os.path.realpath(path))
     try:
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError as error:
@@ -212,6 +228,11 @@ def _write(path: Path, tokens: Sequence[Token]) -> None:
     # made with mode 0600
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        with suppress(FileNotFoundError):
+            before = path.stat()
+            os.fchmod(handle, before.st_mode & 0o777)
+            with suppress(PermissionError):  # only root may give a file away
+                os.fchown(handle, before.st_uid, before.st_gid)
         with os.fdopen(handle, "w") as file:
             json.dump(document, file, indent=1)
             file.flush()

@@ -19,6 +19,7 @@ from tests.bench import machine
 from tests.bench.process import BenchFailed
 from tests.bench.query import dataset, filling, http, report
 from tests.bench.query.asking import Asking, Effort
+from tests.bench.query.attacks import ATTACKS
 from tests.bench.query.classes import CLASSES, FIELDS, PAIRS, Asked
 from tests.bench.query.report import Found
 from tests.bench.query.server import Pinging, Server
@@ -116,7 +117,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=SIZE, help="attendances (default: %(default)s)")
     parser.add_argument("--partitions", type=int, default=PARTITIONS, help="(default: %(default)s)")
     parser.add_argument("--ids", choices=dataset.IDS, default="mixed", help="of bookings: GUIDs, BK-000123, half of each")
-    parser.add_argument("--cells", type=_classes, default=list(CLASSES), help="classes of filters by parts of their names")
+    parser.add_argument(
+        "--cells", type=_classes, default=[*CLASSES, *ATTACKS], help="classes of filters by parts of their names"
+    )
     parser.add_argument("--sorts", type=_fields, default=list(FIELDS), help=f"of {', '.join(FIELDS)}; parts of a name do")
     parser.add_argument("--no-pairs", dest="pairs", action="store_false", help="no sorts by two fields")
     parser.add_argument("--no-http", dest="http", action="store_false", help="nothing over HTTP")
@@ -126,7 +129,8 @@ def _options() -> argparse.Namespace:
 
 
 def _classes(text: str) -> list[Asked]:
-    return [asked for asked in CLASSES if any(word in asked.name for word in _words(text, [each.name for each in CLASSES]))]
+    every = [*CLASSES, *ATTACKS]
+    return [asked for asked in every if any(word in asked.name for word in _words(text, [each.name for each in every]))]
 
 
 def _fields(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from itertools import permutations
+from math import inf
 from typing import Any, NamedTuple
 
 from schemas.attendance import STATUSES
@@ -29,13 +30,15 @@ class Asked(NamedTuple):
     name: str
     draw: Callable[[Dataset, random.Random], Drawn]
     of: str = "other"
-    """Which limit holds: that of a `booking`, an `id`, a large session (`large`), or `other`."""
+    """Which limit holds: that of a `booking`, an `id`, a large session (`large`), `other`, or none (`attack`)."""
     pairs: bool = False
     """Whether it is asked in the order of two fields too."""
 
     def limit_ms(self, sort: tuple[str, ...]) -> float:
         if self.of in ("booking", "id"):
             return QUICK_MS
+        if self.of == "attack":
+            return inf
         return LARGE_SESSION_MS if self.of == "large" and not {*sort} <= {"id", "sessionId"} else MOST_MS
 
 

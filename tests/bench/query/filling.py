@@ -86,7 +86,7 @@ def _state(data: Dataset, booking: int) -> BookingState:
 def _row(data: Dataset, attendance: int) -> bytes:
     """As a report leaves it, or, where it is NOT_SET, as a set or cleared."""
     status, time = data.status_of[attendance], _NOW - attendance * 997 % 2_592_000 * _SECOND
-    mark = Mark(pack_times(time, time) + data.identity(attendance), _KIOSKS[attendance % len(_KIOSKS)])
+    mark = Mark(pack_times(time, time, 0) + data.identity(attendance)[:8], _KIOSKS[attendance % len(_KIOSKS)])
     base = Base(mark, STATUSES[status], data.number_of[attendance])
     reports: Iterable[Mark | None] = (mark if place == status else None for place in range(3))
     return encode(Row(-(1 << 63), base, mark, *reports), 0)

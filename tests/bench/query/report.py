@@ -59,7 +59,7 @@ def summary(found: Found) -> dict[str, float]:
     for (asked, fields), cells in _combinations(found.cells).items():
         spread = times(cells)
         if spread is not None:
-            worst[asked.limit_ms(fields)].append(spread[1])
+            worst.setdefault(asked.limit_ms(fields), []).append(spread[1])
             of.setdefault(asked.of, []).append(spread[1])
     return {
         "worst_p99_ms": max(worst[MOST_MS]),

@@ -1,0 +1,1 @@
+"""What attacks on one API process cost the others that ask it."""

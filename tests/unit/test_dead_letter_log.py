@@ -1,0 +1,44 @@
+"""Dead letters in the worker's log: at most one line a minute and reason, and none lost at the end."""
+
+from typing import NamedTuple
+
+import pytest
+from structlog.testing import capture_logs
+
+from schemas.events import DeadLetter, Reason
+from worker.stream import dead_letters
+from worker.stream.dead_letters import DeadLetterLog, count_by_reason
+
+
+class Read(NamedTuple):
+    """What is logged of a record."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def letters(reason: Reason, count: int, start: int = 0) -> list[tuple[Read, DeadLetter, int]]:
+    return [(Read("t.events", 3, start + n), DeadLetter(reason, f"value: {start + n}"), 0) for n in range(count)]
+
+
+def test_one_line_a_minute_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(dead_letters, "monotonic", lambda: now)
+    counted = DeadLetterLog()
+    with capture_logs() as lines:
+        for second in range(121):
+            now = 1000.0 + second
+            counted.add(count_by_reason(letters(Reason.INVALID_JSON, 5, 5 * second)))
+            if second == 7:
+                counted.add(count_by_reason(letters(Reason.TOO_LARGE, 1)))
+            counted.report()
+        counted.add(count_by_reason(letters(Reason.INVALID_FIELD, 2) + letters(Reason.INVALID_JSON, 1)))
+        counted.flush()
+        counted.flush()
+    found = [(line["reason"], line["count"], line["offset"]) for line in lines]
+    assert found[:4] == [("invalid-json", 5, 0), ("too-large", 1, 0), ("invalid-json", 300, 5), ("invalid-json", 300, 305)]
+    assert sorted(found[4:]) == [("invalid-field", 2, 0), ("invalid-json", 1, 0)]
+    assert {line["event"] for line in lines} == {"dead letters"}
+    assert {(line["topic"], line["partition"]) for line in lines} == {("t.events", 3)}
+    assert lines[2]["detail"] == "value: 5"

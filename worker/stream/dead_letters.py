@@ -1,0 +1,69 @@
+"""How many records went to the dead letters, and why: a log line a minute for each reason, so that nobody is flooded."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from time import monotonic
+from typing import Any
+
+import structlog
+
+from schemas.events import DeadLetter, Reason
+
+log = structlog.get_logger(__name__)
+
+_REPORT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterCount:
+    """Dead letters of one reason."""
+
+    count: int
+    topic: str
+    """Of the first of them, as ``partition``, ``offset`` and ``detail``."""
+    partition: int
+    offset: int
+    detail: str
+
+
+def count_by_reason(letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict[Reason, DeadLetterCount]:
+    """Counts (record, why it can't be used, received)."""
+    counts: dict[Reason, DeadLetterCount] = {}
+    for record, letter, _ in letters:
+        first = counts.get(letter.reason)
+        if first is None:
+            counts[letter.reason] = DeadLetterCount(1, record.topic, record.partition, record.offset, letter.detail)
+        else:
+            counts[letter.reason] = replace(first, count=first.count + 1)
+    return counts
+
+
+class DeadLetterLog:
+    """What a worker logs of its dead letters: the first of a reason at once, what follows once a minute."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Reason, DeadLetterCount] = {}
+        self._due: dict[Reason, float] = {}
+        """When a reason may be logged again."""
+
+    def add(self, counts: Mapping[Reason, DeadLetterCount]) -> None:
+        """Adds those of a batch that Kafka has."""
+        for reason, count in counts.items():
+            first = self._waiting.get(reason)
+            self._waiting[reason] = count if first is None else replace(first, count=first.count + count.count)
+
+    def report(self) -> None:
+        """Logs the reasons that have waited for long enough; called every second."""
+        now = monotonic()
+        for reason in [reason for reason in self._waiting if now >= self._due.get(reason, now)]:
+            self._due[reason] = now + _REPORT_SECONDS
+            self._log(reason, self._waiting.pop(reason))
+
+    def flush(self) -> None:
+        """Logs whatever waits."""
+        while self._waiting:
+            self._log(*self._waiting.popitem())
+
+    @staticmethod
+    def _log(reason: Reason, count: DeadLetterCount) -> None:
+        log.warning("dead letters", reason=reason.value, **asdict(count))

@@ -1,0 +1,90 @@
+"""Gauges of what Redis says of the partitions. Every series is there in every state: the unknown is NaN, or an infinite age.
+
+They are families, not `Gauge`, which would be kept in the files of several processes too.
+"""
+
+from collections.abc import Callable
+from math import nan
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from redis.exceptions import RedisError
+
+from schemas.times import parse_time
+from worker.read_model.freshness import TOPICS, Partition
+from worker.web.last_seen import Seen
+
+
+def partition_families(seen: Seen) -> list[Metric]:
+    """The gauges. While Redis is away the ages grow from where they were last seen."""
+    partitions = seen.partitions
+    away = isinstance(seen.error, RedisError | TimeoutError | OSError)
+    return [
+        _one("attendance_redis_up", "1 where Redis answers", not away),
+        _one("attendance_partitions", "Partitions of the read models", len(partitions)),
+        _one(
+            "attendance_partitions_without_owner",
+            "Partitions that no worker has written lately",
+            sum(not each.has_owner for each in partitions),
+        ),
+        _each(
+            "attendance_partition_watermark_age_seconds",
+            "How long ago a worker wrote the partition's watermark; +Inf: never",
+            partitions,
+            lambda each: each.age,
+        ),
+        _each(
+            "attendance_partition_kafka_age_seconds",
+            "How long ago Kafka confirmed to a worker where the partition's topics end; +Inf: never",
+            partitions,
+            lambda each: each.kafka_age,
+        ),
+        _each(
+            "attendance_partition_lag",
+            "Records not applied yet; NaN: unknown, without a worker or Kafka",
+            partitions,
+            lambda each: nan if seen.error or each.lag is None else each.lag,
+        ),
+        _each(
+            "attendance_partition_event_time_seconds",
+            "Newest effective event time applied, since the epoch; NaN: none",
+            partitions,
+            lambda each: parse_time(each.event_time) / 1e6 if each.event_time else nan,
+        ),
+        _each(
+            "attendance_partition_serving",
+            "1 where readers are served",
+            partitions,
+            lambda each: each.state == "live" and not seen.error,
+        ),
+        _each_topic(
+            "attendance_partition_held",
+            "Offsets that open transactions hold",
+            partitions,
+            lambda each, topic: each.held(topic),
+        ),
+        _each_topic(
+            "attendance_partition_unreadable",
+            "1 where the partition stands at a record batch that cannot be read",
+            partitions,
+            lambda each, topic: each.unreadable(topic) is not None,
+        ),
+    ]
+
+
+def _one(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _each(name: str, text: str, partitions: list[Partition], value: Callable[[Partition], float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=("partition",))
+    for each in partitions:
+        family.add_metric((str(each.number),), value(each))
+    return family
+
+
+def _each_topic(name: str, text: str, partitions: list[Partition], value: Callable[[Partition, str], float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=("partition", "topic"))
+    for each in partitions:
+        for topic in TOPICS:
+            family.add_metric((str(each.number), topic), value(each, topic))
+    return family

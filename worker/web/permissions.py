@@ -1,0 +1,107 @@
+"""Who may publish which event over HTTP: by the token's scopes, and by the source prefix that it is bound to.
+
+The check of `attendance.cleared` reads the attendance as it is shown when the request comes; an event that another device
+sends at the same moment may still come between.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from schemas.attendance import attendance_id, guid
+from schemas.events import EventType
+from worker.read_model.reader import AttendanceReader
+from worker.web.problems import ApiError, refused
+from worker.web.tokens import Scope
+
+#: The source of what the API itself publishes for sets and deletes.
+API_SOURCE = "/api"
+_OF_DEVICES = frozenset({EventType.CHECK_IN, EventType.NO_SHOW, EventType.PARTICIPANT_SCANNED})
+_OF_BOOKING_SYSTEMS = frozenset({EventType.BOOKING_UPSERTED, EventType.BOOKING_DELETED})
+#: What a caller may do in `POST /v1/events` needs one of these.
+PUBLISHING = (Scope.PUBLISH, Scope.INGEST, Scope.MANAGE)
+
+
+class Holder(NamedTuple):
+    """Whoever sends a request."""
+
+    name: str
+    """Of the token; empty without tokens."""
+    scopes: frozenset[str]
+    source: str | None
+    """The source prefix that the token is bound to."""
+
+
+class Published(NamedTuple):
+    """What of an event decides who may publish it."""
+
+    where: str
+    """Its place in the request: empty, or its index in the batch and a dot."""
+    type: str
+    source: str
+    booking_id: str
+    session_id: str
+
+
+class Forbidden(NamedTuple):
+    """A field of an event that its sender may not send so."""
+
+    field: str
+    description: str
+
+
+def is_within(source: str, prefix: str) -> bool:
+    """Whether a source is the prefix itself or follows it after a slash."""
+    return source == prefix or source.startswith(f"{prefix.rstrip('/')}/")
+
+
+async def check_publish(holder: Holder, events: Sequence[Published], reader: AttendanceReader) -> None:
+    """Checks that a caller may publish all of these events.
+
+    Raises:
+        ApiError: 403 that names each event that it may not publish.
+        ReaderError, redis.RedisError: the attendance that one would clear cannot be read.
+    """
+    forbidden = [found for event in events if (found := _forbidden(holder, event)) is not None]
+    if not forbidden and holder.source is not None and Scope.MANAGE not in holder.scopes:
+        forbidden = await _of_others(holder.source, [event for event in events if event.type == EventType.CLEARED], reader)
+    if forbidden:
+        raise _refusal(forbidden)
+
+
+def _forbidden(holder: Holder, event: Published) -> Forbidden | None:
+    if event.source == API_SOURCE:
+        return Forbidden(f"{event.where}source", f"{API_SOURCE} is the API's own source: send the device's or system's")
+    if holder.source is not None and not is_within(event.source, holder.source):
+        return Forbidden(f"{event.where}source", f"the token is bound to {holder.source} and what follows it after a slash")
+    if Scope.MANAGE in holder.scopes:
+        return None
+    if event.type in _OF_DEVICES:
+        return _unless(Scope.PUBLISH, holder.scopes, event)
+    if event.type in _OF_BOOKING_SYSTEMS:
+        return _unless(Scope.INGEST, holder.scopes, event)
+    if event.type == EventType.CLEARED and Scope.PUBLISH in holder.scopes:
+        if holder.source is not None:
+            return None
+        return Forbidden(f"{event.where}type", f"{event.type} needs the scope manage, or publish bound to a source prefix")
+    return _unless(Scope.MANAGE, holder.scopes, event)
+
+
+def _unless(needed: Scope, scopes: Collection[str], event: Published) -> Forbidden | None:
+    return None if needed in scopes else Forbidden(f"{event.where}type", f"{event.type} needs the scope {needed}")
+
+
+async def _of_others(prefix: str, cleared: Sequence[Published], reader: AttendanceReader) -> list[Forbidden]:
+    """Those of the events that would clear what was reported by a source outside the prefix."""
+    shown = await asyncio.gather(*(reader.get(guid(attendance_id(each.booking_id, each.session_id))) for each in cleared))
+    return [
+        Forbidden(f"{event.where}type", f"the attendance was last changed by a source outside {prefix}: staff clear it")
+        for event, attendance in zip(cleared, shown, strict=True)
+        if attendance is not None and not is_within(attendance["source"], prefix)
+    ]
+
+
+def _refusal(forbidden: Sequence[Forbidden]) -> ApiError:
+    message = "; ".join(f"{each.field}: {each.description}" for each in forbidden[:3])
+    events = [each._asdict() for each in forbidden]
+    return refused(403, "NOT_PERMITTED", f"nothing was published: {message}", {"events": events})
