@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from worker.read_model.client import Client, patience
 from worker.read_model.keys import PartitionKeys, live_key, namespace
@@ -58,6 +58,11 @@ async def _try_live(client: Client, base: str) -> list[str]:
             sound(await pipe.execute(raise_on_error=False))
         except NoPermissionError as error:
             return [str(error)]
+        except ResponseError as error:
+            # what the client makes of a MULTI that is refused
+            if "without MULTI" not in str(error):
+                raise
+            return ["no permissions to run the 'multi' command"]
     return []
 
 
