@@ -11,7 +11,9 @@ import pytest
 from schemas.attendance import attendance_id, guid
 from tests.integration.system import System, attendances_of, running
 from tests.services import Broker, Redis
+from tests.services.forwarding import forwarding
 from tests.services.ports import ReservedPort
+from tests.services.processes import wait_until
 
 NOW, THEN = "2026-11-22T10:00:00Z", "2020-01-01T10:00:00Z"
 ANSWERS = (["topics", "check"], ["topics", "create"], ["publish"], ["worker"], ["doctor"])
@@ -251,3 +253,29 @@ def test_a_bad_setting(served: System, name: str, value: str) -> None:
     done = served.run_cli("doctor", **{f"ATTENDANCE_{name}": value})
     _one_line(done, f"ATTENDANCE_{name}")
     assert "hidden" not in done.stderr
+
+
+def test_a_guid_is_found_however_it_is_written(served: System) -> None:
+    """An operator pastes it in upper case, or with a blank from a spreadsheet: the API finds it, and so do the commands."""
+    name = "88214716-6ed1-4273-b089-8015c4ab2f4b"
+    data = {"bookingId": name.upper(), "sessionId": name, "status": "ATTENDED", "numberOfAttendees": 0}
+    served.run_cli("publish", "-", stdin=_lines(_event("attendance.set", data)))
+    served.until_applied()
+    pasted = f" {name.upper()} "
+    for command in (["session", pasted], ["booking", pasted]):
+        assert served.run_cli(*command).returncode == 0, command
+    for command in (["alerts", "--booking", pasted], ["alerts", "--session", pasted], ["query", "--booking", pasted]):
+        assert len(served.run_cli(*command, "--json").stdout.splitlines()) == 1, command
+
+
+def test_a_broker_of_ipv6_is_connected_to(served: System) -> None:
+    """The broker is reached at [::1] and sends its clients on to where it listens."""
+    host, _, port = served.settings.bootstrap_servers[0].rpartition(":")
+    with forwarding("::1", host, int(port)) as at:
+        done = served.run_cli("topics", "check", ATTENDANCE_BROKER=f"kafka://[::1]:{at}")
+        assert done.returncode == 0, done.stderr
+        worker = served.start_worker(ATTENDANCE_BROKER=f"kafka://[::1]:{at}")
+        assert wait_until(lambda: "event=assigned" in worker.said() or not worker.running, 30)
+        assert worker.running, worker.said()
+        assert worker.terminate() == 0
+        served.until_serving()
