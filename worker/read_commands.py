@@ -48,13 +48,15 @@ def query(
 
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
-    found = _read(lambda reader: reader.session(normalise(session_id)))
+    name = _id(session_id)
+    found = _read(lambda reader: reader.session(name))
     print_one(found, f"nothing is known of session {session_id}", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
-    found = _read(lambda reader: reader.booking(normalise(booking_id)))
+    name = _id(booking_id)
+    found = _read(lambda reader: reader.booking(name))
     print_one(found, f"nothing is known of booking {booking_id}", as_json)
 
 
@@ -66,10 +68,19 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """Open mismatch alerts, newest first."""
-    of = {"session_id": session_ and normalise(session_), "booking_id": booking_ and normalise(booking_)}
+    of = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
     found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
     print_rows(list(found), as_json, columns)
+
+
+def _id(text: str) -> str:
+    """An id as it is stored."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("an id is text in UTF-8") from None
+    return normalise(text)
 
 
 def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
