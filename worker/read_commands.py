@@ -11,6 +11,7 @@ from schemas.alerts import AlertKind
 from schemas.query import QueryError
 from schemas.usual import normalise
 from worker.ops import ask
+from worker.ops.arguments import typed, typed_or_none
 from worker.ops.show import fail, print_one, print_rows
 from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
@@ -32,7 +33,9 @@ def query(
     as_json: Json = False,
 ) -> None:
     """Attendances by filters, all that match or the first so many."""
-    question = ask.Question(id_, booking, session, status, filter_, tuple(sort or ()), limit, cursor)
+    id_, booking, session, status = map(typed_or_none, (id_, booking, session, status))
+    sort_ = tuple(map(typed, sort or ()))
+    question = ask.Question(id_, booking, session, status, typed_or_none(filter_), sort_, limit, typed_or_none(cursor))
     if not question.names_something:
         raise typer.BadParameter("give a filter, or --limit for the first so many of all")
     try:
@@ -76,11 +79,7 @@ def alerts(
 
 def _id(text: str) -> str:
     """An id as it is stored."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter("an id is text in UTF-8") from None
-    return normalise(text)
+    return normalise(typed(text))
 
 
 def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.ops.show import print_rows
-from worker.web.tokens import Scope, create_token
+from worker.web.tokens import Scope, create_token, read_tokens
 
 ROOT = Path(__file__).parents[2]
 IDS = ["BK-1[vip]", "room[/2]", "hall:fire:a", "[bold]x[/bold]", "\\[x]"]
@@ -49,14 +49,13 @@ def test_a_list_in_a_cell_is_shown_as_its_words() -> None:
     assert b"publish, read" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["tokens", "list", "--json"], ["schemas", "export", "--to", "{folder}/s"]])
-def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.json"
     for number in range(3):
         create_token(tokens, [Scope.READ], f"t{number}", None, 1.0)
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "worker", *(each.format(folder=tmp_path) for each in arguments)]
+    command = [sys.executable, "-m", "worker", "tokens", "list", "--json"]
     environment = {**os.environ, "ATTENDANCE_API_TOKENS": str(tokens)}
     try:
         done = subprocess.run(
@@ -68,9 +67,21 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path, argumen
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize("command", ["session", "booking"])
-def test_an_id_that_is_no_text_is_refused_in_one_word(command: str) -> None:
-    arguments = [sys.executable, "-m", "worker", command, b"a\xffb"]
+def test_an_id_that_is_no_text_is_refused_in_one_word() -> None:
+    arguments = [sys.executable, "-m", "worker", "session", b"a\xffb"]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert done.returncode == 2
     assert b"UTF-8" in done.stderr
+
+
+def test_a_locale_of_ascii_takes_names_as_they_are_typed(tmp_path: Path) -> None:
+    """Without it a name would be stored as surrogates, and an id be found nowhere."""
+    environment = {**os.environ, "ATTENDANCE_API_TOKENS": f"{tmp_path}/t", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    environment["PYTHONCOERCECLOCALE"] = "0"
+    name = "Tür [東]"
+    for arguments in (["create", "--scope", "publish", "--name", name, "--source", "/tür"], ["list"]):
+        command = [sys.executable, "-m", "worker", "tokens", *(each.encode() for each in arguments)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert [(token.name, token.source) for token in read_tokens(tmp_path / "t")] == [(name, "/tür")]
+    assert b"T?r [?]" in done.stdout
