@@ -7,13 +7,12 @@ DEV := $(VENV)/.installed-dev
 
 # two at a time, each with a broker of its own: the tests wait more than they work
 PARALLEL := -n 2 --dist loadscope
-# what `make lock` writes: every version and the hashes of its files, for Python 3.11 to 3.13
-LOCK_run := deploy/requirements-embedded.txt
-LOCK_dev := deploy/requirements-dev.txt
-UV_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--no-emit-index-url pyproject.toml --extra build
+# each version with the hashes of its files; pip then refuses whatever else a registry or a proxy hands out
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
-.PHONY: run demo test test-full lint bench bench-query lock clean
+.PHONY: run demo test test-full lint bench bench-query lock .env clean
 
 run: $(RUN)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
@@ -40,19 +39,22 @@ bench: $(DEV)  ## what an event costs, beside its peers, on a real Kafka and Red
 bench-query: $(DEV)  ## what queries of a million attendances cost; BENCH="--size 100000 --cells none,session", --help for more
 	$(BIN)/python -m tests.bench.query $(BENCH)
 
-lock: $(DEV)  ## writes the lock files: versions that are in them stay where they fit; UPGRADE=1 takes the newest
-	$(UV_LOCK) $(if $(UPGRADE),--upgrade) --output-file deploy/requirements.txt
-	$(UV_LOCK) $(if $(UPGRADE),--upgrade) --extra embedded --output-file $(LOCK_run)
-	$(UV_LOCK) $(if $(UPGRADE),--upgrade) --extra embedded --extra dev --output-file $(LOCK_dev)
+lock: $(DEV)  ## the dependencies of pyproject.toml with hashes, to deploy/; LOCK_FLAGS=--upgrade for the newest versions
+	$(LOCK) --extra embedded --extra dev pyproject.toml --output-file deploy/requirements-dev.txt
+	$(LOCK) --extra embedded pyproject.toml --constraints deploy/requirements-dev.txt --output-file deploy/requirements-run.txt
+	$(LOCK) pyproject.toml --constraints deploy/requirements-dev.txt --output-file deploy/requirements.txt
+	$(LOCK) deploy/requirements-build.in --constraints deploy/requirements-dev.txt --output-file deploy/requirements-build.txt
 
-$(RUN): $(LOCK_run)
-$(DEV): $(LOCK_dev)
-$(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml
+$(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml deploy/requirements-build.txt deploy/requirements-%.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK_$*)
-	@# what builds the project came with the lock file
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(INSTALL) --require-hashes -r deploy/requirements-build.txt
+	$(INSTALL) --require-hashes -r deploy/requirements-$*.txt
+	$(INSTALL) --no-deps -e .
 	@touch $@
+
+.env:  ## the password of Redis that docker-compose.yml asks for, once
+	@grep -qs '^ATTENDANCE_REDIS_PASSWORD=.' $@ \
+		|| (umask 077 && $(PYTHON) -c 'import secrets; print("\nATTENDANCE_REDIS_PASSWORD=" + secrets.token_hex(24))' >> $@)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worker.ops.arguments import typed
 from worker.ops.show import fail, print_rows
 from worker.settings import Settings, SettingsError, duration, load_settings
 from worker.web.tokens import Scope, create_token, read_tokens, revoke_token, shown
@@ -43,7 +44,7 @@ def tokens_create(
     """Make a token and print it, this once; its digest goes to the file that ATTENDANCE_API_TOKENS names."""
     path = _path(load_settings())
     now = time.time()
-    print(create_token(path, scope, name or f"token-{int(now * 1000)}", _lifetime(expires), now, source or None))
+    print(create_token(path, scope, typed(name) or f"token-{int(now * 1000)}", _lifetime(expires), now, typed(source) or None))
 
 
 @tokens_app.command("list")
@@ -56,7 +57,7 @@ def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON d
 @tokens_app.command("revoke")
 def tokens_revoke(name: str) -> None:
     """Take a token out of the file; running API processes see it within a second."""
-    revoke_token(_path(load_settings()), name)
+    revoke_token(_path(load_settings()), typed(name))
 
 
 _COLUMNS = ("name", "scopes", "source", "createdAt", "expiresAt")

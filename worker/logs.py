@@ -40,11 +40,20 @@ class _Seldom(logging.Filter):
         return True
 
 
+class _NoLogin(logging.Filter):
+    """Leaves out what aiokafka logs at DEBUG of a login: the request's bytes hold user and password."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return not any(type(argument).__name__.startswith("Sasl") for argument in arguments)
+
+
 def configure_client_logs(settings: Settings) -> None:
     """The words of Faust and aiokafka from WARNING on, and seldom, unless ``ATTENDANCE_LOG_LEVEL`` is DEBUG."""
     level = _level(settings)
     told = logging.StreamHandler(sys.stderr)
     told.setFormatter(logging.Formatter(_FORMAT) if level <= logging.DEBUG else _OneLine(_FORMAT))
+    told.addFilter(_NoLogin())
     if level > logging.DEBUG:
         told.addFilter(_Seldom())
     logging.basicConfig(

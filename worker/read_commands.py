@@ -11,6 +11,7 @@ from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query import QueryError
 from worker.ops import ask
+from worker.ops.arguments import typed, typed_or_none
 from worker.ops.show import fail, print_one, print_rows
 from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
@@ -32,7 +33,9 @@ def query(
     as_json: Json = False,
 ) -> None:
     """Attendances by filters, all that match or the first so many."""
-    question = ask.Question(id_, booking, session, status, filter_, tuple(sort or ()), limit, cursor)
+    id_, booking, session, status = map(typed_or_none, (id_, booking, session, status))
+    sort_ = tuple(map(typed, sort or ()))
+    question = ask.Question(id_, booking, session, status, typed_or_none(filter_), sort_, limit, typed_or_none(cursor))
     if not question.names_something:
         raise typer.BadParameter("give a filter, or --limit for the first so many of all")
     try:
@@ -48,13 +51,15 @@ def query(
 
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
-    found = _read(lambda reader: reader.session(ids.session_id(session_id) or session_id))
+    name = _id(session_id)
+    found = _read(lambda reader: reader.session(name))
     print_one(found, f"nothing is known of session {session_id}", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
-    found = _read(lambda reader: reader.booking(ids.booking_id(booking_id) or booking_id))
+    name = _id(booking_id)
+    found = _read(lambda reader: reader.booking(name))
     print_one(found, f"nothing is known of booking {booking_id}", as_json)
 
 
@@ -66,13 +71,17 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """Open mismatch alerts, newest first."""
-    of = {
-        "session_id": session_ and (ids.session_id(session_) or session_),
-        "booking_id": booking_ and (ids.booking_id(booking_) or booking_),
-    }
+    of = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
     found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
     print_rows(list(found), as_json, columns)
+
+
+def _id(text: str) -> str:
+    """An id as it is stored."""
+    name = typed(text)
+    # what is no id is nobody's, and is looked up as it is
+    return ids.session_id(name) or name
 
 
 def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:

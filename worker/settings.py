@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "ATTENDANCE_"
 
+_BROKER_CURE = "write kafka://host:port, several joined by commas"
+_LOGIN_CURE = "percent-encode user and password: # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B, % as %25"
 _CLUSTER = "+cluster"
 _CLUSTER_CURE = "write redis+cluster://host:port,host:port or rediss+cluster://host:port"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -99,17 +101,27 @@ class Settings(BaseSettings):
     @classmethod
     def _kafka_url(cls, value: str) -> str:
         for part in re.split("[,;]", value):
-            url = urlsplit(part if "://" in part else f"kafka://{part}")
+            try:
+                url = urlsplit(part if "://" in part else f"kafka://{part}")
+            except ValueError:
+                raise ValueError(f"{_BROKER_CURE}; an address of IPv6 in brackets") from None
             if url.username is not None:
                 raise ValueError("write user and password to ATTENDANCE_BROKER_USERNAME and ATTENDANCE_BROKER_PASSWORD")
             if url.scheme != "kafka" or not url.hostname or not _has_good_port(url):
-                raise ValueError("write kafka://host:port, several joined by commas")
+                raise ValueError(_BROKER_CURE)
         return value
 
     @field_validator("redis")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        url = urlsplit(value.get_secret_value())
+        try:
+            url = urlsplit(value.get_secret_value())
+        except ValueError:
+            # its words would quote a part of the password
+            raise ValueError(_LOGIN_CURE) from None
+        if url.fragment or "@" in url.path or any("=" not in option for option in filter(None, url.query.split("&"))):
+            # cut by a sign of its own, the password would pass for host and port, which errors name
+            raise ValueError(_LOGIN_CURE)
         if url.scheme.endswith(_CLUSTER):
             if url.scheme not in ("redis" + _CLUSTER, "rediss" + _CLUSTER) or not all(map(_is_server, _servers(url))):
                 raise ValueError(_CLUSTER_CURE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.ops.show import print_rows
+from worker.web.tokens import Scope, create_token, read_tokens
 
 ROOT = Path(__file__).parents[2]
 IDS = ["BK-1[vip]", "room[/2]", "hall:fire:a", "[bold]x[/bold]", "\\[x]"]
@@ -32,7 +33,55 @@ def test_a_terminal_of_ascii_shows_what_it_can(code: str) -> None:
     assert b"?" in done.stdout
 
 
+def test_wide_characters_that_are_replaced_keep_the_columns_straight() -> None:
+    done = run("print_rows([{'a': '東京', 'b': 'x'}, {'a': 'ab', 'b': 'x'}], False)", PYTHONIOENCODING="ascii", COLUMNS="40")
+    assert len({len(line) for line in done.stdout.splitlines()}) == 1, done.stdout
+
+
+@pytest.mark.parametrize("name", ["yoga [beginners] " + "x" * 150, "y" * 250])
+def test_a_pipe_gets_each_id_in_one_line(name: str) -> None:
+    done = run(f"print_rows([{{'id': {name!r}, 'b': {name!r}}}], False)", COLUMNS="")
+    assert done.stdout.decode().count(name) == 2
+
+
+def test_a_list_in_a_cell_is_shown_as_its_words() -> None:
+    done = run("print_rows([{'scopes': ['publish', 'read']}], False)", COLUMNS="40")
+    assert b"publish, read" in done.stdout
+
+
 def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
-    command = f"ATTENDANCE_API_TOKENS={tmp_path}/t {sys.executable} -m worker doctor --help 2>{tmp_path}/err | true"
-    subprocess.run(command, shell=True, cwd=ROOT, timeout=60, check=True)
-    assert (tmp_path / "err").read_text() == ""
+    tokens = tmp_path / "tokens.json"
+    for number in range(3):
+        create_token(tokens, [Scope.READ], f"t{number}", None, 1.0)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "worker", "tokens", "list", "--json"]
+    environment = {**os.environ, "ATTENDANCE_API_TOKENS": str(tokens)}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+def test_an_id_that_is_no_text_is_refused_in_one_word() -> None:
+    arguments = [sys.executable, "-m", "worker", "session", b"a\xffb"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert b"UTF-8" in done.stderr
+
+
+def test_a_locale_of_ascii_takes_names_as_they_are_typed(tmp_path: Path) -> None:
+    """Without it a name would be stored as surrogates, and an id be found nowhere."""
+    environment = {**os.environ, "ATTENDANCE_API_TOKENS": f"{tmp_path}/t", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    environment["PYTHONCOERCECLOCALE"] = "0"
+    name = "Tür [東]"
+    for arguments in (["create", "--scope", "publish", "--name", name, "--source", "/tür"], ["list"]):
+        command = [sys.executable, "-m", "worker", "tokens", *(each.encode() for each in arguments)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert [(token.name, token.source) for token in read_tokens(tmp_path / "t")] == [(name, "/tür")]
+    assert b"T?r [?]" in done.stdout

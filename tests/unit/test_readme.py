@@ -72,7 +72,7 @@ def test_commands_are_listed() -> None:
 def test_calls_of_the_api_are_listed_with_their_scopes() -> None:
     paths = document(create_app(DEFAULTS))["paths"]
     calls = {
-        f"{method.upper()} {path}": " or ".join(each["token"][0] for each in call.get("security", [{"token": ["none"]}]))
+        f"{method.upper()} {path}": ", ".join(each["token"][0] for each in call.get("security", [{"token": ["none"]}]))
         for path, methods in paths.items()
         for method, call in methods.items()
     }

@@ -1,10 +1,16 @@
 """Settings from ATTENDANCE_*: defaults, durations, what a bad one says, and that no secret is ever shown."""
 
+import logging
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from aiokafka.protocol.admin import SaslAuthenticateRequest_v0
+from aiokafka.protocol.metadata import MetadataRequest_v0
+from redis.asyncio.connection import parse_url
 
+from worker.logs import configure_client_logs
 from worker.ops import doctor
 from worker.settings import Settings, SettingsError, load_settings
 
@@ -190,3 +196,50 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, n
 def test_a_broker_may_have_an_address_of_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTENDANCE_BROKER", "kafka://[::1]:9199,[fe80::1],localhost:1")
     assert load_settings(_env_file=None).bootstrap_servers == ["[::1]:9199", "[fe80::1]:9092", "localhost:1"]
+
+
+SPECIAL = ["p@ss", "a:b", "#1", "50%", "%41", "a b", "a/b", "a?b=c", "[x]", "é東", "a&b", "a+b", ";,"]
+
+
+@pytest.mark.parametrize("password", SPECIAL)
+@pytest.mark.parametrize("address", ["redis://u:{}@h:6379/0", "redis://:{}@[::1]", "redis+cluster://:{}@h:1,i:2"])
+def test_any_password_of_redis_arrives(monkeypatch: pytest.MonkeyPatch, address: str, password: str) -> None:
+    monkeypatch.setenv("ATTENDANCE_REDIS", address.format(quote(password, safe="")))
+    loaded = load_settings()
+    for server in loaded.redis_servers:
+        assert parse_url(loaded.redis_url(*server))["password"] == password
+    for text in (password, quote(password, safe="")):
+        assert f":{text}@" not in doctor.shown(loaded)["ATTENDANCE_REDIS"]
+        assert f":{text}@" not in repr(loaded)
+
+
+@pytest.mark.parametrize("password", ["se#cret", "1/cret", "se?cret", "12#cret", "12?cret", "[cret]", "a[cret]b", "12/@cret"])
+def test_a_password_that_cuts_its_address_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    """Cut at its own sign, `1/cret` would be a port, which the line about a Redis that is away names."""
+    for login in (f":{password}", f"user:{password}"):
+        said = refusal(monkeypatch, "REDIS", f"redis://{login}@host:6379/0")
+        assert said.startswith("ATTENDANCE_REDIS: ")
+        assert "cret" not in said
+
+
+@pytest.mark.parametrize("option", ["password=cret", "PassWord=cret", "%70assword=cret", "ssl_password=cret"])
+def test_a_password_among_the_options_is_masked(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.setenv("ATTENDANCE_REDIS", f"redis://h:6379/0?socket_timeout=3&{option}")
+    assert "cret" not in doctor.shown(load_settings())["ATTENDANCE_REDIS"]
+    assert "socket_timeout=3" in doctor.shown(load_settings())["ATTENDANCE_REDIS"]
+
+
+def test_the_login_at_kafka_is_in_no_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """At DEBUG aiokafka logs each request as it is, also the one that holds user and password."""
+    monkeypatch.setenv("ATTENDANCE_LOG_LEVEL", "DEBUG")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        configure_client_logs(load_settings())
+        log = logging.getLogger("aiokafka.conn")
+        for request in (SaslAuthenticateRequest_v0(b"\0user\0cret"), MetadataRequest_v0([])):
+            log.debug("Request to %s:%d %d: %s", "h", 9092, 1, request)
+    finally:
+        logging.root.handlers[:], logging.root.level = handlers, level
+    said = capsys.readouterr().err
+    assert "Metadata" in said
+    assert "cret" not in said

@@ -12,8 +12,8 @@ import pytest
 
 from tests.web.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem
-from worker.web.permissions import is_within
-from worker.web.tokens import Scope, create_token, read_tokens
+from worker.web.permissions import is_within, names_the_api
+from worker.web.tokens import Scope, TokensError, create_token, read_tokens
 
 BATCH = "application/cloudevents-batch+json"
 NORTH = "/gates/north"
@@ -75,6 +75,35 @@ def test_nobody_speaks_in_the_name_of_the_api(api: Api, token: str) -> None:
     assert problem(send(api, api.tokens[token], document(kind, booking_name(), "/api")), 403) == "NOT_PERMITTED"
 
 
+@pytest.mark.parametrize(
+    ("source", "is_its"),
+    [
+        ("/api", True),
+        ("/api/", True),
+        ("/api/kiosk-7", True),
+        ("//api", True),
+        ("/API", True),
+        ("/%61pi", True),
+        ("%2Fapi", True),
+        ("/api%2Fkiosk", True),
+        (" /api ", True),
+        ("\u200b/api", True),
+        ("/a\u200bpi", True),
+        ("/ａｐｉ", True),
+        ("/./api", True),
+        ("/gates/../api", True),
+        ("/apis", False),
+        ("/api-gateway", False),
+        ("/gates/api", False),
+        ("api", False),
+        ("https://shop.example/api", False),
+        ("/api/..", False),
+    ],
+)
+def test_sources_that_pass_for_the_api(source: str, is_its: bool) -> None:
+    assert names_the_api(source) is is_its
+
+
 def test_a_bound_token_publishes_its_sources_alone(api: Api) -> None:
     token = bound(api, NORTH)
     for source, status in ((NORTH, 202), (f"{NORTH}/kiosk-1", 202), ("/gates/northern", 403), ("/gates", 403), ("/x", 403)):
@@ -120,10 +149,46 @@ def test_a_quote_that_does_not_end_is_named(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("source", "prefix", "within"),
-    [("/a", "/a", True), ("/a/b", "/a", True), ("/a/b", "/a/", True), ("/ab", "/a", False), ("/A/b", "/a", False)],
+    [("/a", "/a", True), ("/a/b", "/a", True), ("/a/b", "/a/", True), ("/ab", "/a", False), ("/A/b", "/a", False)]
+    + [("/a/../b", "/a", False), ("/a/%2e%2E/b", "/a", False), ("/a/./b", "/a", False), ("/a/..b", "/a", True)],
 )
 def test_a_prefix_ends_at_a_slash(source: str, prefix: str, within: bool) -> None:
     assert is_within(source, prefix) is within
+
+
+@pytest.mark.parametrize("source", ["", "/", "//", "/api", "/API/", "/api/x", "a\nb", "x" * 257])
+def test_a_prefix_that_binds_to_nothing_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(TokensError, match="--source"):
+        create_token(tmp_path / "t", [Scope.PUBLISH], "a", None, 1.0, source)
+
+
+def test_a_prefix_may_be_written_with_its_slash(tmp_path: Path) -> None:
+    create_token(tmp_path / "t", [Scope.PUBLISH], "a", None, 1.0, f"{NORTH}/")
+    assert [token.source for token in read_tokens(tmp_path / "t")] == [NORTH]
+
+
+def test_a_token_bound_to_all_clears_nothing_of_the_staff(api: Api) -> None:
+    """A prefix that was written to the file by hand, the root, has what the API published below it too."""
+    token, booking = bound(api, NORTH), booking_name()
+    document_ = json.loads(api.tokens_file.read_text())
+    document_["tokens"][-1]["source"] = "/"
+    api.tokens_file.write_text(json.dumps(document_))
+    assert api.set(booking, "s1", "ATTENDED", 1).status_code == 200
+    deadline = time.monotonic() + 10
+    while send(api, token, document("check_in", booking_name(), "/x")).status_code == 403:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert problem(send(api, token, document("cleared", booking, NORTH)), 403) == "NOT_PERMITTED"
+
+
+@pytest.mark.parametrize("bad", ["100%", "%zz", "%e", "%C3", "%ED%A0%80", '"%G0"', '"a'])
+def test_a_header_that_is_not_well_encoded_is_named(api: Api, bad: str) -> None:
+    made = document("check_in", booking_name())
+    headers = {f"ce-{name}": text for name, text in made.items() if name != "data"} | {"ce-source": bad}
+    headers |= {"authorization": f"Bearer {api.tokens['publish']}", "content-type": "application/json"}
+    said = httpx.post(f"{api.url}/v1/events", headers=headers, content=json.dumps(made["data"]), timeout=30)
+    assert problem(said, 400) == "MALFORMED_HEADER"
+    assert said.json()["message"].startswith("ce-source: ")
 
 
 def test_a_link_to_the_tokens_stays_a_link(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """Looks at broker, topics, Redis and settings, and gives each a verdict with the cure."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
@@ -211,17 +210,23 @@ async def _rights(client: Client, settings: Settings) -> Finding:
 
 
 def _where(settings: Settings) -> str:
-    return ", ".join(f"{host}:{port}" for host, port in settings.redis_servers)
+    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in settings.redis_servers)
 
 
 def _said(error: BaseException) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
+def _masked_option(option: str) -> str:
+    """An option of a Redis address; its name may be percent-encoded too."""
+    name, equals, _ = option.partition("=")
+    return f"{name}{equals}***" if "password" in unquote(name).lower() else option
+
+
 def _masked(name: str, value: Any) -> str:
     if name == "redis":
         url = urlsplit(str(value.get_secret_value()))
-        query = re.sub(r"(^|&)(password=)[^&]*", r"\1\2***", url.query)
+        query = "&".join(_masked_option(option) for option in url.query.split("&"))
         login, at, servers = url.netloc.rpartition("@")
         user, colon, _ = login.partition(":")
         netloc = f"{user}{colon}***{at}{servers}" if colon else url.netloc

@@ -1,12 +1,15 @@
 """What commands say: tables for people, JSON for programs, one line on stderr when something is wrong."""
 
 import json
+import os
 import sys
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
+
+_WIDEST = 100_000
 
 
 def fail(message: str) -> NoReturn:
@@ -44,7 +47,17 @@ def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) ->
     for name in names:
         # an id that is cut cannot be copied
         table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in names))
     # ids may look like markup or emoji codes: [vip], :fire:
-    Console(markup=False, emoji=False, highlight=False).print(table if rows else "none")
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        # a pipe has no width: who searches it for an id finds it in one line
+        console.width = _WIDEST
+    for row in rows:
+        table.add_row(*(_cell(row.get(name, ""), console.encoding) for name in names))
+    console.print(table if rows else "none")
+
+
+def _cell(value: Any, encoding: str) -> str:
+    """A value as the terminal can show it: replaced here, before its width counts."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text.encode(encoding, "replace").decode(encoding)

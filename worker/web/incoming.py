@@ -23,6 +23,7 @@ BATCH = "application/cloudevents-batch+json"
 MAX_EVENTS = 1000
 _PREFIX = "ce-"
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).fullmatch
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL).sub
 
 
@@ -127,6 +128,8 @@ def _attribute(name: str, raw: bytes) -> str:
         if _QUOTED(raw) is None:
             raise refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark, end it with one")
         raw = _ESCAPED(rb"\1", raw[1:-1])
+    if _BAD_PERCENT(raw) is not None:
+        raise refused(400, "MALFORMED_HEADER", f"{name}: a % begins two hexadecimal digits, write %25 for the sign itself")
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:

@@ -5,8 +5,11 @@ sends at the same moment may still come between.
 """
 
 import asyncio
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
+from unicodedata import normalize
+from urllib.parse import unquote
 
 from schemas.attendance import attendance_id, guid
 from schemas.events import EventType
@@ -16,6 +19,8 @@ from worker.web.tokens import Scope
 
 #: The source of what the API itself publishes for sets and deletes.
 API_SOURCE = "/api"
+_INVISIBLE = re.compile(r"[\s\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]").sub
+_DOTS = frozenset({".", ".."})
 _OF_DEVICES = frozenset({EventType.CHECK_IN, EventType.NO_SHOW, EventType.PARTICIPANT_SCANNED})
 _OF_BOOKING_SYSTEMS = frozenset({EventType.BOOKING_UPSERTED, EventType.BOOKING_DELETED})
 #: What a caller may do in `POST /v1/events` needs one of these.
@@ -51,8 +56,28 @@ class Forbidden(NamedTuple):
 
 
 def is_within(source: str, prefix: str) -> bool:
-    """Whether a source is the prefix itself or follows it after a slash."""
-    return source == prefix or source.startswith(f"{prefix.rstrip('/')}/")
+    """Whether a source is the prefix itself or follows it after a slash, without a step up (``..``)."""
+    if source == prefix:
+        return True
+    root = f"{prefix.rstrip('/')}/"
+    return source.startswith(root) and not _DOTS.intersection(_segments(source[len(root) :]))
+
+
+def names_the_api(source: str) -> bool:
+    """Whether a source is the API's own, or would be taken for it or for a part of it by whoever reads it as a path."""
+    first, *rest = _segments(source)
+    path = [first]
+    for segment in rest:
+        if segment == "..":
+            path = path[:1] + path[1:-1]
+        elif segment not in ("", "."):
+            path.append(segment)
+    return path[:1] == [""] and path[1:2] == ["api"]
+
+
+def _segments(path: str) -> list[str]:
+    """What stands between the slashes, percent-decoded, in lower case and without what does not show."""
+    return _INVISIBLE("", normalize("NFKC", unquote(path))).casefold().split("/")
 
 
 async def check_publish(holder: Holder, events: Sequence[Published], reader: AttendanceReader) -> None:
@@ -70,7 +95,7 @@ async def check_publish(holder: Holder, events: Sequence[Published], reader: Att
 
 
 def _forbidden(holder: Holder, event: Published) -> Forbidden | None:
-    if event.source == API_SOURCE:
+    if names_the_api(event.source):
         return Forbidden(f"{event.where}source", f"{API_SOURCE} is the API's own source: send the device's or system's")
     if holder.source is not None and not is_within(event.source, holder.source):
         return Forbidden(f"{event.where}source", f"the token is bound to {holder.source} and what follows it after a slash")
@@ -97,7 +122,7 @@ async def _of_others(prefix: str, cleared: Sequence[Published], reader: Attendan
     return [
         Forbidden(f"{event.where}type", f"the attendance was last changed by a source outside {prefix}: staff clear it")
         for event, attendance in zip(cleared, shown, strict=True)
-        if attendance is not None and not is_within(attendance["source"], prefix)
+        if attendance is not None and (attendance["source"] == API_SOURCE or not is_within(attendance["source"], prefix))
     ]
 
 

@@ -137,8 +137,11 @@ def create_token(
     """
     if not _NAME(name):
         raise TokensError("--name: write 1 to 100 characters, none of them a control character")
-    if source is not None and (not _SOURCE(source) or source.rstrip("/") in ("", "/api")):
-        raise TokensError("--source: write a source as /gates/north, 1 to 256 characters; /api is the API's own")
+    if source is not None:
+        # what follows it after a slash is bound to it too
+        source = source.rstrip("/")
+        if not _SOURCE(source) or source.casefold() == "/api" or source.casefold().startswith("/api/"):
+            raise TokensError("--source: write a source as /gates/north, 1 to 256 characters; /api is the API's own")
     secret = PREFIX + secrets.token_urlsafe(32)
     micros = int(now * 1_000_000)
     expires = None if expires_in is None else micros + expires_in // timedelta(microseconds=1)
