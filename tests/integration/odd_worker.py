@@ -12,7 +12,7 @@ from typing import Any
 
 from worker import cli
 from worker.engine import transport, watchdog
-from worker.ops import topics
+from worker.ops import session_timeout, topics
 from worker.stream import stopping, worker
 
 from .dying_worker import wrap
@@ -73,10 +73,20 @@ def end_when(moment: str) -> Callable[[], None]:
     return lambda: wrap(*MOMENTS[moment], told)
 
 
+def know_no_limits() -> None:
+    """The brokers do not say which session timeouts they take, as where the right to ask is lacking."""
+
+    async def nothing(_settings: Any) -> list[str]:
+        return []
+
+    session_timeout.problems = nothing
+
+
 ODDITIES: dict[str, Callable[[], None]] = {
     "swallows acknowledgements": swallow,
     "swallows acknowledgements and does not stop": swallow_and_hang,
     "looks often": look_often,
+    "knows no limits": know_no_limits,
     **{moment: end_when(moment) for moment in MOMENTS},
 }
 

@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.faults.group import members
+from tests.integration.odd_worker import odd
 from tests.integration.system import System, WorkerProcess, running
 from tests.services import Broker, Redis, RedisServer
 from tests.services.processes import wait_until
@@ -203,6 +204,16 @@ def test_a_session_timeout_that_the_broker_refuses(kafka: Broker, own_redis: Red
         assert "6s to 1800s" in problem
     for timeout in ("6s", "30m"):
         assert asyncio.run(session_timeout.problems(tenant.settings(own_redis, session_timeout=timeout))) == []
+
+
+def test_a_session_timeout_refused_when_the_worker_joins(kafka: Broker, own_redis: RedisServer) -> None:
+    """Where no broker says its limits: in one line too, and nobody rebalances for a member that was never taken."""
+    with System(kafka, own_redis) as system:
+        worker = system.start_worker(odd("knows no limits"), ATTENDANCE_SESSION_TIMEOUT="4s")
+        assert worker.wait(REFUSED_SECONDS) == 1, worker.said()
+        line = worker.log.read_text().splitlines()[-1]
+        assert line.startswith("ATTENDANCE_SESSION_TIMEOUT: "), worker.said()
+        assert "Traceback" not in worker.log.read_text()
 
 
 def assigned(worker: WorkerProcess) -> int:

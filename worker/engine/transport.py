@@ -18,7 +18,15 @@ from typing import Any
 import faust
 import structlog
 from aiokafka import ConsumerRecord
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -31,6 +39,15 @@ from worker.engine.fetching import ISOLATION, Fetched, Fetches, LogEnd, Unreadab
 from worker.engine.ledger import Ledger
 
 log = structlog.get_logger(__name__)
+
+#: What Kafka answers to a worker that it will never take into the group.
+REFUSALS = (
+    GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    TopicAuthorizationFailedError,
+)
 
 #: URL scheme of this transport; `register` must have been called.
 SCHEME = "batchkafka"
@@ -313,6 +330,13 @@ class Consumer(driver.Consumer):
     def unreadable(self) -> Mapping[TP, Unreadable]:
         """Partitions that stand at a batch which cannot be read."""
         return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.items()}
+
+    @property
+    def refusal(self) -> KafkaError | None:
+        """Why Kafka does not take this worker into the group; the client would say so only to a fetch, which comes after."""
+        client = self._thread._consumer  # noqa: SLF001
+        error = getattr(client and client._coordinator, "_pending_exception", None)  # noqa: SLF001
+        return error if isinstance(error, REFUSALS) else None
 
     def log_end(self, tp: TP) -> LogEnd | None:
         """Where a partition's log ends; None where that is not known."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 from faust.types import TP
 from redis.exceptions import RedisError
 
@@ -231,6 +231,7 @@ class Worker:
         """Each second: the live namespace, and each partition's heartbeat."""
         away = False
         while True:
+            self._check_refusal()
             beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
             own = (self._announce(self._resources.redis), self._group.beat())
             said = await asyncio.gather(*own, *beats, return_exceptions=True)
@@ -242,6 +243,20 @@ class Worker:
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
             self._resources.dead_letters.report()
             await asyncio.sleep(_BEAT_SECONDS)
+
+    def _check_refusal(self) -> None:
+        error = self._consumer.refusal
+        if isinstance(error, InvalidSessionTimeoutError):
+            timeout = f"{self.settings.session_timeout.total_seconds():g}s"
+            raise SettingsError(
+                f"ATTENDANCE_SESSION_TIMEOUT: Kafka does not take {timeout}: set what its group.min.session.timeout.ms and "
+                "group.max.session.timeout.ms allow"
+            )
+        if error is not None:
+            raise SettingsError(
+                f"ATTENDANCE_TOPIC_PREFIX: Kafka does not take this worker into the group {self.settings.topic_prefix} "
+                f"({error!r}): give it the right, or set another prefix where another program has this group"
+            )
 
     async def _confirm(self) -> None:
         """Keeps what is known of the topics' ends no older than about a second, for the heartbeats."""
