@@ -21,7 +21,7 @@ from worker.settings import load_settings
 
 _NOW = 1_795_341_600_000_000
 #: What a dashboard needs to read, and no more.
-_READING = ("resetkeys", "%R~*", "-@all", "+@read", "+@connection", "+eval_ro", "+evalsha_ro")
+_READING = ("resetkeys", "%R~*", "-@all", "+@read", "+@connection", "+eval_ro", "+evalsha_ro", "+time")
 
 
 async def _filled(filled: Filled) -> AttendanceReader:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-SECONDS = 20
+SECONDS = 40.0
 
 
 class Answer(NamedTuple):
