@@ -115,6 +115,7 @@ ATTRIBUTES: dict[str, Any] = {
     "_fetch_max_wait_ms": AIOKafkaConsumer,
     "_closed": AIOKafkaConsumer,
     "_coordinator": AIOKafkaConsumer,
+    "_pending_exception": GroupCoordinator,
     "_fetcher": AIOKafkaConsumer,
     "_fetch_waiters": ClientFetcher,
     "_fetch_min_bytes": ClientFetcher,

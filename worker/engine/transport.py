@@ -27,6 +27,7 @@ from aiokafka.errors import (
     KafkaError,
     TopicAuthorizationFailedError,
 )
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -334,8 +335,12 @@ class Consumer(driver.Consumer):
     @property
     def refusal(self) -> KafkaError | None:
         """Why Kafka does not take this worker into the group; the client would say so only to a fetch, which comes after."""
-        client = self._thread._consumer  # noqa: SLF001
-        error = getattr(client and client._coordinator, "_pending_exception", None)  # noqa: SLF001
+        try:
+            client = self._thread._ensure_consumer()  # noqa: SLF001
+        except ConsumerNotStarted:
+            return None
+        # a client that has not subscribed yet has a coordinator of another kind
+        error = client._coordinator and getattr(client._coordinator, "_pending_exception", None)  # noqa: SLF001
         return error if isinstance(error, REFUSALS) else None
 
     def log_end(self, tp: TP) -> LogEnd | None:
