@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from tests.faults.group import members
 from tests.integration.odd_worker import odd
@@ -21,8 +21,8 @@ from worker.read_model.keys import PartitionKeys, namespace
 from worker.settings import Settings
 from worker.stream import group
 from worker.stream.errors import SettingsConflict
-from worker.stream.group import Group
-from worker.topics import create_producer
+from worker.stream.group import Group, GroupRecord, has_members
+from worker.topics import TopicNames, create_producer, group_changelog
 
 REFUSED_SECONDS = 60
 
@@ -68,6 +68,17 @@ class Tenant:
             found = await read_id(client, settings.redis_namespace)
             assert found.replaces is None, found
             return found.id
+
+    async def record(self, redis: Redis, record: GroupRecord) -> None:
+        """What a worker on some Redis records."""
+        settings = self.settings(redis)
+        producer: AIOKafkaProducer = create_producer(settings)
+        await producer.start()
+        try:
+            key, topic = record.redis_id.encode(), group_changelog(settings.topic_prefix)
+            await producer.send_and_wait(topic, key=key, value=record.encode(), partition=0)
+        finally:
+            await producer.stop()
 
     async def set_id(self, redis: Redis, known: RedisId, new: RedisId) -> None:
         client = create_redis(self.settings(redis))
@@ -149,6 +160,38 @@ def test_a_claim_that_came_too_late_is_void(kafka: Broker, own_redis: RedisServe
         own_redis.ask("FLUSHALL")
         await tenant.set_id(own_redis, NO_ID, RedisId("late", "long ago"))
         assert await tenant.agree(own_redis) not in ("", "late")
+
+    asyncio.run(starting())
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_worker_that_waits_for_members_sees_their_id(kafka: Broker, own_redis: RedisServer, taken_over: bool) -> None:
+    """They write it back after a flush; or others start meanwhile, find nobody in the group and take over."""
+
+    async def starting() -> None:
+        tenant = Tenant(kafka, session_timeout="30s")
+        await tenant.create(own_redis)
+        before = await tenant.agree(own_redis)
+        settings = tenant.settings(own_redis)
+        own_redis.ask("FLUSHALL")
+        member = AIOKafkaConsumer(
+            TopicNames.of(settings.topic_prefix).events, **settings.kafka_client(), group_id=settings.topic_prefix
+        )
+        await member.start()
+        waiting = asyncio.create_task(tenant.agree(own_redis))
+        try:
+            while not await has_members(settings):  # noqa: ASYNC110 - Kafka says nothing by itself
+                await asyncio.sleep(0.05)
+            await asyncio.wait([waiting], timeout=1)
+            assert not waiting.done()
+            now = RedisId("new") if taken_over else RedisId(before)
+            if taken_over:
+                await tenant.record(own_redis, GroupRecord(now.id, before, settings.shaping()))
+            await tenant.set_id(own_redis, NO_ID, now)
+            assert await asyncio.wait_for(waiting, 20) == now.id
+        finally:
+            waiting.cancel()
+            await member.stop()
 
     asyncio.run(starting())
 

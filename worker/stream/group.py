@@ -85,7 +85,7 @@ class Group:
                 await self._refuse_where_others_write()
             elif record is not None and await self._has_members():
                 # those that run write the id back, those that died are forgotten after the session timeout
-                await self._wait_for_members(record)
+                await self._wait_for_members(found)
                 continue
             claim = await self._claim(found, record.redis_id if record is not None else "")
             if claim is not None:
@@ -160,14 +160,14 @@ class Group:
     async def _replace(self, known: RedisId, new: RedisId) -> RedisId:
         return await until_done("redis", lambda: replace_id(self._redis, self._settings.redis_namespace, known, new))
 
-    async def _wait_for_members(self, record: GroupRecord) -> None:
-        """Until this Redis has the recorded id, or nobody is in the group."""
+    async def _wait_for_members(self, before: RedisId) -> None:
+        """Until somebody has given this Redis an id, or nobody is in the group."""
         log.warning("waiting", what="group", reason="this Redis has nothing of the group, whose workers Kafka still knows")
         seconds = self._settings.session_timeout.total_seconds() + _WRITTEN_BACK_SECONDS
         end = monotonic() + seconds
         while await self._has_members():
-            found = await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace))
-            if found.id == record.redis_id:
+            # any other id: those who started beside us may have seen the group without members, and taken over
+            if await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace)) != before:
                 break
             if monotonic() > end:
                 raise SettingsConflict(
