@@ -102,6 +102,8 @@ class _Exchange:
         if self._stream is None:
             assert self._head is not None
             if not more:
+                # what is left of the body is given up first: while somebody holds it, the server waits for it to come
+                self._parts = None
                 self._protocol.response_bytes(*self._head, body)
                 return
             self._stream = self._protocol.response_stream(*self._head)
