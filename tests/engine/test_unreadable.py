@@ -12,6 +12,7 @@ import structlog
 from aiokafka.errors import KafkaStorageError
 from aiokafka.protocol.fetch import FetchRequest
 from confluent_kafka import Producer
+from faust.types import TP
 
 from tests.engine.broken_log import (
     bad_checksum,
@@ -133,7 +134,14 @@ def test_batches_that_cannot_be_read_stop_their_partitions(own_kafka: KafkaClust
         stands[line.partitions[LAST]] = 7
 
         async def stops(station: Station) -> None:
-            await until(lambda: {tp: each.offset for tp, each in station.consumer.unreadable.items()} == stands)
+            def found() -> dict[TP, int]:
+                return {tp: each.offset for tp, each in station.consumer.unreadable.items()}
+
+            try:
+                await until(lambda: found() == stands, 40)
+            except AssertionError:
+                assert found() == stands, station.consumer.ledger.completed
+                raise
             await line.publish(6, partition=GOOD)
             await until(lambda: station.consumer.stored.get(line.partitions[GOOD], 0) % 6 == 0)
             await is_quiet(station)
