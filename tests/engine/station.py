@@ -87,6 +87,7 @@ class Station:
         )
         if not stock:
             self.app.transport.Consumer = consumer
+            self.app.boot_strategy.enable_kafka_producer = False
         self.offsets: list[tuple[int, int]] = []
         """(partition, offset) of every record that was handed over."""
         raw = transport.RawSchema(key_type=bytes, value_type=bytes)

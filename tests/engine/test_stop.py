@@ -1,4 +1,6 @@
-"""The two ways in which a stop waited for a minute: Kafka is away, or a rebalance begins. Thread and app wait for each other."""
+"""The two ways in which a stop waited for a minute, the app and its client's thread for each other: Kafka is away, or a
+rebalance begins.
+"""
 
 import asyncio
 import threading

@@ -3,15 +3,18 @@
 import asyncio
 import random
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from tests.engine.station import Line, acknowledge, run, until
 from tests.integration.system import System, WorkerProcess, running
 from tests.integration.test_faults import BUSY, agrees, split
 from tests.integration.test_main_job import World
-from tests.services import Broker, RedisServer
+from tests.services import Broker, KafkaCluster, RedisServer
 from tests.services.processes import wait_until
+from worker.ending import end
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import PartitionKeys, namespace
 
@@ -133,3 +136,34 @@ def test_while_a_changelog_takes_nothing_nothing_is_committed(kafka: Broker, own
         asyncio.run(_limit_changelogs(system, None))
         agrees(system, world.outcome())
         assert all(len(waits(worker, p)) == len(goes_on(worker, p)) == 1 for p in PARTITIONS), worker.said()
+
+
+def test_a_client_that_starts_while_kafka_is_away_waits_for_it() -> None:
+    """Without it: Kafka that goes away in the moment between the worker's own check and Faust's start ends the worker."""
+    broker = KafkaCluster()
+
+    async def scenario(line: Line) -> None:
+        await line.publish(10)
+        broker.kill()
+        station = line.station(acknowledge)
+        starting = asyncio.create_task(station.app.start())
+        with structlog.testing.capture_logs() as logs:
+            await until(lambda: logs or starting.done())
+            await asyncio.to_thread(broker.start)
+            await until(lambda: len(station.offsets) == 10, 40)
+        await starting
+        await station.app.stop()
+        assert [each["event"] for each in logs if each.get("what") == "kafka"] == ["waiting", "goes on"]
+
+    async def stopped_meanwhile(line: Line) -> None:
+        broker.kill()
+        station = line.station(acknowledge)
+        starting = asyncio.create_task(station.app.start())
+        with structlog.testing.capture_logs() as logs:
+            await until(lambda: logs or starting.done())
+        await asyncio.wait_for(station.app.stop(), 12)
+        await end((starting,))
+
+    with broker:
+        run(broker, scenario)
+        run(broker, stopped_meanwhile)

@@ -24,6 +24,7 @@ from aiokafka.errors import (
     InconsistentGroupProtocolError,
     InvalidGroupIdError,
     InvalidSessionTimeoutError,
+    KafkaConnectionError,
     KafkaError,
     TopicAuthorizationFailedError,
 )
@@ -52,6 +53,8 @@ REFUSALS = (
 
 #: URL scheme of this transport; `register` must have been called.
 SCHEME = "batchkafka"
+#: A client that finds no Kafka at its start tries again after so long, seconds.
+START_SECONDS = 1.0
 #: How long the batches in flight may take when partitions are given up, seconds; less than the rebalance timeout.
 DRAIN_SECONDS = 5.0
 #: How long one commit may take before it is given up and tried again with the next; drain and two of them fit the
@@ -122,6 +125,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         finally:
             with suppress(RuntimeError):  # the app's loop is closed
                 self.set_shutdown()
+
+    async def on_start(self) -> None:
+        # Kafka may go away between any check before and this one, and Faust ends the app then
+        waits = False
+        while not self.should_stop:
+            try:
+                await super().on_start()
+                break
+            except KafkaConnectionError as error:
+                await self._ensure_consumer().stop()
+                if not waits:
+                    log.warning("waiting", what="kafka", error=repr(error))
+                waits = True
+                await self.sleep(START_SECONDS)
+        if waits:
+            log.info("goes on", what="kafka")
 
     async def on_thread_stop(self) -> None:
         try:

@@ -50,6 +50,8 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         broker_heartbeat_interval=1.0,
     )
     schema = transport.RawSchema(key_type=bytes, value_type=bytes)
+    # nothing is sent through Faust
+    app.boot_strategy.enable_kafka_producer = False
     app.agent(app.topic(topics.events, topics.bookings, schema=schema), name="attendance")(consume)
     return app
 
