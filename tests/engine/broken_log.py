@@ -40,8 +40,22 @@ def endless_length(batch: bytearray) -> None:
 
 
 def old_magic(batch: bytearray) -> None:
-    """Said to be of an old format; a broker that is to send what begins there fails."""
-    batch[_MAGIC] = 1
+    """Said to be of an old format, whose attributes are where the checksum was: the broker sends it."""
+    _of_old_format(0, batch)
+
+
+def old_magic_compressed(batch: bytearray) -> None:
+    """The same, by gzip: a broker that is to send what begins there fails with INVALID_RECORD."""
+    _of_old_format(1, batch)
+
+
+def old_magic_unknown_codec(batch: bytearray) -> None:
+    """The same, by a codec that there is not: it fails with UNKNOWN_SERVER_ERROR."""
+    _of_old_format(7, batch)
+
+
+def _of_old_format(codec: int, batch: bytearray) -> None:
+    batch[_MAGIC : _MAGIC + 2] = bytes((1, codec))
 
 
 def _compressed_by(codec: int, batch: bytearray) -> None:

@@ -40,7 +40,7 @@ ISOLATION = "read_committed"
 RETRY_SECONDS = 5.0
 #: A partition of which the broker refuses a fetch for another reason is fetched again after so long, seconds.
 REFUSED_SECONDS = 0.5
-#: A broker that sends nothing at an offset for so long, though the log goes on behind it, cannot read it either, seconds.
+#: A broker that sends nothing at an offset for so long, though the log goes on, or refuses to, is not waited for, seconds.
 EMPTY_SECONDS = 10.0
 
 #: Error codes of a fetch that the client deals with itself.
@@ -54,8 +54,13 @@ _CLIENTS_OWN = {
         UnknownTopicOrPartitionError,
     )
 }
-#: Error codes of a broker that cannot read its own log.
-_BROKEN_LOG = {CorruptRecordException.errno, UnknownError.errno}
+#: Error codes of a broker that cannot read its own log; the client has no name for the last, INVALID_RECORD.
+_BROKEN_LOG = {CorruptRecordException.errno, UnknownError.errno, 87}
+_BATCH_STOPS = (
+    "a record batch cannot be read: its partition stops, the others go on; delete the records up to and including "
+    "this batch (kafka-delete-records), or restore it from a replica"
+)
+_BROKER_REFUSES = "a broker sends nothing of a partition: it waits, the others go on; see the broker's log"
 
 
 class Fetched(NamedTuple):
@@ -78,7 +83,7 @@ class LogEnd(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A batch that cannot be decoded."""
+    """A batch that cannot be decoded, or that no broker sends."""
 
     offset: int
     reason: str
@@ -90,8 +95,8 @@ class Fetches:
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._failed: dict[TopicPartition, Unreadable] = {}
-        self._empty: dict[TopicPartition, tuple[int, float]] = {}
-        """Since when the broker sends nothing at which offset, though the log goes on."""
+        self._nothing: dict[TopicPartition, tuple[int, float]] = {}
+        """Since when the broker sends nothing at which offset, though the log goes on, or refuses to."""
         self._kept: dict[TopicPartition, bytes] = {}
         """What was fetched last of partitions that are read by `TolerantRecords`."""
         client = consumer._client  # noqa: SLF001
@@ -163,22 +168,29 @@ class Fetches:
         fetcher = self._consumer._fetcher  # noqa: SLF001
         if next_offset(self._consumer, tp) != offset or tp in fetcher._records:  # noqa: SLF001
             return  # it was sought elsewhere meanwhile, or revoked
+        error = f"{for_code(code).__name__}, error code {code}"
         if code in _BROKEN_LOG:
-            self._hold(fetcher, tp, offset, f"the broker cannot read it either: {for_code(code).__name__}")
-        else:
-            fetcher._records[tp] = _Held(monotonic() + REFUSED_SECONDS)  # noqa: SLF001
-            log.info("fetch refused", topic=tp.topic, partition=tp.partition, error=for_code(code).__name__)
+            self._hold(fetcher, tp, offset, f"the broker cannot read it either: {error}")
+            return
+        fetcher._records[tp] = _Held(monotonic() + REFUSED_SECONDS)  # noqa: SLF001
+        if tp not in self._nothing:
+            log.info("fetch refused", topic=tp.topic, partition=tp.partition, error=error)
+        if self._sends_nothing(tp, offset):
+            self._fail(tp, offset, error, _BROKER_REFUSES)
 
     def _look_at_empty(self, tp: TopicPartition, offset: int, records: bytes, stable: int) -> None:
         if records or stable <= offset:
-            if self._empty:
-                self._empty.pop(tp, None)
-            return
-        since = self._empty.get(tp)
-        if since is None or since[0] != offset:
-            self._empty[tp] = (offset, monotonic())
-        elif monotonic() - since[1] > EMPTY_SECONDS:
+            if self._nothing:
+                self._nothing.pop(tp, None)
+        elif self._sends_nothing(tp, offset):
             self._fail(tp, offset, f"the broker sends nothing here, though the log goes on to {stable}")
+
+    def _sends_nothing(self, tp: TopicPartition, offset: int) -> bool:
+        """Whether it is so for `EMPTY_SECONDS` by now."""
+        since = self._nothing.get(tp)
+        if since is None or since[0] != offset:
+            self._nothing[tp] = since = (offset, monotonic())
+        return monotonic() - since[1] > EMPTY_SECONDS
 
     def _take_fetched(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> dict[TopicPartition, Fetched]:
         found: dict[TopicPartition, Fetched] = {}
@@ -247,18 +259,11 @@ class Fetches:
         fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
         self._fail(tp, offset, reason)
 
-    def _fail(self, tp: TopicPartition, offset: int, reason: str) -> None:
+    def _fail(self, tp: TopicPartition, offset: int, reason: str, event: str = _BATCH_STOPS) -> None:
         before, self._failed[tp] = self._failed.get(tp), Unreadable(offset, reason)
         # one line, though it is tried again and again, and each reason that follows may be another
         if before is None or before.offset != offset:
-            log.error(
-                "a record batch cannot be read: its partition stops, the others go on; delete the records up to and including "
-                "this batch (kafka-delete-records), or restore it from a replica",
-                topic=tp.topic,
-                partition=tp.partition,
-                offset=offset,
-                reason=reason,
-            )
+            log.error(event, topic=tp.topic, partition=tp.partition, offset=offset, reason=reason)
 
 
 class _Held:
