@@ -23,7 +23,7 @@ local FAR = 300
 -- looked up in a table of such, a document, a session, a run of ids
 local ID, LOOKUP, DOCUMENT, SESSION, RUN = 0.5, 0.6, 3, 4, 8
 -- so many units may be spent on what may come to nothing
-local TRIAL = 2 * budget
+local TRIAL = budget
 -- whether no attendance is out of question
 local whole = not sessions and #joined == 1 and joined[1][1] == 0 and joined[1][2] == 3 * NUMBERS - 1
 
@@ -134,7 +134,7 @@ local function by_id(prefix, sources, total, place, answer)
   local walk, all = (by_documents and DOCUMENT or #sources) * many * documents / total, ID * total
   local may_be_runs = not by_documents and #joined <= 2 * MANY_RUNS and min(walk, all) > RUN * MANY_RUNS
   if may_be_runs and runs(sources, place, answer) then return end
-  local ids = all < walk and all_ids(sources, joined, TRIAL)
+  local ids = all < walk and total <= TRIAL and all_ids(sources, joined, TRIAL)
   if ids then return every(ids, answer) end
   begin()
   local found, count = { '' }, 0
@@ -192,8 +192,10 @@ local function by_booking(prefix, sources, place, answer)
     for _, of in ipairs(statuses) do size = size + of.size end
     local passed = many * size / total
     local by_documents = DOCUMENT * total < LOOKUP * passed
-    if by_documents or ID * total + LOOKUP * passed < (#sources > FEW_SESSIONS and DOCUMENT or #sources) * passed then
-      local ids = all_ids(sources, joined, by_documents and floor(TRIAL / DOCUMENT) or TRIAL)
+    local most = by_documents and floor(TRIAL / DOCUMENT) or TRIAL
+    local by_lookups = ID * total + LOOKUP * passed < (#sources > FEW_SESSIONS and DOCUMENT or #sources) * passed
+    if total <= most and (by_documents or by_lookups) then
+      local ids = all_ids(sources, joined, most)
       if ids and by_documents then return by_document(prefix, ids, true, answer) end
       if ids then
         known = {}
