@@ -58,11 +58,14 @@ def stop_among(services: Services, fault: tuple[str, str], seed: int) -> None:
         time.sleep(chance.uniform(0, 2))
         # one that was still about to join when Kafka went may have ended by itself, with its one line
         workers = [worker for system in systems for worker in system.workers if worker.running]
-        assert {system.workers[0] for system in systems} <= {*workers}, "what has joined waits for Kafka and Redis"
+        first = {system.workers[0] for system in systems}
+        assert first <= {*workers}, "what has joined waits for Kafka and Redis"
         took = _stop(workers)
         for worker, seconds in took.items():
             assert seconds < SECONDS, worker.said()
-            assert worker.wait(0) == 0, worker.said()
+            # one that was still loading its modules ends by the signal itself
+            is_loading = worker not in first and not worker.said()
+            assert worker.wait(0) == (-15 if is_loading else 0), worker.said()
             assert "Traceback" not in worker.said()
             assert seconds < 5 or "waited_for=" in worker.said(), "a slow stop says what it waited for"
 
