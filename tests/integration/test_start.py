@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from tests.integration.odd_worker import MOMENTS, odd
 from tests.integration.system import System, WorkerProcess
@@ -15,6 +16,7 @@ NOBODY = "127.0.0.1:1"
 AWAY = {"kafka": {"ATTENDANCE_BROKER": f"kafka://{NOBODY}"}, "redis": {"ATTENDANCE_REDIS": f"redis://us:hidden@{NOBODY}/0"}}
 ENDS_SECONDS = 10.0
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 
 def lines(worker: WorkerProcess) -> list[str]:
@@ -111,6 +113,47 @@ def test_a_kafka_that_refuses_the_password_ends_it_at_once(kafka: Broker, redis_
         worker = system.start_worker(**login, ATTENDANCE_BROKER_PASSWORD="right-one")
         assert wait_until(lambda: said(worker, "waiting", "kafka"), 20), worker.said()
         assert worker.terminate(ENDS_SECONDS) == 0, worker.said()
+
+
+def _create_login(kafka: Broker, user: str, password: str, mechanism: str) -> None:
+    credential = ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], 4096)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    (created,) = admin.alter_user_scram_credentials(
+        [UserScramCredentialUpsertion(user, credential, password.encode())]
+    ).values()
+    created.result(30)
+
+
+def test_any_password_of_kafka_arrives(redis_server: Redis) -> None:
+    """Quotation marks, blanks, what URLs and shells give a meaning, letters of any script."""
+    plain = "p@ss:/#?% =,;$x{}[]"
+    passwords = {"PLAIN": [plain], "SCRAM-SHA-256": ["q\"u'o\\te `x`"], "SCRAM-SHA-512": ["${HOME} #x", "pä ß€ 🎈", " blanks "]}
+    listener = {f"listener.name.via0.{name.lower()}.sasl.jaas.config": f"{_SCRAM} required;" for name in passwords}
+    cluster = KafkaCluster(
+        settings={
+            **listener,
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,VIA0:SASL_PLAINTEXT",
+            "listener.name.via0.sasl.enabled.mechanisms": ",".join(passwords),
+            "listener.name.via0.plain.sasl.jaas.config": f'{_LOGIN} required user_us0="{plain}";',
+        }
+    )
+    port = cluster.nodes[0].advertise()
+    with cluster:
+        for mechanism, several in passwords.items():
+            for number, password in enumerate(several):
+                if mechanism != "PLAIN":
+                    _create_login(cluster, f"us{number}", password, mechanism)
+                login = {
+                    "ATTENDANCE_BROKER": f"kafka://127.0.0.1:{port}",
+                    "ATTENDANCE_BROKER_SECURITY": "SASL_PLAINTEXT",
+                    "ATTENDANCE_BROKER_SASL_MECHANISM": mechanism,
+                    "ATTENDANCE_BROKER_USERNAME": f"us{number}",
+                    "ATTENDANCE_BROKER_PASSWORD": password,
+                }
+                with System(cluster, redis_server) as system:
+                    worker = system.start_worker(**login)
+                    system.until_serving()
+                    assert password not in worker.said()
 
 
 @pytest.mark.slow

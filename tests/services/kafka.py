@@ -43,10 +43,10 @@ class KafkaNode(ServiceProcess):
         self._controller_port = ReservedPort()
         self._advertised: dict[str, tuple[ReservedPort, int]] = {}
 
-    def advertise(self, port: int) -> int:
-        """Before the start: a further listener, which sends its clients to `port` (a proxy's); where it listens itself."""
+    def advertise(self, port: int | None = None) -> int:
+        """Before the start: a further listener, which sends clients to `port` (a proxy's) or to itself; where it listens."""
         own = ReservedPort()
-        self._advertised[f"VIA{len(self._advertised)}"] = (own, port)
+        self._advertised[f"VIA{len(self._advertised)}"] = (own, own.number if port is None else port)
         return own.number
 
     @property

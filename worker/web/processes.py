@@ -88,6 +88,7 @@ def _serve_process(_: int, __: str | None, ___: Callable[[], Any], sockets: tupl
 
 async def _until_orphaned() -> None:
     """Returns when the manager is gone: nobody else would end this process."""
-    manager = os.getppid()
-    while os.getppid() == manager:  # noqa: ASYNC110 - a process is not told of it
+    # as it was when this process was started: it may be gone by now
+    manager = multiprocessing.parent_process()
+    while manager is not None and manager.is_alive():  # noqa: ASYNC110 - no event says so
         await asyncio.sleep(_LOOK_SECONDS)
