@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import structlog
 import typer
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -29,18 +31,21 @@ from worker.ops.embedded import NotForThisPlatform
 from worker.ops.show import fail, prepare_output
 from worker.read_commands import Json, alerts, booking, query, session
 from worker.read_model.reader import ReaderError
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, SettingsError, load_settings, unknown_variables
 from worker.stream.errors import StreamError
 from worker.topics import create_producer
 from worker.web.tokens import TokensError
 
 T = TypeVar("T")
 
+log = structlog.get_logger(__name__)
+_DISTRIBUTION = "attendance-worker"
+
 app = typer.Typer(
     help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 topics_app = typer.Typer(help="Provision and check the topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help=True)
@@ -70,7 +75,7 @@ def main() -> None:
     prepare_output()
     try:
         try:
-            app()
+            app(prog_name="attendance")
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -89,6 +94,21 @@ def main() -> None:
         fail(f"this should not happen: {error!r}; ATTENDANCE_LOG_LEVEL=DEBUG shows where")
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"attendance {version(_DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_each(
+    _: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True, callback=_show_version)] = False,
+) -> None:
+    """Live attendance of booked sessions: events in at Kafka, answers out of Redis."""
+    for line in unknown_variables():
+        print(line, file=sys.stderr)
+
+
 @app.command()
 def worker() -> None:
     """Fold events into attendances: one worker; start as many as there is work."""
@@ -100,6 +120,7 @@ def worker() -> None:
     configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
+        log.info("starting", version=version(_DISTRIBUTION), **doctor.changed(settings))
         bad = await unless(stop, start.problems(settings))
         for problem in bad or ():
             print(problem, file=sys.stderr)

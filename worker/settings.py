@@ -1,12 +1,16 @@
 """Settings from the environment (``ATTENDANCE_*``) and an optional ``.env``; the README lists them all."""
 
+import os
 import re
+import socket
 import ssl
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,16 +23,27 @@ _CLUSTER_CURE = "write redis+cluster://host:port,host:port or rediss+cluster://h
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+#: Variables with our prefix that are somebody else's: Docker compose's, the tests'.
+_OTHERS = {"ATTENDANCE_REDIS_PASSWORD", "ATTENDANCE_TEST_BROKER", "ATTENDANCE_TEST_BROKER_KIND", "ATTENDANCE_TEST_REDIS"}
+
+
 class SettingsError(Exception):
     """A setting is wrong; the message names it and the cure, and no retry helps."""
 
 
 def _duration(text: Any) -> Any:
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhd]?)", text.strip()) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhd])", text.strip())
     try:
-        return timedelta(**{_UNITS[match[2] or "s"]: float(match[1])}) if match else text
+        # a number without its unit would pass for seconds
+        return timedelta(**{_UNITS[match[2]]: float(match[1])}) if match else None if _is_number(text) else text
     except OverflowError:
         return None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[\d.\s]*", text) is not None
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=timedelta(days=36_500))]
@@ -96,6 +111,11 @@ class Settings(BaseSettings):
     )
     query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
+
+    @field_validator("broker_security", "broker_sasl_mechanism", "log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: Any) -> Any:
+        return value.strip().upper() if isinstance(value, str) else value
 
     @field_validator("broker")
     @classmethod
@@ -214,6 +234,7 @@ class Settings(BaseSettings):
         client: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.broker_security,
+            "client_id": client_id(),
         }
         if self.broker_security.endswith("SSL"):
             client["ssl_context"] = ssl.create_default_context(cafile=self.broker_ca_file)
@@ -259,17 +280,38 @@ def _has_good_port(url: SplitResult) -> bool:
         return False
 
 
+def client_id() -> str:
+    """What Kafka's logs and metrics call this process."""
+    host = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())
+    return f"attendance-worker-{host}-{os.getpid()}"
+
+
 def load_settings(**given: Any) -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: one is wrong; the message names its variable and the cure.
+        SettingsError: some are wrong; the message has a line for each, with its variable and the cure.
     """
     try:
         return Settings(**given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = str(first["loc"][0])
-        is_duration = Settings.model_fields[field].annotation is timedelta
-        cure = _DURATION_CURE if is_duration else first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{ENV_PREFIX}{field.upper()}: {cure}") from None
+        found = {str(each["loc"][0]): each["msg"] for each in reversed(error.errors(include_url=False))}
+        raise SettingsError("\n".join(_fault(*each) for each in reversed(found.items()))) from None
+
+
+def _fault(field: str, message: str) -> str:
+    is_duration = Settings.model_fields[field].annotation is timedelta
+    return f"{ENV_PREFIX}{field.upper()}: {_DURATION_CURE if is_duration else message.removeprefix('Value error, ')}"
+
+
+def unknown_variables() -> list[str]:
+    """A line for each variable, of the environment or `.env`, that looks like one of ours and is close to none, or to which."""
+    names = {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
+    given = {name.upper() for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(ENV_PREFIX)}
+    lines = []
+    for name in sorted(given - names - _OTHERS):
+        if nearest := get_close_matches(name, names, 1, 0.8):
+            lines.append(f"{name}: there is no such setting; did you mean {nearest[0]}?")
+        else:
+            lines.append(f"{name}: there is no such setting; README lists them")
+    return lines

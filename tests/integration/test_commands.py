@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -77,6 +78,27 @@ def test_help(command: list[str], kafka: Broker, redis_server: Redis) -> None:
     done = System(kafka, redis_server).run_cli(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["worker", "-h"], ["tokens", "list", "-h"]], ids=" ".join)
+def test_the_short_option_of_help(arguments: list[str], kafka: Broker, redis_server: Redis) -> None:
+    done = System(kafka, redis_server).run_cli(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
+
+
+def test_the_version_and_the_completion_of_a_shell(kafka: Broker, redis_server: Redis) -> None:
+    system = System(kafka, redis_server)
+    done = system.run_cli("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"attendance {version('attendance-worker')}\n", "")
+    done = system.run_cli(_ATTENDANCE_COMPLETE="complete_bash", COMP_WORDS="attendance to", COMP_CWORD="1")
+    assert (done.returncode, done.stdout.split()) == (0, ["topics", "tokens"])
+
+
+def test_a_variable_that_is_no_setting_is_named_and_holds_up_nothing(served: System) -> None:
+    done = served.run_cli("topics", "check", ATTENDANCE_TOPIC_PREFX="x")
+    assert done.returncode == 0
+    assert done.stderr == "ATTENDANCE_TOPIC_PREFX: there is no such setting; did you mean ATTENDANCE_TOPIC_PREFIX?\n"
 
 
 def test_publish_files_and_stdin(served: System, tmp_path: Path) -> None:

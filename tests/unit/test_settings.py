@@ -12,7 +12,7 @@ from redis.asyncio.connection import parse_url
 
 from worker.logs import configure_client_logs
 from worker.ops import doctor
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, SettingsError, load_settings, unknown_variables
 
 SECRET = "hidden-word"
 VARIABLES = [f"ATTENDANCE_{name.upper()}" for name in Settings.model_fields]
@@ -51,7 +51,7 @@ def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("5m", 300), ("2h", 7200), ("30d", 2_592_000), ("1.5h", 5400), (" 5 m ", 300), ("45", 45), ("0s", 0)]
+    [("90s", 90), ("5m", 300), ("2h", 7200), ("30d", 2_592_000), ("1.5h", 5400), (" 5 m ", 300), ("0s", 0)]
     + [("PT5M", 300), ("P30D", 2_592_000), ("P1DT2H", 93_600), ("PT0.5S", 0.5)],
 )
 def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
@@ -59,8 +59,39 @@ def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -
     assert load_settings().clock_tolerance == timedelta(seconds=seconds)
 
 
+def test_every_wrong_setting_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTENDANCE_SESSION_TIMEOUT", "8")
+    monkeypatch.setenv("ATTENDANCE_BROKER", "http://localhost")
+    said = refusal(monkeypatch, "PARTITIONS", "many").splitlines()
+    assert [line.partition(":")[0] for line in said] == [
+        "ATTENDANCE_BROKER",
+        "ATTENDANCE_PARTITIONS",
+        "ATTENDANCE_SESSION_TIMEOUT",
+    ]
+
+
+def test_choices_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTENDANCE_LOG_LEVEL", "debug")
+    monkeypatch.setenv("ATTENDANCE_BROKER_SECURITY", "Sasl_Ssl ")
+    monkeypatch.setenv("ATTENDANCE_BROKER_SASL_MECHANISM", "scram-sha-256")
+    settings = load_settings()
+    assert (settings.log_level, settings.broker_security) == ("DEBUG", "SASL_SSL")
+    assert settings.broker_sasl_mechanism == "SCRAM-SHA-256"
+
+
+def test_unknown_variables_are_named_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ATTENDANCE_BROKR=1\nATTENDANCE_REDIS_PASSWORD=2\nattendance_partitions=3\n")
+    monkeypatch.setenv("ATTENDANCE_ZZZ", "")
+    assert [line for line in unknown_variables() if "TEST" not in line] == [
+        "ATTENDANCE_BROKR: there is no such setting; did you mean ATTENDANCE_BROKER?",
+        "ATTENDANCE_ZZZ: there is no such setting; README lists them",
+    ]
+
+
 @pytest.mark.parametrize("name", ["CLOCK_TOLERANCE", "CONFLICT_WINDOW", "MAX_EVENT_AGE", "SESSION_TIMEOUT"])
-@pytest.mark.parametrize("bad", ["soon", "5 minutes", "5w", "-5m", "-PT5M", "5m5s", "1e3s", "99999999999d", "9" * 400 + "s"])
+@pytest.mark.parametrize(
+    "bad", ["soon", "5 minutes", "5w", "-5m", "-PT5M", "5m5s", "1e3s", "99999999999d", "9" * 400 + "s", "45", "1.5", "0"]
+)
 def test_bad_durations(monkeypatch: pytest.MonkeyPatch, name: str, bad: str) -> None:
     said = refusal(monkeypatch, name, bad)
     assert said.startswith(f"ATTENDANCE_{name}: ")

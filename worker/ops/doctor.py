@@ -152,6 +152,12 @@ def shown(settings: Settings) -> dict[str, str]:
     return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
 
 
+def changed(settings: Settings) -> dict[str, str]:
+    """The settings that differ from their defaults, by their names, secrets masked."""
+    fields = type(settings).model_fields.items()
+    return {name: _masked(name, getattr(settings, name)) for name, field in fields if getattr(settings, name) != field.default}
+
+
 async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     try:
         infos: list[dict[str, Any]] = [await server.info() for server in await masters(client)]

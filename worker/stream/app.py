@@ -11,7 +11,7 @@ import faust
 
 from worker.engine import transport
 from worker.engine.rebalance import SafeTableManager
-from worker.settings import Settings
+from worker.settings import Settings, client_id
 from worker.topics import TopicNames
 
 #: The larger a batch, the more of its events concern the same bookings and are written as one.
@@ -29,6 +29,7 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         settings.topic_prefix,
         broker=";".join(f"{transport.SCHEME}://{server}" for server in settings.bootstrap_servers),
         broker_credentials=_credentials(settings),
+        broker_client_id=client_id(),
         # Faust prefers an environment variable to an argument; none has this prefix
         env_prefix="ATTENDANCE_FAUST_INTERNAL_",
         TableManager=SafeTableManager,
