@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 _DISTRIBUTION = "attendance-worker"
+#: The exit code of a command that Ctrl-C ended before its end, as shells have it.
+_STOPPED = 130
 
 app = typer.Typer(
     help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
@@ -163,17 +165,23 @@ def publish_(
     settings = load_settings()
     now = int(time.time() * 1000)
     bad: list[publish.BadLine] = []
+    size, done = publish.size_of(files), 0
 
     def good() -> Iterator[publish.Outgoing]:
+        nonlocal done
         for file in files:
-            for number, line in enumerate(file, 1):
+            for number, (line, length) in enumerate(publish.lines(file), 1):
                 read = publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
+                done += length
                 if isinstance(read, publish.Outgoing):
                     yield read
                 elif line.strip():
                     bad.append(read)
 
-    _publish(settings, lambda producer, progress: publish.send(producer, good(), progress))
+    def share() -> str:
+        return f" ({100 * done // size} %)" if size else ""
+
+    _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, good(), progress, stop), share)
     for each in bad:
         print(f"{each.where}: {each.detail}", file=sys.stderr)
     if bad:
@@ -196,7 +204,7 @@ def simulate_(
     """Publish what kiosks and scanners would, with their faults."""
     settings = load_settings()
     plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
-    _publish(settings, lambda producer, progress: simulate.run(producer, settings, plan, progress))
+    _publish(settings, lambda producer, progress, stop: simulate.run(producer, settings, plan, progress, stop))
 
 
 @topics_app.command("create")
@@ -247,20 +255,32 @@ def schemas_export(
         print(path)
 
 
-def _publish(settings: Settings, work: Callable[[AIOKafkaProducer, publish.Progress], Awaitable[int]]) -> None:
-    """Publishes with a producer of its own, shows how far it is on a terminal, says how many it was."""
+def _publish(
+    settings: Settings,
+    work: Callable[[AIOKafkaProducer, publish.Progress, asyncio.Event], Awaitable[int]],
+    share: Callable[[], str] = str,
+) -> None:
+    """Publishes with a producer of its own until the first Ctrl-C; shows how far it is on a terminal, and how many it was."""
 
-    async def publishing() -> int:
+    async def publishing(stop: asyncio.Event) -> tuple[int, bool]:
         producer = create_producer(settings, linger_ms=5)
         console = Console(stderr=True)
         with console.status("publishing") if console.is_terminal else nullcontext() as status:
             try:
-                await producer.start()
-                return await work(producer, lambda count: status.update(f"published {count:,}") if status else None)
+                await unless(stop, producer.start())
+                if stop.is_set():
+                    return 0, True
+                count = await work(
+                    producer, lambda count: status.update(f"published {count:,}{share()}") if status else None, stop
+                )
+                return count, stop.is_set()
             finally:
                 await producer.stop()
 
-    print(f"published {asyncio.run(publishing())} events", file=sys.stderr)
+    count, is_stopped = _run_until_stopped(publishing)
+    print(f"published {count} events", file=sys.stderr)
+    if is_stopped:
+        raise typer.Exit(_STOPPED)
 
 
 def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:

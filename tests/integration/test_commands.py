@@ -1,16 +1,19 @@
 """The commands (contract, section 7): what they answer, and that what they refuse is one line that says what to do."""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import PIPE, CompletedProcess, Popen
 from typing import Any
 
 import pytest
 
 from schemas.attendance import attendance_id, guid
-from tests.integration.system import System, attendances_of, running
+from tests.integration.system import ROOT, System, attendances_of, running
 from tests.services import Broker, Redis
 from tests.services.forwarding import forwarding
 from tests.services.ports import ReservedPort
@@ -114,6 +117,20 @@ def test_publish_files_and_stdin(served: System, tmp_path: Path) -> None:
     assert served.read(lambda reader: reader.session("listed"))["bookings"] == 1  # type: ignore[index]
     keys = {record.key for topic in served.topics[:2] for record in served.consume(topic)}
     assert {b"p0", b"p1", b"p2", b"p3", b"p4"} <= keys
+
+
+def test_publish_sends_lines_as_they_come_and_ends_at_the_first_ctrl_c(served: System) -> None:
+    environment = {**os.environ, **served.environment}
+    command = [sys.executable, "-m", "worker", "publish", "-"]
+    with Popen(command, stdin=PIPE, stderr=PIPE, env=environment, cwd=ROOT) as publishing:
+        assert publishing.stdin is not None
+        for number in (1, 2):
+            publishing.stdin.write(_lines(_check_in(f"piped-{number}")))
+            publishing.stdin.flush()
+            assert wait_until(lambda n=number: _statuses(served, f"piped-{n}") == {"s1": "ATTENDED"}, 30)  # type: ignore[misc]
+        publishing.send_signal(signal.SIGINT)
+        _, errors = publishing.communicate(timeout=30)
+    assert (publishing.returncode, errors) == (130, b"published 2 events\n")
 
 
 def _overlong() -> bytes:

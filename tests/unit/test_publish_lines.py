@@ -1,14 +1,19 @@
 """Lines of files that `publish` reads: what a Windows editor or another tool puts before or into them."""
 
+import io
 import json
 import time
+import tracemalloc
 from base64 import b64encode
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from schemas.times import format_time
 from tests.unit.incoming import document
+from worker.ops import publish
 from worker.ops.publish import BadLine, Outgoing, read_line
 from worker.settings import Settings
 
@@ -45,3 +50,39 @@ def test_a_numeric_booking_id_is_told_to_be_text(kind: str) -> None:
     found = read(json.dumps(line(kind, bookingId=5)).encode())
     assert isinstance(found, BadLine)
     assert "data.bookingId: is the number 5, not text in quotes" in found.detail
+
+
+class _Pipe(io.BytesIO):
+    """Gives what it has in pieces, as a pipe does."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__()
+        self._pieces = iter(pieces)
+
+    def read(self, _: int | None = -1) -> bytes:
+        return next(self._pieces, b"")
+
+
+@given(st.lists(st.lists(st.sampled_from([b"", b"a", b"bc\r", b"x" * 9]), max_size=4).map(b"\n".join).filter(bool)))
+def test_lines_are_whole_however_they_come(pieces: list[bytes]) -> None:
+    content = b"".join(pieces)
+    found = list(publish.lines(_Pipe(pieces)))
+    assert [line for line, _ in found] == content.split(b"\n")[: len(found)]
+    assert content.split(b"\n")[len(found) :] in ([], [b""])
+    assert sum(length for _, length in found) == len(content)
+
+
+def test_of_an_endless_line_little_is_kept() -> None:
+    piece = b"x" * 1_000_000
+    pipe = _Pipe([piece] * 400 + [b"\nnext\n"])
+    tracemalloc.start()
+    try:
+        (long, length), (following, _) = publish.lines(pipe)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(long), length, following) == (publish.MOST_LINE_BYTES + 1, 400_000_001, b"next")
+    assert peak < 10 * publish.MOST_LINE_BYTES
+    refused = read(long)
+    assert isinstance(refused, BadLine)
+    assert refused.detail.startswith("too-large")

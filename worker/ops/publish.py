@@ -1,8 +1,12 @@
 """Publishes events as devices would: keyed by booking, into its partition, with acks from every replica."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -16,6 +20,11 @@ from worker.topics import TopicNames, partition_of
 
 _BOOKING_TYPES = frozenset({EventType.BOOKING_UPSERTED.value, EventType.BOOKING_DELETED.value})
 _IN_FLIGHT = 5000
+#: What has been read is sent after so long, though no more comes, seconds.
+_LINGER_SECONDS = 0.05
+#: Of a longer line no more is kept, bytes: no event may be so large.
+MOST_LINE_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
 
 Progress = Callable[[int], None]
 """Told how many events are sent."""
@@ -39,6 +48,8 @@ class BadLine(NamedTuple):
 
 def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backfill: bool) -> Outgoing | BadLine:
     """An event from a line of JSON; with ``backfill`` it counts as received when it happened."""
+    if len(line) > MOST_LINE_BYTES:
+        return BadLine(where, f"too-large: longer than {MOST_LINE_BYTES} bytes; write one CloudEvent a line")
     topics, line = TopicNames.of(settings.topic_prefix), unwrapped(line)
     try:
         doc: Any = orjson.loads(line)
@@ -80,7 +91,33 @@ def event(topics: TopicNames, document: dict[str, Any], headers: list[tuple[str,
     return Outgoing(topic, document["data"]["bookingId"], orjson.dumps(document), headers or [])
 
 
-async def send(producer: AIOKafkaProducer, outgoing: Iterable[Outgoing], progress: Progress | None = None) -> int:
+def size_of(files: Iterable[IO[bytes]]) -> int:
+    """Bytes of all files together; 0 where it is not known."""
+    try:
+        of = [os.fstat(file.fileno()) for file in files]
+    except OSError:
+        return 0
+    return sum(each.st_size for each in of) if all(stat.S_ISREG(each.st_mode) for each in of) else 0
+
+
+def lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The lines of a file as they come, cut at `MOST_LINE_BYTES`, each with how many bytes of the file it was."""
+    # not through the file's buffer: whoever stops at Ctrl-C would wait for its lock, which a reading thread holds
+    read = getattr(file, "raw", file).read
+    kept, size = bytearray(), 0
+    while chunk := read(_READ_BYTES):
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            kept += part[: MOST_LINE_BYTES + 1 - len(kept)]
+            yield bytes(kept), size + len(part) + 1
+            kept, size = bytearray(), 0
+        kept += rest[: MOST_LINE_BYTES + 1 - len(kept)]
+        size += len(rest)
+    if size:
+        yield bytes(kept), size
+
+
+async def send(producer: AIOKafkaProducer, outgoing: Iterable[Outgoing]) -> int:
     """Sends and waits until Kafka has all of them; how many.
 
     Raises:
@@ -89,24 +126,66 @@ async def send(producer: AIOKafkaProducer, outgoing: Iterable[Outgoing], progres
     count = 0
     partitions: dict[str, int] = {}
     for some in _some(outgoing, _IN_FLIGHT):
-        for topic in {each.topic for each in some} - partitions.keys():
-            # the topic's own number, not the setting's: whoever publishes need not know how workers are set
-            partitions[topic] = len(await producer.partitions_for(topic))
-        sent = [
-            await producer.send(
-                each.topic,
-                key=each.booking_id.encode(),
-                value=each.value,
-                headers=each.headers,
-                partition=partition_of(each.booking_id, partitions[each.topic]),
-            )
-            for each in some
-        ]
-        await asyncio.gather(*sent)
-        count += len(sent)
-        if progress is not None:
-            progress(count)
+        count += await _send(producer, some, partitions)
     return count
+
+
+async def send_as_read(
+    producer: AIOKafkaProducer, outgoing: Iterator[Outgoing], progress: Progress, stop: asyncio.Event
+) -> int:
+    """As `send`, of what is read from a pipe meanwhile; until there is no more, or ``stop`` is set."""
+    count = 0
+    partitions: dict[str, int] = {}
+    async for some in _as_read(outgoing, stop):
+        count += await _send(producer, some, partitions)
+        progress(count)
+    return count
+
+
+async def _as_read(outgoing: Iterator[Outgoing], stop: asyncio.Event) -> AsyncIterator[list[Outgoing]]:
+    """What a thread has read meanwhile, some at a time: reading a pipe waits for whoever writes to it."""
+    ready, room, failed = deque[Outgoing](), threading.Semaphore(_IN_FLIGHT), list[Exception]()
+
+    def read() -> None:
+        try:
+            for each in outgoing:
+                room.acquire()
+                ready.append(each)
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            failed.append(error)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    while not stop.is_set():
+        has_ended = not reading.is_alive()
+        some = [ready.popleft() for _ in range(len(ready))]
+        if some:
+            room.release(len(some))
+            yield some
+        elif has_ended:
+            if failed:
+                raise failed[0]
+            return
+        else:
+            await asyncio.sleep(_LINGER_SECONDS)
+
+
+async def _send(producer: AIOKafkaProducer, some: list[Outgoing], partitions: dict[str, int]) -> int:
+    for topic in {each.topic for each in some} - partitions.keys():
+        # the topic's own number, not the setting's: whoever publishes need not know how workers are set
+        partitions[topic] = len(await producer.partitions_for(topic))
+    sent = [
+        await producer.send(
+            each.topic,
+            key=each.booking_id.encode(),
+            value=each.value,
+            headers=each.headers,
+            partition=partition_of(each.booking_id, partitions[each.topic]),
+        )
+        for each in some
+    ]
+    await asyncio.gather(*sent)
+    return len(sent)
 
 
 def _some(outgoing: Iterable[Outgoing], size: int) -> Iterator[list[Outgoing]]:

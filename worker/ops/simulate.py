@@ -38,20 +38,22 @@ class Plan(NamedTuple):
     seed: int
 
 
-async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progress: Progress) -> int:
-    """Publishes bookings and then events as planned; how many events."""
+async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event) -> int:
+    """Publishes bookings and then events as planned, until ``stop`` is set; how many events."""
     topics = TopicNames.of(settings.topic_prefix)
     await send(producer, bookings(topics, plan, _now()))
     made = events(topics, plan)
-    began, sent = time.monotonic(), 0
+    began, sent, stopped = time.monotonic(), 0, asyncio.create_task(stop.wait())
     step = max(1, min(1000, int(plan.rate / 20) or 1000)) if plan.rate else 1000
-    while some := list(islice(made, step)):
+    while not stop.is_set() and (some := list(islice(made, step))):
         sent += await send(producer, some)
         progress(sent)
         if plan.rate:
             # a burst: dense for a tenth of every ten seconds, the mean rate stays
             dense = plan.burst if (time.monotonic() - began) % 10 < 1 else 1.0
-            await asyncio.sleep(max(0.0, sent / plan.rate / dense - (time.monotonic() - began)))
+            pause = max(0.0, sent / plan.rate / dense - (time.monotonic() - began))
+            await asyncio.wait([stopped], timeout=pause)
+    stopped.cancel()
     return sent
 
 
