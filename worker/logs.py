@@ -1,24 +1,24 @@
-"""Logs: one line an event on stderr, in logfmt."""
+"""Logs: one line an event on stderr, in logfmt or JSON; our own and the clients' alike."""
 
 import logging
 import sys
 import time
+from typing import Any
 
 import structlog
+import structlog.typing
 
 from worker.settings import Settings
 
 _CLIENT_SECONDS = 30.0
-_FORMAT = "level=%(levelname)s logger=%(name)s event=%(message)r"
 
 
-class _OneLine(logging.Formatter):
-    """An error is one line, without its traceback."""
+class _Printer(structlog.PrintLogger):
+    """Writes to stderr, under a module's name."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        error = record.exc_info[1] if record.exc_info else None
-        record.exc_info = record.exc_text = record.stack_info = None
-        return super().format(record) + (f" error={error!r}" if error is not None else "")
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stderr)
+        self.name = name
 
 
 class _Seldom(logging.Filter):
@@ -51,29 +51,54 @@ class _NoLogin(logging.Filter):
 def configure_client_logs(settings: Settings) -> None:
     """The words of Faust and aiokafka from WARNING on, and seldom, unless ``ATTENDANCE_LOG_LEVEL`` is DEBUG."""
     level = _level(settings)
-    told = logging.StreamHandler(sys.stderr)
-    told.setFormatter(logging.Formatter(_FORMAT) if level <= logging.DEBUG else _OneLine(_FORMAT))
-    told.addFilter(_NoLogin())
-    if level > logging.DEBUG:
-        told.addFilter(_Seldom())
-    logging.basicConfig(
-        level=max(level, logging.WARNING) if level > logging.DEBUG else level,
-        handlers=[told],
-        force=True,
+    is_debug = level <= logging.DEBUG
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_WHO_AND_WHEN,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info if is_debug else _in_one_line,
+                _renderer(settings),
+            ],
+        )
     )
+    handler.addFilter(_NoLogin())
+    if not is_debug:
+        handler.addFilter(_Seldom())
+    logging.basicConfig(level=level if is_debug else max(level, logging.WARNING), handlers=[handler], force=True)
 
 
 def configure_logs(settings: Settings) -> None:
     """Our own words at ``ATTENDANCE_LOG_LEVEL``."""
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
+        processors=[*_WHO_AND_WHEN, _renderer(settings)],
         wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Printer,
     )
+
+
+#: What each line begins with.
+_WHO_AND_WHEN: list[structlog.typing.Processor] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def _renderer(settings: Settings) -> structlog.typing.Processor:
+    if settings.log_format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    return structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "logger", "event"])
+
+
+def _in_one_line(_: Any, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """An error without its traceback."""
+    error = entry.pop("exc_info", None)
+    entry.pop("stack_info", None)
+    if isinstance(error, tuple):
+        error = error[1]
+    return {**entry, "error": repr(error)} if error else entry
 
 
 def _level(settings: Settings) -> int:

@@ -111,11 +111,17 @@ class Settings(BaseSettings):
     )
     query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
+    log_format: Literal["logfmt", "json"] = Field("logfmt", description="how workers log: logfmt or json")
 
     @field_validator("broker_security", "broker_sasl_mechanism", "log_level", mode="before")
     @classmethod
     def _in_any_case(cls, value: Any) -> Any:
         return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _in_small_letters(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator("broker")
     @classmethod
