@@ -202,6 +202,15 @@ class Settings(BaseSettings):
             raise ValueError("write up to 100 letters, digits, dots, dashes and underscores")
         return value
 
+    @classmethod
+    def for_redis(cls, url: str) -> "Settings":
+        """Settings of which only ``redis`` is of use, without a look at the environment.
+
+        Raises:
+            ValueError: the address cannot be used; the message says how to write it.
+        """
+        return cls.model_construct(redis=cls._redis_url(SecretStr(url)))
+
     @property
     def redis_namespace(self) -> str:
         return self.namespace or self.topic_prefix

@@ -1,13 +1,16 @@
 """The commands (contract, section 7): what they answer, and that what they refuse is one line that says what to do."""
 
+import ast
+import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from subprocess import PIPE, CompletedProcess, Popen
+from subprocess import PIPE, CompletedProcess, Popen, run
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from tests.services import Broker, Redis
 from tests.services.forwarding import forwarding
 from tests.services.ports import ReservedPort
 from tests.services.processes import wait_until
+from worker.read_model.reader import AttendanceReader
 
 NOW, THEN = "2026-11-22T10:00:00Z", "2020-01-01T10:00:00Z"
 ANSWERS = (["topics", "check"], ["topics", "create"], ["publish"], ["worker"], ["doctor"])
@@ -318,3 +322,31 @@ def test_a_broker_of_ipv6_is_connected_to(served: System) -> None:
         assert worker.running, worker.said()
         assert worker.terminate() == 0
         served.until_serving()
+
+
+def test_the_example_of_the_reader_runs(served: System) -> None:
+    no_show = {**_event("attendance.no_show", {"bookingId": "absent", "sessionId": "ex"}), "time": NOW}
+    served.publish([served.event(no_show)])
+    served.until_applied()
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for default, here in (
+        ('"redis://localhost:6379/0"', repr(served.settings.redis_url())),
+        ('"attendance"', repr(served.settings.redis_namespace)),
+    ):
+        assert example.count(default) == 1
+        example = example.replace(default, here)
+    done = run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    count, bookings = done.stdout.splitlines()
+    assert int(count) == len(ast.literal_eval(bookings)) > 0
+    assert "absent" in bookings
+
+
+def test_a_reader_says_how_an_address_is_written() -> None:
+    async def connect(url: str) -> None:
+        async with AttendanceReader.connect(url):
+            raise AssertionError(url)
+
+    for url in ("localhost", "http://localhost", "redis://:p#w@localhost", "redis+cluster://localhost:1/3"):
+        with pytest.raises(ValueError, match=r"write|percent-encode"):
+            asyncio.run(connect(url))

@@ -3,6 +3,8 @@
 Errors are those of `worker.read_model.live`, and `schemas.query.QueryError` of whoever parses a request.
 """
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,10 +13,10 @@ from redis.asyncio import Redis
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
 from schemas.list_cursor import decode_list_cursor
-from schemas.query import Filter, Page, Query, QueryError, Violation, cursor_in, parse_query
+from schemas.query import Filter, Page, Query, QueryError, Violation, cursor_in, parse_filter, parse_query
 from schemas.refusals import Rule
 from worker.read_model import questions
-from worker.read_model.client import Client, Server
+from worker.read_model.client import Client, Server, create_redis
 from worker.read_model.cluster import Cluster
 from worker.read_model.documents import unpack, updated_of
 from worker.read_model.finder import Finder
@@ -24,6 +26,7 @@ from worker.read_model.live import Live, NotServing, OtherLayout, ReaderError
 from worker.read_model.planner import count
 from worker.read_model.questions import ListPage, Narrowed
 from worker.read_model.ranked import Place as RankedPlace
+from worker.settings import Settings
 
 __all__ = ["AttendanceReader", "Freshness", "ListPage", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
 
@@ -54,6 +57,26 @@ class AttendanceReader:
         asked = client if isinstance(client, Server | Cluster) else Server(connection_pool=client.connection_pool)
         self._finder = Finder(asked, base)
         self._gets = Gets(self._finder)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, url: str = "redis://localhost:6379/0", namespace: str = "attendance"
+    ) -> "AsyncIterator[AttendanceReader]":
+        """A reader with connections of its own, which end with the context.
+
+        Args:
+            url: as ``ATTENDANCE_REDIS`` has it; no other variable is looked at.
+            namespace: ``ATTENDANCE_NAMESPACE`` of the workers.
+
+        Raises:
+            ValueError: the address cannot be used; the message says how to write it.
+        """
+        client = create_redis(Settings.for_redis(url))
+        try:
+            yield cls(client, namespace)
+        finally:
+            await client.aclose()
 
     async def get(self, attendance_id: str) -> Attendance | None:
         """The attendance with this id, None where there is none (or it is no GUID)."""
@@ -92,12 +115,23 @@ class AttendanceReader:
         key = None if cursor is None else await self._finder.cursor_key(cursor)
         return parse_query(document, first_filter_only=first_filter_only, key=key)
 
-    async def query(self, query: Query) -> Page:
-        """A page of attendances, in the query's order, whichever way it was reached."""
+    async def query(self, query: Query | Mapping[str, Any]) -> Page:
+        """A page of attendances, in the query's order, whichever way it was reached.
+
+        Args:
+            query: also as the API takes it: ``{"filter": …, "sort": […], "cursorPaging": {"limit", "cursor"}}``.
+
+        Raises:
+            schemas.query.QueryError: that is no query; its violations name the fields.
+        """
+        if not isinstance(query, Query):
+            query = await self.parse(dict(query))
         return await self._finder.answer(lambda live: questions.page(live, query))
 
-    async def count(self, wanted: Filter) -> int:
-        """How many attendances a filter matches."""
+    async def count(self, wanted: Filter | Mapping[str, Any]) -> int:
+        """How many attendances a filter matches, which may be as the API takes it; raises as `query` does."""
+        if not isinstance(wanted, Filter):
+            wanted = parse_filter(dict(wanted))
         return await self._finder.answer(lambda live: count(live, wanted))
 
     async def session(self, session_id: str) -> dict[str, Any] | None:
