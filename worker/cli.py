@@ -28,7 +28,7 @@ from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
-from worker.ops.show import fail, prepare_output
+from worker.ops.show import fail, harmless, prepare_output
 from worker.read_commands import Json, alerts, booking, query, session
 from worker.read_model.reader import ReaderError
 from worker.settings import Settings, SettingsError, load_settings, unknown_variables
@@ -183,7 +183,7 @@ def publish_(
 
     _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, good(), progress, stop), share)
     for each in bad:
-        print(f"{each.where}: {each.detail}", file=sys.stderr)
+        print(harmless(f"{each.where}: {each.detail}"), file=sys.stderr)
     if bad:
         raise typer.Exit(1)
 

@@ -1,13 +1,18 @@
 """What commands print: ids as they are, on any terminal, into any pipe."""
 
+import io
 import os
 import subprocess
 import sys
+import unicodedata
+from contextlib import redirect_stdout
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
-from worker.ops.show import print_rows
+from worker.ops.show import harmless, print_one, print_rows
 from worker.web.tokens import Scope, create_token, read_tokens
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +47,33 @@ def test_wide_characters_that_are_replaced_keep_the_columns_straight() -> None:
 def test_a_pipe_gets_each_id_in_one_line(name: str) -> None:
     done = run(f"print_rows([{{'id': {name!r}, 'b': {name!r}}}], False)", COLUMNS="")
     assert done.stdout.decode().count(name) == 2
+
+
+_ANY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
+
+
+@given(st.lists(_ANY, min_size=1, max_size=3), st.sampled_from([40, 80, 200]))
+def test_no_text_commands_a_terminal(texts: list[str], width: int) -> None:
+    with pytest.MonkeyPatch.context() as patched, io.StringIO() as out, redirect_stdout(out):
+        patched.setenv("COLUMNS", str(width))
+        print_rows([{"id": text, "source": text} for text in texts], as_json=False)
+        print_one({"id": texts[0]}, "", as_json=False)
+        shown = out.getvalue()
+    assert all(unicodedata.category(sign) != "Cc" for sign in shown.replace("\n", ""))
+    assert not {"\u2028", "\u202e", "\u2066"} & set(shown)
+    for text in texts:
+        # folded to the width, but whole
+        assert all(sign in shown for sign in text if sign.isalnum())
+
+
+@given(st.lists(_ANY, min_size=1, max_size=3))
+def test_a_pipe_gets_each_text_in_one_line(texts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patched, io.StringIO() as out, redirect_stdout(out):
+        patched.delenv("COLUMNS", raising=False)
+        print_rows([{"id": text} for text in texts], as_json=False)
+        shown = out.getvalue()
+    for text in texts:
+        assert harmless(text) in shown
 
 
 def test_a_list_in_a_cell_is_shown_as_its_words() -> None:

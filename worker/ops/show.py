@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from io import TextIOWrapper
 from typing import Any, NoReturn
@@ -10,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 _WIDEST = 100_000
+#: What would command a terminal, end a line or turn its direction: C0, C1, separators of lines, marks of direction.
+_COMMANDS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def fail(message: str) -> NoReturn:
     """Says what to do and exits with 1."""
-    print(message, file=sys.stderr)
+    print("\n".join(map(harmless, message.split("\n"))), file=sys.stderr)
     sys.exit(1)
 
 
@@ -34,7 +37,7 @@ def print_one(found: dict[str, Any] | None, missing: str, as_json: bool) -> None
     for name, value in found.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, content in parts:
-            print(f"{f'{name}.{part}' if part else name}: {'unknown' if content is None else content}")
+            print(harmless(f"{f'{name}.{part}' if part else name}: {'unknown' if content is None else content}"))
 
 
 def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) -> None:
@@ -60,4 +63,9 @@ def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) ->
 def _cell(value: Any, encoding: str) -> str:
     """A value as the terminal can show it: replaced here, before its width counts."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.encode(encoding, "replace").decode(encoding)
+    return harmless(text).encode(encoding, "replace").decode(encoding)
+
+
+def harmless(text: str) -> str:
+    """A text without what a terminal would take for a command, which is shown as Python writes it."""
+    return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
