@@ -137,6 +137,25 @@ def test_publish_sends_lines_as_they_come_and_ends_at_the_first_ctrl_c(served: S
     assert (publishing.returncode, errors) == (130, b"published 2 events\n")
 
 
+_CTRL_C_AT_IMPORT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from worker.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "aiokafka", "worker.read_commands"])
+def test_ctrl_c_while_modules_load_shows_no_traceback(module: str) -> None:
+    command = [sys.executable, "-c", _CTRL_C_AT_IMPORT.format(module=module), "--help"]
+    done = run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def _overlong() -> bytes:
     return json.dumps({**_check_in("x"), "pad": "x" * 65_536}).encode()
 
