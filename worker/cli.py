@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import structlog
 import typer
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -38,7 +37,6 @@ from worker.web.tokens import TokensError
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
 _DISTRIBUTION = "attendance-worker"
 #: The exit code of a command that Ctrl-C ended before its end, as shells have it.
 _STOPPED = 130
@@ -87,9 +85,9 @@ def main() -> None:
     except _TOLD as error:
         fail(str(error))
     except KafkaError as error:
-        fail(doctor.broker_away(load_settings(), error))
+        fail(asyncio.run(doctor.broker_failure(load_settings(), error)))
     except (RedisError, TimeoutError) as error:
-        fail(doctor.redis_away(load_settings(), error))
+        fail(doctor.redis_failure(load_settings(), error))
     except Exception as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
@@ -122,7 +120,6 @@ def worker() -> None:
     configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
-        log.info("starting", version=version(_DISTRIBUTION), **doctor.changed(settings))
         bad = await unless(stop, start.problems(settings))
         for problem in bad or ():
             print(problem, file=sys.stderr)

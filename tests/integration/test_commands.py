@@ -290,6 +290,21 @@ def test_a_broker_that_is_away(served: System, refused: int, arguments: list[str
         _one_line(done, "ATTENDANCE_BROKER", f"127.0.0.1:{refused}")
 
 
+@pytest.mark.parametrize("arguments", [["publish", "-"], ["simulate", "--count", "3"]], ids=" ".join)
+def test_a_topic_that_is_missing_is_named(served: System, arguments: list[str]) -> None:
+    """aiokafka waits for it to come, and then says that there is no broker."""
+    done = served.run_cli(*arguments, stdin=_lines(_check_in("b9")), ATTENDANCE_TOPIC_PREFIX="no-such")
+    _one_line(done, "ATTENDANCE_TOPIC_PREFIX: Kafka has no topic no-such.")
+
+
+@pytest.mark.parametrize("arguments", [["query", "--booking", "b1"], ["session", "s"], ["alerts"]], ids=" ".join)
+def test_a_redis_that_refuses_is_not_away(served: System, arguments: list[str]) -> None:
+    address = f"redis://joe:hidden@{served.settings.redis_servers[0][0]}:{served.settings.redis_servers[0][1]}/0"
+    done = served.run_cli(*arguments, ATTENDANCE_REDIS=address)
+    _one_line(done, "ATTENDANCE_REDIS", "refuses us")
+    assert "hidden" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["query", "--booking", "b1"], ["session", "s"], ["alerts"], ["doctor"]], ids=" ".join)
 def test_a_redis_that_is_away(served: System, refused: int, arguments: list[str]) -> None:
     done = served.run_cli(*arguments, ATTENDANCE_REDIS=f"redis://joe:hidden@127.0.0.1:{refused}/0")

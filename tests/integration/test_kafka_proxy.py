@@ -38,18 +38,19 @@ def test_offsets_wait_while_everything_else_goes_on(proxied: tuple[KafkaCluster,
             await writer.commit({tp: 1})
             assert await reader.committed(tp) == 1
             assert proxy.delayed == 0
-            proxy.delay = 3.0
+            proxy.delay = 60.0
             asking = asyncio.create_task(reader.committed(tp))
             while not proxy.delayed:  # noqa: ASYNC110 - the proxy is in another thread
                 await asyncio.sleep(0.01)
             await producer.send_and_wait(topic, b"1")
             await writer.commit({tp: 2})
             assert not asking.done()
+            proxy.released = True
             assert await asking == 1, "what the broker said before the second commit"
-            proxy.delay = 0.0
+            proxy.delay, proxy.released = 0.0, False
             assert await reader.committed(tp) == 2
 
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_clients_are_led_through_the_proxy(proxied: tuple[KafkaCluster, KafkaProxy]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import struct
 import threading
+import time
 from asyncio import StreamReader, StreamWriter
 from types import TracebackType
 from typing import Self
@@ -34,6 +35,8 @@ class KafkaProxy:
         self.delay = 0.0
         self.delayed = 0
         """How many answers were held back."""
+        self.released = False
+        """Whether what is held back goes on at once."""
         self._api_key = api_key
         self._port = ReservedPort()
         self._loop = asyncio.new_event_loop()
@@ -126,7 +129,9 @@ class KafkaProxy:
                 held.discard(correlation)
                 if self.delay:
                     self.delayed += 1
-                    await asyncio.sleep(self.delay)
+                    end = time.monotonic() + self.delay
+                    while not self.released and (left := end - time.monotonic()) > 0:
+                        await asyncio.sleep(min(left, 0.05))
             to_client.write(frame)
             await to_client.drain()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -24,7 +24,7 @@ _FETCH_BYTES = 1024 * 1024
 _AT_ONCE = 5_000
 
 
-async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Mapping[str, Any]) -> AsyncIterator[int]:
+async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Mapping[str, Any]) -> AsyncGenerator[int, None]:
     """Reads each partition's changelogs from where its tables stand to their end; yields partitions as they are done.
 
     Rows that are not the changelog's, because its topic was made again, are dropped first. Whoever owns the partition
@@ -51,8 +51,9 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
         fetch_max_wait_ms=_FETCH_WAIT_MS,
         max_partition_fetch_bytes=_FETCH_BYTES,
     )
-    await consumer.start()
     try:
+        # also where a stop comes meanwhile
+        await consumer.start()
         ends = await consumer.end_offsets(list(waiting))
         reading = _Reading(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
         progress = monotonic()

@@ -115,8 +115,8 @@ async def look(tails: Collection[Tail], client: Mapping[str, Any]) -> None:
     if not before:
         return
     consumer = _consumer(client)
-    await consumer.start()
     try:
+        await consumer.start()
         ends = await consumer.end_offsets([TopicPartition(tail.topic, tail.partition) for tail in before])
     finally:
         await consumer.stop()
@@ -136,8 +136,8 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
     tp, deadline = TopicPartition(topic, partition), monotonic() + READ_SECONDS
     found: list[ConsumerRecord] = []
     consumer = _consumer(client)
-    await consumer.start()
     try:
+        await consumer.start()
         listed = (await consumer.end_offsets([tp]))[tp]
         consumer.assign([tp])
         consumer.seek(tp, offsets.start)

@@ -48,8 +48,7 @@ async def examine_broker(settings: Settings) -> list[Finding]:
     try:
         return await inspect_broker(settings)
     except (KafkaError, OSError, TimeoutError) as error:
-        refusal = await kafka_refusal(settings, error)
-        said = broker_away(settings, error) if refusal is None else broker_refuses(settings, refusal)
+        said = await broker_failure(settings, error)
         return [Finding("broker", False, said)]
 
 
@@ -117,6 +116,17 @@ async def inspect_redis(settings: Settings) -> list[Finding]:
         await client.aclose()
 
 
+async def broker_failure(settings: Settings, error: KafkaError) -> str:
+    """One line for what a Kafka client says: whether the broker refuses us or does not answer."""
+    refusal = await kafka_refusal(settings, error)
+    return broker_away(settings, error) if refusal is None else broker_refuses(settings, refusal)
+
+
+def redis_failure(settings: Settings, error: Exception) -> str:
+    """The same for what redis-py says."""
+    return (redis_refuses if isinstance(error, REDIS_REFUSES) else redis_away)(settings, error)
+
+
 def broker_away(settings: Settings, error: BaseException) -> str:
     """One line for a broker that cannot be reached."""
     servers = ", ".join(settings.bootstrap_servers)
@@ -150,12 +160,6 @@ def shown(settings: Settings) -> dict[str, str]:
     """Every setting by its variable, secrets masked."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
-
-
-def changed(settings: Settings) -> dict[str, str]:
-    """The settings that differ from their defaults, by their names, secrets masked."""
-    fields = type(settings).model_fields.items()
-    return {name: _masked(name, getattr(settings, name)) for name, field in fields if getattr(settings, name) != field.default}
 
 
 async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:

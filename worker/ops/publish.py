@@ -15,6 +15,7 @@ from schemas.bindings import unwrapped
 from schemas.decode import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
+from worker.ops.topics import TopicsError
 from worker.settings import Settings, micros
 from worker.topics import TopicNames, partition_of
 
@@ -121,7 +122,8 @@ async def send(producer: AIOKafkaProducer, outgoing: Iterable[Outgoing]) -> int:
     """Sends and waits until Kafka has all of them; how many.
 
     Raises:
-        aiokafka.errors.KafkaError: one could not be sent, or a topic is missing.
+        aiokafka.errors.KafkaError: one could not be sent.
+        TopicsError: a topic is missing.
     """
     count = 0
     partitions: dict[str, int] = {}
@@ -170,10 +172,20 @@ async def _as_read(outgoing: Iterator[Outgoing], stop: asyncio.Event) -> AsyncIt
             await asyncio.sleep(_LINGER_SECONDS)
 
 
+async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
+    """The topic's own number, not the setting's: whoever publishes need not know how workers are set."""
+    # asked for one topic that is missing, the client would wait for it to come, 40 s
+    found = (await producer.client.fetch_all_metadata()).partitions_for_topic(topic)
+    if not found:
+        raise TopicsError(
+            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}: run attendance topics create, or set the prefix of others"
+        )
+    return len(found)
+
+
 async def _send(producer: AIOKafkaProducer, some: list[Outgoing], partitions: dict[str, int]) -> int:
     for topic in {each.topic for each in some} - partitions.keys():
-        # the topic's own number, not the setting's: whoever publishes need not know how workers are set
-        partitions[topic] = len(await producer.partitions_for(topic))
+        partitions[topic] = await _partitions_of(producer, topic)
     sent = [
         await producer.send(
             each.topic,

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from logging import INFO, WARNING
 from time import time
 from typing import Any, cast
@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 _BEAT_SECONDS = 1.0
 _CONFIRM_SECONDS = 0.5
+#: Kafka that has not said for so long where a log ends is away, seconds.
+_AWAY_SECONDS = 3.0
 #: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
 _COLLECT_AT = (50_000, 50, 1_000)
 _LOOK_SECONDS = 50.0
@@ -216,11 +218,12 @@ class Worker:
 
         async def attempt() -> None:
             await look(tails, client)
-            async for number in recover(tables, set(waiting), client):
-                waiting.discard(number)
-                ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
-                effort = self._watchdog.efforts[number] = Effort()
-                self._spawn(effort.follow(self._partition(number).run(ours)))
+            async with aclosing(recover(tables, set(waiting), client)) as recovered:
+                async for number in recovered:
+                    waiting.discard(number)
+                    ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
+                    effort = self._watchdog.efforts[number] = Effort()
+                    self._spawn(effort.follow(self._partition(number).run(ours)))
 
         if waiting:
             with known_wait():  # it has a guard of its own against standing still
@@ -259,11 +262,19 @@ class Worker:
             )
 
     async def _confirm(self) -> None:
-        """Keeps what is known of the topics' ends no older than about a second, for the heartbeats."""
+        """Keeps what is known of the topics' ends no older than about a second, for the heartbeats; says when Kafka is away."""
+        away = False
         while True:
             await asyncio.sleep(_CONFIRM_SECONDS)
-            if self._partitions:
-                await self._consumer.confirm_ends()
+            if not self._partitions:
+                continue
+            await self._consumer.confirm_ends()
+            ends = [self._consumer.confirmed_end(tp) for tp in self._consumer.assignment()]
+            age = max((time() - end.answered for end in ends if end is not None), default=0.0)
+            if (age > _AWAY_SECONDS) != away:
+                away = not away
+                address = ", ".join(self.settings.bootstrap_servers)
+                log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="kafka", address=address)
 
     async def _look(self) -> None:
         """Each minute: whether somebody else wrote to a log of which we are the writer."""
