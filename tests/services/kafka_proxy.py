@@ -130,7 +130,7 @@ class KafkaProxy:
                 if self.delay:
                     self.delayed += 1
                     end = time.monotonic() + self.delay
-                    while not self.released and (left := end - time.monotonic()) > 0:
+                    while not self.released and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - set by another thread
                         await asyncio.sleep(min(left, 0.05))
             to_client.write(frame)
             await to_client.drain()
