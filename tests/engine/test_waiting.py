@@ -138,6 +138,23 @@ def test_while_a_changelog_takes_nothing_nothing_is_committed(kafka: Broker, own
         assert all(len(waits(worker, p)) == len(goes_on(worker, p)) == 1 for p in PARTITIONS), worker.said()
 
 
+def test_what_is_away_is_named_with_its_address(own_redis: RedisServer) -> None:
+    """An idle worker too: it has nothing to send that would fail."""
+    with KafkaCluster() as kafka, running(System(kafka, own_redis)) as system:
+        log = system.workers[0].log
+        services = (
+            (kafka, f"what=kafka address={kafka.bootstrap}"),
+            (own_redis, f"what=heartbeat address={own_redis.address}"),
+        )
+        for service, named in services:
+            service.pause()
+            try:
+                assert wait_until(lambda n=named: f"event=waiting {n}" in log.read_text(), 30), log.read_text()  # type: ignore[misc]
+            finally:
+                service.resume()
+            assert wait_until(lambda n=named: f'event="goes on" {n}' in log.read_text(), 30), log.read_text()  # type: ignore[misc]
+
+
 def test_a_client_that_starts_while_kafka_is_away_waits_for_it() -> None:
     """Without it: Kafka that goes away in the moment between the worker's own check and Faust's start ends the worker."""
     broker = KafkaCluster()

@@ -243,7 +243,9 @@ class Worker:
                 raise failed
             if (failed is not None) != away:
                 away = failed is not None
-                log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="heartbeat", error=repr(failed))
+                address = ", ".join(f"{host}:{port}" for host, port in self.settings.redis_servers)
+                level, event = (WARNING, "waiting") if away else (INFO, "goes on")
+                log.log(level, event, what="heartbeat", address=address, error=repr(failed))
             self._resources.dead_letters.report()
             await asyncio.sleep(_BEAT_SECONDS)
 
