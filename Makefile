@@ -46,6 +46,8 @@ lock: $(DEV)  ## the dependencies of pyproject.toml with hashes, to deploy/; LOC
 	$(LOCK) deploy/requirements-build.in --constraints deploy/requirements-dev.txt --output-file deploy/requirements-build.txt
 
 $(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml deploy/requirements-build.txt deploy/requirements-%.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo '$(PYTHON) is no Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --require-hashes -r deploy/requirements-build.txt
 	$(INSTALL) --require-hashes -r deploy/requirements-$*.txt

@@ -297,6 +297,22 @@ def test_without_a_password_compose_says_how_to_make_one() -> None:
     assert "${" not in INTERPOLATION.sub("", (ROOT / "docker-compose.yml").read_text()), "no default"
 
 
+@pytest.mark.parametrize("python", ["false", "no-such-python"])
+def test_make_names_the_pythons_that_it_needs(tmp_path: Path, python: str) -> None:
+    """`false` stands for a Python of another version: its answer to the question is no."""
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "deploy").mkdir()
+    for name in ("build", "run"):
+        (tmp_path / f"deploy/requirements-{name}.txt").touch()
+    done = subprocess.run(
+        ["make", f"PYTHON={python}", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert f"{python} is no Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.11 run" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_make_writes_the_password_once_for_its_owner_alone(tmp_path: Path) -> None:
     command = ["make", "-s", "-f", str(ROOT / "Makefile"), ".env"]
     subprocess.run(command, cwd=tmp_path, check=True)
