@@ -139,6 +139,7 @@ def test_publish_sends_lines_as_they_come_and_ends_at_the_first_ctrl_c(served: S
 
 _CTRL_C_AT_IMPORT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 class Finder:
     def find_spec(self, name, *_):
         if name == {module!r}:
