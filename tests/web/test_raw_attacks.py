@@ -85,11 +85,31 @@ def test_a_body_nobody_asked_for_ends_the_connection(api: Api, path: str) -> Non
         pytest.fail("ten megabytes that nobody asked for were taken")
 
 
-def test_bodies_that_come_too_slowly(tight: Api) -> None:
-    for framing, begun in ((("Content-Length: 100",), b"{"), ((TE,), b"1\r\n{\r\n"), ((TE,), b"5\r\n{"), ((TE,), b"")):
-        with Raw(tight.address) as raw:
-            assert raw.send(post(tight, *framing), begun).answer().code == "BODY_TOO_SLOW"
-            assert raw.until_closed() == b""
+#: bodies that never end, and what each is refused for
+UNENDED = [
+    (("Content-Length: 100",), b"{", "BODY_TOO_SLOW"),
+    ((TE,), b"1\r\n{\r\n", "BODY_TOO_SLOW"),
+    ((TE,), b"5\r\n{", "BODY_TOO_SLOW"),
+    ((TE,), b"", "BODY_TOO_SLOW"),
+    ((TE,), chunked(*(b" " * 4096,) * 256, b" ").removesuffix(b"0\r\n\r\n"), "BODY_TOO_LARGE"),
+    ((TE,), b"1\r\n \r\n" * 1100, "BODY_FRAGMENTED"),
+    ((TE, "Content-Encoding: gzip"), b"4\r\nabcd\r\n", "MALFORMED_BODY"),
+]
+
+
+def test_bodies_that_never_end_leave_no_connection_open(api: Api, tmp_path: Path) -> None:
+    # many at once: what is given up and what is answered meet in every order
+    limits = {"ATTENDANCE_API_BODY_TIMEOUT": "1s", "ATTENDANCE_API_MAX_REQUESTS": "100"}
+    with Api(api.system, tmp_path, **limits) as one:
+        for framing, begun, code in UNENDED:
+            for _ in range(2):
+                with ExitStack() as stack:
+                    many = [stack.enter_context(Raw(one.address)) for _ in range(20)]
+                    for raw in many:
+                        raw.send(post(one, *framing), begun)
+                    assert {raw.answer().code for raw in many} == {code}
+                    assert {raw.until_closed() for raw in many} == {b""}
+        rests_on_nothing(one)
 
 
 @pytest.mark.parametrize("method", ["POST", "QUERY", "OPTIONS", "BREW"])

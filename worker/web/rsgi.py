@@ -4,6 +4,7 @@ Granian speaks ASGI too, but there it hides two things that have to be checked: 
 form, and that a request has no Host header.
 """
 
+import asyncio
 from typing import Any
 
 from granian.rsgi import Scope as RSGIScope
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Scope
 AUTHORITY = "attendance.authority"
 #: Where it keeps the names of headers whose values are not ASCII: RSGI leaves those values out.
 UNREADABLE = "attendance.unreadable"
+#: How long the answer to a request whose body is given up waits for Granian to let go of that body.
+_GIVE_UP_SECONDS = 0.05
 
 
 class BodyBroken(Exception):
@@ -74,6 +77,8 @@ class _Exchange:
         if self._ended:
             await self._protocol.client_disconnect()
             return {"type": "http.disconnect"}
+        if self._protocol is None:  # given up
+            return {"type": "http.disconnect"}
         if self._parts is None:
             self._parts = aiter(self._protocol)
         part = await anext(self._parts)
@@ -102,11 +107,24 @@ class _Exchange:
         if self._stream is None:
             assert self._head is not None
             if not more:
-                # what is left of the body is given up first: while somebody holds it, the server waits for it to come
-                self._parts = None
-                self._protocol.response_bytes(*self._head, body)
+                if self._parts is None or self._ended:
+                    self._protocol.response_bytes(*self._head, body)
+                else:
+                    self._give_up(body)
                 return
             self._stream = self._protocol.response_stream(*self._head)
         await self._stream.send_bytes(body)
         if not more:
             self._stream = None
+
+    def _give_up(self, answer: bytes) -> None:
+        """Answers although the body has not ended.
+
+        Granian holds the body until the application returns, and hyper looks whether it is held only when it has something
+        to do: an answer that ends before that leaves the connection open for as long as the client sends nothing. So the
+        answer ends later, and nothing here keeps the body.
+        """
+        assert self._head is not None
+        stream = self._protocol.response_stream(*self._head)
+        self._protocol = self._parts = None
+        asyncio.get_running_loop().call_later(_GIVE_UP_SECONDS, stream.send_bytes, answer)
