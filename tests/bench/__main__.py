@@ -17,7 +17,7 @@ from tests.bench.programs import PEERS
 from tests.bench.rounds import PARTITIONS, PARTS, Order, Round, warm_up
 from tests.bench.running import Ground
 from tests.services import KafkaCluster, RedisServer, ServiceError
-from worker.read_model.client import create_redis
+from worker.redis.client import create_redis
 from worker.settings import SettingsError, load_settings
 
 LEAST_EVENTS = 20_000

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
-from schemas.decode import decode
+from schemas.decoding.explain import decode
 from schemas.events import Event
 from tests.bench.workload import Record, Workload
-from worker.domain.packed import EMPTY, fold_report
+from worker.domain.row_codec import EMPTY, fold_report
 from worker.settings import Settings, micros
 
 REPEATS = 5

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from tests.bench.process import Child, cpu_seconds
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader, NotServing
+from worker.redis.client import create_redis
 from worker.settings import Settings
 
 COMMAND = (sys.executable, "-m", "worker", "worker")

@@ -14,9 +14,9 @@ from faust.types import TP
 
 from tests.services import Broker
 from tests.services.records import create_topic
-from worker.engine import transport
+from worker.engine import faust_consumer
+from worker.engine.faust_recovery import SafeTableManager
 from worker.engine.fetching import Fetched
-from worker.engine.rebalance import SafeTableManager
 
 Handle = Callable[[Any], Awaitable[None]]
 
@@ -50,7 +50,7 @@ class Line:
         finally:
             await consumer.stop()
 
-    def station(self, handle: Handle, consumer: type[Any] = transport.Consumer, **settings: Any) -> "Station":
+    def station(self, handle: Handle, consumer: type[Any] = faust_consumer.Consumer, **settings: Any) -> "Station":
         return Station(self, handle, consumer, **settings)
 
 
@@ -58,10 +58,10 @@ class Station:
     """One member of the group. Use as an async context manager; `handle` is called with each event and may ack it."""
 
     def __init__(self, line: Line, handle: Handle, consumer: type[Any], *, stock: bool = False, **settings: Any) -> None:
-        transport.register()
+        faust_consumer.register()
         self.line = line
         self._folder = tempfile.TemporaryDirectory(prefix="attendance-station-")
-        scheme = "kafka" if stock else transport.SCHEME
+        scheme = "kafka" if stock else faust_consumer.SCHEME
         managed = {} if stock else {"TableManager": SafeTableManager}
         self.app = faust.App(
             line.group,
@@ -90,7 +90,7 @@ class Station:
             self.app.boot_strategy.enable_kafka_producer = False
         self.offsets: list[tuple[int, int]] = []
         """(partition, offset) of every record that was handed over."""
-        raw = transport.RawSchema(key_type=bytes, value_type=bytes)
+        raw = faust_consumer.RawSchema(key_type=bytes, value_type=bytes)
         topic = self.app.topic(line.topic, schema=raw)
 
         async def consume(stream: Any) -> None:

@@ -10,7 +10,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
-from worker.engine import transport
+from worker.engine import faust_consumer
 
 
 async def never(event: Any) -> None:
@@ -59,7 +59,7 @@ def test_stock_faust_gives_partitions_up_without_committing_what_was_acknowledge
 
 def test_a_dead_sink_does_not_keep_partitions_and_is_not_committed(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the stock `wait_empty`: neither the revocation nor the stop of the app ever ends."""
-    monkeypatch.setattr(transport, "DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(faust_consumer, "DRAIN_SECONDS", 0.5)
 
     async def scenario(line: Line) -> None:
         await line.publish(10)
@@ -151,7 +151,7 @@ def test_a_commit_that_failed_is_tried_again(kafka: Broker, monkeypatch: pytest.
 
 def test_a_commit_that_hangs_keeps_nothing_from_being_given_up(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the bound: the client repeats the commit for ever, and the revocation waits for it."""
-    monkeypatch.setattr(transport, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(faust_consumer, "COMMIT_SECONDS", 0.3)
     asked = []
     hanging = threading.Event()
     hanging.set()

@@ -12,8 +12,8 @@ from tests.engine.test_log_ends import Writer
 from tests.integration.test_table import Bench, held, last
 from tests.services import Broker
 from worker.engine import recovery
+from worker.engine.partition_appender import Undecided, read
 from worker.engine.recovery import recover
-from worker.engine.tail import Undecided, read
 
 
 def test_a_changelog_that_ends_in_a_marker_is_recovered_to_its_end(kafka: Broker, tmp_path: Path) -> None:

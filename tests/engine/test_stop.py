@@ -13,7 +13,7 @@ from mode.threads import QueueServiceThread
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker, KafkaCluster
-from worker.engine import transport
+from worker.engine import faust_consumer
 
 
 def test_a_stop_while_kafka_is_away_ends_the_clients_thread(caplog: pytest.LogCaptureFixture) -> None:
@@ -38,7 +38,7 @@ def test_a_stop_while_kafka_is_away_ends_the_clients_thread(caplog: pytest.LogCa
         run(broker, scenario)
 
 
-class Thread(transport.ConsumerThread):
+class Thread(faust_consumer.ConsumerThread):
     """Between the end of its queue of calls and the end of its client a rebalance begins."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -59,14 +59,14 @@ class Thread(transport.ConsumerThread):
         await self._ensure_consumer().stop()
 
 
-class Consumer(transport.Consumer):
+class Consumer(faust_consumer.Consumer):
     """Never knows that Kafka took a commit, so that there is always one to make."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.revoking = threading.Event()
         super().__init__(*args, **kwargs)
 
-    def _new_consumer_thread(self) -> transport.ConsumerThread:
+    def _new_consumer_thread(self) -> faust_consumer.ConsumerThread:
         return Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

@@ -16,9 +16,9 @@ from faust.transport.drivers import aiokafka as driver
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
-from worker.engine import transport
-from worker.engine.ledger import MAX_IN_FLIGHT
-from worker.engine.rebalance import SafeRecovery, SafeTableManager
+from worker.engine import faust_consumer
+from worker.engine.faust_recovery import SafeRecovery, SafeTableManager
+from worker.engine.offset_tracker import MAX_IN_FLIGHT
 
 
 async def never(event: Any) -> None:
@@ -81,7 +81,7 @@ def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -
             assert consumer.confirmed_end(tp).answered > fetched.answered
             consumer._thread.end_offsets = _unanswered
             before = consumer.confirmed_end(tp)
-            await until(lambda: time.time() - before.answered > transport.END_AGE_SECONDS)
+            await until(lambda: time.time() - before.answered > faust_consumer.END_AGE_SECONDS)
             await consumer.confirm_ends()
             assert consumer.confirmed_end(tp) == before, "nobody knows more"
             done.set()
@@ -139,7 +139,7 @@ def test_records_dropped_before_the_ledger_begins_come_again(
     before the first poll, nothing comes of a partition of which all records were dropped, until another is appended."""
     stock = driver.Consumer.perform_seek
 
-    async def seek_and_drop(consumer: transport.Consumer) -> None:
+    async def seek_and_drop(consumer: faust_consumer.Consumer) -> None:
         await stock(consumer)
         await drop(consumer._thread, count)
 
@@ -157,7 +157,7 @@ def test_what_a_late_poll_took_after_the_positioning_comes_though_nothing_follow
     """A poll that began before a rebalance may end after the partitions were positioned. Without a seek before the next
     poll: the ledger misses the records when another comes after them, and here none does."""
 
-    class Late(transport.Consumer):
+    class Late(faust_consumer.Consumer):
         async def perform_seek(self) -> None:
             await super().perform_seek()
             await drop(self._thread)
@@ -201,7 +201,7 @@ def test_a_log_that_begins_late_is_taken_from_its_begin(kafka: Broker) -> None:
     run(kafka, scenario)
 
 
-class Observed(transport.Consumer):
+class Observed(faust_consumer.Consumer):
     """Says whether a poll is under way."""
 
     polling = False
@@ -256,7 +256,7 @@ def test_a_step_of_the_recovery_that_hangs_ends_the_app(kafka: Broker, monkeypat
     run(kafka, scenario)
 
 
-class Patient(transport.Consumer):
+class Patient(faust_consumer.Consumer):
     """Polls for a minute instead of a second."""
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
@@ -339,7 +339,7 @@ def test_a_topic_that_was_made_anew_under_its_group_is_said(kafka: Broker) -> No
         await _commit(line, 50)
         async with line.station(acknowledge) as station:
             await until(station.app._crashed.is_set)
-            assert isinstance(station.app.crash_reason, transport.LogWentBack)
+            assert isinstance(station.app.crash_reason, faust_consumer.LogWentBack)
             assert "was made anew or has lost records" in str(station.app.crash_reason)
 
     run(kafka, scenario)

@@ -14,9 +14,9 @@ from tests.integration.test_faults import BUSY, agrees, split
 from tests.integration.test_main_job import World
 from tests.services import Broker, KafkaCluster, RedisServer
 from tests.services.processes import wait_until
-from worker.ending import end
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import PartitionKeys, namespace
+from worker.tasks import end
 
 PARTITIONS = range(4)
 STUCK = 1

@@ -11,11 +11,11 @@ from faust.types import TP
 
 from tests.engine.station import Line, acknowledge, run, until
 from tests.services import Broker
-from worker import ending
-from worker.engine.effort import CALL_FACTOR, Effort, known_call, known_wait, moved
+from worker import tasks
+from worker.engine.faust_recovery import SafeRecovery, SafeTableManager
 from worker.engine.fetching import Fetched
-from worker.engine.ledger import MAX_IN_FLIGHT, Ledger
-from worker.engine.rebalance import SafeRecovery, SafeTableManager
+from worker.engine.offset_tracker import MAX_IN_FLIGHT, Ledger
+from worker.engine.progress import CALL_FACTOR, Effort, known_call, known_wait, moved
 from worker.engine.watchdog import LOOK_SECONDS, Stalled, Watchdog, ends_of
 
 LIMIT = 30.0
@@ -259,7 +259,7 @@ def test_a_dead_recovery_is_found(kafka: Broker) -> None:
             assert not starting.done()
         finally:
             await station.__aexit__()
-            await ending.end([starting])
+            await tasks.end([starting])
 
     run(kafka, scenario)
 

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from worker import cli
-from worker.engine import table, transport
+from worker.cli import commands
+from worker.engine import faust_consumer, table
 from worker.read_model import writer
-from worker.stream import app, outbox, partition
+from worker.stream import app, kafka_sink, partition
 
 EXIT_CODE = 137
 POLL_RECORDS = 30
@@ -60,16 +60,16 @@ class Death:
         wrap(partition.Partition, "_fold", self._fold)
         wrap(partition.Partition, "_say", self._say)
         wrap(table.Table, "flush", self._flush)
-        wrap(outbox, "send", self._send)
+        wrap(kafka_sink, "send", self._send)
         wrap(writer.PartitionWriter, "apply", self._apply)
-        acknowledge = transport.Consumer.ack
+        acknowledge = faust_consumer.Consumer.ack
 
         def ack(consumer: Any, message: Any) -> bool:
             done = acknowledge(consumer, message)
             self.at("acknowledged, not committed", message.tp.topic.rpartition(".")[2])
             return done
 
-        transport.Consumer.ack = ack  # type: ignore[method-assign]
+        faust_consumer.Consumer.ack = ack  # type: ignore[method-assign]
 
     async def _fold(self, fold: Method, owner: Any, read_models: Any, delivered: Any) -> None:
         self._batch.set(delivered.message.topic.rpartition(".")[2])
@@ -92,9 +92,9 @@ class Death:
         await flush(held, Appending(producer, lambda: self.at("changelog sent, table unchanged")), number, changes)
         self._stored.set(True)
 
-    async def _send(self, send: Method, producer: Any, alerts: Any, outgoing: outbox.Outgoing) -> None:
+    async def _send(self, send: Method, producer: Any, alerts: Any, outgoing: kafka_sink.Outgoing) -> None:
         self.at("before the messages")
-        halves = [outbox.Outgoing(some[0], some[1]) for some in zip(*map(_halves, outgoing), strict=True)]
+        halves = [kafka_sink.Outgoing(some[0], some[1]) for some in zip(*map(_halves, outgoing), strict=True)]
         await send(producer, alerts, halves[0])
         if any(halves[0]) and any(halves[1]):
             self.at("half of the messages sent")
@@ -165,7 +165,7 @@ def main(point: str, topic: str, passes: int) -> None:
     writer.CHUNK, writer.AHEAD = CHUNK, 1
     Death(point, topic, passes).install()
     sys.argv = ["attendance", "worker"]
-    cli.main()
+    commands.main()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from worker import cli
-from worker.engine import transport, watchdog
+from worker.cli import commands
+from worker.engine import faust_consumer, watchdog
 from worker.ops import session_timeout, topics
 from worker.stream import stopping, worker
 
@@ -42,7 +42,7 @@ def swallow() -> None:
     def soon(consumer: Any, ends: Any, _limit: float, seeking: float) -> watchdog.Watchdog:
         return watchdog.Watchdog(consumer, ends, STALL_SECONDS, seeking)
 
-    transport.Consumer.ack = ack  # type: ignore[method-assign]
+    faust_consumer.Consumer.ack = ack  # type: ignore[method-assign]
     worker.Watchdog = soon  # type: ignore[assignment, misc]
 
 
@@ -99,7 +99,7 @@ def odd(oddity: str) -> list[str]:
 def main(oddity: str) -> None:
     ODDITIES[oddity]()
     sys.argv = ["attendance", "worker"]
-    cli.main()
+    commands.main()
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from redis.exceptions import ConnectionError as RedisGone
 from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
 from schemas.packing import pack_text
 from tests.services import Redis
-from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.writer import AlertChange, PartitionWriter, Write, pack_summary
+from worker.redis.client import Client, create_redis, masters
 from worker.settings import Settings
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET

@@ -20,10 +20,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.oracle import Outcome
 from tests.services import Broker, Redis
 from tests.services.processes import spawn, tail_of_file, wait_until
+from worker.cli.ask import Question, ask
 from worker.ops import topics as topic_ops
-from worker.ops.ask import Question, ask
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader, ReaderError
+from worker.redis.client import create_redis
 from worker.settings import Settings
 from worker.topics import TopicNames, create_producer, partition_of
 

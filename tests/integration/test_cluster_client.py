@@ -16,12 +16,12 @@ from tests.integration.slots import MovingSlot, owner_of
 from tests.services import Redis, RedisCluster, RedisServer
 from tests.services.processes import wait_until
 from worker.ops import doctor
-from worker.read_model import client as client_module
-from worker.read_model import scripts
-from worker.read_model.client import Client, create_redis, masters
 from worker.read_model.reader import AttendanceReader
-from worker.read_model.scripts import CutShort, ask_all, run, run_all
 from worker.read_model.writer import NeedsRepair, announce
+from worker.redis import client as client_module
+from worker.redis import scripts
+from worker.redis.client import Client, create_redis, masters
+from worker.redis.scripts import CutShort, ask_all, run, run_all
 from worker.settings import Settings
 from worker.stream.retry import until_done
 

@@ -150,7 +150,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "aiokafka", "worker.read_commands"])
+@pytest.mark.parametrize("module", ["typer", "aiokafka", "worker.cli.reads"])
 def test_ctrl_c_while_modules_load_shows_no_traceback(module: str) -> None:
     command = [sys.executable, "-c", _CTRL_C_AT_IMPORT.format(module=module), "--help"]
     done = run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -20,10 +20,10 @@ from tests.integration.test_main_job import MINUTE, World, envelope, exact
 from tests.oracle import BookingRecord, Delivery, Outcome
 from tests.services import Broker, Redis, RedisServer
 from tests.services.processes import wait_until
-from worker.read_model.client import create_redis
 from worker.read_model.keys import PartitionKeys, namespace
 from worker.read_model.reader import ReaderError
 from worker.read_model.writer import PartitionWriter
+from worker.redis.client import create_redis
 
 DYING = (sys.executable, "-m", "tests.integration.dying_worker")
 #: A worker with small batches and small chunks, so that faults meet it in the middle of something.

@@ -15,9 +15,9 @@ from tests.integration.system import System, WorkerProcess, running
 from tests.services import Broker, Redis, RedisServer
 from tests.services.processes import wait_until
 from worker.ops import session_timeout, topics
-from worker.read_model.client import create_redis
 from worker.read_model.identity import NO_ID, RedisId, read_id, replace_id
 from worker.read_model.keys import PartitionKeys, namespace
+from worker.redis.client import create_redis
 from worker.settings import Settings
 from worker.stream import group
 from worker.stream.errors import SettingsConflict

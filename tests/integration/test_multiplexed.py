@@ -11,8 +11,8 @@ from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as Away
 
 from tests.services import RedisServer
-from worker.read_model.client import Server, create_redis
-from worker.read_model.multiplexed import Multiplexed
+from worker.redis.client import Server, create_redis
+from worker.redis.multiplexed import Multiplexed
 from worker.settings import Settings
 
 

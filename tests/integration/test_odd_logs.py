@@ -20,7 +20,7 @@ from tests.integration.system import System, WorkerProcess, running
 from tests.services import Broker, KafkaCluster, RedisServer
 from tests.services.processes import wait_until
 from worker.ops import topics as topic_ops
-from worker.read_model.live import Partition
+from worker.read_model.partition_reader import Partition
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.topics import partition_of
 

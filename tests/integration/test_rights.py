@@ -30,7 +30,7 @@ def user(server: RedisServer, name: str, *rules: str) -> str:
 
 
 def test_every_command_of_the_scripts_that_write_is_tried() -> None:
-    folder = Path(rights.__file__).parent
+    folder = Path(rights.__file__).parent / "lua"
     used = {name for script in SCRIPTS for name in re.findall(r"call\('([A-Z]+)'", (folder / f"{script}.lua").read_text())}
     assert used <= {words[0] for words in rights.trials("key")}
 

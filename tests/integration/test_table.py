@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaProducer
 
 from tests.services import Broker
 from tests.services.records import create_topic
+from worker.engine.partition_appender import read
 from worker.engine.recovery import recover
-from worker.engine.store import Store, open_store
+from worker.engine.stores.base import Store, open_store
 from worker.engine.table import Table
-from worker.engine.tail import read
 
 BATCH_BYTES = 64 * 1024
 Scenario = Callable[["Bench"], Awaitable[None]]

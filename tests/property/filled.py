@@ -9,14 +9,14 @@ from uuid import uuid4
 
 from schemas.events import Booking, Event
 from tests.services import Redis
-from worker.domain.mismatch import Rules
-from worker.domain.state import BookingRecord, BookingState, Place, apply
-from worker.read_model.client import Client, create_redis, masters
+from worker.domain.alert_rules import Rules
+from worker.domain.booking_state import BookingRecord, BookingState, Place, apply
 from worker.read_model.keys import live_key, namespace
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.writer import PartitionWriter, Write, announce
+from worker.redis.client import Client, create_redis, masters
 from worker.settings import load_settings
-from worker.stream.project import project, whole
+from worker.stream.projection import project, whole
 from worker.topics import partition_of
 
 _RULES = Rules(300_000_000, 600_000_000, 1 << 62)

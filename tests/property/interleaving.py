@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from worker.read_model.client import Client, Server
+from worker.redis.client import Client, Server
 
 Commands = Sequence[Sequence[Any]]
 Work = Callable[[], Awaitable[Any]]

@@ -11,18 +11,18 @@ from random import Random
 from struct import unpack_from
 from typing import Any
 
-from schemas.decode import decode, decode_booking
+from schemas.decoding.explain import decode, decode_booking
 from schemas.events import Booking, DeadLetter, Event
 from schemas.times import format_time
 from tests import oracle
 from tests.oracle import Delivery, Outcome, Rules
-from worker.domain import mismatch, packed
+from worker.domain import alert_rules, row_codec
+from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
-from worker.domain.state import NOWHERE, BookingRecord, BookingState, Change, Place, apply
 from worker.read_model.documents import unpack
 from worker.read_model.writer import _MOVED, _SAME, Write
-from worker.stream.project import project
+from worker.stream.projection import project
 
 Batch = Sequence[Delivery] | Sequence[oracle.BookingRecord]
 State = dict[str, tuple[int, dict[str, tuple[Row, dict[bytes, bytes]]]]]
@@ -114,12 +114,12 @@ def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, lis
         project(changes, write, published, known=True)
         offset += len(batch)
         yield write, published
-        assert all(packed.encode(*packed.decode(row)) == row for each in held.values() for row in each.rows.values())
+        assert all(row_codec.encode(*row_codec.decode(row)) == row for each in held.values() for row in each.rows.values())
         for name in list(held)[::2]:
             held[name] = _reloaded(held[name], _rules(rules))
 
 
-def _reloaded(state: BookingState, rules: mismatch.Rules) -> BookingState:
+def _reloaded(state: BookingState, rules: alert_rules.Rules) -> BookingState:
     return load(state.booking_id, dict(stored(state)), _reference_row(state), rules)
 
 
@@ -138,7 +138,7 @@ def _apply_all(
     held: dict[str, BookingState],
     events: Sequence[Event],
     references: Sequence[tuple[str, BookingRecord]],
-    rules: mismatch.Rules,
+    rules: alert_rules.Rules,
     *,
     again: bool = False,
     told: int = 0,
@@ -232,8 +232,8 @@ def _reference(record: oracle.BookingRecord, offset: int) -> tuple[str, BookingR
     return decoded.booking_id, BookingRecord(Place(record.received, offset, offset), booking, b"")
 
 
-def _rules(rules: Rules) -> mismatch.Rules:
-    return mismatch.Rules(rules.clock_tolerance, rules.conflict_window, _MAX_AGE)
+def _rules(rules: Rules) -> alert_rules.Rules:
+    return alert_rules.Rules(rules.clock_tolerance, rules.conflict_window, _MAX_AGE)
 
 
 def _put(held: dict[Any, Any], key: Any, value: Any) -> None:
@@ -276,9 +276,9 @@ def _visible(states: Iterable[BookingState]) -> State:
     found: State = {}
     for each in states:
         sessions = {
-            name: (packed.decode(row)[0], each.scans.get(name, {}))
+            name: (row_codec.decode(row)[0], each.scans.get(name, {}))
             for name, row in each.rows.items()
-            if packed.decode(row)[0] != NOTHING or each.scans.get(name)
+            if row_codec.decode(row)[0] != NOTHING or each.scans.get(name)
         }
         if sessions or each.floor > NEVER:
             found[each.booking_id] = (each.floor, sessions)
@@ -288,7 +288,7 @@ def _visible(states: Iterable[BookingState]) -> State:
 def _rows(given: State) -> Iterator[tuple[str, bytes, bytes]]:
     for booking_id, (floor, sessions) in given.items():
         held = BookingState(booking_id, floor)
-        held.rows = {name: packed.encode(row, 0) for name, (row, _) in sessions.items()}
+        held.rows = {name: row_codec.encode(row, 0) for name, (row, _) in sessions.items()}
         held.scans = {name: scans for name, (_, scans) in sessions.items()}
         for suffix, value in stored(held):
             yield booking_id, suffix, value

@@ -14,12 +14,12 @@ from schemas.times import parse_time
 from tests.oracle.make import record as envelope
 from tests.oracle.reading import normalised
 from tests.property.strategies import sized
-from worker.domain.mismatch import Rules
+from worker.domain.alert_rules import Rules
+from worker.domain.booking_state import BookingRecord, Place, apply
 from worker.domain.rows import encode_reference, load, merge_booking_rows, original_of, place_of
-from worker.domain.state import BookingRecord, Place, apply
-from worker.stream.intake import read_bookings
+from worker.stream.decode_batch import read_bookings
+from worker.stream.kafka_sink import Message, append_again, forwarded
 from worker.stream.originals import overtaken
-from worker.stream.outbox import Message, append_again, forwarded
 from worker.topics import partition_of
 
 PARTITIONS = 3

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.attendance import attendance_id, guid
 from schemas.events import Event
-from schemas.query import parse_filter
+from schemas.query.request import parse_filter
 from tests.property.filled import Filled, on
 from tests.services import Redis
 from worker.read_model.reader import AttendanceReader, NotServing

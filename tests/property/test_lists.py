@@ -10,7 +10,7 @@ import pytest
 
 from schemas.alerts import AlertKind
 from schemas.events import Event
-from schemas.query import QueryError
+from schemas.query.request import QueryError
 from tests.property.filled import Filled, on
 from tests.services import Redis
 from worker.read_model import ranked

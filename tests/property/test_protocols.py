@@ -8,11 +8,11 @@ from redis.asyncio import Redis as Client
 
 from schemas.attendance import attendance_id, guid
 from schemas.events import Event
-from schemas.query import parse_query
+from schemas.query.request import parse_query
 from tests.property.filled import Filled, on
 from tests.services import Redis
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
 from worker.settings import load_settings
 
 _NOW = 1_795_341_600_000_000

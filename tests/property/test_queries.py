@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from schemas.query import Position, Query, QueryField, Sort, parse_filter, parse_query
+from schemas.query.request import Position, Query, QueryField, Sort, parse_filter, parse_query
 from tests.oracle import queries
 from tests.property.asked import FIELDS, Asking
 from tests.property.attending import World
 from tests.property.filled import Filled, on
 from tests.property.walking import Walk
 from tests.services import Redis
-from worker.read_model import live, orders, planner, questions
+from worker.read_model import partition_reader
+from worker.read_model.query import index_scan, planner
+from worker.read_model.query import pages as pages_module
 from worker.read_model.reader import AttendanceReader, NotServing
 
 SEEDS = range(8)
@@ -97,10 +99,10 @@ def test_every_page_by_small_steps(
 ) -> None:
     """Few index entries in a call, few attendances sorted by the reader: steps that else take many attendances."""
     monkeypatch.setattr(planner, "BUDGET", entries)
-    monkeypatch.setattr(live, "MOST_UNITS", entries)
-    monkeypatch.setattr(orders, "LOOKUPS_OF_CALL", entries)
+    monkeypatch.setattr(partition_reader, "MOST_UNITS", entries)
+    monkeypatch.setattr(index_scan, "LOOKUPS_OF_CALL", entries)
     monkeypatch.setattr(planner, "_AT_ONCE", whole)
-    monkeypatch.setattr(questions, "_MOST_AT_ONCE", whole)
+    monkeypatch.setattr(pages_module, "_MOST_AT_ONCE", whole)
     test_every_page_is_what_all_documents_come_to(request, "redis_server", seed, 4)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from schemas.query import Page, parse_query
+from schemas.query.request import Page, parse_query
 from tests.oracle import queries
 from tests.property.asked import Asking
 from tests.property.attending import World

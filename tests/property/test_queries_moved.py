@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import pytest
 
 from schemas.events import Event
-from schemas.query import parse_query
+from schemas.query.request import parse_query
 from tests.property.filled import Filled, on
 from tests.services import Redis
-from worker.read_model import planner
-from worker.read_model.live import Live
+from worker.read_model.partition_reader import Live
+from worker.read_model.query import planner
 
 _NOW = 1_795_341_600_000_000
 

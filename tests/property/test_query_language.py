@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 
 from schemas.attendance import Attendance
-from schemas.query import (
+from schemas.query.request import (
     MAX,
     Cursor,
     Filter,

@@ -10,13 +10,13 @@ from msgspec import msgpack
 from redis.asyncio import Redis as Client
 
 from schemas.events import Event
-from schemas.query import Page, QueryError, parse_query
-from schemas.signatures import is_signed, sign, unsigned
+from schemas.query.request import Page, QueryError, parse_query
+from schemas.query.signatures import is_signed, sign, unsigned
 from tests.property.filled import Filled, on
 from tests.services import Redis
-from worker.read_model.client import create_redis
 from worker.read_model.keys import live_key
 from worker.read_model.reader import AttendanceReader, NotServing
+from worker.redis.client import create_redis
 from worker.settings import load_settings
 
 _NOW = 1_795_341_600_000_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.rocks import RocksStore
-from worker.engine.store import Mark, MemoryStore, Store, TableStore
+from worker.engine.stores.base import Mark, MemoryStore, Store, TableStore
+from worker.engine.stores.rocksdb import RocksStore
 
 GROUPS = [b"", b"a", b"ab", b"b\xff"]
 KEYS = [group + b"\0" + suffix for group in GROUPS for suffix in (b"", b"s", b"s\0t")]

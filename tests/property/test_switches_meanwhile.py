@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.alerts import AlertKind
-from schemas.query import parse_filter, parse_query
+from schemas.query.request import parse_filter, parse_query
 from tests.property.attending import World
 from tests.property.filled import Filled
 from tests.property.interleaving import Interleaving
 from tests.services import Redis
-from worker.read_model.client import create_redis, masters
 from worker.read_model.keys import namespaces
 from worker.read_model.reader import AttendanceReader, NotServing
+from worker.redis.client import create_redis, masters
 from worker.settings import load_settings
 
 PARTITIONS = 3

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from schemas.events import Event
-from schemas.query import QueryError, parse_filter, parse_query
+from schemas.query.request import QueryError, parse_filter, parse_query
 from tests.oracle import queries
 from tests.property.attending import World
 from tests.property.filled import Filled, on
 from tests.services import Redis, RedisServer
-from worker.read_model import live as live_module
-from worker.read_model import planner
-from worker.read_model.client import Server
+from worker.read_model import partition_reader as live_module
+from worker.read_model.query import planner
 from worker.read_model.reader import AttendanceReader
+from worker.redis.client import Server
 
 _NOW = 1_795_341_600_000_000
 #: Of one script call: of one partition, which ends what it has begun, and of those before it.

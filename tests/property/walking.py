@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from schemas.query import Page, parse_query
+from schemas.query.request import Page, parse_query
 from worker.read_model.reader import AttendanceReader
 
 _ZIGZAG = 4

@@ -5,7 +5,7 @@ import copy
 import json
 from typing import Any
 
-from schemas.decode import Headers, decode, decode_booking
+from schemas.decoding.explain import Headers, decode, decode_booking
 from schemas.events import Booking, BookingGone, DeadLetter, Event
 
 #: 2026-11-22T10:00:00Z

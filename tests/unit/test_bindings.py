@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.decode import Headers, decode, decode_all, received_at
+from schemas.decoding.explain import Headers, decode, decode_all, received_at
 from schemas.events import Booking, DeadLetter, Event
 from tests.unit.incoming import MAX_AGE, MISSING, RECEIVED, RECEIVED_MS, binary, document, raw, spoiled, take, take_booking
 from tests.unit.test_decode_properties import Polled

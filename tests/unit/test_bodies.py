@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from worker.settings import load_settings
-from worker.web.bodies import BODY_BYTES, HOLDER, Bodies, parse_json
-from worker.web.problems import ApiError
+from worker.web.errors import ApiError
+from worker.web.http.bodies import BODY_BYTES, HOLDER, Bodies, parse_json
 from worker.web.shares import Shares
 
 MOST = 65_536

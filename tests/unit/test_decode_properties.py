@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas.decode import decode_all
+from schemas.decoding.explain import decode_all
 from schemas.events import MAX_EVENT_BYTES, RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from tests.unit.incoming import (
     BOOKING_DATA,

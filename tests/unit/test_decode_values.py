@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.decode import Headers, decode
+from schemas.decoding.explain import Headers, decode
 from schemas.events import DeadLetter, Event
 from tests.unit.incoming import (
     DAY,

@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 
-from worker.engine.transport import DRAIN_SECONDS
+from worker.engine.faust_consumer import DRAIN_SECONDS
 from worker.settings import ENV_PREFIX, Settings, load_settings
 from worker.topics import MAX_DEAD_LETTER_BYTES
 
@@ -411,7 +411,7 @@ def test_a_process_that_handles_no_signal_ends_all_the_same(service: str) -> Non
 
 def command_named(words: list[str]) -> Any:
     """The command that these words reach; a missing one is a KeyError."""
-    from worker.cli import app  # here, so that the rest of this file does not need it
+    from worker.cli.commands import app  # here, so that the rest of this file does not need it
 
     found: Any = typer.main.get_command(app)
     for word in words:

@@ -25,7 +25,7 @@ from aiokafka.record.memory_records import _MemoryRecordsPy
 from faust import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
-from faust.transport import consumer as faust_consumer
+from faust.transport import consumer
 from faust.transport.conductor import ConductorCompiler
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -35,7 +35,7 @@ from mode.threads import QueueServiceThread, ServiceThread, WorkerThread
 from mode.utils.futures import notify
 from mode.utils.queues import FlowControlEvent
 
-from worker.engine import transport
+from worker.engine import faust_consumer
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,21 +55,21 @@ METHODS = [
     (driver.AIOKafkaConsumerThread.seek, ["self", "partition", "offset"]),
     (driver.AIOKafkaConsumerThread.position, ["self", "tp"]),
     (driver.AIOKafkaConsumerThread.seek_to_beginning, ["self", "partitions"]),
-    (faust_consumer.Consumer.__init__, None),
-    (faust_consumer.Consumer.getmany, ["self", "timeout"]),
-    (faust_consumer.Consumer._wait_next_records, ["self", "timeout"]),
-    (faust_consumer.Consumer._add_gap, ["self", "tp", "offset_from", "offset_to"]),
-    (faust_consumer.Consumer._new_offset, ["self", "tp"]),
-    (faust_consumer.Consumer._should_commit, ["self", "tp", "offset"]),
-    (faust_consumer.Consumer._filter_tps_with_pending_acks, ["self", "topics"]),
-    (faust_consumer.Consumer._clean_unacked_messages, ["self"]),
-    (faust_consumer.Consumer._wait_for_ack, ["self", "timeout"]),
-    (faust_consumer.Consumer.on_buffer_full, ["self", "tp"]),
-    (faust_consumer.Consumer.on_buffer_drop, ["self", "tp"]),
-    (faust_consumer.Consumer.on_partitions_revoked, ["self", "revoked"]),
-    (faust_consumer.Consumer.wait_empty, ["self"]),
-    (faust_consumer.Consumer.perform_seek, ["self"]),
-    (faust_consumer.Consumer.ack, ["self", "message"]),
+    (consumer.Consumer.__init__, None),
+    (consumer.Consumer.getmany, ["self", "timeout"]),
+    (consumer.Consumer._wait_next_records, ["self", "timeout"]),
+    (consumer.Consumer._add_gap, ["self", "tp", "offset_from", "offset_to"]),
+    (consumer.Consumer._new_offset, ["self", "tp"]),
+    (consumer.Consumer._should_commit, ["self", "tp", "offset"]),
+    (consumer.Consumer._filter_tps_with_pending_acks, ["self", "topics"]),
+    (consumer.Consumer._clean_unacked_messages, ["self"]),
+    (consumer.Consumer._wait_for_ack, ["self", "timeout"]),
+    (consumer.Consumer.on_buffer_full, ["self", "tp"]),
+    (consumer.Consumer.on_buffer_drop, ["self", "tp"]),
+    (consumer.Consumer.on_partitions_revoked, ["self", "revoked"]),
+    (consumer.Consumer.wait_empty, ["self"]),
+    (consumer.Consumer.perform_seek, ["self"]),
+    (consumer.Consumer.ack, ["self", "message"]),
     (QueueServiceThread.call_thread, ["self", "fun", "args", "kwargs"]),
     (driver.AIOKafkaConsumerThread.on_thread_stop, ["self"]),
     (driver.AIOKafkaConsumerThread.close, ["self"]),
@@ -102,11 +102,11 @@ METHODS = [
 ]
 #: Attributes, and where they are made.
 ATTRIBUTES: dict[str, Any] = {
-    "_unacked_messages": faust_consumer.Consumer,
-    "_committed_offset": faust_consumer.Consumer,
-    "_active_partitions": faust_consumer.Consumer,
-    "_waiting_for_ack": faust_consumer.Consumer,
-    "_thread": faust_consumer.ThreadDelegateConsumer,
+    "_unacked_messages": consumer.Consumer,
+    "_committed_offset": consumer.Consumer,
+    "_active_partitions": consumer.Consumer,
+    "_waiting_for_ack": consumer.Consumer,
+    "_thread": consumer.ThreadDelegateConsumer,
     "_assignor": driver.AIOKafkaConsumerThread,
     "_recovery": TableManager,
     "recovery": TableManager,
@@ -173,20 +173,20 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
 @pytest.mark.parametrize(
     ("method", "names"),
     [
-        (faust_consumer.Consumer._drain_messages, ["getmany(timeout=1.0)", "callback(message)"]),
-        (faust_consumer.Consumer.force_commit, ["_filter_tps_with_pending_acks", "_commit_tps"]),
-        (faust_consumer.Consumer._filter_committable_offsets, ["_new_offset", "_should_commit"]),
-        (faust_consumer.Consumer.on_partitions_revoked, ["self._on_partitions_revoked"]),
-        (faust_consumer.Consumer.perform_seek, ["_committed_offset"]),
+        (consumer.Consumer._drain_messages, ["getmany(timeout=1.0)", "callback(message)"]),
+        (consumer.Consumer.force_commit, ["_filter_tps_with_pending_acks", "_commit_tps"]),
+        (consumer.Consumer._filter_committable_offsets, ["_new_offset", "_should_commit"]),
+        (consumer.Consumer.on_partitions_revoked, ["self._on_partitions_revoked"]),
+        (consumer.Consumer.perform_seek, ["_committed_offset"]),
         (Recovery, ["if not self.tables", "self._resume_streams"]),
         (Recovery._resume_streams, ["resume_partitions", "perform_seek", "flow_control.resume()"]),
         (AIOKafkaConsumer.__init__, ["_partition_assignment_strategy", "_fetch_max_wait_ms"]),
         # both are read anew for each request
         (ClientFetcher._get_actions_per_node, ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
         (Message.ack, ["on_final_ack"]),
-        (faust_consumer.Consumer._commit_offsets, ["self._commit(committable_offsets)"]),
-        (faust_consumer.Consumer.commit, ["maybe_wait_for_commit_to_finish", "force_commit"]),
-        (faust_consumer.Consumer._get_active_partitions, ["return tps"]),
+        (consumer.Consumer._commit_offsets, ["self._commit(committable_offsets)"]),
+        (consumer.Consumer.commit, ["maybe_wait_for_commit_to_finish", "force_commit"]),
+        (consumer.Consumer._get_active_partitions, ["return tps"]),
         (ConductorCompiler.build, ["consumer_on_buffer_full", "acquire_flow_control"]),
         (driver.ConsumerRebalanceListener.on_partitions_assigned, ["consumer_generation_id = generation"]),
         (driver.AIOKafkaConsumerThread.getmany, ["self._fetch_records", "active_partitions"]),
@@ -223,8 +223,8 @@ def test_stock_code_still_goes_the_way_the_engine_relies_on(method: object, name
 
 
 def test_the_other_names_exist() -> None:
-    transport.register()
-    assert TRANSPORTS.aliases[transport.SCHEME] == "worker.engine.transport:Transport"
+    faust_consumer.register()
+    assert TRANSPORTS.aliases[faust_consumer.SCHEME] == "worker.engine.faust_consumer:Transport"
     assert issubclass(ServiceStopped, Exception)
     assert callable(notify)
     assert hasattr(ack_lock, "__enter__")
@@ -259,5 +259,5 @@ def test_every_private_name_that_the_engine_uses_is_held_here() -> None:
     held = {method.__name__ for method, _ in METHODS} | ATTRIBUTES.keys() | OWN | STANDARD
     sources = [*(ROOT / "worker/engine").glob("*.py"), *(ROOT / "worker/stream").glob("*.py")]
     used = {path.name: sorted({*_names_of(path)} - held) for path in sources}
-    assert "_getmany" in {*_names_of(ROOT / "worker/engine/transport.py")}, "the scan finds nothing"
+    assert "_getmany" in {*_names_of(ROOT / "worker/engine/faust_consumer.py")}, "the scan finds nothing"
     assert {name: names for name, names in used.items() if names} == {}

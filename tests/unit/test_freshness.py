@@ -12,7 +12,7 @@ from schemas.times import format_exact_time
 from tests.unit.incoming import MAX_AGE, RECEIVED, RECEIVED_MS
 from worker.domain.rows import APPLIED_SUFFIX, Applied, decode_applied, encode_applied, merge_attendance_rows
 from worker.read_model.freshness import STALE_AFTER, Freshness, Partition, freshness_of, troubles
-from worker.stream.intake import read_events
+from worker.stream.decode_batch import read_events
 
 NOW_MS = 1_795_341_600_000
 MINUTE = 60_000_000

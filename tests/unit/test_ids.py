@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas import ids
 from schemas.events import DeadLetter, Event
-from schemas.filters import BOOKING, ID, SESSION, usable
+from schemas.query.filter import BOOKING, ID, SESSION, usable
 from tests.unit.incoming import GUID, document, raw, take, take_booking
 
 Normalise = Callable[[str], str | None]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from schemas.query import MAX, parse_filter
-from worker.web.bodies import MAX_JSON_VALUES, parse_json, write_json
-from worker.web.problems import ApiError
+from schemas.query.request import MAX, parse_filter
+from worker.web.errors import ApiError
+from worker.web.http.bodies import MAX_JSON_VALUES, parse_json, write_json
 
 
 def refused(body: bytes) -> str:

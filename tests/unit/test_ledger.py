@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.engine.fetching import Fetched
-from worker.engine.ledger import MAX_IN_FLIGHT, Ledger
+from worker.engine.offset_tracker import MAX_IN_FLIGHT, Ledger
 
 HERE = TP("events", 0)
 

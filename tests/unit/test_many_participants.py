@@ -4,9 +4,9 @@ import random
 
 from schemas.attendance import AttendanceStatus
 from schemas.events import Event
-from worker.domain.mismatch import Rules
+from worker.domain.alert_rules import Rules
+from worker.domain.booking_state import BookingState, apply
 from worker.domain.rows import changed_rows, load
-from worker.domain.state import BookingState, apply
 
 RULES = Rules(300_000_000, 600_000_000, 30 * 86_400_000_000)
 PEOPLE = 10_000

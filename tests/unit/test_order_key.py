@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Event
-from worker.domain import fold, packed
+from worker.domain import fold, row_codec
 
 TOLERANCE = 300_000_000
 MOMENT = 1_795_341_600_000_000
@@ -48,10 +48,10 @@ REPORTS = st.builds(
 
 @given(st.lists(REPORTS, max_size=12))
 def test_the_short_way_of_the_fold_makes_the_bytes_of_the_long(events: list[Event]) -> None:
-    row = packed.EMPTY
+    row = row_codec.EMPTY
     for each in events:
-        after = packed.fold_report(row, each, TOLERANCE)
+        after = row_codec.fold_report(row, each, TOLERANCE)
         assert after is not None
         row = after
     keyed = [(fold.order_key(each, TOLERANCE), each) for each in events]
-    assert row == packed.encode(fold.fold(fold.NOTHING, {}, keyed, fold.NEVER).row, 0)
+    assert row == row_codec.encode(fold.fold(fold.NOTHING, {}, keyed, fold.NEVER).row, 0)

@@ -12,8 +12,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from worker.ops.show import harmless, print_one, print_rows
-from worker.web.tokens import Scope, create_token, read_tokens
+from worker.cli.show import harmless, print_one, print_rows
+from worker.web.auth import Scope, create_token, read_tokens
 
 ROOT = Path(__file__).parents[2]
 IDS = ["BK-1[vip]", "room[/2]", "hall:fire:a", "[bold]x[/bold]", "\\[x]"]
@@ -26,7 +26,7 @@ def test_ids_that_look_like_markup_are_shown(capsys: pytest.CaptureFixture[str],
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", f"from worker.ops.show import *\nprepare_output()\n{code}"]
+    command = [sys.executable, "-c", f"from worker.cli.show import *\nprepare_output()\n{code}"]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
 
 

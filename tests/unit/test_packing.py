@@ -9,7 +9,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.tail import Record, pack
+from worker.engine.partition_appender import Record, pack
 
 ROOM = 1000
 ENOUGH = 750

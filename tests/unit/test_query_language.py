@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schemas.attendance import STATUSES, Attendance, AttendanceStatus
-from schemas.query import (
+from schemas.query.request import (
     ALL_STATUSES,
     MAX,
     Filter,

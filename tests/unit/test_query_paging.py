@@ -6,7 +6,7 @@ from zlib import crc32
 import pytest
 from msgspec import msgpack
 
-from schemas.query import (
+from schemas.query.request import (
     Cursor,
     Page,
     Position,

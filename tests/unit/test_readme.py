@@ -8,7 +8,7 @@ import typer
 
 from schemas.alerts import SEVERITIES
 from schemas.events import EventType, Reason
-from worker.cli import app
+from worker.cli.commands import app
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import LAYOUT
 from worker.settings import Settings

@@ -10,8 +10,8 @@ from zlib import crc32
 
 import pytest
 
-from worker.engine.rocks import RocksStore
-from worker.engine.store import Mark, MemoryStore, Store, StoreUnusable, default_folder, open_store
+from worker.engine.stores.base import Mark, MemoryStore, Store, StoreUnusable, default_folder, open_store
+from worker.engine.stores.rocksdb import RocksStore
 from worker.settings import Settings, SettingsError
 from worker.stream.worker import _open_store
 
@@ -21,8 +21,8 @@ MARK = Mark(1, 2)
 WRITER = """
 import sys
 from pathlib import Path
-from worker.engine.rocks import RocksStore
-from worker.engine.store import Mark
+from worker.engine.stores.rocksdb import RocksStore
+from worker.engine.stores.base import Mark
 store = RocksStore(Path(sys.argv[1]), "n")
 table = store.table(0)
 for number in range(1_000_000):

@@ -19,7 +19,7 @@ from schemas.times import format_exact_time
 from tests.integration.system import System, WorkerProcess, running
 from tests.services import Broker, Redis
 from tests.services.processes import wait_until
-from worker.web.tokens import Scope, create_token
+from worker.web.auth import Scope, create_token
 
 API = (sys.executable, "-m", "worker", "api")
 MINUTE = 60_000_000

@@ -18,13 +18,11 @@ from typer.testing import CliRunner
 from tests.services.processes import wait_until
 from tests.web.serving import Api, identity
 from tests.web.test_attendances import problem
-from worker.cli import app
+from worker.cli.commands import app
 from worker.settings import Settings, SettingsError
-from worker.web import tokens as tokens_module
+from worker.web import auth as tokens_module
 from worker.web.app import create_app
-from worker.web.gate import PUBLIC
-from worker.web.openapi import document
-from worker.web.tokens import (
+from worker.web.auth import (
     Scope,
     TokenFile,
     TokensError,
@@ -33,6 +31,8 @@ from worker.web.tokens import (
     read_tokens,
     revoke_token,
 )
+from worker.web.middleware import PUBLIC
+from worker.web.openapi import document
 
 PATHS = document(create_app(Settings(_env_file=None)))["paths"]  # type: ignore[call-arg]
 #: Every call with its scopes, of which one is enough; a path's parameters are named, and name nothing.

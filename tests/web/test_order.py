@@ -11,8 +11,8 @@ import pytest
 
 from schemas.times import parse_time
 from tests.web.serving import MINUTE, Api, booking_name, event, identity
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
 
 
 def now() -> int:

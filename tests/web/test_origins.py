@@ -9,7 +9,7 @@ from tests.services.processes import wait_until
 from tests.web.serving import Api, identity
 from tests.web.test_auth import CALLS
 from worker.settings import SettingsError, load_settings
-from worker.web.gate import PUBLIC
+from worker.web.middleware import PUBLIC
 
 PAGE, EVENTS = "https://app.example.org", "/v1/events"
 READ = [path for method, path, _ in CALLS if method == "GET"] + sorted(PUBLIC)

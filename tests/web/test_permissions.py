@@ -12,8 +12,8 @@ import pytest
 
 from tests.web.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem
+from worker.web.auth import Scope, TokensError, create_token, read_tokens
 from worker.web.permissions import is_within, names_the_api
-from worker.web.tokens import Scope, TokensError, create_token, read_tokens
 
 BATCH = "application/cloudevents-batch+json"
 NORTH = "/gates/north"

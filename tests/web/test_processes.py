@@ -18,7 +18,7 @@ from tests.services.processes import exists, wait_until
 from tests.web.raw import Raw, request
 from tests.web.serving import API, Api, booking_name
 from worker.settings import load_settings
-from worker.web.server import bind
+from worker.web.http.server import bind
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 

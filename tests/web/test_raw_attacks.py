@@ -16,7 +16,7 @@ import pytest
 from tests.services.processes import wait_until
 from tests.web.raw import Answer, Closed, Raw, chunked, request
 from tests.web.serving import Api
-from worker.web.tokens import Scope, create_token
+from worker.web.auth import Scope, create_token
 
 STATUS, QUERY = "/v1/status", "/bookings/v2/attendance/query"
 JSON, TE = "Content-Type: application/json", "Transfer-Encoding: chunked"
@@ -217,7 +217,7 @@ def fill(raw: Raw, token: str) -> None:
 
 
 def test_a_client_that_takes_no_answer_is_dropped(api: Api, tmp_path: Path) -> None:
-    shorter = "from worker.cli import main; from worker.web import server; server.UNREAD_SECONDS = 1; main()"
+    shorter = "from worker.cli.commands import main; from worker.web.http import server; server.UNREAD_SECONDS = 1; main()"
     with Api(api.system, tmp_path, command=(sys.executable, "-c", shorter, "api")) as one, Raw(one.address, 4096) as raw:
         fill(raw, one.tokens["all"])
 

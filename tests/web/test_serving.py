@@ -17,8 +17,8 @@ from tests.services.processes import wait_until
 from tests.web.serving import API, Api, booking_name
 from tests.web.test_attendances import problem
 from worker.settings import Settings, load_settings
-from worker.web.gate import is_loopback
-from worker.web.server import ServeError, bind
+from worker.web.http.server import ServeError, bind
+from worker.web.middleware import is_loopback
 
 
 def settings(**given: object) -> Settings:

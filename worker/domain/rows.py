@@ -23,11 +23,11 @@ from zlib import compress, decompress
 
 from schemas.events import Booking, Window, in_order
 from schemas.packing import pack_known_text, unpack_text
-from worker.domain import fold, packed
-from worker.domain.mismatch import Rules, detect, frequent_no_shows
-from worker.domain.packed import FORMAT, check
-from worker.domain.state import BookingRecord, BookingState, Change, Place
-from worker.domain.views import summarise
+from worker.domain import fold, row_codec
+from worker.domain.alert_rules import Rules, detect, frequent_no_shows
+from worker.domain.booking_state import BookingRecord, BookingState, Change, Place
+from worker.domain.row_codec import FORMAT, check
+from worker.domain.summaries import summarise
 
 SEPARATOR = b"\0"
 #: Where a partition keeps its own row: of no booking, under a suffix that no session can have.
@@ -169,8 +169,8 @@ def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
     if SEPARATOR in suffix:
         check(max(one[0], other[0]))
         return max(one, other)
-    (row, ever), (other_row, other_ever) = map(packed.decode, (one, other))
-    return packed.encode(fold.merge(row, other_row), ever | other_ever)
+    (row, ever), (other_row, other_ever) = map(row_codec.decode, (one, other))
+    return row_codec.encode(fold.merge(row, other_row), ever | other_ever)
 
 
 def merge_booking_rows(_suffix: bytes, one: bytes, other: bytes) -> bytes:
@@ -203,14 +203,14 @@ def _take(rows: Mapping[bytes, bytes], state: BookingState, rules: Rules) -> dic
             state.rows[_shared(suffix)] = value
     if state.floor != fold.NEVER:
         for session_id, value in state.rows.items():
-            row, ever = packed.decode(value)
-            state.rows[session_id] = packed.encode(fold.normalised(row, state.floor), ever)
+            row, ever = row_codec.decode(value)
+            state.rows[session_id] = row_codec.encode(fold.normalised(row, state.floor), ever)
     for session_id, known in state.scans.items():
-        row, _ = packed.decode(state.rows.get(session_id, packed.EMPTY))
+        row, _ = row_codec.decode(state.rows.get(session_id, row_codec.EMPTY))
         state.scans[session_id] = fold.counting(row, known, state.floor)
     said = {}
     for session_id, value in state.rows.items():
-        if says := packed.says(value, state.participants(session_id)):
+        if says := row_codec.says(value, state.participants(session_id)):
             said[session_id] = says
             if mask := detect(session_id, says, value, state.booking, rules):
                 state.masks[session_id] = mask

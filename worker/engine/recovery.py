@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from worker.engine.effort import moved
 from worker.engine.fetching import ISOLATION, Fetches, log_end
+from worker.engine.progress import moved
 from worker.engine.table import Table, checksum
 
 log = structlog.get_logger(__name__)

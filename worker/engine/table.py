@@ -16,8 +16,8 @@ from zlib import crc32
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
-from worker.engine.store import SEPARATOR, Mark, MemoryStore, Record, Store
-from worker.engine.tail import Group, Tail, look, read
+from worker.engine.partition_appender import Group, Tail, look, read
+from worker.engine.stores.base import SEPARATOR, Mark, MemoryStore, Record, Store
 
 __all__ = ["SEPARATOR", "Merge", "Rows", "Table"]
 

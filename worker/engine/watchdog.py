@@ -18,9 +18,9 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from worker.engine.effort import Effort
+from worker.engine.faust_consumer import Consumer
 from worker.engine.fetching import ISOLATION
-from worker.engine.transport import Consumer
+from worker.engine.progress import Effort
 
 LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0

@@ -20,13 +20,13 @@ from rich.table import Table
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schemas.alerts import AlertKind
-from worker.ending import end
 from worker.ops import demo, doctor, publish, topics
 from worker.ops.children import Child, ChildFailed, answers, usable_port
 from worker.ops.embedded import USUAL_BROKER_PORT, USUAL_REDIS_PORT, broker_command, redis_command
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader, NotServing
+from worker.redis.client import create_redis
 from worker.settings import ENV_PREFIX, Settings
+from worker.tasks import end
 from worker.topics import TopicNames, create_producer
 
 #: A worker that reads an embedded broker joins its group after half of this, seconds.

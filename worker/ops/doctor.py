@@ -14,11 +14,11 @@ from worker.engine.fetching import missing_codecs
 from worker.ops import session_timeout, topics
 from worker.ops.refusals import REDIS_REFUSES, kafka_refusal
 from worker.read_model import rights
-from worker.read_model.client import Client, create_redis, masters
-from worker.read_model.cluster import NoCluster
 from worker.read_model.freshness import troubles
 from worker.read_model.keys import live_key
 from worker.read_model.reader import AttendanceReader, NotServing, OtherLayout
+from worker.redis.client import Client, create_redis, masters
+from worker.redis.cluster import NoCluster
 from worker.settings import ENV_PREFIX, Settings
 
 _TIMEOUT = 15.0

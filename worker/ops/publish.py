@@ -11,8 +11,8 @@ from typing import IO, Any, NamedTuple
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from schemas.bindings import unwrapped
-from schemas.decode import decode, decode_booking
+from schemas.decoding.bindings import unwrapped
+from schemas.decoding.explain import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
 from worker.ops.topics import TopicsError

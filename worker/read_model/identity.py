@@ -6,9 +6,9 @@ the next one can complete. A claim names the id that it replaces: where another 
 
 from typing import NamedTuple
 
-from worker.read_model.client import Client, patience
 from worker.read_model.keys import PartitionKeys, live_key
-from worker.read_model.scripts import run
+from worker.redis.client import Client, patience
+from worker.redis.scripts import run
 
 _FIELD = "redisId"
 _REPLACES = "<"

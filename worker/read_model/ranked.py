@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from worker.read_model.freshness import Freshness, freshness_of
-from worker.read_model.live import Live, fields_of, partition_of_mark
-from worker.read_model.planner import BUDGET, share
+from worker.read_model.partition_reader import Live, fields_of, partition_of_mark
+from worker.read_model.query.planner import BUDGET, share
 
 #: Members that a partition is asked for at once: unpack() of the script takes no more than some thousands.
 _MOST_AT_ONCE = 1000

@@ -1,6 +1,6 @@
 """Reads the read models: what dashboards import. No scan of keys; a question is one round trip, a page two or a few more.
 
-Errors are those of `worker.read_model.live`, and `schemas.query.QueryError` of whoever parses a request.
+Errors are those of `worker.read_model.partition_reader`, and `schemas.query.request.QueryError` of whoever parses a request.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -12,20 +12,20 @@ from redis.asyncio import Redis
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, attendance_id
-from schemas.list_cursor import decode_list_cursor
-from schemas.query import Filter, Page, Query, QueryError, Violation, cursor_in, parse_filter, parse_query
-from schemas.refusals import Rule
-from worker.read_model import questions
-from worker.read_model.client import Client, Server, create_redis
-from worker.read_model.cluster import Cluster
+from schemas.query.list_cursor import decode_list_cursor
+from schemas.query.request import Filter, Page, Query, QueryError, Violation, cursor_in, parse_filter, parse_query
+from schemas.query.violations import Rule
 from worker.read_model.documents import unpack, updated_of
-from worker.read_model.finder import Finder
 from worker.read_model.freshness import Freshness, Partition, freshness_of
-from worker.read_model.gets import Gets
-from worker.read_model.live import Live, NotServing, OtherLayout, ReaderError
-from worker.read_model.planner import count
-from worker.read_model.questions import ListPage, Narrowed
+from worker.read_model.partition_reader import Live, NotServing, OtherLayout, ReaderError
+from worker.read_model.query import pages
+from worker.read_model.query.get_batcher import Gets
+from worker.read_model.query.pages import ListPage, Narrowed
+from worker.read_model.query.planner import count
 from worker.read_model.ranked import Place as RankedPlace
+from worker.read_model.resolver import Finder
+from worker.redis.client import Client, Server, create_redis
+from worker.redis.cluster import Cluster
 from worker.settings import Settings
 
 __all__ = ["AttendanceReader", "Freshness", "ListPage", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
@@ -48,7 +48,7 @@ class AttendanceReader:
     """Answers from Redis alone.
 
     Args:
-        client: of `worker.read_model.client.create_redis`, or redis-py's of one server.
+        client: of `worker.redis.client.create_redis`, or redis-py's of one server.
         base: ``ATTENDANCE_NAMESPACE``.
     """
 
@@ -106,7 +106,7 @@ class AttendanceReader:
         return await self._finder.answer(place)
 
     async def parse(self, document: object, *, first_filter_only: bool = False) -> Query:
-        """The query of a request; its cursor must be one that a reader gave out. See `schemas.query.parse_query`.
+        """The query of a request; its cursor must be one that a reader gave out. See `schemas.query.request.parse_query`.
 
         Raises:
             QueryError: with everything that is wrong, up to a bound.
@@ -122,11 +122,11 @@ class AttendanceReader:
             query: also as the API takes it: ``{"filter": …, "sort": […], "cursorPaging": {"limit", "cursor"}}``.
 
         Raises:
-            schemas.query.QueryError: that is no query; its violations name the fields.
+            schemas.query.request.QueryError: that is no query; its violations name the fields.
         """
         if not isinstance(query, Query):
             query = await self.parse(dict(query))
-        return await self._finder.answer(lambda live: questions.page(live, query))
+        return await self._finder.answer(lambda live: pages.page(live, query))
 
     async def count(self, wanted: Filter | Mapping[str, Any]) -> int:
         """How many attendances a filter matches, which may be as the API takes it; raises as `query` does."""
@@ -136,25 +136,25 @@ class AttendanceReader:
 
     async def session(self, session_id: str) -> dict[str, Any] | None:
         """The session's tally with its freshness, None where no booking lists it and nobody came."""
-        return await self._finder.answer(lambda live: questions.session(live, session_id))
+        return await self._finder.answer(lambda live: pages.session(live, session_id))
 
     async def sessions(self, limit: int = 1000) -> list[str]:
         """Ids of sessions that have a tally, in the order of their bytes, at most ``limit``."""
-        return await self._finder.answer(lambda live: questions.sessions(live, limit))
+        return await self._finder.answer(lambda live: pages.sessions(live, limit))
 
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness, None where it has no session."""
-        return await self._finder.answer(lambda live: questions.booking(live, booking_id))
+        return await self._finder.answer(lambda live: pages.booking(live, booking_id))
 
     async def no_shows(self, limit: int = 100) -> dict[str, Any]:
         """Summaries of the bookings with the highest noShowRate, ties by bookingId; none that never missed a session."""
-        found = await self._finder.answer(lambda live: questions.no_shows(live, limit, None))
+        found = await self._finder.answer(lambda live: pages.no_shows(live, limit, None))
         return {"bookings": found.items, "freshness": found.freshness.document()}
 
     async def no_shows_page(self, limit: int = 100, cursor: str | None = None) -> ListPage:
         """A page of `no_shows`. Raises QueryError where the cursor is none of this list."""
-        after, _ = await self._place(questions.NO_SHOWS, cursor, ())
-        return await self._finder.answer(lambda live: questions.no_shows(live, limit, after))
+        after, _ = await self._place(pages.NO_SHOWS, cursor, ())
+        return await self._finder.answer(lambda live: pages.no_shows(live, limit, after))
 
     async def alerts(
         self,
@@ -190,8 +190,8 @@ class AttendanceReader:
             QueryError: the cursor is none of this list, or of other conditions.
         """
         given = Narrowed(None if kind is None else str(kind), session_id, booking_id)
-        after, narrowed = await self._place(questions.ALERTS, cursor, given)
-        return await self._finder.answer(lambda live: questions.alerts(live, Narrowed(*narrowed), limit, after))
+        after, narrowed = await self._place(pages.ALERTS, cursor, given)
+        return await self._finder.answer(lambda live: pages.alerts(live, Narrowed(*narrowed), limit, after))
 
     async def _place(
         self, name: str, text: str | None, given: tuple[str | None, ...]
@@ -211,16 +211,16 @@ class AttendanceReader:
 
     async def count_alerts(self, kind: AlertKind) -> int:
         """How many alerts of a kind are open."""
-        return await self._finder.answer(lambda live: questions.count_alerts(live, kind))
+        return await self._finder.answer(lambda live: pages.count_alerts(live, kind))
 
     async def count_bookings(self) -> int:
         """How many bookings have a summary."""
-        lengths = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "HLEN"))
+        lengths = await self._finder.answer(lambda live: pages.of_booking_buckets(live, "HLEN"))
         return sum(map(sum, lengths))
 
     async def bookings(self) -> list[str]:
         """Every booking that has a summary; for small installations and tests, it reads all of them."""
-        names = await self._finder.answer(lambda live: questions.of_booking_buckets(live, "HKEYS"))
+        names = await self._finder.answer(lambda live: pages.of_booking_buckets(live, "HKEYS"))
         return sorted(name.decode() for buckets in names for some in buckets for name in some)
 
     async def status(self) -> list[Partition]:

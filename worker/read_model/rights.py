@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from worker.read_model.client import Client, patience
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.read_model.scripts import commands_of, sound
+from worker.redis.client import Client, patience
+from worker.redis.scripts import commands_of, sound
 
 _REFUSALS = ("NOPERM", "can't run this command", "can't access at least one", "ACL failure in script")
 _FIELD = "probe"

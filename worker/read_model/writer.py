@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.signatures import KEY_BYTES
-from worker.read_model.client import Client, patience
+from schemas.query.signatures import KEY_BYTES
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
-from worker.read_model.scripts import CutShort, run, run_all
+from worker.redis.client import Client, patience
+from worker.redis.scripts import CutShort, run, run_all
 
 #: Pairs, summaries and alerts in one script call: where it begins, and what it adapts between; see `Pace`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400

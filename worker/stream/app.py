@@ -9,8 +9,8 @@ from typing import Any
 
 import faust
 
-from worker.engine import transport
-from worker.engine.rebalance import SafeTableManager
+from worker.engine import faust_consumer
+from worker.engine.faust_recovery import SafeTableManager
 from worker.settings import Settings, client_id
 from worker.topics import TopicNames
 
@@ -22,12 +22,12 @@ _COMMIT_SECONDS = 0.5
 
 def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
     """The Faust app: topics, group and assignment are Faust's; ``consume`` is its one agent."""
-    transport.register()
+    faust_consumer.register()
     topics = TopicNames.of(settings.topic_prefix)
     timeout = settings.session_timeout.total_seconds()
     app = faust.App(
         settings.topic_prefix,
-        broker=";".join(f"{transport.SCHEME}://{server}" for server in settings.bootstrap_servers),
+        broker=";".join(f"{faust_consumer.SCHEME}://{server}" for server in settings.bootstrap_servers),
         broker_credentials=_credentials(settings),
         broker_client_id=client_id(),
         # Faust prefers an environment variable to an argument; none has this prefix
@@ -47,10 +47,10 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         broker_max_poll_interval=86_400,
         broker_commit_interval=_COMMIT_SECONDS,
         broker_session_timeout=timeout,
-        broker_rebalance_timeout=timeout + transport.DRAIN_SECONDS,
+        broker_rebalance_timeout=timeout + faust_consumer.DRAIN_SECONDS,
         broker_heartbeat_interval=1.0,
     )
-    schema = transport.RawSchema(key_type=bytes, value_type=bytes)
+    schema = faust_consumer.RawSchema(key_type=bytes, value_type=bytes)
     # nothing is sent through Faust
     app.boot_strategy.enable_kafka_producer = False
     app.agent(app.topic(topics.events, topics.bookings, schema=schema), name="attendance")(consume)

@@ -18,10 +18,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
-from worker.engine.tail import read
-from worker.read_model.client import Client
+from worker.engine.partition_appender import read
 from worker.read_model.identity import NO_ID, RedisId, heartbeats, read_id, replace_id
 from worker.read_model.keys import namespace
+from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.errors import SettingsConflict
 from worker.stream.retry import until_done

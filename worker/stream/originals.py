@@ -6,8 +6,8 @@ from typing import NamedTuple
 from msgspec import msgpack
 
 from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
+from worker.domain.booking_state import Place
 from worker.domain.rows import original_of, place_of
-from worker.domain.state import Place
 
 Headers = list[tuple[str, bytes | None]]
 

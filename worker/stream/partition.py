@@ -17,15 +17,15 @@ import structlog
 from schemas.alerts import AlertEvent
 from schemas.events import Reason
 from worker.engine.fetching import Fetched
-from worker.engine.tail import Undecided
+from worker.engine.partition_appender import Undecided
 from worker.read_model.writer import Write
-from worker.stream import outbox
-from worker.stream.bookings import Bookings, Changed
+from worker.stream import kafka_sink
+from worker.stream.booking_store import Bookings, Changed
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
-from worker.stream.intake import Intake, joined, read_bookings, read_events
-from worker.stream.outbox import Outgoing
-from worker.stream.project import project
-from worker.stream.read_models import BOOKINGS, EVENTS, ReadModels, TopicEnd
+from worker.stream.decode_batch import Intake, joined, read_bookings, read_events
+from worker.stream.kafka_sink import Outgoing
+from worker.stream.projection import project
+from worker.stream.redis_sink import BOOKINGS, EVENTS, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -122,14 +122,16 @@ class Partition:
                     project(changes, write, published, known=read_models.is_known)
                     changed.add(changes)
                     await asyncio.sleep(0)
-            outgoing = outbox.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
+            outgoing = kafka_sink.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
             # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
             records.clear()
             last_places, dead_letters = intake.last_places, count_by_reason(intake.letters)
             del intake
             await self._bookings.store(changed, read_models.applied)
             overtaken = self._bookings.overtaken(last_places)
-            outgoing.messages.extend(outbox.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken)
+            outgoing.messages.extend(
+                kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
+            )
         await self._to_say.put(Folded(delivered, outgoing, dead_letters, write))
 
     async def _say(self, read_models: ReadModels, folded: Folded) -> None:
@@ -160,7 +162,7 @@ class Partition:
 
         async def attempt() -> None:
             await resources.lease.hold()
-            await outbox.send(resources.producer, resources.alerts[self.number], outgoing)
+            await kafka_sink.send(resources.producer, resources.alerts[self.number], outgoing)
 
         async with self._alerts:
             await until_done("kafka", attempt, partition=self.number)
@@ -191,7 +193,7 @@ class Partition:
 
             async def attempt() -> None:
                 await resources.lease.hold()
-                await outbox.mend(resources.producer, tail, offsets, client, self._bookings.state)  # noqa: B023
+                await kafka_sink.mend(resources.producer, tail, offsets, client, self._bookings.state)  # noqa: B023
 
             async with self._alerts:
                 await until_done("kafka", attempt, partition=self.number)

@@ -4,10 +4,10 @@ import asyncio
 
 from aiokafka import AIOKafkaProducer
 
-from worker.domain.mismatch import Rules
+from worker.domain.alert_rules import Rules
+from worker.engine.partition_appender import Tail
 from worker.engine.table import Table
-from worker.engine.tail import Tail
-from worker.read_model.client import Client
+from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from worker.engine.effort import known_call, known_wait
+from worker.engine.progress import known_call, known_wait
 
 log = structlog.get_logger(__name__)
 

@@ -15,26 +15,26 @@ from faust.types import TP
 from redis.exceptions import RedisError
 
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
-from worker.ending import end, unless
-from worker.engine import transport
-from worker.engine.effort import Effort, known_wait
+from worker.engine import faust_consumer
+from worker.engine.partition_appender import look
+from worker.engine.progress import Effort, known_wait
 from worker.engine.recovery import recover
-from worker.engine.store import Store, StoreUnusable, open_store
+from worker.engine.stores.base import Store, StoreUnusable, open_store
 from worker.engine.table import Table
-from worker.engine.tail import look
 from worker.engine.watchdog import Stalled, Watchdog, ends_of
-from worker.read_model.client import Client, create_redis
 from worker.read_model.keys import is_ours, namespace
 from worker.read_model.writer import announce
+from worker.redis.client import Client, create_redis
 from worker.settings import Settings, SettingsError
 from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.group import Group
 from worker.stream.partition import Partition
-from worker.stream.read_models import TopicEnd
+from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.stream.stopping import Stopping
+from worker.tasks import end, unless
 from worker.topics import BATCH_BYTES, TopicNames, create_producer
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ _LOOK_SECONDS = 50.0
 #: Without progress for so long, and at least four session timeouts, a worker ends itself.
 _STALL_SECONDS = 30.0
 #: How long the steps of a stop may take, seconds; with what the process itself takes, less than `stopping.STOP_SECONDS`.
-_DRAIN_SECONDS = transport.LAST_DRAIN_SECONDS + transport.COMMIT_SECONDS
+_DRAIN_SECONDS = faust_consumer.LAST_DRAIN_SECONDS + faust_consumer.COMMIT_SECONDS
 _CANCEL_SECONDS, _LEAVE_SECONDS, _CLOSE_SECONDS = 1.0, 4.0, 0.5
 
 
@@ -171,8 +171,8 @@ class Worker:
                 self._partition(message.partition).deliver(event)
 
     @property
-    def _consumer(self) -> transport.Consumer:
-        return cast(transport.Consumer, self._app.consumer)
+    def _consumer(self) -> faust_consumer.Consumer:
+        return cast(faust_consumer.Consumer, self._app.consumer)
 
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:

@@ -9,20 +9,20 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.settings import Settings
-from worker.web.attendances import add_attendance_calls
-from worker.web.calls import Call
-from worker.web.gate import Gate
-from worker.web.health import add_health_calls
+from worker.web.middleware import Gate
 from worker.web.openapi import add_openapi
-from worker.web.ops_reads import add_ops_calls
-from worker.web.parts import Parts
+from worker.web.routes.attendance import add_attendance_calls
+from worker.web.routes.health import add_health_calls
+from worker.web.routes.ops import add_ops_calls
+from worker.web.routing import Call
+from worker.web.services import Parts
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The API as an ASGI application; it connects when it is started, and starts without Kafka and Redis too.
 
     Raises:
-        worker.web.tokens.TokensError: the tokens' file is missing or malformed.
+        worker.web.auth.TokensError: the tokens' file is missing or malformed.
     """
     parts = Parts.of(settings)
 

@@ -7,10 +7,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from schemas.attendance import STATUSES
-from worker.web.calls import SECURITY, add
-from worker.web.problems import answer
-from worker.web.shapes import BulkDeleteRequest, BulkSetRequest, IncomingBatch, IncomingEvent, SetRequest
-from worker.web.tokens import Scope
+from worker.web.auth import Scope
+from worker.web.errors import answer
+from worker.web.models import BulkDeleteRequest, BulkSetRequest, IncomingBatch, IncomingEvent, SetRequest
+from worker.web.routing import SECURITY, add
 
 _PREFIX = "#/components/schemas/"
 _BODIES: dict[str, Any] = {

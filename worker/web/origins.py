@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import Scope
 
-from worker.web.problems import refused
+from worker.web.errors import refused
 
 #: The call that webhooks are delivered to.
 WEBHOOK_PATH = "/v1/events"

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 from schemas.attendance import attendance_id, guid
 from schemas.events import EventType
 from worker.read_model.reader import AttendanceReader
-from worker.web.problems import ApiError, refused
-from worker.web.tokens import Scope
+from worker.web.auth import Scope
+from worker.web.errors import ApiError, refused
 
 #: The source of what the API itself publishes for sets and deletes.
 API_SOURCE = "/api"

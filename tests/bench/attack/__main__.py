@@ -27,7 +27,7 @@ from tests.integration.system import System, running
 from tests.services import ServiceError, chosen_broker, chosen_redis
 from tests.web.raw import Closed, Raw, request
 from tests.web.serving import Api, identity
-from worker.web.tokens import Scope, create_token
+from worker.web.auth import Scope, create_token
 
 SECONDS = 8.0
 LIMIT_MS, LIMIT_MB = 200, 300

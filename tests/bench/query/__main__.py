@@ -24,8 +24,8 @@ from tests.bench.query.classes import CLASSES, FIELDS, PAIRS, Asked
 from tests.bench.query.report import Found
 from tests.bench.query.server import Pinging, Server
 from tests.services import RedisServer, ServiceError
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
 from worker.settings import load_settings
 
 SIZE, PARTITIONS, SEED = 1_000_000, 16, 7

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
-from schemas.query import Position, Query, QueryField, Sort, parse_filter
+from schemas.query.request import Position, Query, QueryField, Sort, parse_filter
 from tests.bench.process import BenchFailed
 from tests.bench.query.classes import Asked, counted
 from tests.bench.query.dataset import Dataset

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from schemas.attendance import STATUSES
-from schemas.query import parse_filter
+from schemas.query.request import parse_filter
 from tests.bench.query.classes import Asked, Drawn
 from tests.bench.query.dataset import Dataset
 

@@ -12,13 +12,13 @@ from redis.asyncio import Redis
 
 from schemas.attendance import STATUSES
 from tests.bench.query.dataset import Dataset
+from worker.domain.booking_state import BookingState
 from worker.domain.fold import Base, Mark, Row, pack_times
-from worker.domain.packed import encode
-from worker.domain.state import BookingState
-from worker.domain.views import summarise
+from worker.domain.row_codec import encode
+from worker.domain.summaries import summarise
 from worker.read_model.keys import LAYOUT_VERSION, namespace
 from worker.read_model.writer import PartitionWriter, Write, announce
-from worker.stream.project import whole
+from worker.stream.projection import whole
 from worker.topics import partition_of
 
 BASE = "bench-query"

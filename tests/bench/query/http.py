@@ -28,11 +28,11 @@ from tests.bench.query.report import share
 from tests.bench.running import Ground, Watch, clean_redis
 from tests.services import KafkaCluster, RedisServer
 from worker.ops import topics
-from worker.read_model.client import create_redis
 from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
 from worker.settings import Settings, load_settings
 from worker.topics import TopicNames
-from worker.web.tokens import Scope, create_token
+from worker.web.auth import Scope, create_token
 
 EVENTS, PARTITIONS = 60_000, 16
 EVENTS_PER_S = 5_000

@@ -1,0 +1,45 @@
+"""Cursors of the lists beside the query language: open alerts, bookings by noShowRate. Opaque text, always signed."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Annotated
+
+from msgspec import DecodeError, Meta, Struct
+from msgspec.msgpack import Decoder, Encoder
+
+from schemas.query.signatures import is_signed, sign, unsigned
+
+_LONGEST = 8_000
+
+
+class ListCursor(Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Where a page of a list ended, and which list it was."""
+
+    list: Annotated[str, Meta(max_length=20)]
+    conditions: Annotated[tuple[Annotated[str, Meta(max_length=250)] | None, ...], Meta(max_length=4)]
+    """What the list was narrowed to, in the list's own order."""
+    score: float
+    member: Annotated[bytes, Meta(max_length=1024)]
+
+
+_encode = Encoder().encode
+_decode = Decoder(ListCursor).decode
+
+
+def encode_list_cursor(cursor: ListCursor, key: bytes) -> str:
+    """Its text, signed with the key."""
+    return sign(urlsafe_b64encode(_encode(cursor)).rstrip(b"=").decode(), key)
+
+
+def decode_list_cursor(text: str, key: bytes) -> ListCursor:
+    """The cursor of `encode_list_cursor`.
+
+    Raises:
+        ValueError: it is none, or was signed with another key.
+    """
+    if len(text) > _LONGEST or not is_signed(text, key):
+        raise ValueError("no cursor of ours")
+    raw = unsigned(text)
+    try:
+        return _decode(urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
+    except DecodeError as error:
+        raise ValueError(str(error)) from None

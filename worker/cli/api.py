@@ -1,0 +1,78 @@
+"""The commands `api` and `tokens …`. What serves is imported when it is asked for: the other commands stay quick."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli.arguments import typed
+from worker.cli.show import fail, print_rows
+from worker.settings import Settings, SettingsError, duration, load_settings
+from worker.web.auth import Scope, create_token, read_tokens, revoke_token, shown
+
+tokens_app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
+
+
+def api(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="processes that share the address")] = 1,
+) -> None:
+    """Serve the Attendance API over HTTP."""
+    from worker.web.http import server
+
+    settings = load_settings()
+    try:
+        bound = server.bind(settings)
+    except server.ServeError as error:
+        fail(str(error))
+    if workers == 1:
+        server.run_until_stopped(settings, bound)
+    else:
+        from worker.web.http import processes
+
+        raise typer.Exit(processes.serve_many(settings, bound, workers))
+
+
+@tokens_app.command("create")
+def tokens_create(
+    scope: Annotated[list[Scope], typer.Option(help="what it allows; may be given more than once")],
+    name: Annotated[str, typer.Option(help="whose it is; a token is revoked by its name")] = "",
+    expires: Annotated[str, typer.Option(help="how long it holds, as 90d or 12h; for ever where left out")] = "",
+    source: Annotated[str, typer.Option(help="it may publish events of this source and of what follows it after a /")] = "",
+) -> None:
+    """Make a token and print it, this once; its digest goes to the file that ATTENDANCE_API_TOKENS names."""
+    path = _path(load_settings())
+    now = time.time()
+    print(create_token(path, scope, typed(name) or f"token-{int(now * 1000)}", _lifetime(expires), now, typed(source) or None))
+
+
+@tokens_app.command("list")
+def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON document a line")] = False) -> None:
+    """Show the tokens' names, scopes and times."""
+    path = _path(load_settings())
+    print_rows([shown(token) for token in read_tokens(path)] if path.exists() else [], as_json, _COLUMNS)
+
+
+@tokens_app.command("revoke")
+def tokens_revoke(name: str) -> None:
+    """Take a token out of the file; running API processes see it within a second."""
+    revoke_token(_path(load_settings()), typed(name))
+
+
+_COLUMNS = ("name", "scopes", "source", "createdAt", "expiresAt")
+
+
+def _path(settings: Settings) -> Path:
+    if settings.api_tokens is None:
+        raise SettingsError("ATTENDANCE_API_TOKENS: set it to the file that holds the tokens")
+    return settings.api_tokens
+
+
+def _lifetime(text: str) -> timedelta | None:
+    if not text:
+        return None
+    lifetime = duration(text)
+    if lifetime is None or not lifetime:
+        raise typer.BadParameter("--expires: write a duration as 90d, 12h or 30m")
+    return lifetime

@@ -1,0 +1,297 @@
+"""The ``attendance`` command: every command does its work in another module and says here what came of it."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from worker.cli.api import api, tokens_app
+from worker.cli.reads import Json, alerts, booking, query, session
+from worker.cli.show import fail, harmless, prepare_output
+from worker.domain.row_codec import OtherFormat
+from worker.logs import configure_client_logs, configure_logs
+from worker.ops import demo, dev, doctor, export, publish, simulate, start
+from worker.ops import topics as topic_ops
+from worker.ops.children import ChildFailed
+from worker.ops.embedded import NotForThisPlatform
+from worker.read_model.reader import ReaderError
+from worker.settings import Settings, SettingsError, load_settings, unknown_variables
+from worker.stream.errors import StreamError
+from worker.tasks import unless
+from worker.topics import create_producer
+from worker.web.auth import TokensError
+
+T = TypeVar("T")
+
+_DISTRIBUTION = "attendance-worker"
+#: The exit code of a command that Ctrl-C ended before its end, as shells have it.
+_STOPPED = 130
+
+app = typer.Typer(
+    help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topics_app = typer.Typer(help="Provision and check the topics.", no_args_is_help=True)
+schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(tokens_app, name="tokens")
+app.add_typer(schemas_app, name="schemas")
+for read_command in (query, session, booking, alerts):
+    app.command()(read_command)
+
+#: Errors whose message is for people: one line, exit code 1.
+_TOLD = (
+    SettingsError,
+    StreamError,
+    OtherFormat,
+    topic_ops.TopicsError,
+    ChildFailed,
+    NotForThisPlatform,
+    ReaderError,
+    TokensError,
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # nothing but our own lines until a worker runs: clients log what their errors say anyway
+    logging.getLogger().addHandler(logging.NullHandler())
+    prepare_output()
+    try:
+        try:
+            app(prog_name="attendance")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever reads has seen enough, as `head` has; Python would complain once more when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except _TOLD as error:
+        fail(str(error))
+    except KafkaError as error:
+        fail(asyncio.run(doctor.broker_failure(load_settings(), error)))
+    except (RedisError, TimeoutError) as error:
+        fail(doctor.redis_failure(load_settings(), error))
+    except Exception as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        fail(f"this should not happen: {error!r}; ATTENDANCE_LOG_LEVEL=DEBUG shows where")
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"attendance {version(_DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_each(
+    _: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True, callback=_show_version)] = False,
+) -> None:
+    """Live attendance of booked sessions: events in at Kafka, answers out of Redis."""
+    for line in unknown_variables():
+        print(line, file=sys.stderr)
+
+
+@app.command()
+def worker() -> None:
+    """Fold events into attendances: one worker; start as many as there is work."""
+    # here alone: importing Faust takes half a second, and no other command needs it
+    from worker.stream.stopping import Stopping
+    from worker.stream.worker import Worker
+
+    settings, stopping = load_settings(), Stopping()
+    configure_logs(settings)
+
+    async def work(stop: asyncio.Event) -> None:
+        bad = await unless(stop, start.problems(settings))
+        for problem in bad or ():
+            print(problem, file=sys.stderr)
+        if bad:
+            raise typer.Exit(1)
+        if not stop.is_set():
+            configure_client_logs(settings)
+            await Worker(settings, stopping).run(stop)
+
+    _run_until_stopped(work, lambda: stopping.begin(0))
+
+
+app.command()(api)
+
+
+@app.command("dev")
+def dev_(
+    demo_: Annotated[bool, typer.Option("--demo", help="play the sample events")] = False,
+    once: Annotated[bool, typer.Option("--once", help="with --demo: end after it and print the totals")] = False,
+) -> None:
+    """Broker, Redis, one worker and the API on this machine, without Docker and without Java."""
+    if once and not demo_:
+        raise typer.BadParameter("--once goes with --demo")
+    settings = load_settings()
+    counts = _run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
+    if counts is not None:
+        print(" ".join(f"{name}={count}" for name, count in counts.items()))
+        if counts != demo.expected():
+            raise typer.Exit(1)
+
+
+@app.command("publish")
+def publish_(
+    files: Annotated[list[typer.FileBinaryRead], typer.Argument(help="JSON lines of events, - for stdin")],
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="history: each event counts as received when it happened")
+    ] = False,
+) -> None:
+    """Publish events from files of JSON lines, keyed by booking."""
+    settings = load_settings()
+    now = int(time.time() * 1000)
+    bad: list[publish.BadLine] = []
+    size, done = publish.size_of(files), 0
+
+    def good() -> Iterator[publish.Outgoing]:
+        nonlocal done
+        for file in files:
+            for number, (line, length) in enumerate(publish.lines(file), 1):
+                read = publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
+                done += length
+                if isinstance(read, publish.Outgoing):
+                    yield read
+                elif line.strip():
+                    bad.append(read)
+
+    def share() -> str:
+        return f" ({100 * done // size} %)" if size else ""
+
+    _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, good(), progress, stop), share)
+    for each in bad:
+        print(harmless(f"{each.where}: {each.detail}"), file=sys.stderr)
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command("simulate")
+def simulate_(
+    count: Annotated[int, typer.Option(min=1, help="how many events")] = 10_000,
+    rate: Annotated[float, typer.Option(min=0, help="events per second, 0 for as fast as it goes")] = 0,
+    bookings: Annotated[int, typer.Option(min=1)] = 1000,
+    sessions: Annotated[int, typer.Option(min=1)] = 20,
+    burst: Annotated[float, typer.Option(min=1, help="how much denser events come at the full hour")] = 1,
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="share of events sent twice")] = 0.02,
+    offline: Annotated[float, typer.Option(min=0, max=1, help="share that arrives late, after an offline gap")] = 0.02,
+    bad_clocks: Annotated[float, typer.Option(min=0, max=1, help="share from a device whose clock is wrong")] = 0.01,
+    bad_payloads: Annotated[float, typer.Option(min=0, max=1, help="share that no one can use")] = 0.001,
+    seed: Annotated[int, typer.Option(help="the same seed makes the same events")] = 1,
+) -> None:
+    """Publish what kiosks and scanners would, with their faults."""
+    settings = load_settings()
+    plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
+    _publish(settings, lambda producer, progress, stop: simulate.run(producer, settings, plan, progress, stop))
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing, and set what is not as it must be in the others."""
+    created, altered = asyncio.run(topic_ops.create(load_settings()))
+    if created:
+        print(f"created {', '.join(created)}")
+    for line in altered:
+        print(line)
+    if not (created or altered):
+        print("every topic was there already")
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Say where the topics are not as they must be."""
+    problems = asyncio.run(topic_ops.check(load_settings()))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+    print("every topic is as it must be")
+
+
+@app.command("doctor")
+def doctor_(as_json: Json = False) -> None:
+    """Look at broker, topics, Redis and settings."""
+    settings = load_settings()
+    findings = asyncio.run(doctor.examine(settings))
+    if as_json:
+        print(json.dumps({"settings": doctor.shown(settings), "findings": [f._asdict() for f in findings]}))
+    else:
+        for name, value in doctor.shown(settings).items():
+            print(f"{name}={value}")
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@schemas_app.command("export")
+def schemas_export(
+    folder: Annotated[Path, typer.Option("--to", help="folder to write to")] = export.FOLDER,
+) -> None:
+    """Write the JSON Schemas of what travels and rests."""
+    for path in export.write(folder):
+        print(path)
+
+
+def _publish(
+    settings: Settings,
+    work: Callable[[AIOKafkaProducer, publish.Progress, asyncio.Event], Awaitable[int]],
+    share: Callable[[], str] = str,
+) -> None:
+    """Publishes with a producer of its own until the first Ctrl-C; shows how far it is on a terminal, and how many it was."""
+
+    async def publishing(stop: asyncio.Event) -> tuple[int, bool]:
+        producer = create_producer(settings, linger_ms=5)
+        console = Console(stderr=True)
+        with console.status("publishing") if console.is_terminal else nullcontext() as status:
+            try:
+                await unless(stop, producer.start())
+                if stop.is_set():
+                    return 0, True
+                count = await work(
+                    producer, lambda count: status.update(f"published {count:,}{share()}") if status else None, stop
+                )
+                return count, stop.is_set()
+            finally:
+                await producer.stop()
+
+    count, is_stopped = _run_until_stopped(publishing)
+    print(f"published {count} events", file=sys.stderr)
+    if is_stopped:
+        raise typer.Exit(_STOPPED)
+
+
+def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
+    """Runs ``work`` with an event that SIGINT and SIGTERM set; they call ``on_stop`` too."""
+
+    async def running() -> T:
+        stop = asyncio.Event()
+
+        def stop_now() -> None:
+            on_stop()
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop_now)
+        return await work(stop)
+
+    return asyncio.run(running())

@@ -1,0 +1,97 @@
+"""The commands that read: `query`, `session`, `booking` and `alerts`."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from schemas import ids
+from schemas.alerts import AlertKind
+from schemas.query.request import QueryError
+from worker.cli import ask
+from worker.cli.arguments import typed, typed_or_none
+from worker.cli.show import fail, print_one, print_rows
+from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
+from worker.settings import load_settings
+
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists one item a line")]
+
+
+def query(
+    id_: Annotated[str | None, typer.Option("--id", help="one attendance by its id")] = None,
+    booking: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="ATTENDED, NOT_ATTENDED or NOT_SET")] = None,
+    filter_: Annotated[str | None, typer.Option("--filter", help="JSON as in a request of the API")] = None,
+    sort: Annotated[list[str] | None, typer.Option("--sort", help="FIELD or FIELD:desc, up to two")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first so many, not all")] = None,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="where an earlier --limit ended")] = None,
+    as_json: Json = False,
+) -> None:
+    """Attendances by filters, all that match or the first so many."""
+    id_, booking, session, status = map(typed_or_none, (id_, booking, session, status))
+    sort_ = tuple(map(typed, sort or ()))
+    question = ask.Question(id_, booking, session, status, typed_or_none(filter_), sort_, limit, typed_or_none(cursor))
+    if not question.names_something:
+        raise typer.BadParameter("give a filter, or --limit for the first so many of all")
+    try:
+        answer = _read(lambda reader: ask.ask(reader, question))
+    except QueryError as error:
+        raise typer.BadParameter(str(error)) from None
+    if id_ is not None and not answer.attendances:
+        fail(f"no attendance has the id {id_}")
+    print_rows(answer.attendances, as_json)
+    if answer.cursor is not None:
+        print(f"there are more: --cursor {answer.cursor}", file=sys.stderr)
+
+
+def session(session_id: str, as_json: Json = False) -> None:
+    """The tally of a session."""
+    name = _id(session_id)
+    found = _read(lambda reader: reader.session(name))
+    print_one(found, f"nothing is known of session {session_id}", as_json)
+
+
+def booking(booking_id: str, as_json: Json = False) -> None:
+    """The summary of a booking."""
+    name = _id(booking_id)
+    found = _read(lambda reader: reader.booking(name))
+    print_one(found, f"nothing is known of booking {booking_id}", as_json)
+
+
+def alerts(
+    kind: Annotated[AlertKind | None, typer.Option(help="only this kind")] = None,
+    session_: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
+    booking_: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    as_json: Json = False,
+) -> None:
+    """Open mismatch alerts, newest first."""
+    of = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
+    found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
+    columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
+    print_rows(list(found), as_json, columns)
+
+
+def _id(text: str) -> str:
+    """An id as it is stored."""
+    name = typed(text)
+    # what is no id is nobody's, and is looked up as it is
+    return ids.session_id(name) or name
+
+
+def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
+    settings = load_settings()
+
+    async def reading() -> T:
+        client = create_redis(settings)
+        try:
+            return await ask(AttendanceReader(client, settings.redis_namespace))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(reading())

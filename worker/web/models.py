@@ -1,0 +1,256 @@
+"""What requests and answers look like, for OpenAPI and nothing else: requests are checked by their own readers, answers are
+written as they are. The tests hold the two against each other.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, JsonValue
+from typing_extensions import TypedDict
+
+from schemas.alerts import AlertData
+from schemas.attendance import Attendance, AttendanceStatus
+from schemas.events import AttendanceEvent, BookingEvent
+from worker.web.requests import MAX_ENTRIES
+from worker.web.routes.events import MAX_EVENTS
+
+_Id = Annotated[str, Field(min_length=1, max_length=128)]
+_SessionId = Annotated[str, Field(min_length=1, max_length=250)]
+_Number = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class ApplicationError(TypedDict):
+    code: str
+    description: str
+    data: dict[str, JsonValue]
+
+
+class FieldViolation(TypedDict):
+    field: str
+    description: str
+    violatedRule: str
+
+
+class FieldViolations(TypedDict):
+    fieldViolations: list[FieldViolation]
+
+
+class ApplicationErrorDetails(TypedDict):
+    applicationError: ApplicationError
+
+
+class ValidationErrorDetails(TypedDict):
+    validationError: FieldViolations
+
+
+class Problem(TypedDict):
+    """Every error."""
+
+    message: str
+    details: ApplicationErrorDetails | ValidationErrorDetails
+
+
+class AttendanceAnswer(TypedDict):
+    attendance: Attendance
+
+
+class ShownAttendance(TypedDict, total=False):
+    """An attendance with the fields that were asked for; ``id`` is always there."""
+
+    id: str
+    bookingId: str
+    sessionId: str
+    status: AttendanceStatus
+    numberOfAttendees: int
+    updatedDate: str
+    source: str
+
+
+class Cursors(TypedDict):
+    next: NotRequired[str]
+    prev: NotRequired[str]
+
+
+class PagingMetadata(TypedDict):
+    count: int
+    cursors: Cursors
+    hasNext: bool
+
+
+class QueryAnswer(TypedDict):
+    attendances: list[ShownAttendance]
+    pagingMetadata: PagingMetadata
+
+
+class CountAnswer(TypedDict):
+    count: int
+
+
+class AttendanceToSet(TypedDict):
+    """``eventId`` is another name of ``sessionId``; one of them is required. Other fields of an attendance are ignored."""
+
+    __pydantic_config__ = ConfigDict(  # type: ignore[misc]
+        json_schema_extra={"anyOf": [{"required": ["sessionId"]}, {"required": ["eventId"]}]}
+    )
+
+    bookingId: _Id
+    sessionId: NotRequired[_SessionId | None]
+    eventId: NotRequired[_SessionId | None]
+    status: AttendanceStatus
+    numberOfAttendees: NotRequired[_Number | None]
+
+
+class SetRequest(TypedDict):
+    attendance: AttendanceToSet
+    participantNotification: NotRequired[dict[str, Any] | None]
+
+
+class BulkSetRequest(TypedDict):
+    returnFullEntity: NotRequired[bool | None]
+    attendanceDetails: Annotated[list[SetRequest], Field(min_length=1, max_length=MAX_ENTRIES)]
+
+
+class BulkDeleteRequest(TypedDict):
+    attendanceIds: Annotated[list[str], Field(min_length=1, max_length=MAX_ENTRIES)]
+
+
+class ItemMetadata(TypedDict):
+    id: NotRequired[str]
+    originalIndex: int
+    success: bool
+    error: NotRequired[ApplicationError]
+
+
+class BulkResult(TypedDict):
+    item: NotRequired[Attendance]
+    itemMetadata: ItemMetadata
+
+
+class BulkActionMetadata(TypedDict):
+    totalSuccesses: int
+    totalFailures: int
+    undetailedFailures: int
+
+
+class BulkAnswer(TypedDict):
+    results: list[BulkResult]
+    bulkActionMetadata: BulkActionMetadata
+
+
+class Nothing(TypedDict):
+    """An empty object."""
+
+
+class Accepted(TypedDict):
+    accepted: int
+
+
+IncomingEvent = AttendanceEvent | BookingEvent
+IncomingBatch = Annotated[list[IncomingEvent], Field(max_length=MAX_EVENTS)]
+
+
+class FreshnessShape(TypedDict):
+    """``eventTime``: the newest effective time of an event that was applied, which never goes back; ``lag``: records not
+    applied yet. null: unknown, while no worker or no Kafka says.
+    """
+
+    eventTime: str | None
+    lag: int | None
+
+
+class SessionAnswer(TypedDict):
+    """The contract's session tally."""
+
+    sessionId: str
+    bookings: int
+    attended: int
+    notAttended: int
+    notSet: int
+    attendees: int
+    expectedParticipants: int
+    startsAt: str | None
+    endsAt: str | None
+    freshness: FreshnessShape
+
+
+class BookingSummary(TypedDict):
+    """The contract's booking summary."""
+
+    bookingId: str
+    attended: int
+    notAttended: int
+    notSet: int
+    noShowRate: float
+    longestNoShowRun: int
+
+
+class BookingAnswer(BookingSummary):
+    freshness: FreshnessShape
+
+
+class BookingsAnswer(TypedDict):
+    bookings: list[BookingSummary]
+    pagingMetadata: PagingMetadata
+    freshness: FreshnessShape
+
+
+class AlertsAnswer(TypedDict):
+    alerts: list[AlertData]
+    pagingMetadata: PagingMetadata
+    freshness: FreshnessShape
+
+
+class TopicStatus(TypedDict):
+    """Offsets: the next to apply, and the end of what can be read (Kafka's last stable offset).
+
+    ``held``: records behind an open transaction; ``unreadable``: the offset of a record batch that cannot be read, and at
+    which the partition stops.
+    """
+
+    offset: int
+    end: int
+    held: int
+    unreadable: int | None
+
+
+class PartitionStatus(TypedDict):
+    """``hasWorker``: whether one has written within the last seconds; ``lag`` is null where it has not, or where Kafka has not
+    answered it within the last seconds.
+    """
+
+    partition: int
+    state: str
+    hasWorker: bool
+    lag: int | None
+    eventTime: str | None
+    events: TopicStatus
+    bookings: TopicStatus
+    writtenAt: str | None
+    kafkaAnsweredAt: str | None
+
+
+class PartitionProblem(TypedDict):
+    """Something that keeps partitions from going on."""
+
+    code: Literal["NO_WORKER", "KAFKA_AWAY", "UNREADABLE_BATCH", "REPAIRING"]
+    partitions: list[int]
+    description: str
+
+
+class StatusAnswer(TypedDict):
+    """``rebuild``: SERVING, or REPAIRING while a partition is being filled."""
+
+    partitions: list[PartitionStatus]
+    rebuild: Literal["SERVING", "REPAIRING"]
+    problems: list[PartitionProblem]
+    freshness: FreshnessShape
+
+
+class Health(TypedDict):
+    status: str
+
+
+class Readiness(TypedDict):
+    """``problems``: of some partitions, while readers of the others are served."""
+
+    status: Literal["ready"]
+    problems: NotRequired[list[PartitionProblem]]
