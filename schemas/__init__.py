@@ -1,1 +1,1 @@
-"""What travels and what rests: the shapes of events, attendances, bookings and alerts. No I/O."""
+"""Schemas of events, bookings, attendances and alerts: what the topics hold and what readers see. No I/O."""

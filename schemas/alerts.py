@@ -1,4 +1,4 @@
-"""Mismatch alerts as CloudEvents on the alerts topic (contract, section 6)."""
+"""Mismatch alerts: CloudEvents on the alerts topic, see `schemas/README.md`."""
 
 from enum import StrEnum
 from typing import Any, Literal, NotRequired
@@ -73,5 +73,5 @@ class AlertEvent(TypedDict):
 
 
 def alert_id(kind: AlertKind, booking_id: str, session_id: str | None) -> str:
-    """The GUID of the alert of this kind about this booking, or this booking at this session."""
+    """The alertId, a GUID, of an alert of this kind for a booking, or for a booking at one session."""
     return guid(uuid5(_NAMESPACE_BYTES, f"{kind}{JOIN}{booking_id}{JOIN}{session_id or ''}"))

@@ -6,14 +6,14 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
-#: Namespace of every attendance id: UUIDv5(NAMESPACE, bookingId + JOIN + sessionId). Never to change.
+#: Namespace of every attendance id: UUIDv5(NAMESPACE, bookingId + JOIN + sessionId). It must never change.
 NAMESPACE = UUID("6f0c1f0e-4a55-5d0b-9a67-2f0a3d1c7b42")
-#: A control character, which no id may hold, so that ("a", "bc") and ("ab", "c") differ.
+#: Separates ids in a hashed name. No id may hold a control character, so ("a", "bc") and ("ab", "c") differ.
 JOIN = "\0"
 
 _NAMESPACE_BYTES = NAMESPACE.bytes
 _from_bytes = int.from_bytes
-#: Where version and variant are, and what they are.
+#: Clears the version and variant bits of a digest, and sets those of a UUIDv5.
 _UUID_MASK, _UUID5 = ~(0xF << 76 | 0x3 << 62), 5 << 76 | 2 << 62
 
 
@@ -23,7 +23,7 @@ class AttendanceStatus(StrEnum):
     NOT_ATTENDED = "NOT_ATTENDED"
 
 
-#: As packed bytes spell them: by their place here. Never to change.
+#: Packed bytes hold a status as its index in this tuple. The order must never change.
 STATUSES = (AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET)
 
 
@@ -45,17 +45,17 @@ def attendance_id(booking_id: str, session_id: str) -> bytes:
 
 
 def uuid5(namespace: bytes, name: str) -> bytes:
-    """The 16 bytes of a UUIDv5 (RFC 9562, 5.5), at a fifth of what ``uuid.uuid5`` costs."""
+    """The 16 bytes of a UUIDv5 (RFC 9562, 5.5), at a fifth of the cost of ``uuid.uuid5``."""
     digest = sha1(namespace + name.encode(), usedforsecurity=False).digest()
     return (_from_bytes(digest[:16]) & _UUID_MASK | _UUID5).to_bytes(16)
 
 
 def guid(raw: bytes) -> str:
-    """The usual spelling of a GUID's 16 bytes."""
+    """The text of a GUID's 16 bytes: lower-case hexadecimal with hyphens."""
     text = raw.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def guid_bytes(text: str) -> bytes:
-    """The 16 bytes of a GUID that `guid` spelt."""
+    """The 16 bytes of a GUID, the inverse of `guid`."""
     return bytes.fromhex(text.replace("-", ""))

@@ -1,6 +1,6 @@
-"""Events as they travel: CloudEvents 1.0 with typed data, as pydantic sees them (contract, section 3).
+"""Events of the events and bookings topics: CloudEvents 1.0 with typed data, see `schemas/README.md`.
 
-The shapes are ``TypedDict``s in a union discriminated by ``type``: nothing needs more than a dict for a moment.
+The schemas for pydantic are ``TypedDict``s in a union discriminated by ``type``: a validated dict is used at once and dropped.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,14 @@ from schemas.attendance import AttendanceStatus
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_BOOKING_BYTES = 512 * 1024
-MAX_ATTENDEES = 100_000
-MAX_PARTICIPANTS = 100_000
 
 RECEIVED_HEADER = "attendance-received"
 OFFSET_HEADER = "attendance-offset"
-"""Of a booking's record that its owner appended again: at which offset it was first in its partition."""
+"""Header of a booking's record that a worker appended again: the offset of the original record in its partition."""
 
 
 class Topic(StrEnum):
-    """The two topics that a worker reads; a type belongs to one of them."""
+    """The topics that a worker reads. Each event type belongs to one of them."""
 
     EVENTS = "events"
     BOOKINGS = "bookings"
@@ -46,7 +44,7 @@ class EventType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a record went to the dead letters; the first that applies, in this order."""
+    """Why a record is a dead letter: the first reason that applies, in this order."""
 
     TOO_LARGE = "too-large"
     INVALID_JSON = "invalid-json"
@@ -67,9 +65,9 @@ class Event(NamedTuple):
     source: str
     id: str
     status: str
-    """As written with ``attendance.set``, else empty."""
+    """The status of an ``attendance.set``; empty for other types."""
     number: int | None
-    """``numberOfAttendees`` as written; None when left out."""
+    """``numberOfAttendees``; None if left out."""
     participant_id: str
     received: int
 
@@ -82,43 +80,43 @@ class Window(NamedTuple):
 
 
 def start_of(session_id: str, window: Window | None) -> tuple[bool, int, str]:
-    """What sessions are ordered by: their start, those of which it is not known last, then their ids."""
+    """The sort key of sessions: by start, those without a known start last, then by id."""
     starts = window.starts if window else None
     return starts is None, starts or 0, session_id
 
 
 def in_order(sessions: dict[str, Window]) -> dict[str, Window]:
-    """The sessions in the order of `start_of`, in which a booking holds them."""
-    return dict(sorted(sessions.items(), key=lambda listed: start_of(*listed)))
+    """The sessions sorted by `start_of`, the order in which a booking holds them."""
+    return dict(sorted(sessions.items(), key=lambda item: start_of(*item)))
 
 
 class Booking(NamedTuple):
-    """What the booking system last said of a booking: reference data, joined by ``booking_id``."""
+    """Reference data: the latest state of a booking in the booking system, joined by ``booking_id``."""
 
     booking_id: str
     participants: int
     walk_ins_allowed: bool
     canceled: bool
     sessions: dict[str, Window] | None
-    """As `in_order` has them; None: the booking does not list its sessions."""
+    """Sorted by `in_order`; None if the booking does not list its sessions."""
     time: int
     """The CloudEvent's time."""
 
 
 class BookingGone(NamedTuple):
-    """The booking is unknown again: ``booking.deleted`` or a null value."""
+    """The booking was deleted: ``booking.deleted`` or a null value."""
 
     booking_id: str
 
 
 class DeadLetter(NamedTuple):
-    """A record that can't be used: why, and a sentence that names the field and the cure."""
+    """A record that cannot be used: the reason, and a sentence that names the field and the fix."""
 
     reason: Reason
     detail: str
 
 
-#: Error types of pydantic, and one more.
+#: Our own error type, beside those of pydantic.
 CONTROL_CHARACTER: Literal["control_character"] = "control_character"
 
 
@@ -128,39 +126,39 @@ def _without_controls(text: str) -> str:
     return text
 
 
-def _spelled(normalise: Callable[[str], str | None], longest: int) -> Callable[[str], str]:
-    """A validator that returns the normalised id, and says what keeps a text from being one."""
+def _normalised(normalise: Callable[[str], str | None], max_length: int) -> Callable[[str], str]:
+    """A validator that normalises an id, and raises an error of pydantic for a text that is not an id."""
 
     def validate(text: str) -> str:
-        found = normalise(text)
-        if found is not None:
-            return found
+        normalised = normalise(text)
+        if normalised is not None:
+            return normalised
         if not ids.trimmed(_without_controls(text)):
             raise PydanticKnownError("string_too_short", {"min_length": 1})
-        raise PydanticKnownError("string_too_long", {"max_length": longest})
+        raise PydanticKnownError("string_too_long", {"max_length": max_length})
 
     return validate
 
 
-def _text(longest: int) -> dict[str, Any]:
-    """JSON Schema of a text that `ids` looks at: of one that is trimmed and composed."""
-    return {"minLength": 1, "maxLength": longest, "pattern": ids.NO_CONTROL_PATTERN}
+def _id_schema(max_length: int) -> dict[str, Any]:
+    """JSON Schema of an id; its length counts after normalisation by `ids`."""
+    return {"minLength": 1, "maxLength": max_length, "pattern": ids.NO_CONTROL_PATTERN}
 
 
 _BookingId = Annotated[
     str,
-    Field(strict=True, json_schema_extra=_text(ids.MAX_BOOKING_ID)),
-    AfterValidator(_spelled(ids.booking_id, ids.MAX_BOOKING_ID)),
+    Field(strict=True, json_schema_extra=_id_schema(ids.MAX_BOOKING_ID)),
+    AfterValidator(_normalised(ids.booking_id, ids.MAX_BOOKING_ID)),
 ]
 _SessionId = Annotated[
     str,
-    Field(strict=True, json_schema_extra=_text(ids.MAX_SESSION_ID)),
-    AfterValidator(_spelled(ids.session_id, ids.MAX_SESSION_ID)),
+    Field(strict=True, json_schema_extra=_id_schema(ids.MAX_SESSION_ID)),
+    AfterValidator(_normalised(ids.session_id, ids.MAX_SESSION_ID)),
 ]
 _ParticipantId = Annotated[
     str,
-    Field(strict=True, json_schema_extra=_text(ids.MAX_PARTICIPANT_ID)),
-    AfterValidator(_spelled(ids.participant_id, ids.MAX_PARTICIPANT_ID)),
+    Field(strict=True, json_schema_extra=_id_schema(ids.MAX_PARTICIPANT_ID)),
+    AfterValidator(_normalised(ids.participant_id, ids.MAX_PARTICIPANT_ID)),
 ]
 _Name = Annotated[
     str,
@@ -169,8 +167,8 @@ _Name = Annotated[
     AfterValidator(_without_controls),
 ]
 _Time = Annotated[str, Field(strict=True, json_schema_extra={"format": "date-time"})]
-_Number = Annotated[int, Field(strict=True, ge=0, le=MAX_ATTENDEES)]
-_Participants = Annotated[int, Field(strict=True, ge=1, le=MAX_PARTICIPANTS)]
+_Number = Annotated[int, Field(strict=True, ge=0, le=ids.MAX_ATTENDEES)]
+_Participants = Annotated[int, Field(strict=True, ge=1, le=ids.MAX_PARTICIPANTS)]
 _Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -210,7 +208,7 @@ class UpsertedData(BookingData):
 
 
 class Attributes(TypedDict):
-    """What every CloudEvent carries here, whatever its type."""
+    """The attributes of an event of any type."""
 
     specversion: Literal["1.0"]
     id: _Name

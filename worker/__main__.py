@@ -2,14 +2,16 @@
 
 import sys
 
+from worker import EXIT_INTERRUPTED
+
 
 def main() -> None:
     """Entry point of the console script."""
     try:
-        # it takes a moment, in which somebody may have thought better of it
+        # this import takes a moment: Ctrl-C meanwhile must end the command without a traceback
         from worker.cli.commands import main as run
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     run()
 
 

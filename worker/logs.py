@@ -1,4 +1,4 @@
-"""Logs: one line an event on stderr, in logfmt or JSON; our own and the clients' alike."""
+"""Logs: one line per event on stderr, in logfmt or JSON, from this project and from its clients."""
 
 import logging
 import sys
@@ -21,27 +21,27 @@ class _Printer(structlog.PrintLogger):
         self.name = name
 
 
-class _Seldom(logging.Filter):
-    """Lets a Kafka client say something every half minute: while a broker is away it repeats itself many times a second."""
+class _RateLimit(logging.Filter):
+    """Passes one line per half minute: while a broker is away, a Kafka client logs the same many times a second."""
 
     def __init__(self) -> None:
         super().__init__()
         self._next = 0.0
-        self._held = 0
+        self._suppressed = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         if time.monotonic() < self._next:
-            self._held += 1
+            self._suppressed += 1
             return False
-        if self._held:
-            record.msg = f"{record.getMessage()} ({self._held} more lines in the last half minute)"
+        if self._suppressed:
+            record.msg = f"{record.getMessage()} ({self._suppressed} more lines in the last half minute)"
             record.args = ()
-        self._next, self._held = time.monotonic() + _CLIENT_SECONDS, 0
+        self._next, self._suppressed = time.monotonic() + _CLIENT_SECONDS, 0
         return True
 
 
-class _NoLogin(logging.Filter):
-    """Leaves out what aiokafka logs at DEBUG of a login: the request's bytes hold user and password."""
+class _NoCredentials(logging.Filter):
+    """Drops what aiokafka logs of a login at DEBUG: the bytes of the request contain user and password."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         arguments = record.args if isinstance(record.args, tuple) else ()
@@ -49,13 +49,13 @@ class _NoLogin(logging.Filter):
 
 
 def configure_client_logs(settings: Settings) -> None:
-    """The words of Faust and aiokafka from WARNING on, and seldom, unless ``ATTENDANCE_LOG_LEVEL`` is DEBUG."""
+    """Logs of Faust and aiokafka: from WARNING on and rate limited, unless ``ATTENDANCE_LOG_LEVEL`` is DEBUG."""
     level = _level(settings)
     is_debug = level <= logging.DEBUG
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_WHO_AND_WHEN,
+            foreign_pre_chain=_COMMON_FIELDS,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info if is_debug else _in_one_line,
@@ -63,23 +63,23 @@ def configure_client_logs(settings: Settings) -> None:
             ],
         )
     )
-    handler.addFilter(_NoLogin())
+    handler.addFilter(_NoCredentials())
     if not is_debug:
-        handler.addFilter(_Seldom())
+        handler.addFilter(_RateLimit())
     logging.basicConfig(level=level if is_debug else max(level, logging.WARNING), handlers=[handler], force=True)
 
 
 def configure_logs(settings: Settings) -> None:
-    """Our own words at ``ATTENDANCE_LOG_LEVEL``."""
+    """Logs of this project, at ``ATTENDANCE_LOG_LEVEL``."""
     structlog.configure(
-        processors=[*_WHO_AND_WHEN, _renderer(settings)],
+        processors=[*_COMMON_FIELDS, _renderer(settings)],
         wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
         logger_factory=_Printer,
     )
 
 
-#: What each line begins with.
-_WHO_AND_WHEN: list[structlog.typing.Processor] = [
+#: Fields of every line.
+_COMMON_FIELDS: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -93,7 +93,7 @@ def _renderer(settings: Settings) -> structlog.typing.Processor:
 
 
 def _in_one_line(_: Any, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """An error without its traceback."""
+    """Replaces a traceback by the error's repr."""
     error = entry.pop("exc_info", None)
     entry.pop("stack_info", None)
     if isinstance(error, tuple):

@@ -16,19 +16,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "ATTENDANCE_"
 
-_BROKER_CURE = "write kafka://host:port, several joined by commas"
-_LOGIN_CURE = "percent-encode user and password: # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B, % as %25"
+_BROKER_HINT = "write kafka://host:port, several joined by commas"
+_LOGIN_HINT = "percent-encode user and password: # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B, % as %25"
 _CLUSTER = "+cluster"
-_CLUSTER_CURE = "write redis+cluster://host:port,host:port or rediss+cluster://host:port"
+_CLUSTER_HINT = "write redis+cluster://host:port,host:port or rediss+cluster://host:port"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-#: Variables with our prefix that are somebody else's: Docker compose's, the tests'.
-_OTHERS = {"ATTENDANCE_REDIS_PASSWORD", "ATTENDANCE_TEST_BROKER", "ATTENDANCE_TEST_BROKER_KIND", "ATTENDANCE_TEST_REDIS"}
+#: Variables with this prefix that are no settings: they belong to Docker compose and to the tests.
+_OTHER_VARIABLES = {
+    "ATTENDANCE_REDIS_PASSWORD",
+    "ATTENDANCE_TEST_BROKER",
+    "ATTENDANCE_TEST_BROKER_KIND",
+    "ATTENDANCE_TEST_REDIS",
+}
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the message names it and the cure, and no retry helps."""
+    """A setting is wrong. The message names it and how to fix it; no retry helps."""
 
 
 def _duration(text: Any) -> Any:
@@ -36,7 +41,7 @@ def _duration(text: Any) -> Any:
         return text
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhd])", text.strip())
     try:
-        # a number without its unit would pass for seconds
+        # None refuses a number without a unit, which pydantic would take for seconds
         return timedelta(**{_UNITS[match[2]]: float(match[1])}) if match else None if _is_number(text) else text
     except OverflowError:
         return None
@@ -47,19 +52,19 @@ def _is_number(text: str) -> bool:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=timedelta(days=36_500))]
-_DURATION_CURE = "write a duration as 90s, 5m, 2h or 30d, at most 36500d"
+_DURATION_HINT = "write a duration as 90s, 5m, 2h or 30d, at most 36500d"
 
 
 def duration(text: str) -> timedelta | None:
-    """What ``90s``, ``5m``, ``2h`` or ``30d`` says; None where it says nothing."""
-    read = _duration(text)
-    return read if isinstance(read, timedelta) else None
+    """The duration written as ``90s``, ``5m``, ``2h`` or ``30d``; None if the text is no duration."""
+    value = _duration(text)
+    return value if isinstance(value, timedelta) else None
 
 
 class Settings(BaseSettings):
-    """What a process of this system needs to know. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
+    """The settings of a process. Durations are written as ``90s``, ``5m``, ``2h`` or ``30d``."""
 
-    # compose and Helm write `VAR: ${VAR:-}`: what is not set comes as an empty text
+    # compose and Helm write `VAR: ${VAR:-}`: a variable that is not set arrives as an empty text
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
@@ -130,11 +135,11 @@ class Settings(BaseSettings):
             try:
                 url = urlsplit(part if "://" in part else f"kafka://{part}")
             except ValueError:
-                raise ValueError(f"{_BROKER_CURE}; an address of IPv6 in brackets") from None
+                raise ValueError(f"{_BROKER_HINT}; an address of IPv6 in brackets") from None
             if url.username is not None:
                 raise ValueError("write user and password to ATTENDANCE_BROKER_USERNAME and ATTENDANCE_BROKER_PASSWORD")
             if url.scheme != "kafka" or not url.hostname or not _has_good_port(url):
-                raise ValueError(_BROKER_CURE)
+                raise ValueError(_BROKER_HINT)
         return value
 
     @field_validator("redis")
@@ -143,18 +148,18 @@ class Settings(BaseSettings):
         try:
             url = urlsplit(value.get_secret_value())
         except ValueError:
-            # its words would quote a part of the password
-            raise ValueError(_LOGIN_CURE) from None
+            # the text of the error would quote a part of the password
+            raise ValueError(_LOGIN_HINT) from None
         if url.fragment or "@" in url.path or any("=" not in option for option in filter(None, url.query.split("&"))):
-            # cut by a sign of its own, the password would pass for host and port, which errors name
-            raise ValueError(_LOGIN_CURE)
+            # a sign in the password cut the URL: part of it would be taken for host and port, which error messages quote
+            raise ValueError(_LOGIN_HINT)
         if url.scheme.endswith(_CLUSTER):
             if url.scheme not in ("redis" + _CLUSTER, "rediss" + _CLUSTER) or not all(map(_is_server, _servers(url))):
-                raise ValueError(_CLUSTER_CURE)
+                raise ValueError(_CLUSTER_HINT)
             if url.path not in ("", "/", "/0") or re.search(r"(^|&)db=", url.query):
-                raise ValueError(f"{_CLUSTER_CURE}; a cluster has no numbered databases")
+                raise ValueError(f"{_CLUSTER_HINT}; a cluster has no numbered databases")
         elif url.scheme not in ("redis", "rediss") or "," in url.netloc or not _is_server(url):
-            raise ValueError(f"write redis://host:port/db or rediss://host:port/db; of a cluster {_CLUSTER_CURE[6:]}")
+            raise ValueError(f"write redis://host:port/db or rediss://host:port/db; of a cluster {_CLUSTER_HINT[6:]}")
         return value
 
     @field_validator("store")
@@ -171,10 +176,10 @@ class Settings(BaseSettings):
     def _host_and_port(cls, value: str) -> str:
         try:
             url = urlsplit(f"//{value}")
-            whole = url.hostname and url.port is not None and not url.path and url.username is None
+            is_valid = url.hostname and url.port is not None and not url.path and url.username is None
         except ValueError:
-            whole = None
-        if not whole:
+            is_valid = None
+        if not is_valid:
             raise ValueError("write host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
         return value
 
@@ -204,10 +209,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def for_redis(cls, url: str) -> "Settings":
-        """Settings of which only ``redis`` is of use, without a look at the environment.
+        """Settings with only ``redis`` set, without reading the environment.
 
         Raises:
-            ValueError: the address cannot be used; the message says how to write it.
+            ValueError: the URL is wrong; the message tells how to write it.
         """
         return cls.model_construct(redis=cls._redis_url(SecretStr(url)))
 
@@ -233,11 +238,11 @@ class Settings(BaseSettings):
 
     @property
     def redis_servers(self) -> list[tuple[str, int]]:
-        """Host and port of Redis; of each server that is named of a cluster."""
-        return [(str(at.hostname), at.port or 6379) for at in _servers(urlsplit(self.redis.get_secret_value()))]
+        """Host and port of Redis, or of each named server of a cluster."""
+        return [(str(server.hostname), server.port or 6379) for server in _servers(urlsplit(self.redis.get_secret_value()))]
 
     def redis_url(self, host: str = "", port: int = 0) -> str:
-        """What a client of one server takes: the one named, or this one of the cluster, with the same password and options."""
+        """The URL for a client of one server: of Redis, or of this server of the cluster, with the same login and options."""
         url = urlsplit(self.redis.get_secret_value())
         if host:
             login, at, _ = url.netloc.rpartition("@")
@@ -245,7 +250,7 @@ class Settings(BaseSettings):
         return url._replace(scheme=url.scheme.removesuffix(_CLUSTER)).geturl()
 
     def kafka_client(self) -> dict[str, Any]:
-        """Connection settings as every aiokafka client takes them."""
+        """Connection settings for any aiokafka client."""
         client: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.broker_security,
@@ -279,7 +284,7 @@ def _servers(redis: SplitResult) -> list[SplitResult]:
 
 
 def _host(url: SplitResult) -> str:
-    """The host as an address needs it: IPv6 in brackets."""
+    """The host as part of an address: IPv6 in brackets."""
     host = url.hostname or ""
     return f"[{host}]" if ":" in host else host
 
@@ -296,35 +301,35 @@ def _has_good_port(url: SplitResult) -> bool:
 
 
 def client_id() -> str:
-    """What Kafka's logs and metrics call this process."""
+    """The name of this process in Kafka's logs and metrics."""
     host = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())
     return f"attendance-worker-{host}-{os.getpid()}"
 
 
-def load_settings(**given: Any) -> Settings:
+def load_settings(**overrides: Any) -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: some are wrong; the message has a line for each, with its variable and the cure.
+        SettingsError: some are wrong; the message has a line for each, with its variable and how to fix it.
     """
     try:
-        return Settings(**given)
+        return Settings(**overrides)
     except ValidationError as error:
-        found = {str(each["loc"][0]): each["msg"] for each in reversed(error.errors(include_url=False))}
-        raise SettingsError("\n".join(_fault(*each) for each in reversed(found.items()))) from None
+        messages = {str(each["loc"][0]): each["msg"] for each in reversed(error.errors(include_url=False))}
+        raise SettingsError("\n".join(_error_line(*each) for each in reversed(messages.items()))) from None
 
 
-def _fault(field: str, message: str) -> str:
+def _error_line(field: str, message: str) -> str:
     is_duration = Settings.model_fields[field].annotation is timedelta
-    return f"{ENV_PREFIX}{field.upper()}: {_DURATION_CURE if is_duration else message.removeprefix('Value error, ')}"
+    return f"{ENV_PREFIX}{field.upper()}: {_DURATION_HINT if is_duration else message.removeprefix('Value error, ')}"
 
 
 def unknown_variables() -> list[str]:
-    """A line for each variable, of the environment or `.env`, that looks like one of ours and is close to none, or to which."""
+    """A line for each variable of the environment or `.env` that has the prefix but is no setting, with the nearest setting."""
     names = {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
-    given = {name.upper() for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(ENV_PREFIX)}
+    variables = {name.upper() for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(ENV_PREFIX)}
     lines = []
-    for name in sorted(given - names - _OTHERS):
+    for name in sorted(variables - names - _OTHER_VARIABLES):
         if nearest := get_close_matches(name, names, 1, 0.8):
             lines.append(f"{name}: there is no such setting; did you mean {nearest[0]}?")
         else:

@@ -1,4 +1,4 @@
-"""Ends tasks for good."""
+"""Cancels tasks, and runs work until a stop."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
@@ -8,31 +8,31 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_AGAIN_SECONDS = 0.5
+_REPEAT_SECONDS = 0.5
 
 
-async def end(tasks: Iterable["asyncio.Task[Any]"], seconds: float = inf) -> set["asyncio.Task[Any]"]:
-    """Cancels tasks until they are done, whatever they raise; those that are not done after so many seconds.
+async def cancel_all(tasks: Iterable["asyncio.Task[Any]"], seconds: float = inf) -> set["asyncio.Task[Any]"]:
+    """Cancels tasks again and again until they are done, whatever they raise. Returns those that are not done in time.
 
-    Once is not enough: ``asyncio.wait_for`` of Python 3.11, which clients use, drops a cancellation that arrives together
-    with the answer it waits for.
+    Cancelling once is not enough: ``asyncio.wait_for`` of Python 3.11, which clients use, drops a cancellation that arrives
+    together with the result it waits for.
     """
     waiting, deadline = set(tasks), monotonic() + seconds
     while waiting and monotonic() < deadline:
         for task in waiting:
             task.cancel()
-        done, waiting = await asyncio.wait(waiting, timeout=_AGAIN_SECONDS)
+        done, waiting = await asyncio.wait(waiting, timeout=_REPEAT_SECONDS)
         for task in done:
             if not task.cancelled():
                 task.exception()
     return waiting
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work comes to; None where ``stop`` is set first, which ends the work."""
-    doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work; None if ``stop`` is set first, which cancels the work."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
     finally:
-        await end((doing, stopped))
+        await cancel_all((working, stopped))

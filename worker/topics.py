@@ -1,4 +1,4 @@
-"""Names of the topics, the partition of a booking, and a plain producer for whoever publishes."""
+"""The names of the topics, the partition of a booking, and a producer."""
 
 from functools import lru_cache
 from struct import unpack
@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from worker.settings import Settings
 
 MIB = 1024 * 1024
-#: What a broker takes as one record batch; a dead letter may be an original of that size with headers.
+#: The largest record batch that a broker accepts; a dead letter may be a record of that size with further headers.
 MAX_MESSAGE_BYTES = 2 * MIB
 MAX_DEAD_LETTER_BYTES = MAX_MESSAGE_BYTES + 128 * 1024
 TABLES = ("attendance", "bookings")
@@ -28,19 +28,19 @@ class TopicNames(NamedTuple):
 
     @classmethod
     def of(cls, prefix: str) -> "TopicNames":
-        """The names under a prefix; changelogs are named as Faust names them."""
+        """The names with a prefix. Changelogs are named as Faust names them."""
         plain = (f"{prefix}.{name}" for name in ("events", "bookings", "alerts", "dead-letters"))
         return cls(*plain, *(f"{prefix}-{table}-changelog" for table in TABLES))
 
 
 def group_changelog(prefix: str) -> str:
-    """The topic of what holds for all workers of a group; of one partition, and named like the changelogs."""
+    """The topic of `worker.stream.group`: it has one partition, and a name like a changelog's."""
     return f"{prefix}-group-changelog"
 
 
 @lru_cache(maxsize=10_000)
 def partition_of(booking_id: str, partitions: int) -> int:
-    """The partition of a booking: Kafka's default partitioner on its normalised id."""
+    """The partition of a booking: Kafka's default partitioner, applied to the normalised id."""
     return (murmur2(booking_id.encode()) & 0x7FFFFFFF) % partitions
 
 
@@ -60,7 +60,7 @@ def murmur2(key: bytes) -> int:
 
 
 def create_producer(settings: Settings, **changes: Any) -> AIOKafkaProducer:
-    """A producer that waits for every replica. Repeats after a lost answer are harmless here, so it is not idempotent."""
+    """A producer with ``acks=all``. Not idempotent: repeats after a lost answer are harmless here."""
     return AIOKafkaProducer(
         **{
             **settings.kafka_client(),

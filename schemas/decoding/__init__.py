@@ -1,1 +1,1 @@
-""
+"""Decodes records of the events and bookings topics."""

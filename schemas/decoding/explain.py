@@ -1,7 +1,7 @@
-"""From a record's bytes to an event, a booking or a dead letter: never an exception.
+"""Decodes a record to an event, a booking or a dead letter; it never raises.
 
-The usual record takes one call of msgspec on the raw JSON, in a quarter of the time pydantic takes; whatever that refuses,
-and whatever holds characters that need a closer look, goes pydantic's way, which says what is wrong and how to mend it.
+A typical event takes one call of msgspec on the raw JSON, a quarter of the time of pydantic. An event that msgspec rejects, or
+that holds characters to check one by one, is validated by pydantic, which names the wrong field and the fix.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import ids
-from schemas.decoding.bindings import WRAPPED, Headers, Refused, data_of, is_binary, read_event, unwrapped
+from schemas.decoding.bindings import WRAPPED, Headers, InvalidRecord, data_of, is_binary, read_event, unwrapped
 from schemas.decoding.causes import field_detail, mode_detail, quoted_header_detail, time_detail
-from schemas.decoding.fast import read_usual, usual, usual_event
+from schemas.decoding.fast import decode_fast, fast_event, read_fast
 from schemas.events import (
     DATA,
     ENVELOPE,
@@ -33,14 +33,14 @@ from schemas.events import (
 )
 from schemas.times import FIRST, LAST, format_time, parse_time
 
-#: Records of which one that is not usual costs the others a second look.
-_AT_ONCE = 64
-#: The earliest and the latest timestamp of a record that counts, milliseconds: no producer's clock leaves the years 1 to 9999.
+#: Records that are decoded together; one that is not typical makes all of them be decoded one by one.
+_CHUNK = 64
+#: Bounds of a record's timestamp (years 1 to 9999), milliseconds; a timestamp beyond them counts as the bound.
 _EARLIEST, _LATEST = -(-FIRST // 1000), LAST // 1000
 
 
 def booking_of_key(key: bytes | None) -> str | None:
-    """The normalised bookingId that a record's key spells; None where it spells none."""
+    """The normalised bookingId in a record's key; None if the key is not a bookingId."""
     try:
         text = (key or b"").decode()
     except UnicodeDecodeError:
@@ -49,9 +49,9 @@ def booking_of_key(key: bytes | None) -> str | None:
 
 
 def received_at(headers: Headers, timestamp: int) -> int:
-    """Microseconds when an event first reached the system: the record's timestamp (ms) or, where it is earlier, the header.
+    """When an event first reached the system, microseconds: the record's timestamp (ms) or, if earlier, its header.
 
-    Of several headers the earliest that is well-formed counts.
+    Of several ``attendance-received`` headers the earliest well-formed one counts.
     """
     received = min(max(timestamp, _EARLIEST), _LATEST) * 1000
     for name, content in headers:
@@ -64,43 +64,43 @@ def received_at(headers: Headers, timestamp: int) -> int:
 
 
 def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: int) -> Event | DeadLetter:
-    """An event of the events topic.
+    """Decodes a record of the events topic.
 
     Args:
         value: the record's value.
-        headers: the record's headers; ``ce_*`` make it binary mode, ``attendance-received`` says when it first came.
+        headers: the record's headers: ``ce_*`` in binary mode, ``attendance-received`` for the time of first reception.
         timestamp: the record's (log append) timestamp, milliseconds.
-        max_age: how long before it was received an event may say it happened, microseconds.
+        max_age: how long before its reception an event may have happened, microseconds.
     """
-    plainly = not headers and _EARLIEST <= timestamp <= _LATEST
-    received = timestamp * 1000 if plainly else received_at(headers, timestamp)
+    uses_timestamp = not headers and _EARLIEST <= timestamp <= _LATEST
+    received = timestamp * 1000 if uses_timestamp else received_at(headers, timestamp)
     event = None
     if value and len(value) <= MAX_EVENT_BYTES and not (headers and is_binary(headers)):
-        plain = unwrapped(value) if value[0] in WRAPPED else value
+        document = unwrapped(value) if value[0] in WRAPPED else value
         # an escape may hide a control character or a surrogate
-        if b"\\" not in plain and b"\x7f" not in plain:
+        if b"\\" not in document and b"\x7f" not in document:
             try:
-                event = read_usual(plain, received)
+                event = decode_fast(document, received)
             except (DecodeError, ValueError, RecursionError):
                 event = None
     if event is None:
-        return _explain(value, headers, received, max_age)
+        return _decode_by_pydantic(value, headers, received, max_age)
     return event if event.time >= received - max_age else _too_old(event)
 
 
 def decode_all(records: Sequence[Any], *, max_age: int) -> list[Event | DeadLetter]:
-    """As `decode` of the value, headers and timestamp of each record; nearly all polls hold usual events alone."""
-    found: list[Event | DeadLetter] = []
-    for start in range(0, len(records), _AT_ONCE):
-        some = records[start : start + _AT_ONCE]
-        found += _all_usual(some, max_age) or [
-            decode(each.value, each.headers, each.timestamp, max_age=max_age) for each in some
+    """As `decode`, for records with a value, headers and a timestamp. Nearly all polls hold typical events only."""
+    decoded: list[Event | DeadLetter] = []
+    for start in range(0, len(records), _CHUNK):
+        chunk = records[start : start + _CHUNK]
+        decoded += _decode_chunk_fast(chunk, max_age) or [
+            decode(record.value, record.headers, record.timestamp, max_age=max_age) for record in chunk
         ]
-    return found
+    return decoded
 
 
-def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
-    """The events in records without headers; None where one of them needs another look."""
+def _decode_chunk_fast(records: Sequence[Any], max_age: int) -> list[Event] | None:
+    """The events of records without headers; None if one of them is not typical."""
     values = [record.value for record in records]
     if not all(values) or max(map(len, values)) > MAX_EVENT_BYTES or any(record.headers for record in records):
         return None
@@ -112,24 +112,25 @@ def _all_usual(records: Sequence[Any], max_age: int) -> list[Event] | None:
         return None
     received = [timestamp * 1000 for timestamp in timestamps]
     try:
-        events = [event for event in map(usual_event, map(usual, values), received) if event is not None]
+        events = [event for event in map(fast_event, map(read_fast, values), received) if event is not None]
     except (DecodeError, ValueError, RecursionError):
         return None
+    # by index: each lookup of a name costs every event
     if len(events) < len(records) or any(event[3] < event[9] - max_age for event in events):
         return None
     return events
 
 
 def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = None) -> Booking | BookingGone | DeadLetter:
-    """A record of the bookings topic. The key only counts where the value is null: elsewhere the data names the booking."""
+    """Decodes a record of the bookings topic. The key names the booking only if the value is null; otherwise the data does."""
     try:
         if value is None:
-            return _gone(key)
-        doc = _validated(value, headers, Topic.BOOKINGS)
+            return _booking_gone(key)
+        doc = _validate(value, headers, Topic.BOOKINGS)
         booking_id = doc["data"]["bookingId"]
         return BookingGone(booking_id) if doc["type"] == EventType.BOOKING_DELETED else _booking(booking_id, doc)
-    except Refused as refused:
-        return refused.letter
+    except InvalidRecord as invalid:
+        return invalid.dead_letter
 
 
 def _event(doc: Any, received: int) -> Event:
@@ -157,31 +158,31 @@ def _too_old(event: Event) -> DeadLetter:
     )
 
 
-def _explain(value: bytes | None, headers: Headers, received: int, max_age: int) -> Event | DeadLetter:
+def _decode_by_pydantic(value: bytes | None, headers: Headers, received: int, max_age: int) -> Event | DeadLetter:
     try:
-        event = _event(_validated(value, headers, Topic.EVENTS), received)
-    except Refused as refused:
-        return refused.letter
+        event = _event(_validate(value, headers, Topic.EVENTS), received)
+    except InvalidRecord as invalid:
+        return invalid.dead_letter
     return event if event.time >= received - max_age else _too_old(event)
 
 
-def _validated(value: bytes | None, headers: Headers, topic: Topic) -> Any:
-    """The CloudEvent as one dict, its ids normalised; every rule of the contract checked in the contract's order."""
+def _validate(value: bytes | None, headers: Headers, topic: Topic) -> Any:
+    """The CloudEvent as one dict with normalised ids, validated by the rules of `schemas/README.md` in their order."""
     limit = MAX_EVENT_BYTES if topic is Topic.EVENTS else MAX_BOOKING_BYTES
     if value is not None and len(value) > limit:
-        raise Refused(Reason.TOO_LARGE, f"value: has {len(value)} bytes; send at most {limit}")
+        raise InvalidRecord(Reason.TOO_LARGE, f"value: has {len(value)} bytes; send at most {limit}")
     doc = read_event(value, headers)
     _check_envelope(doc, headers)
     kind = doc["type"]
     adapter = DATA[topic].get(kind)
     if adapter is None:
         detail = f"type: not one of the {topic} topic; use {', '.join(DATA[topic])}"
-        raise Refused(Reason.UNKNOWN_TYPE, (is_binary(headers) and quoted_header_detail("type", kind)) or detail)
+        raise InvalidRecord(Reason.UNKNOWN_TYPE, (is_binary(headers) and quoted_header_detail("type", kind)) or detail)
     data = data_of(doc)
     try:
         return {**doc, "data": adapter.validate_python(data)}
     except ValidationError as error:
-        raise Refused(Reason.INVALID_FIELD, field_detail(_first(error), "data.", kind)) from None
+        raise InvalidRecord(Reason.INVALID_FIELD, field_detail(_first(error), "data.", kind)) from None
 
 
 def _check_envelope(doc: dict[str, Any], headers: Headers) -> None:
@@ -194,26 +195,26 @@ def _check_envelope(doc: dict[str, Any], headers: Headers) -> None:
             detail = quoted_header_detail(str(first["loc"][0]), first["input"]) or detail
         elif "specversion" not in doc:
             detail = mode_detail(name.lower() for name, _ in headers) or detail
-        raise Refused(Reason.INVALID_ENVELOPE, detail) from None
+        raise InvalidRecord(Reason.INVALID_ENVELOPE, detail) from None
     try:
         parse_time(doc["time"])
     except ValueError:
         detail = time_detail("time", doc["time"])
-        raise Refused(
+        raise InvalidRecord(
             Reason.INVALID_ENVELOPE, (is_binary(headers) and quoted_header_detail("time", doc["time"])) or detail
         ) from None
     if doc.get("data") is not None and doc.get("data_base64") is not None:
-        raise Refused(Reason.INVALID_ENVELOPE, "data_base64: stands beside data; send one of them")
+        raise InvalidRecord(Reason.INVALID_ENVELOPE, "data_base64: stands beside data; send one of them")
 
 
 def _first(error: ValidationError) -> ErrorDetails:
     return error.errors(include_url=False, include_context=False)[0]
 
 
-def _gone(key: bytes | None) -> BookingGone:
+def _booking_gone(key: bytes | None) -> BookingGone:
     booking_id = booking_of_key(key)
     if booking_id is None:
-        raise Refused(
+        raise InvalidRecord(
             Reason.INVALID_FIELD, "key: a null value deletes the booking that its key names; write the bookingId there"
         )
     return BookingGone(booking_id)
@@ -224,8 +225,8 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
     listed = data.get("sessions")
     sessions: dict[str, Window] | None = None if listed is None else {}
     for index, entry in enumerate(listed or ()):
-        where = f"data.sessions.{index}"
-        window = Window(*(_optional_time(entry, name, where) for name in ("startsAt", "endsAt")))
+        path = f"data.sessions.{index}"
+        window = Window(*(_optional_time(entry, name, path) for name in ("startsAt", "endsAt")))
         session_id = entry["sessionId"]
         assert sessions is not None
         sessions[session_id] = _widest(sessions.get(session_id), window)
@@ -239,14 +240,14 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
     )
 
 
-def _optional_time(entry: dict[str, Any], name: str, where: str) -> int | None:
+def _optional_time(entry: dict[str, Any], name: str, path: str) -> int | None:
     text = entry.get(name)
     if text is None:
         return None
     try:
         return parse_time(text)
     except ValueError:
-        raise Refused(Reason.INVALID_FIELD, time_detail(f"{where}.{name}", text)) from None
+        raise InvalidRecord(Reason.INVALID_FIELD, time_detail(f"{path}.{name}", text)) from None
 
 
 def _widest(one: Window | None, other: Window) -> Window:

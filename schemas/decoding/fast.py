@@ -1,4 +1,4 @@
-"""The quick way from JSON to an event: one call of msgspec, for events as nearly all are. Says nothing of what it refuses."""
+"""The fast path from JSON to an event: one call of msgspec for typical events. It gives no reason for what it rejects."""
 
 from sys import intern
 from typing import Annotated, Literal
@@ -7,7 +7,8 @@ from msgspec import Meta, Struct
 from msgspec.json import Decoder
 
 from schemas import ids
-from schemas.events import MAX_ATTENDEES, Event, EventType
+from schemas.events import Event, EventType
+from schemas.ids import GUID_LENGTH
 from schemas.times import parse_time
 
 _new = tuple.__new__  # what Event(...) does, without binding ten arguments
@@ -15,55 +16,55 @@ _new = tuple.__new__  # what Event(...) does, without binding ten arguments
 _Name = Annotated[str, Meta(min_length=1, max_length=ids.MAX_NAME)]
 
 
-class _UsualData(Struct, gc=False):
-    """Data as nearly all events have it: every field of any type, each well-formed or left out."""
+class _FastData(Struct, gc=False):
+    """The data of a typical event of any type: every field is well-formed or left out."""
 
     bookingId: Annotated[str, Meta(min_length=1, max_length=ids.MAX_BOOKING_ID)]
     sessionId: Annotated[str, Meta(max_length=ids.MAX_SESSION_ID)] = ""
-    numberOfAttendees: Annotated[int, Meta(ge=0, le=MAX_ATTENDEES)] | None = None
+    numberOfAttendees: Annotated[int, Meta(ge=0, le=ids.MAX_ATTENDEES)] | None = None
     status: Literal["ATTENDED", "NOT_ATTENDED", "NOT_SET", ""] = ""
     participantId: Annotated[str, Meta(max_length=ids.MAX_PARTICIPANT_ID)] = ""
 
 
-class Usual(Struct, gc=False):
-    """A structured event as nearly all are. What fits here fits `schemas.events`; what does not may still."""
+class FastEvent(Struct, gc=False):
+    """A typical event in structured mode. What fits here is valid by `schemas.events`; what does not fit may be valid too."""
 
     specversion: Literal["1.0"]
     id: _Name
     source: _Name
     type: str
     time: str
-    data: _UsualData
+    data: _FastData
     data_base64: None = None
 
 
-usual = Decoder(Usual).decode
-# bound once: a member looked up on an enum costs more than the comparison
+read_fast = Decoder(FastEvent).decode
+# bound once: looking up an enum member costs more than the comparison
 _CHECK_IN, _SET, _SCANNED = EventType.CHECK_IN.value, EventType.SET.value, EventType.PARTICIPANT_SCANNED.value
-#: Types of which neither number nor status nor participant counts.
-_OTHERS = frozenset({EventType.NO_SHOW.value, EventType.CLEARED.value, EventType.DELETED.value})
+#: Types whose number, status and participant are ignored.
+_IDS_ONLY = frozenset({EventType.NO_SHOW.value, EventType.CLEARED.value, EventType.DELETED.value})
 
 
-def read_usual(value: bytes, received: int) -> Event | None:
-    """A usual event; None where another look is needed.
+def decode_fast(value: bytes, received: int) -> Event | None:
+    """Decodes a typical event; None if the event has to be validated by pydantic.
 
     Args:
-        value: JSON without a backslash and without U+007F, either of which may stand for what no id may hold.
-        received: microseconds.
+        value: JSON without a backslash and without U+007F: both may lead to a character that no id may hold.
+        received: microseconds since the epoch.
 
     Raises:
-        msgspec.DecodeError, ValueError, RecursionError: it is no usual event, and may be one all the same.
+        msgspec.DecodeError, ValueError, RecursionError: the event is not typical; it may be valid.
     """
-    doc = usual(value)
+    doc = read_fast(value)
     if not value.isascii():
-        value.decode()  # msgspec passes over what is no UTF-8 in fields that it does not read
+        value.decode()  # msgspec does not check the UTF-8 of fields that it skips
         if not _normalise(doc):
             return None
-    return usual_event(doc, received)
+    return fast_event(doc, received)
 
 
-def _normalise(doc: Usual) -> bool:
-    """Gives ids that are not in ASCII their normal spelling; False where another look is needed."""
+def _normalise(doc: FastEvent) -> bool:
+    """Normalises the ids that are not ASCII; False if the event has to be validated by pydantic."""
     data = doc.data
     if not data.bookingId.isascii():
         data.bookingId = ids.booking_id(data.bookingId) or ""
@@ -78,15 +79,15 @@ def _is_plain(text: str) -> bool:
     return text.isascii() or not ids.find_forbidden(text)
 
 
-def usual_event(doc: Usual, received: int) -> Event | None:
-    """See `read_usual`; of ids in ASCII, or normalised."""
+def fast_event(doc: FastEvent, received: int) -> Event | None:
+    """As `decode_fast`, for a document whose ids are ASCII or normalised."""
     data, kind = doc.data, doc.type
     booking_id, session_id = data.bookingId, data.sessionId
     if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
         return None
-    if len(booking_id) == 36 and not booking_id.islower():
+    if len(booking_id) == GUID_LENGTH and not booking_id.islower():
         booking_id = ids.lower_guid(booking_id)
-    if len(session_id) == 36 and not session_id.islower():
+    if len(session_id) == GUID_LENGTH and not session_id.islower():
         session_id = ids.lower_guid(session_id)
     number, status, participant_id = None, "", ""
     if kind == _CHECK_IN:
@@ -99,9 +100,9 @@ def usual_event(doc: Usual, received: int) -> Event | None:
         participant_id = data.participantId
         if not participant_id or participant_id.strip() != participant_id:
             return None
-    elif kind not in _OTHERS:
+    elif kind not in _IDS_ONLY:
         return None
-    # sources and sessions are few and stay in rows for long: one object each
+    # sources and sessions are few and stay in rows for long: intern them
     source = intern(doc.source)
     return _new(
         Event,

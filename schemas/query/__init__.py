@@ -1,1 +1,1 @@
-""
+"""The query language: filters, sorts, paging and cursors."""

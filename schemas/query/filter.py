@@ -1,11 +1,10 @@
-"""The normal form of filters of attendances, and how conditions fold into it.
+"""The normal form of a filter of attendances, and how conditions combine into it.
 
-Whatever mix of fields, operators and `$and` a request uses, all its conditions must hold, so that they fold into one set of
-allowed or denied values for each field. A value that no attendance can have (an empty bookingId, an id that is no GUID) is
-no error: it equals nothing.
+All conditions of a request must hold, whatever fields, operators and `$and` it uses. So they combine into one set of allowed or
+denied values for each field. A value that no attendance can have (an empty bookingId, an id that is not a GUID) is not an
+error: it matches nothing.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from enum import StrEnum
@@ -16,17 +15,17 @@ from schemas.attendance import STATUSES, Attendance, AttendanceStatus
 
 #: The largest number of attendees that an attendance can have.
 MAX = 2**32 - 1
-#: Of one filter, all conditions together.
+#: Of one filter, in all conditions together.
 MAX_VALUES = 1000
 MAX_VALUES_OF_OPERATOR = 100
-#: Of one filter, what each partition's indexes are asked for it: see `lookups_of`.
+#: Lookups of one filter in the indexes of each partition, see `lookups_of`.
 MAX_LOOKUPS = 4000
-#: Of the packed values, so that a cursor, which carries its filter, has an end too.
+#: Of the packed values; it bounds a cursor, which carries the filter.
 MAX_FILTER_BYTES = 65_536
 
 
 class QueryField(StrEnum):
-    """What attendances are filtered and sorted by; requests may also spell ``sessionId`` ``eventId``."""
+    """Fields to filter and sort attendances by; a request may write ``eventId`` for ``sessionId``."""
 
     ID = "id"
     BOOKING = "bookingId"
@@ -35,25 +34,24 @@ class QueryField(StrEnum):
     NUMBER = "numberOfAttendees"
 
 
-# bound once: a member looked up on an enum costs more than what is done with it
+# bound once: looking up an enum member costs more than its use
 ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
-#: By their spelling in requests.
+#: Fields by their name in requests.
 FIELDS = {**{field.value: field for field in QueryField}, "eventId": SESSION}
 ALL_STATUSES = frozenset(STATUSES)
 STATUS_OF = {str(status): status for status in STATUSES}
 LONGEST = {BOOKING: ids.MAX_BOOKING_ID, SESSION: ids.MAX_SESSION_ID}
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ALLOWING, _DENYING = frozenset({"$eq", "$in", "$hasSome"}), frozenset({"$ne", "$nin"})
-_WHOLE = ((0, MAX),)
-_NONE: frozenset[Any] = frozenset()
+_ALL_NUMBERS = ((0, MAX),)
+_NO_VALUES: frozenset[Any] = frozenset()
 _T = TypeVar("_T")
 
 
 class Names(NamedTuple):
-    """What a filter says of id, bookingId or sessionId, in normal spelling.
+    """The values of id, bookingId or sessionId that a filter admits, normalised.
 
-    ``allowed`` None lets any value through that is not ``denied``; otherwise only those, and ``denied`` is empty.
+    ``allowed`` None admits any value that is not ``denied``; otherwise only ``allowed`` ones, and ``denied`` is empty.
     """
 
     allowed: frozenset[str] | None = None
@@ -67,24 +65,24 @@ _ANY = Names()
 
 
 class Filter(NamedTuple):
-    """All of it must hold; ``Filter()`` matches everything.
+    """All fields must match; ``Filter()`` matches everything.
 
-    ``numbers`` are closed ranges, ascending, with a gap between one and the next.
+    ``numbers`` are closed ranges, ascending, with a gap between neighbours.
     """
 
     ids: Names = _ANY
     bookings: Names = _ANY
     sessions: Names = _ANY
     statuses: frozenset[AttendanceStatus] = ALL_STATUSES
-    numbers: tuple[tuple[int, int], ...] = _WHOLE
+    numbers: tuple[tuple[int, int], ...] = _ALL_NUMBERS
 
     def matches(self, attendance: Attendance) -> bool:
-        """Whether the attendance is one that the filter asks for."""
+        """Whether the filter matches the attendance."""
         number = attendance["numberOfAttendees"]
-        at = bisect_right(self.numbers, (number, MAX)) - 1
+        index = bisect_right(self.numbers, (number, MAX)) - 1
         return (
-            at >= 0
-            and number <= self.numbers[at][1]
+            index >= 0
+            and number <= self.numbers[index][1]
             and attendance["status"] in self.statuses
             and self.sessions.admit(attendance["sessionId"])
             and self.bookings.admit(attendance["bookingId"])
@@ -95,15 +93,15 @@ class Filter(NamedTuple):
     def is_empty(self) -> bool:
         """Whether it cannot match anything."""
         ids, bookings, sessions, statuses, numbers = self
-        return not statuses or not numbers or _NONE in (ids.allowed, bookings.allowed, sessions.allowed)
+        return not statuses or not numbers or _NO_VALUES in (ids.allowed, bookings.allowed, sessions.allowed)
 
 
-#: The one form of all filters that match nothing.
+#: The normal form of every filter that matches nothing.
 NOTHING = Filter(statuses=frozenset())
 
 
 class Condition(NamedTuple):
-    """What a request asks of a field, its values in normal spelling without those that no attendance can have."""
+    """A condition of a request; its values are normalised, without those that no attendance can have."""
 
     field: QueryField
     operator: str
@@ -111,32 +109,32 @@ class Condition(NamedTuple):
 
 
 def usable(field: QueryField, text: str) -> str | None:
-    """The normal spelling of an id, bookingId or sessionId; None where no attendance can have it."""
+    """The normal form of an id, bookingId or sessionId; None if no attendance can have it."""
     if field is ID:
-        return text.lower() if _GUID(text) else None
+        return text.lower() if ids.is_guid(text) else None
     return ids.booking_id(text) if field is BOOKING else ids.session_id(text)
 
 
-def fold(conditions: Iterable[Condition]) -> Filter:
-    """The filter that holds where all conditions do; their values are normal."""
-    said: dict[QueryField, _Said] = {}
+def combine(conditions: Iterable[Condition]) -> Filter:
+    """The filter that matches where all conditions hold."""
+    by_field: dict[QueryField, _FieldValues] = {}
     for field, operator, values in conditions:
-        if (one := said.get(field)) is None:
-            one = said[field] = _Said()
-        one.add(operator, values)
-    known = said.get
-    found = Filter(
-        one.names() if (one := known(ID)) else _ANY,
-        one.names() if (one := known(BOOKING)) else _ANY,
-        one.names() if (one := known(SESSION)) else _ANY,
-        one.among(ALL_STATUSES) if (one := known(STATUS)) else ALL_STATUSES,
-        one.ranges() if (one := known(NUMBER)) else _WHOLE,
+        if (admitted := by_field.get(field)) is None:
+            admitted = by_field[field] = _FieldValues()
+        admitted.add(operator, values)
+    get = by_field.get
+    combined = Filter(
+        admitted.names() if (admitted := get(ID)) else _ANY,
+        admitted.names() if (admitted := get(BOOKING)) else _ANY,
+        admitted.names() if (admitted := get(SESSION)) else _ANY,
+        admitted.among(ALL_STATUSES) if (admitted := get(STATUS)) else ALL_STATUSES,
+        admitted.ranges() if (admitted := get(NUMBER)) else _ALL_NUMBERS,
     )
-    return NOTHING if found.is_empty else found
+    return NOTHING if combined.is_empty else combined
 
 
-class _Said:
-    """What the conditions so far leave of one field's values."""
+class _FieldValues:
+    """The values of one field that the conditions added so far admit."""
 
     __slots__ = ("allowed", "denied", "high", "low")
 
@@ -160,51 +158,52 @@ class _Said:
             return Names(None, frozenset(self.denied))
         return Names(frozenset(self.allowed - self.denied))
 
-    def among(self, every: frozenset[_T]) -> frozenset[_T]:
-        return (every if self.allowed is None else every & self.allowed) - self.denied
+    def among(self, values: frozenset[_T]) -> frozenset[_T]:
+        return (values if self.allowed is None else values & self.allowed) - self.denied
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         if self.allowed is not None:
             return _joined((n, n) for n in sorted(self.allowed - self.denied) if self.low <= n <= self.high)
-        found, low = [], self.low
+        ranges, low = [], self.low
         for number in sorted(n for n in self.denied if self.low <= n <= self.high):
-            found.append((low, number - 1))
+            ranges.append((low, number - 1))
             low = number + 1
-        return tuple(each for each in (*found, (low, self.high)) if each[0] <= each[1])
+        ranges.append((low, self.high))
+        return tuple((low, high) for low, high in ranges if low <= high)
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Ascending ranges, those that touch made one."""
-    found: list[tuple[int, int]] = []
+    """Merges adjacent ranges; they are ascending."""
+    joined: list[tuple[int, int]] = []
     for low, high in ranges:
-        if found and found[-1][1] + 1 == low:
-            found[-1] = (found[-1][0], high)
+        if joined and joined[-1][1] + 1 == low:
+            joined[-1] = (joined[-1][0], high)
         else:
-            found.append((low, high))
-    return tuple(found)
+            joined.append((low, high))
+    return tuple(joined)
 
 
-def values_of(wanted: Filter) -> int:
-    """How many values a request spells for it at least."""
-    names = (wanted.ids, wanted.bookings, wanted.sessions)
-    return sum(len(each.allowed or each.denied) for each in names) + max(0, len(wanted.numbers) - 1)
+def values_of(filter_: Filter) -> int:
+    """The least number of values with which a request can write the filter."""
+    names = (filter_.ids, filter_.bookings, filter_.sessions)
+    return sum(len(each.allowed or each.denied) for each in names) + max(0, len(filter_.numbers) - 1)
 
 
-def lookups_of(wanted: Filter) -> int:
-    """Sessions that are named, times statuses, times ranges of numbers: each is looked up by itself.
+def lookups_of(filter_: Filter) -> int:
+    """The number of index lookups: named sessions times statuses times ranges of numbers.
 
-    Where ids or bookings are named, their attendances are read and nothing is looked up.
+    If ids or bookings are named, there are none: their attendances are read directly.
     """
-    if wanted.ids.allowed is not None or wanted.bookings.allowed is not None:
+    if filter_.ids.allowed is not None or filter_.bookings.allowed is not None:
         return 0
-    sessions = len(wanted.sessions.denied) + (1 if wanted.sessions.allowed is None else len(wanted.sessions.allowed))
-    return sessions * len(wanted.statuses) * len(wanted.numbers)
+    sessions = len(filter_.sessions.denied) + (1 if filter_.sessions.allowed is None else len(filter_.sessions.allowed))
+    return sessions * len(filter_.statuses) * len(filter_.numbers)
 
 
-def packed_size(wanted: Filter) -> int:
-    """At most so many bytes a cursor takes for the values; 0 where that is far from any limit."""
-    parts = [names.allowed or names.denied for names in (wanted.ids, wanted.bookings, wanted.sessions)]
-    ranges = len(wanted.numbers)
+def packed_size(filter_: Filter) -> int:
+    """An upper bound of the bytes that the values take in a cursor; 0 if that is far below any limit."""
+    parts = [names.allowed or names.denied for names in (filter_.ids, filter_.bookings, filter_.sessions)]
+    ranges = len(filter_.numbers)
     if ranges + sum(map(len, parts)) < 50:
-        return 0  # a text has at most 1,000 bytes: nothing to measure
+        return 0  # a text has at most 1,000 bytes
     return sum(len(text.encode()) + 3 for part in parts for text in part) + 10 * ranges

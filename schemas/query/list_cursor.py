@@ -1,4 +1,4 @@
-"""Cursors of the lists beside the query language: open alerts, bookings by noShowRate. Opaque text, always signed."""
+"""Cursors of the lists outside the query language: open alerts, bookings by noShowRate. Opaque text, always signed."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated
@@ -6,17 +6,18 @@ from typing import Annotated
 from msgspec import DecodeError, Meta, Struct
 from msgspec.msgpack import Decoder, Encoder
 
+from schemas.ids import MAX_SESSION_ID
 from schemas.query.signatures import is_signed, sign, unsigned
 
-_LONGEST = 8_000
+_MAX_LENGTH = 8_000
 
 
 class ListCursor(Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """Where a page of a list ended, and which list it was."""
 
     list: Annotated[str, Meta(max_length=20)]
-    conditions: Annotated[tuple[Annotated[str, Meta(max_length=250)] | None, ...], Meta(max_length=4)]
-    """What the list was narrowed to, in the list's own order."""
+    conditions: Annotated[tuple[Annotated[str, Meta(max_length=MAX_SESSION_ID)] | None, ...], Meta(max_length=4)]
+    """The conditions of the request, in an order that each list defines."""
     score: float
     member: Annotated[bytes, Meta(max_length=1024)]
 
@@ -26,17 +27,17 @@ _decode = Decoder(ListCursor).decode
 
 
 def encode_list_cursor(cursor: ListCursor, key: bytes) -> str:
-    """Its text, signed with the key."""
+    """The cursor as text, signed with the key."""
     return sign(urlsafe_b64encode(_encode(cursor)).rstrip(b"=").decode(), key)
 
 
 def decode_list_cursor(text: str, key: bytes) -> ListCursor:
-    """The cursor of `encode_list_cursor`.
+    """Decodes the text of `encode_list_cursor`.
 
     Raises:
-        ValueError: it is none, or was signed with another key.
+        ValueError: the text is not a cursor, or was signed with another key.
     """
-    if len(text) > _LONGEST or not is_signed(text, key):
+    if len(text) > _MAX_LENGTH or not is_signed(text, key):
         raise ValueError("no cursor of ours")
     raw = unsigned(text)
     try:

@@ -1,4 +1,4 @@
-"""From a request's filter to conditions: every rejected thing names its place, the operator and what is allowed."""
+"""Parses the filter of a request to conditions; every violation names the path, the operator and what is allowed."""
 
 from typing import Any, NoReturn
 
@@ -15,12 +15,12 @@ from schemas.query.filter import (
     Condition,
     Filter,
     QueryField,
-    fold,
+    combine,
     lookups_of,
     packed_size,
     usable,
 )
-from schemas.query.violations import QueryError, Refusals, Rule, Violation, shown, spelled
+from schemas.query.violations import QueryError, Rule, Violation, Violations, shown, spelled
 
 MAX_CONDITIONS = 100
 MAX_DEPTH = 5
@@ -35,129 +35,131 @@ _KINDS = dict.fromkeys(QueryField, "text") | {
 
 
 def parse_filter(document: object, *, first_filter_only: bool = False, path: str = "filter") -> Filter:
-    """A filter in normal form; filters that mean the same are equal, but for statuses and numbers that ids imply.
+    """A filter in normal form. Filters of the same meaning are equal, except for statuses and numbers that ids imply.
 
     Args:
         document: decoded JSON; None matches everything.
-        first_filter_only: honour the first condition alone; the others are checked all the same.
-        path: how findings name the document.
+        first_filter_only: apply the first condition only; the others are validated too.
+        path: the path of the document in violations.
 
     Raises:
-        QueryError: with everything that is wrong, up to a bound.
+        QueryError: with all violations, up to `MOST_VIOLATIONS`.
     """
     if document is None:
         return Filter()
-    reading = _Reading()
-    reading.read(document, path, 0)
-    reading.refusals.settle()
-    found = fold(reading.conditions[:1] if first_filter_only else reading.conditions)
-    if packed_size(found) > MAX_FILTER_BYTES:
+    reader = _FilterReader()
+    reader.read(document, path, 0)
+    reader.violations.raise_if_any()
+    filter_ = combine(reader.conditions[:1] if first_filter_only else reader.conditions)
+    if packed_size(filter_) > MAX_FILTER_BYTES:
         raise QueryError(
             [Violation(path, f"holds more than {MAX_FILTER_BYTES} bytes of values; ask for fewer", Rule.TOO_LARGE)]
         )
-    if lookups_of(found) > MAX_LOOKUPS:
-        said = f"sessions times statuses times numbers (or ranges of numbers) are more than {MAX_LOOKUPS}; name fewer of these"
-        raise QueryError([Violation(path, said, Rule.TOO_LARGE)])
-    return found
+    if lookups_of(filter_) > MAX_LOOKUPS:
+        description = (
+            f"sessions times statuses times numbers (or ranges of numbers) are more than {MAX_LOOKUPS}; name fewer of these"
+        )
+        raise QueryError([Violation(path, description, Rule.TOO_LARGE)])
+    return filter_
 
 
-class _Reading:
-    """Gathers the conditions of a filter in the order of the document."""
+class _FilterReader:
+    """Collects the conditions of a filter in the order of the document."""
 
     def __init__(self) -> None:
-        self.refusals = Refusals()
+        self.violations = Violations()
         self.conditions: list[Condition] = []
         self._objects = self._values = self._count = 0
 
     def read(self, document: object, path: str, depth: int) -> None:
-        """A filter object."""
+        """Reads a filter object."""
         if not isinstance(document, dict):
-            self.refusals.add(path, f"must be an object of filters; this is {shown(document)}", Rule.WRONG_TYPE)
+            self.violations.add(path, f"must be an object of filters; this is {shown(document)}", Rule.WRONG_TYPE)
             return
-        for key, said in document.items():
-            where = f"{path}.{key}"
+        for key, value in document.items():
+            field_path = f"{path}.{key}"
             if (field := FIELDS.get(key)) is not None:
-                self._read_field(field, said, where)
+                self._read_field(field, value, field_path)
             elif key == "$and":
-                self._read_all_of(said, where, depth)
+                self._read_and(value, field_path, depth)
             elif key.startswith("$"):
-                allowed = f'unknown operator "{spelled(key)}"; filters are combined with $and only'
-                self.refusals.add(f"{path}.{spelled(key)}", allowed, Rule.UNKNOWN_OPERATOR)
+                unknown = f'unknown operator "{spelled(key)}"; filters are combined with $and only'
+                self.violations.add(f"{path}.{spelled(key)}", unknown, Rule.UNKNOWN_OPERATOR)
             else:
-                allowed = f'unknown field "{spelled(key)}"; filter by {FIELD_NAMES}, or combine filters with $and'
-                self.refusals.add(f"{path}.{spelled(key)}", allowed, Rule.UNKNOWN_FIELD)
+                unknown = f'unknown field "{spelled(key)}"; filter by {FIELD_NAMES}, or combine filters with $and'
+                self.violations.add(f"{path}.{spelled(key)}", unknown, Rule.UNKNOWN_FIELD)
 
-    def _read_all_of(self, said: object, where: str, depth: int) -> None:
-        if not isinstance(said, list):
-            self.refusals.add(where, f"$and takes a list of filter objects; this is {shown(said)}", Rule.WRONG_TYPE)
+    def _read_and(self, value: object, path: str, depth: int) -> None:
+        if not isinstance(value, list):
+            self.violations.add(path, f"$and takes a list of filter objects; this is {shown(value)}", Rule.WRONG_TYPE)
         elif depth == MAX_DEPTH:
-            self.refusals.add(where, f"$and may be nested {MAX_DEPTH} deep; write the filters side by side", Rule.TOO_DEEP)
+            self.violations.add(path, f"$and may be nested {MAX_DEPTH} deep; write the filters side by side", Rule.TOO_DEEP)
         else:
-            self._objects += len(said)
+            self._objects += len(value)
             if self._objects > MAX_CONDITIONS:
-                self._end(where, MAX_CONDITIONS, "filter objects under $and")
-            for index, each in enumerate(said):
-                self.read(each, f"{where}.{index}", depth + 1)
+                self._stop(path, MAX_CONDITIONS, "filter objects under $and")
+            for index, each in enumerate(value):
+                self.read(each, f"{path}.{index}", depth + 1)
 
-    def _read_field(self, field: QueryField, said: object, where: str) -> None:
-        if not isinstance(said, dict):
-            self._read_condition(field, "$eq", said, where)
+    def _read_field(self, field: QueryField, value: object, path: str) -> None:
+        if not isinstance(value, dict):
+            self._read_condition(field, "$eq", value, path)
             return
-        if not said:
-            self.refusals.add(where, f"lacks an operator; use {_operators(field)}", Rule.REQUIRED)
-        for operator, value in said.items():
+        if not value:
+            self.violations.add(path, f"lacks an operator; use {_operators(field)}", Rule.REQUIRED)
+        for operator, operand in value.items():
             if operator in _OPERATORS[field]:
-                self._read_condition(field, operator, value, f"{where}.{operator}")
+                self._read_condition(field, operator, operand, f"{path}.{operator}")
             else:
-                allowed = f'{field.value} has no operator "{spelled(operator)}"; use {_operators(field)}'
-                self.refusals.add(f"{where}.{spelled(operator)}", allowed, Rule.UNKNOWN_OPERATOR)
+                unknown = f'{field.value} has no operator "{spelled(operator)}"; use {_operators(field)}'
+                self.violations.add(f"{path}.{spelled(operator)}", unknown, Rule.UNKNOWN_OPERATOR)
 
-    def _read_condition(self, field: QueryField, operator: str, said: Any, where: str) -> None:
+    def _read_condition(self, field: QueryField, operator: str, value: Any, path: str) -> None:
         self._count += 1
         if self._count > MAX_CONDITIONS:
-            self._end(where, MAX_CONDITIONS, "conditions")
-        single = operator not in _LISTS
-        if single:
-            said = [said]
-        elif not isinstance(said, list):
-            takes = f"{field.value} {operator} takes a list, each {_KINDS[field]}; this is {shown(said)}"
-            self.refusals.add(where, takes, Rule.WRONG_TYPE)
+            self._stop(path, MAX_CONDITIONS, "conditions")
+        is_single = operator not in _LISTS
+        if is_single:
+            value = [value]
+        elif not isinstance(value, list):
+            takes = f"{field.value} {operator} takes a list, each {_KINDS[field]}; this is {shown(value)}"
+            self.violations.add(path, takes, Rule.WRONG_TYPE)
             return
-        elif len(said) > MAX_VALUES_OF_OPERATOR:
-            many = f"{field.value} {operator} takes at most {MAX_VALUES_OF_OPERATOR} values; these are {len(said)}"
-            self.refusals.add(where, many, Rule.TOO_MANY)
+        elif len(value) > MAX_VALUES_OF_OPERATOR:
+            takes = f"{field.value} {operator} takes at most {MAX_VALUES_OF_OPERATOR} values; these are {len(value)}"
+            self.violations.add(path, takes, Rule.TOO_MANY)
             return
-        self._values += len(said)
+        self._values += len(value)
         if self._values > MAX_VALUES:
-            self._end(where, MAX_VALUES, "values")
-        self.conditions.append(Condition(field, operator, self._accepted(field, operator, said, where, single=single)))
+            self._stop(path, MAX_VALUES, "values")
+        self.conditions.append(Condition(field, operator, self._normalised(field, operator, value, path, is_single=is_single)))
 
-    def _accepted(self, field: QueryField, operator: str, said: list[Any], where: str, *, single: bool) -> list[Any]:
-        """The values in normal spelling, without those that no attendance can have."""
-        values: list[Any] = []
-        for index, value in enumerate(said):
+    def _normalised(self, field: QueryField, operator: str, values: list[Any], path: str, *, is_single: bool) -> list[Any]:
+        """The values in normal form, without those that no attendance can have."""
+        normalised: list[Any] = []
+        for index, value in enumerate(values):
             if not _fits(field, value):
-                self._refuse_value(field, operator, value, where if single else f"{where}.{index}")
+                self._reject_value(field, operator, value, path if is_single else f"{path}.{index}")
             elif field is NUMBER:
-                values.append(value)
-            elif (known := STATUS_OF[value] if field is STATUS else usable(field, value)) is not None:
-                values.append(known)
-        return values
+                normalised.append(value)
+            elif (normal := STATUS_OF[value] if field is STATUS else usable(field, value)) is not None:
+                normalised.append(normal)
+        return normalised
 
-    def _refuse_value(self, field: QueryField, operator: str, value: object, where: str) -> None:
+    def _reject_value(self, field: QueryField, operator: str, value: object, path: str) -> None:
         unknown = field is STATUS and isinstance(value, str)
         takes = f"{field.value} {operator} takes {_KINDS[field]}{'; $in takes several' if isinstance(value, list) else ''}"
-        self.refusals.add(where, f"{takes}; this is {shown(value)}", Rule.UNKNOWN_VALUE if unknown else Rule.WRONG_TYPE)
+        self.violations.add(path, f"{takes}; this is {shown(value)}", Rule.UNKNOWN_VALUE if unknown else Rule.WRONG_TYPE)
 
-    def _end(self, where: str, most: int, what: str) -> NoReturn:
-        """Reads no further."""
-        self.refusals.found.append(Violation(where, f"a filter has at most {most} {what}", Rule.TOO_MANY.value))
-        raise QueryError(self.refusals.found)
+    def _stop(self, path: str, limit: int, what: str) -> NoReturn:
+        """Raises at once: a larger filter is not read to its end."""
+        self.violations.items.append(Violation(path, f"a filter has at most {limit} {what}", Rule.TOO_MANY.value))
+        raise QueryError(self.violations.items)
 
 
 def _fits(field: QueryField, value: object) -> bool:
     if field is NUMBER:
-        return type(value) is int  # to isinstance true is an integer too
+        return type(value) is int  # isinstance accepts True
     return isinstance(value, str) and (field is not STATUS or value in STATUS_OF)
 
 

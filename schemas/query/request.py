@@ -1,6 +1,6 @@
-"""The query language of the Attendance API: requests in, pages out.
+"""The query language of the Attendance API: parses requests and builds pages, see `schemas/README.md`.
 
-Other packages import from here; `filter`, `parser`, `cursor` and `violations` beside it are its parts.
+Other packages import it from here; it is implemented by the modules `filter`, `parser`, `cursor` and `violations`.
 """
 
 from typing import Any, NamedTuple
@@ -25,13 +25,15 @@ from schemas.query.filter import (
     QueryField,
 )
 from schemas.query.parser import FIELD_NAMES, parse_filter
-from schemas.query.violations import QueryError, Refusals, Rule, Violation, shown, spelled
+from schemas.query.violations import QueryError, Rule, Violation, Violations, shown, spelled
 
 __all__ = [
     "ALL_STATUSES",
     "DEFAULT_LIMIT",
     "MAX",
+    "MAX_FIELDS",
     "MAX_LIMIT",
+    "MAX_SORTS",
     "Cursor",
     "Filter",
     "Names",
@@ -54,20 +56,21 @@ __all__ = [
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 100
+#: Names in ``fields``.
+MAX_FIELDS = 100
 _DEFAULT_SORT = (Sort(QueryField.ID),)
 _ORDERS = {"ASC": False, "DESC": True}
 _SHOWN = {name: name for name in Attendance.__annotations__} | {"eventId": QueryField.SESSION.value}
 _SHOWN_NAMES = "id, bookingId, sessionId (or eventId), status, numberOfAttendees, updatedDate, source"
-_MAX_NAMES = 100
 _KEYS = ("filter", "sort", "cursorPaging", "fields")
 _SORT_KEYS = ("fieldName", "order")
 _PAGING_KEYS = ("limit", "cursor")
 
 
 class Query(NamedTuple):
-    """What to show: ``limit`` attendances behind the position (before it when ``backwards``), or from the start.
+    """A parsed query: ``limit`` attendances behind the position (before it if ``backwards``), or from the start.
 
-    ``fields`` None shows all; otherwise ``id`` is among them.
+    ``fields`` None returns all fields; otherwise ``id`` is among them.
     """
 
     filter: Filter = Filter()
@@ -79,7 +82,7 @@ class Query(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Attendances as they are shown, and the cursors to the pages around them."""
+    """Attendances with the requested fields, and the cursors of the next and the previous page."""
 
     attendances: list[dict[str, Any]]
     next: str | None
@@ -91,45 +94,45 @@ def parse_query(document: object, *, first_filter_only: bool = False, key: bytes
     """The query of a request.
 
     Args:
-        document: decoded JSON, the value of ``query``; None asks for the first page of everything.
+        document: decoded JSON, the value of ``query``; None is the first page of all attendances.
         first_filter_only: see `parse_filter`.
-        key: of the readers' signatures; without it a cursor's is not looked at. See `AttendanceReader.parse`.
+        key: the key with which a cursor must be signed; None does not verify signatures. See `AttendanceReader.parse`.
 
     Raises:
-        QueryError: with everything that is wrong, up to a bound; paths begin with ``query``.
+        QueryError: with all violations, up to `MOST_VIOLATIONS`; their paths begin with ``query``.
     """
     if document is None:
         return Query()
-    refusals = Refusals()
-    said = _object(document, "query", _KEYS, refusals)
-    asked, wanted = said.get("filter"), None
-    # an empty filter or sort says as much as none: clients that page on send them beside the cursor
-    if asked is not None and asked != {}:
+    violations = Violations()
+    query = _object(document, "query", _KEYS, violations)
+    filter_document, filter_ = query.get("filter"), None
+    # an empty filter or sort is none: clients send them beside the cursor of the next page
+    if filter_document is not None and filter_document != {}:
         try:
-            wanted = parse_filter(asked, first_filter_only=first_filter_only, path="query.filter")
+            filter_ = parse_filter(filter_document, first_filter_only=first_filter_only, path="query.filter")
         except QueryError as error:
-            refusals.found += error.violations
-    sort = _sort(said.get("sort"), refusals)
-    limit, cursor = _paging(said.get("cursorPaging"), refusals, key)
-    fields = _fields(said.get("fields"), refusals)
-    refusals.settle()
+            violations.items += error.violations
+    sort = _sort(query.get("sort"), violations)
+    limit, cursor = _paging(query.get("cursorPaging"), violations, key)
+    fields = _fields(query.get("fields"), violations)
+    violations.raise_if_any()
     if cursor is None:
-        return Query(wanted or Filter(), sort or _DEFAULT_SORT, limit, fields=fields)
-    for name, given, carried in (("filter", wanted, cursor.filter), ("sort", sort, cursor.sort)):
-        if given is not None and given != carried:
+        return Query(filter_ or Filter(), sort or _DEFAULT_SORT, limit, fields=fields)
+    for name, requested, carried in (("filter", filter_, cursor.filter), ("sort", sort, cursor.sort)):
+        if requested is not None and requested != carried:
             other = f"differs from the cursor's, which carries its own; leave the {name} out or start without the cursor"
-            refusals.add(f"query.{name}", other, Rule.OTHER_QUERY)
-    refusals.settle()
+            violations.add(f"query.{name}", other, Rule.OTHER_QUERY)
+    violations.raise_if_any()
     return Query(cursor.filter, cursor.sort, limit, cursor.position, cursor.backwards, fields)
 
 
 def project(attendance: Attendance, fields: frozenset[str] | None) -> dict[str, Any]:
-    """The attendance with these fields alone; None shows all."""
+    """The attendance with only these fields; None keeps all."""
     return {name: value for name, value in attendance.items() if fields is None or name in fields}
 
 
 def document(page: Page) -> dict[str, Any]:
-    """The contract's answer to a query."""
+    """The body of the response to a query."""
     cursors = {name: text for name, text in (("next", page.next), ("prev", page.prev)) if text is not None}
     return {
         "attendances": page.attendances,
@@ -137,101 +140,101 @@ def document(page: Page) -> dict[str, Any]:
     }
 
 
-def _object(said: object, path: str, keys: tuple[str, ...], refusals: Refusals) -> dict[str, Any]:
-    if not isinstance(said, dict):
-        refusals.add(path, f"must be an object of {', '.join(keys)}; this is {shown(said)}", Rule.WRONG_TYPE)
+def _object(value: object, path: str, keys: tuple[str, ...], violations: Violations) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        violations.add(path, f"must be an object of {', '.join(keys)}; this is {shown(value)}", Rule.WRONG_TYPE)
         return {}
-    for key in said:
+    for key in value:
         if key not in keys:
             unknown = f'unknown "{spelled(key)}"; {path} has {", ".join(keys)}'
-            refusals.add(f"{path}.{spelled(key)}", unknown, Rule.UNKNOWN_FIELD)
-    return said
+            violations.add(f"{path}.{spelled(key)}", unknown, Rule.UNKNOWN_FIELD)
+    return value
 
 
-def _sort(said: object, refusals: Refusals) -> tuple[Sort, ...] | None:
-    if said is None:
+def _sort(value: object, violations: Violations) -> tuple[Sort, ...] | None:
+    if value is None:
         return None
     path = "query.sort"
-    if not isinstance(said, list):
-        refusals.add(path, f'must be a list of {{"fieldName", "order"}}; this is {shown(said)}', Rule.WRONG_TYPE)
+    if not isinstance(value, list):
+        violations.add(path, f'must be a list of {{"fieldName", "order"}}; this is {shown(value)}', Rule.WRONG_TYPE)
         return None
-    if len(said) > MAX_SORTS:
-        refusals.add(path, f"has {len(said)} fields; sort by at most {MAX_SORTS}", Rule.TOO_MANY)
+    if len(value) > MAX_SORTS:
+        violations.add(path, f"has {len(value)} fields; sort by at most {MAX_SORTS}", Rule.TOO_MANY)
         return None
-    found: list[Sort] = []
-    for index, each in enumerate(said):
-        sort = _sort_field(each, f"{path}.{index}", refusals)
+    sorts: list[Sort] = []
+    for index, entry in enumerate(value):
+        sort = _sort_field(entry, f"{path}.{index}", violations)
         if sort is None:
             continue
-        if any(sort.field is other.field for other in found):
-            again = f"sorts by {sort.field.value} again; give each field once"
-            refusals.add(f"{path}.{index}.fieldName", again, Rule.REPEATED)
-        found.append(sort)
-    return tuple(found) or None
+        if any(sort.field is other.field for other in sorts):
+            repeated = f"sorts by {sort.field.value} again; give each field once"
+            violations.add(f"{path}.{index}.fieldName", repeated, Rule.REPEATED)
+        sorts.append(sort)
+    return tuple(sorts) or None
 
 
-def _sort_field(said: object, path: str, refusals: Refusals) -> Sort | None:
-    entry = _object(said, path, _SORT_KEYS, refusals)
-    if not isinstance(said, dict):
+def _sort_field(value: object, path: str, violations: Violations) -> Sort | None:
+    entry = _object(value, path, _SORT_KEYS, violations)
+    if not isinstance(value, dict):
         return None
     name, order = entry.get("fieldName"), entry.get("order")
     field = FIELDS.get(name) if isinstance(name, str) else None
     if field is None:
         rule = Rule.REQUIRED if name is None else Rule.UNKNOWN_FIELD if isinstance(name, str) else Rule.WRONG_TYPE
-        refusals.add(f"{path}.fieldName", f"sort by {FIELD_NAMES}; this is {shown(name)}", rule)
+        violations.add(f"{path}.fieldName", f"sort by {FIELD_NAMES}; this is {shown(name)}", rule)
     descending = False if order is None else _ORDERS.get(order) if isinstance(order, str) else None
     if descending is None:
         rule = Rule.UNKNOWN_VALUE if isinstance(order, str) else Rule.WRONG_TYPE
-        refusals.add(f"{path}.order", f"takes ASC or DESC; this is {shown(order)}", rule)
+        violations.add(f"{path}.order", f"takes ASC or DESC; this is {shown(order)}", rule)
     return None if field is None else Sort(field, bool(descending))
 
 
 def cursor_in(document: object) -> str | None:
-    """The cursor that a request's ``query`` carries, unchecked."""
+    """The cursor in the ``query`` of a request, not validated."""
     paging = document.get("cursorPaging") if isinstance(document, dict) else None
     text = paging.get("cursor") if isinstance(paging, dict) else None
     return text if isinstance(text, str) else None
 
 
-def _paging(said: object, refusals: Refusals, key: bytes | None) -> tuple[int, Cursor | None]:
-    if said is None:
+def _paging(value: object, violations: Violations, key: bytes | None) -> tuple[int, Cursor | None]:
+    if value is None:
         return DEFAULT_LIMIT, None
     path = "query.cursorPaging"
-    entry = _object(said, path, _PAGING_KEYS, refusals)
+    entry = _object(value, path, _PAGING_KEYS, violations)
     limit, text = entry.get("limit"), entry.get("cursor")
     if limit is None:
         limit = DEFAULT_LIMIT
     elif type(limit) is not int:
-        refusals.add(f"{path}.limit", f"takes an integer from 1 to {MAX_LIMIT}; this is {shown(limit)}", Rule.WRONG_TYPE)
+        violations.add(f"{path}.limit", f"takes an integer from 1 to {MAX_LIMIT}; this is {shown(limit)}", Rule.WRONG_TYPE)
     elif not 1 <= limit <= MAX_LIMIT:
-        refusals.add(f"{path}.limit", f"takes an integer from 1 to {MAX_LIMIT}", Rule.OUT_OF_RANGE)
+        violations.add(f"{path}.limit", f"takes an integer from 1 to {MAX_LIMIT}", Rule.OUT_OF_RANGE)
     cursor = None
     if isinstance(text, str):
         try:
             cursor = decode_cursor(text, key)
         except ValueError:
             malformed = "is no cursor of this API; send next or prev of a page as it came, or start without one"
-            refusals.add(f"{path}.cursor", malformed, Rule.MALFORMED)
+            violations.add(f"{path}.cursor", malformed, Rule.MALFORMED)
     elif text is not None:
-        refusals.add(f"{path}.cursor", f"takes the text of next or prev of a page; this is {shown(text)}", Rule.WRONG_TYPE)
+        violations.add(f"{path}.cursor", f"takes the text of next or prev of a page; this is {shown(text)}", Rule.WRONG_TYPE)
     return limit, cursor
 
 
-def _fields(said: object, refusals: Refusals) -> frozenset[str] | None:
-    if said is None:
+def _fields(value: object, violations: Violations) -> frozenset[str] | None:
+    if value is None:
         return None
     path = "query.fields"
-    if not isinstance(said, list):
-        refusals.add(path, f"must be a list of {_SHOWN_NAMES}; this is {shown(said)}", Rule.WRONG_TYPE)
+    if not isinstance(value, list):
+        violations.add(path, f"must be a list of {_SHOWN_NAMES}; this is {shown(value)}", Rule.WRONG_TYPE)
         return None
-    if len(said) > _MAX_NAMES:
-        refusals.add(path, f"has {len(said)} names; give at most {_MAX_NAMES}", Rule.TOO_MANY)
+    if len(value) > MAX_FIELDS:
+        violations.add(path, f"has {len(value)} names; give at most {MAX_FIELDS}", Rule.TOO_MANY)
         return None
-    found = {QueryField.ID.value}
-    for index, name in enumerate(said):
+    fields = {QueryField.ID.value}
+    for index, name in enumerate(value):
         if isinstance(name, str) and name in _SHOWN:
-            found.add(_SHOWN[name])
+            fields.add(_SHOWN[name])
         else:
             rule = Rule.UNKNOWN_FIELD if isinstance(name, str) else Rule.WRONG_TYPE
-            refusals.add(f"{path}.{index}", f"unknown field {shown(name)}; show {_SHOWN_NAMES}", rule)
-    return frozenset(found) if said else None
+            violations.add(f"{path}.{index}", f"unknown field {shown(name)}; show {_SHOWN_NAMES}", rule)
+    return frozenset(fields) if value else None

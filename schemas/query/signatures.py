@@ -1,6 +1,6 @@
-"""Signatures of cursors: what a reader gave out comes back as it was, and nobody else can make one.
+"""Signatures of cursors: a reader accepts only cursors that a reader issued, and unchanged.
 
-A signed text is the text, a dot and 16 bytes of its HMAC-SHA256 in base64url.
+A signed text is the text, a dot, and the first 16 bytes of its HMAC-SHA256 in base64url.
 """
 
 import hmac
@@ -12,20 +12,20 @@ _SIGNED = re.compile(r"([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]{21}[AQgw])").fullmatch
 
 
 def sign(text: str, key: bytes) -> str:
-    """The text, which is base64url, with its signature."""
+    """The text, which must be base64url, with its signature."""
     return f"{text}.{_signature(text, key)}"
 
 
 def is_signed(signed: str, key: bytes) -> bool:
-    """Whether a text carries the signature that `sign` gives it."""
-    found = _SIGNED(signed)
-    return found is not None and hmac.compare_digest(_signature(found[1], key), found[2])
+    """Whether a text has the signature of `sign` with this key."""
+    match = _SIGNED(signed)
+    return match is not None and hmac.compare_digest(_signature(match[1], key), match[2])
 
 
 def unsigned(signed: str) -> str:
-    """The text without its signature, which is not looked at; a text without one as it is."""
-    found = _SIGNED(signed)
-    return signed if found is None else found[1]
+    """The text without its signature, which is not verified; a text without one is returned as it is."""
+    match = _SIGNED(signed)
+    return signed if match is None else match[1]
 
 
 def _signature(text: str, key: bytes) -> str:

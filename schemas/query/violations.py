@@ -1,10 +1,10 @@
-"""What is wrong with a request: every finding names the place, the operator and what is allowed there."""
+"""Violations of a request: each names the path, the operator and what is allowed there."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-#: After so many findings nobody reads on.
+#: Validation stops at this many.
 MOST_VIOLATIONS = 20
 _LONGEST_SHOWN = 40
 _KINDS = {
@@ -18,7 +18,7 @@ _KINDS = {
 
 
 class Rule(StrEnum):
-    """What was violated, for programs."""
+    """The rule that was violated, for programs."""
 
     WRONG_TYPE = "WRONG_TYPE"
     UNKNOWN_FIELD = "UNKNOWN_FIELD"
@@ -35,7 +35,7 @@ class Rule(StrEnum):
 
 
 class Violation(NamedTuple):
-    """One finding: the path in the request, what is wrong and allowed there, and a `Rule`."""
+    """The path in the request, what is wrong and allowed there, and a `Rule`."""
 
     field: str
     description: str
@@ -43,7 +43,7 @@ class Violation(NamedTuple):
 
 
 class QueryError(ValueError):
-    """A query that is refused; as text one line for a terminal.
+    """A query that is not valid; its text is one line for a terminal.
 
     Args:
         violations: at least one, in the order of the request.
@@ -54,39 +54,35 @@ class QueryError(ValueError):
         super().__init__("; ".join(f"{each.field}: {each.description}" for each in self.violations))
 
 
-class Refusals:
-    """Collects what is wrong, so that one answer names all of it."""
+class Violations:
+    """Collects violations, so that one response names all of them."""
 
     def __init__(self) -> None:
-        self.found: list[Violation] = []
+        self.items: list[Violation] = []
 
     def add(self, field: str, description: str, rule: Rule) -> None:
-        """Notes a finding.
+        """Adds a violation.
 
         Raises:
-            QueryError: these are enough.
+            QueryError: there are `MOST_VIOLATIONS`.
         """
-        self.found.append(Violation(field, description, rule.value))
-        if len(self.found) >= MOST_VIOLATIONS:
-            raise QueryError(self.found)
+        self.items.append(Violation(field, description, rule.value))
+        if len(self.items) >= MOST_VIOLATIONS:
+            raise QueryError(self.items)
 
-    def settle(self) -> None:
-        """Goes on only where nothing was found.
-
-        Raises:
-            QueryError: something was.
-        """
-        if self.found:
-            raise QueryError(self.found)
+    def raise_if_any(self) -> None:
+        """Raises QueryError if there are violations."""
+        if self.items:
+            raise QueryError(self.items)
 
 
 def spelled(text: str) -> str:
-    """A request's own word, short and printable: it goes into paths, answers and terminals."""
+    """A text from a request, shortened and printable, for paths, responses and terminals."""
     if len(text) > _LONGEST_SHOWN:
         text = text[:_LONGEST_SHOWN] + "…"
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def shown(value: object) -> str:
-    """What a request holds in place of what is allowed; numbers by their kind only, they may have any length."""
+    """Describes a wrong value of a request: text by itself, others by type, since a number may have any length."""
     return f'"{spelled(value)}"' if isinstance(value, str) else _KINDS.get(type(value), "something else")

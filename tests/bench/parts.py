@@ -20,7 +20,7 @@ REPEATS = 5
 SAMPLE = 20_000
 
 
-class Parts(NamedTuple):
+class Services(NamedTuple):
     """Microseconds per event."""
 
     decode_us: float
@@ -28,12 +28,12 @@ class Parts(NamedTuple):
     """The order key and the fold of one event into the row that those before it made."""
 
 
-def measure(settings: Settings, workload: Workload, now: int) -> Parts:
+def measure(settings: Settings, workload: Workload, now: int) -> Services:
     """Times the parts on events of the workload, received at `now` (microseconds)."""
     records = workload.events[0][:SAMPLE]
     max_age, tolerance = micros(settings.max_event_age), micros(settings.clock_tolerance)
     decoded = _decode_all(records, now // 1000, max_age)
-    return Parts(
+    return Services(
         _best(lambda: _decode_all(records, now // 1000, max_age), len(records)),
         _best(lambda: _fold_all(decoded, tolerance), len(decoded)),
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.million import Held
-from tests.bench.parts import Parts
+from tests.bench.parts import Services
 from tests.bench.peers import Result
 from tests.bench.subject import Measured
 from tests.bench.workload import Workload
@@ -70,7 +70,7 @@ def of_worker(measured: Measured) -> Figures:
     return found
 
 
-def of_parts(parts: Parts) -> Figures:
+def of_parts(parts: Services) -> Figures:
     """What parts of the worker cost alone."""
     return parts._asdict()
 

@@ -40,12 +40,12 @@ class Line:
         """See `trim`."""
         await trim(self.kafka.bootstrap, self.topic, offset, partition)
 
-    async def committed(self, partition: int = 0) -> int | None:
+    async def start_offsets(self, partition: int = 0) -> int | None:
         """What Kafka has for the group, asked by a client that is no member."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, group_id=self.group, enable_auto_commit=False)
         await consumer.start()
         try:
-            found: int | None = await consumer.committed(TopicPartition(self.topic, partition))
+            found: int | None = await consumer.start_offsets(TopicPartition(self.topic, partition))
             return found
         finally:
             await consumer.stop()

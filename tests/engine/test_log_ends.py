@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from tests.engine.station import Line, Station, acknowledge, run, until
 from tests.services import Broker
-from worker.engine.watchdog import LOOK_SECONDS, Watchdog, ends_of
+from worker.engine.watchdog import CHECK_SECONDS, Watchdog, ends_of
 
 STALL_SECONDS, SEEKING_SECONDS = 30.0, 120.0
 
@@ -49,7 +49,7 @@ async def plain(line: Line) -> int:
     return 5
 
 
-async def committed(line: Line) -> int:
+async def start_offsets(line: Line) -> int:
     def write() -> None:
         writer = Writer(line.kafka, line.topic)
         writer.begin(3)
@@ -88,7 +88,7 @@ async def deleted(line: Line) -> int:
     return 0
 
 
-ENDS = [plain, committed, aborted, only_aborted, deleted]
+ENDS = [plain, start_offsets, aborted, only_aborted, deleted]
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
@@ -119,7 +119,7 @@ def test_an_open_transaction_is_held_then_counted(kafka: Broker) -> None:
         await line.publish(4)
         async with line.station(acknowledge) as station:
             consumer, tp = station.consumer, line.partitions[0]
-            await until(lambda: len(station.offsets) == 2 and consumer.stored.get(tp) == 2)
+            await until(lambda: len(station.offsets) == 2 and consumer.committed_offsets.get(tp) == 2)
             await is_quiet(station)
             end = consumer.log_end(tp)
             assert (end.stable, end.high) == (2, 9)
@@ -162,7 +162,7 @@ def test_many_small_transactions_seek_back_no_position(kafka: Broker, monkeypatc
             await until(station.consumer.positioned.is_set)
             sought: list[int] = []
             seek = station.consumer._seek
-            await until(lambda: not station.consumer._astray)
+            await until(lambda: not station.consumer._needs_seek)
             monkeypatch.setattr(station.consumer, "_seek", lambda tp, offset: (sought.append(offset), seek(tp, offset))[1])
             await asyncio.to_thread(write)
             await until(lambda: len(station.offsets) == 20)
@@ -177,14 +177,14 @@ def test_transactions_over_several_fetches_are_read_whole(kafka: Broker) -> None
 
     async def scenario(line: Line) -> None:
         def write() -> None:
-            aborted, committed = Writer(line.kafka, line.topic), Writer(line.kafka, line.topic)
-            for writer in (aborted, committed):
+            aborted, start_offsets = Writer(line.kafka, line.topic), Writer(line.kafka, line.topic)
+            for writer in (aborted, start_offsets):
                 writer.begin(0)
             for _ in range(10):
                 aborted.write(30, value=b"aborted" * 20)
-                committed.write(30, value=b"committed" * 20)
+                start_offsets.write(30, value=b"committed" * 20)
             aborted.abort()
-            committed.commit()
+            start_offsets.commit()
 
         await asyncio.to_thread(write)
         values: set[bytes] = set()
@@ -206,11 +206,11 @@ async def at_its_end(line: Line, station: Station) -> None:
     """Until all that can be read is committed."""
     tp = line.partitions[0]
 
-    def committed() -> bool:
+    def start_offsets() -> bool:
         end = station.consumer.log_end(tp)
-        return end is not None and station.consumer.stored.get(tp, 0) == end.stable == end.high
+        return end is not None and station.consumer.committed_offsets.get(tp, 0) == end.stable == end.high
 
-    await until(committed)
+    await until(start_offsets)
 
 
 async def is_quiet(station: Station) -> None:
@@ -219,5 +219,5 @@ async def is_quiet(station: Station) -> None:
     client = {"bootstrap_servers": station.line.kafka.bootstrap}
     watchdog = Watchdog(lambda: station.consumer, ends_of(client), STALL_SECONDS, SEEKING_SECONDS, lambda: now)
     while now < 2 * STALL_SECONDS:
-        now += LOOK_SECONDS
-        await watchdog.look()
+        now += CHECK_SECONDS
+        await watchdog.check()

@@ -112,10 +112,10 @@ def test_what_an_open_transaction_holds_is_mended_once_it_is_decided(kafka: Brok
             await owner.flush(bench.producer, 0, {b"k0": {b"s": b"9"}})
             await asyncio.to_thread(writer.begin, 1, 0, b"2")
             await owner.flush(bench.producer, 0, {b"b": {b"s": b"3"}})
-            assert owner.foreign(0)
+            assert owner.foreign_writes(0)
             with pytest.raises(Undecided):
-                await owner.mend(bench.producer, 0, bench.client)
-            assert owner.foreign(0), "it is looked at again"
+                await owner.rewrite(bench.producer, 0, bench.client)
+            assert owner.foreign_writes(0), "it is looked at again"
             await owner.flush(bench.producer, 0, {b"b": {b"s": b"4"}})
             await asyncio.to_thread(writer.commit)
             await until(lambda: _mended(bench, owner))
@@ -126,14 +126,14 @@ def test_what_an_open_transaction_holds_is_mended_once_it_is_decided(kafka: Brok
 
 async def _mended(bench: Bench, owner: object) -> bool:
     try:
-        await owner.mend(bench.producer, 0, bench.client)  # type: ignore[attr-defined]
+        await owner.rewrite(bench.producer, 0, bench.client)  # type: ignore[attr-defined]
     except Undecided:  # the broker has not written the marker yet
         return False
-    return not owner.foreign(0)  # type: ignore[attr-defined]
+    return not owner.foreign_writes(0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("foreign", [range(2), range(1, 9), range(7, 9)])
-def test_foreign_offsets_that_are_gone_are_read_to_their_end(kafka: Broker, tmp_path: Path, foreign: range) -> None:
+def test_foreign_offsets_that_are_gone_are_read_to_their_end(kafka: Broker, tmp_path: Path, foreign_writes: range) -> None:
     """Deleted before, or cut off behind the end: neither comes any more, and nothing else is read in their place."""
     bench = Bench(kafka, "memory", tmp_path)
 
@@ -144,7 +144,7 @@ def test_foreign_offsets_that_are_gone_are_read_to_their_end(kafka: Broker, tmp_
                 await owner.flush(bench.producer, 0, {b"a%d" % number: {b"s": b"1"}})
             await trim(kafka.bootstrap, bench.changelog, 2)
             async with asyncio.timeout(10):
-                found = await read(bench.client, bench.changelog, 0, foreign)
-            assert [record.offset for record in found] == [offset for offset in foreign if 2 <= offset < 5]
+                found = await read(bench.client, bench.changelog, 0, foreign_writes)
+            assert [record.offset for record in found] == [offset for offset in foreign_writes if 2 <= offset < 5]
 
     asyncio.run(scenario())

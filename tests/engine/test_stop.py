@@ -24,7 +24,7 @@ def test_a_stop_while_kafka_is_away_ends_the_clients_thread(caplog: pytest.LogCa
     async def scenario(line: Line) -> None:
         await line.publish(10)
         async with line.station(acknowledge) as station:
-            await until(lambda: station.consumer.stored.get(line.partitions[0]) == 10)
+            await until(lambda: station.consumer.committed_offsets.get(line.partitions[0]) == 10)
             thread = station.consumer._thread
             # any stop finds the client in the pause after a fetch that failed
             thread._consumer._fetcher._retry_backoff = 60
@@ -71,7 +71,7 @@ class Consumer(faust_consumer.Consumer):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         await super()._commit(offsets)
-        self.stored.clear()
+        self.committed_offsets.clear()
         return False
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:

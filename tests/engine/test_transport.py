@@ -51,7 +51,7 @@ def test_records_that_the_client_skipped_are_fetched_after_all(kafka: Broker) ->
 
 
 async def _is(line: Line, offset: int) -> bool:
-    return await line.committed() == offset
+    return await line.start_offsets() == offset
 
 
 def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -> None:
@@ -68,7 +68,7 @@ def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -
         await line.publish(10)
         async with line.station(hold, broker_max_poll_records=1) as station:
             consumer = station.consumer
-            await until(lambda: not consumer.ledger.has_room(tp))
+            await until(lambda: not consumer.tracker.has_room(tp))
             await line.publish(5)
             fetched = consumer.log_end(tp)
             assert fetched is not None
@@ -295,7 +295,7 @@ def test_a_stuck_partition_holds_its_batches_and_the_other_goes_on(kafka: Broker
             await until(lambda: sum(p == 1 for p, _ in station.offsets) == 3000, 30)
             await until(lambda: _committed_is(line, 1, 3000))
             assert sum(p == 0 for p, _ in station.offsets) <= MAX_IN_FLIGHT * 100
-            assert await line.committed(0) is None
+            assert await line.start_offsets(0) is None
             fetched = station.consumer._thread._consumer._fetcher._records
             assert len(fetched) <= 1, "the client keeps one fetch of a paused partition, and asks for no more"
 
@@ -303,7 +303,7 @@ def test_a_stuck_partition_holds_its_batches_and_the_other_goes_on(kafka: Broker
 
 
 async def _committed_is(line: Line, partition: int, offset: int) -> bool:
-    return await line.committed(partition) == offset
+    return await line.start_offsets(partition) == offset
 
 
 def test_seeks_run_in_the_thread_of_the_client(kafka: Broker) -> None:
@@ -339,7 +339,7 @@ def test_a_topic_that_was_made_anew_under_its_group_is_said(kafka: Broker) -> No
         await _commit(line, 50)
         async with line.station(acknowledge) as station:
             await until(station.app._crashed.is_set)
-            assert isinstance(station.app.crash_reason, faust_consumer.LogWentBack)
+            assert isinstance(station.app.crash_reason, faust_consumer.OffsetRegression)
             assert "was made anew or has lost records" in str(station.app.crash_reason)
 
     run(kafka, scenario)

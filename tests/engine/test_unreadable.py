@@ -153,13 +153,15 @@ def test_batches_that_cannot_be_read_stop_their_partitions(own_kafka: KafkaClust
             except AssertionError:
                 assert found() == stands
             await line.publish(6, partition=GOOD)
-            await until(lambda: station.consumer.stored.get(line.partitions[GOOD], 0) % 6 == 0)
+            await until(lambda: station.consumer.committed_offsets.get(line.partitions[GOOD], 0) % 6 == 0)
             await is_quiet(station)
 
         with structlog.testing.capture_logs() as logs:
             async with line.station(acknowledge) as station:
                 await stops(station)
-                await until(lambda: all(station.consumer.stored.get(tp, 0) == offset for tp, offset in stands.items()))
+                await until(
+                    lambda: all(station.consumer.committed_offsets.get(tp, 0) == offset for tp, offset in stands.items())
+                )
         said = [(each["partition"], each["offset"]) for each in logs if "cannot be read" in each["event"]]
         assert sorted(said) == sorted((tp.partition, offset) for tp, offset in stands.items()), "one line each"
         async with line.station(acknowledge) as again:
@@ -167,7 +169,7 @@ def test_batches_that_cannot_be_read_stop_their_partitions(own_kafka: KafkaClust
             # what an operator does about it; the last is at the end of its log
             for number, end in ((0, 7), (1, 7), (2, 7), (LAST, 12)):
                 await line.trim(end, number)
-                await until(lambda n=number: again.consumer.stored.get(line.partitions[n]) == 12)  # type: ignore[misc]
+                await until(lambda n=number: again.consumer.committed_offsets.get(line.partitions[n]) == 12)  # type: ignore[misc]
             assert sorted(tp.partition for tp in again.consumer.unreadable) == [3, 4, 5, 6, 7]
         assert [offset for number, offset in station.offsets + again.offsets if number == 0] == [0, 1, 2, *range(7, 12)]
 

@@ -14,9 +14,9 @@ from tests.services import Broker
 from worker import tasks
 from worker.engine.faust_recovery import SafeRecovery, SafeTableManager
 from worker.engine.fetching import Fetched
-from worker.engine.offset_tracker import MAX_IN_FLIGHT, Ledger
-from worker.engine.progress import CALL_FACTOR, Effort, known_call, known_wait, moved
-from worker.engine.watchdog import LOOK_SECONDS, Stalled, Watchdog, ends_of
+from worker.engine.offset_tracker import MAX_IN_FLIGHT, OffsetTracker
+from worker.engine.progress import CALL_FACTOR, Progress, calling, heartbeat, waiting
+from worker.engine.watchdog import CHECK_SECONDS, Stalled, Watchdog, ends_of
 
 LIMIT = 30.0
 SEEKING = 120.0
@@ -30,9 +30,9 @@ class Held:
         self.partitions = set(partitions)
         self.app = SimpleNamespace(consumer_generation_id=1)
         self.positioned = asyncio.Event()
-        self.ledger = Ledger()
+        self.tracker = OffsetTracker()
         self.unreadable: dict[TP, object] = {}
-        self.stored: dict[TP, int] = {}
+        self.committed_offsets: dict[TP, int] = {}
         self.ends: dict[TP, int] | None = dict.fromkeys(partitions, 100)
         self.now = 1000.0
         self.asked = 0
@@ -48,20 +48,20 @@ class Held:
     def begin(self) -> None:
         """Positioned, everything at offset 10."""
         self.positioned.set()
-        self.ledger.restart(dict.fromkeys(self.partitions, 10))
+        self.tracker.restart(dict.fromkeys(self.partitions, 10))
 
     def take(self, tp: TP, end: int) -> None:
-        first = self.ledger.standing(tp).taken or 0
-        self.ledger.take(tp, Fetched(first, [SimpleNamespace(offset=offset) for offset in range(first, end)], end))
+        first = self.tracker.progress_of(tp).taken or 0
+        self.tracker.take(tp, Fetched(first, [SimpleNamespace(offset=offset) for offset in range(first, end)], end))
 
     def done(self, tp: TP, end: int) -> None:
-        self.ledger.complete(tp, end)
+        self.tracker.complete(tp, end)
 
     def passes(self, seconds: float) -> None:
         """Looks every few seconds for so long; raises Stalled."""
-        for _ in range(int(seconds / LOOK_SECONDS)):
-            self.now += LOOK_SECONDS
-            asyncio.run(self.watchdog.look())
+        for _ in range(int(seconds / CHECK_SECONDS)):
+            self.now += CHECK_SECONDS
+            asyncio.run(self.watchdog.check())
 
     def stalls_within(self, seconds: float) -> str:
         with pytest.raises(Stalled) as stalled:
@@ -81,7 +81,7 @@ def test_a_batch_that_is_never_acknowledged_is_a_stall_though_others_go_on(held:
     for _ in range(5):
         held.take(OTHER, end + 5)
         held.done(OTHER, end + 5)
-        held.stored[OTHER] = end = end + 5
+        held.committed_offsets[OTHER] = end = end + 5
         held.passes(5)
     message = held.stalls_within(30)
     assert "events partition 0 was completed" in message
@@ -159,15 +159,15 @@ def test_known_waits_are_no_stall_and_calls_may_take_longer(held: Held) -> None:
     held.partitions = {ONE}
 
     async def wait() -> None:
-        with known_wait():
+        with waiting():
             await asyncio.to_thread(held.passes, 4 * 3600)
-        with known_call():
+        with calling():
             await asyncio.to_thread(held.passes, CALL_FACTOR * LIMIT)
         for _ in range(20):
-            moved()
+            heartbeat()
             await asyncio.to_thread(held.passes, LIMIT - 10)
 
-    effort = held.watchdog.efforts[0] = Effort()
+    effort = held.watchdog.progress[0] = Progress()
     asyncio.run(effort.follow(wait()))
     assert (effort.waits, effort.calls) == (0, 0)
     held.stalls_within(2 * LIMIT)
@@ -182,14 +182,14 @@ async def stalls(dog: Watchdog) -> str:
     """Has it look until it finds a stall, 30 seconds at most."""
     said: list[str] = []
 
-    async def look() -> bool:
+    async def check() -> bool:
         try:
-            await dog.look()
+            await dog.check()
         except Stalled as stalled:
             said.append(str(stalled))
         return bool(said)
 
-    await until(look, 30, "the watchdog finds no stall")
+    await until(check, 30, "the watchdog finds no stall")
     return said[0]
 
 
@@ -259,7 +259,7 @@ def test_a_dead_recovery_is_found(kafka: Broker) -> None:
             assert not starting.done()
         finally:
             await station.__aexit__()
-            await tasks.end([starting])
+            await tasks.cancel_all([starting])
 
     run(kafka, scenario)
 
@@ -283,7 +283,7 @@ def test_a_client_that_left_its_group_for_not_polling_is_found(kafka: Broker) ->
 async def _looks_often(dog: Watchdog) -> None:
     """For twenty times as long as the dog lets anything stand still; it raises where it sees a stall."""
     for _ in range(20):
-        await dog.look()
+        await dog.check()
         await asyncio.sleep(0.1)
 
 
@@ -292,7 +292,7 @@ def test_an_idle_group_is_no_stall(kafka: Broker) -> None:
         await line.publish(10)
         async with line.station(acknowledge) as station:
             dog = watched(line, station, 0.1)
-            await until(lambda: station.consumer.stored)
+            await until(lambda: station.consumer.committed_offsets)
             await _looks_often(dog)
 
     run(kafka, scenario)

@@ -58,7 +58,7 @@ class Death:
     def install(self) -> None:
         """Wraps every point."""
         wrap(partition.Partition, "_fold", self._fold)
-        wrap(partition.Partition, "_say", self._say)
+        wrap(partition.Partition, "_emit", self._emit)
         wrap(table.Table, "flush", self._flush)
         wrap(kafka_sink, "send", self._send)
         wrap(writer.PartitionWriter, "apply", self._apply)
@@ -78,11 +78,11 @@ class Death:
         self.at(UNTOLD)
         self._batch.set("")
 
-    async def _say(self, say: Method, owner: Any, read_models: Any, folded: Any) -> None:
+    async def _emit(self, emit: Method, owner: Any, read_models: Any, folded: Any) -> None:
         self._batch.set(folded.delivered.message.topic.rpartition(".")[2])
         if self._point == UNTOLD and self._topic in ("any", self._batch.get()):
             await asyncio.Event().wait()
-        await say(owner, read_models, folded)
+        await emit(owner, read_models, folded)
         self._batch.set("")
 
     async def _flush(self, flush: Method, held: Any, producer: Any, number: int, changes: Any) -> None:

@@ -17,7 +17,7 @@ from worker.stream import stopping, worker
 
 from .dying_worker import wrap
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 STALL_SECONDS = 3.0
 END_SECONDS = 2.0
 
@@ -59,7 +59,7 @@ def swallow_and_hang() -> None:
 
 def look_often() -> None:
     """For what somebody else wrote, twice a second instead of each minute."""
-    worker._LOOK_SECONDS = LOOK_SECONDS
+    worker._CHECK_LOGS_SECONDS = CHECK_SECONDS
 
 
 def end_when(moment: str) -> Callable[[], None]:

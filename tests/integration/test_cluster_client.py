@@ -21,7 +21,7 @@ from worker.read_model.writer import NeedsRepair, announce
 from worker.redis import client as client_module
 from worker.redis import scripts
 from worker.redis.client import Client, create_redis, masters
-from worker.redis.scripts import CutShort, ask_all, run, run_all
+from worker.redis.scripts import ScriptInterrupted, ask_all, run, run_all
 from worker.settings import Settings
 from worker.stream.retry import until_done
 
@@ -190,7 +190,7 @@ def test_while_a_slot_is_being_moved_its_partition_waits_and_is_whole_afterwards
             moving.take(name)
         with pytest.raises(NeedsRepair):
             await owner.apply(write(*more.items(), before={}))
-        with pytest.raises(CutShort):
+        with pytest.raises(ScriptInterrupted):
             await owner.repair(batches({**pairs, **more}), MARKS)
         with pytest.raises(RedisError):
             await reader.session("s0")
@@ -264,7 +264,7 @@ def test_a_dead_master_fails_its_own_keys_only_and_is_found_again(own_cluster: R
 
 def test_a_frozen_master_whose_replica_takes_over_is_left(monkeypatch: pytest.MonkeyPatch, lua: Callable[[str], None]) -> None:
     """It takes what it is sent and never answers: only that a caller gave up tells."""
-    monkeypatch.setattr(client_module, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(client_module, "_ANSWER_SECONDS", 0.5)
     lua(COUNTS)
     with RedisCluster(3) as cluster, replica_of(cluster, frozen := owner_of(cluster, "frozen")) as replica:
 

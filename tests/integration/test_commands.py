@@ -1,4 +1,4 @@
-"""The commands (contract, section 7): what they answer, and that what they refuse is one line that says what to do."""
+"""The commands (schemas/README.md): what they answer, and that what they refuse is one line that says what to do."""
 
 import ast
 import asyncio

@@ -39,7 +39,10 @@ def test_an_old_owner_is_refused_after_a_new_claim(redis_server: Redis) -> None:
     async def scenario(place: Place) -> None:
         old, new = await place.owner(some(3)), place.writer()
         assert await new.claim() == Claim(True, 7, 3)
-        for refused in (lambda: old.apply(write((("b9", "s9"), document("b9", "s9")))), lambda: old.beat({"events.end": 1})):
+        for refused in (
+            lambda: old.apply(write((("b9", "s9"), document("b9", "s9")))),
+            lambda: old.heartbeat({"events.end": 1}),
+        ):
             before = await place.content()
             with pytest.raises(Fenced):
                 await refused()
@@ -141,7 +144,7 @@ def test_a_flush_needs_repair_and_revives_nothing(own_redis: RedisServer) -> Non
     async def scenario(place: Place) -> None:
         owner = await place.owner(some(9))
         await place.client.flushall()
-        for refused in (owner.apply(write((("b1", "s1"), None))), owner.beat({"events.end": 1})):
+        for refused in (owner.apply(write((("b1", "s1"), None))), owner.heartbeat({"events.end": 1})):
             with pytest.raises(NeedsRepair):
                 await refused
             assert await place.content() == {}, "a refused write leaves nothing behind"
@@ -161,7 +164,7 @@ def test_a_lost_watermark_alone_needs_repair_and_revives_nothing(redis_server: R
         owner = await place.owner(some(10))
         await place.client.delete(place.keys.watermark)
         with pytest.raises(NeedsRepair):
-            await owner.beat({"events.end": 1})
+            await owner.heartbeat({"events.end": 1})
         await owner.repair(batches(some(5)), MARKS)
         assert await place.holds(some(5))
 
@@ -174,13 +177,13 @@ def test_a_heartbeat_is_written_and_read_by_the_clock_of_redis(redis_server: Red
         await announce(place.client, place.base, place.keys.namespace, 1)
         (never,) = await AttendanceReader(place.client, place.base).status()
         assert (never.has_owner, never.lag) == (False, None)
-        await owner.beat({"events.end": 9, "bookings.end": 3}, {"events": 0})
+        await owner.heartbeat({"events.end": 9, "bookings.end": 3}, {"events": 0})
         (unconfirmed,) = await AttendanceReader(place.client, place.base).status()
         assert (unconfirmed.has_owner, unconfirmed.lag) == (True, None), "nobody said how long the bookings are"
-        await owner.beat({}, {"events": 60_000, "bookings": 0})
+        await owner.heartbeat({}, {"events": 60_000, "bookings": 0})
         (old,) = await AttendanceReader(place.client, place.base).status()
         assert old.kafka_age >= 60 > old.age
-        await owner.beat({}, {"events": 0, "bookings": 0})
+        await owner.heartbeat({}, {"events": 0, "bookings": 0})
         (known,) = await AttendanceReader(place.client, place.base).status()
         assert known.lag == 2
 
@@ -224,7 +227,7 @@ def test_another_generation_is_not_sound_and_needs_repair(redis_server: Redis) -
         with pytest.raises(NeedsRepair):
             await new.apply(write((("b1", "s1"), None)))
         with pytest.raises(NeedsRepair):
-            await new.beat({"events.end": 1})
+            await new.heartbeat({"events.end": 1})
         assert await place.content() == before
         await new.repair(batches(some(2)), MARKS)
         assert await place.holds(some(2))

@@ -13,7 +13,7 @@ from worker.read_model import rights
 from worker.settings import Settings
 
 BASE = "rights"
-#: What the README tells an operator to give.
+#: The rights that deploy/README.md lists.
 ENOUGH = (f"~{BASE}:*", "+@all", "-@dangerous", "+info")
 SCRIPTS = ("apply", "beat", "claim", "identity", "repair", "retire")
 

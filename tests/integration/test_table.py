@@ -145,7 +145,7 @@ def test_a_partition_that_was_given_away_goes_on_from_what_its_store_kept(bench:
         await other.flush(bench.producer, 0, {b"a": {b"s": b"2"}, b"b": {b"s": b"3"}})
         assert table.open(0) == {"memory": 0, "rocksdb": 1}[bench.kind]
         assert held(await bench.recovered(table, 0), 0) == {b"a": {b"s": b"2"}, b"b": {b"s": b"3"}}
-        assert await table.settle(bench.producer, 0) == 0
+        assert await table.rewrite_merged(bench.producer, 0) == 0
 
     run(bench, scenario)
 
@@ -199,10 +199,10 @@ def test_rows_whose_last_record_is_not_the_merged_one_are_written_back_once(benc
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9", b"t": b"9"}, b"b": {b"s": b"9"}})
         await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3", b"t": b"9"}, b"c": {b"s": b"1"}})
         successor = await bench.recovered(bench.table(), 0)
-        assert await successor.settle(bench.producer, 0) == 1
+        assert await successor.rewrite_merged(bench.producer, 0) == 1
         assert last(await bench.log(0), b"a\0s") == b"9"
-        assert await successor.settle(bench.producer, 0) == 0
-        assert not successor.foreign(0)
+        assert await successor.rewrite_merged(bench.producer, 0) == 0
+        assert not successor.foreign_writes(0)
         assert successor.open(0) == await bench.end(0)
 
     run(bench, scenario)
@@ -218,7 +218,7 @@ def test_what_was_not_written_back_is_met_again(bench: Bench) -> None:
         await died.flush(bench.producer, 0, {b"b": {b"s": b"1"}})
         store.close()
         successor = await bench.recovered(bench.table(store=bench.store("kept")), 0)
-        assert await successor.settle(bench.producer, 0) == 1
+        assert await successor.rewrite_merged(bench.producer, 0) == 1
         assert last(await bench.log(0), b"a\0s") == b"9"
 
     run(bench, scenario)
@@ -228,17 +228,17 @@ def test_a_foreign_record_is_noticed_at_the_next_flush_and_mended(bench: Bench) 
     async def scenario(bench: Bench) -> None:
         owner, zombie = await bench.recovered(bench.table(), 0), bench.table(0)
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}, b"b": {b"s": b"9"}})
-        assert not owner.foreign(0)
+        assert not owner.foreign_writes(0)
         await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}, b"new": {b"s": b"1"}})
         await owner.flush(bench.producer, 0, {b"b": {b"s": b"99"}})
-        assert owner.foreign(0)
-        assert await owner.mend(bench.producer, 0, bench.client) == 2
-        assert not owner.foreign(0)
+        assert owner.foreign_writes(0)
+        assert await owner.rewrite(bench.producer, 0, bench.client) == 2
+        assert not owner.foreign_writes(0)
         log = await bench.log(0)
         assert held(owner, 0) == {b"a": {b"s": b"9"}, b"b": {b"s": b"99"}}, "what the other made is to come to this one too"
         assert {key: last(log, key) for key, _ in log} == {b"a\0s": b"9", b"b\0s": b"99", b"new\0s": b"1"}
         await owner.flush(bench.producer, 0, {b"b": {b"s": b"999"}})
-        assert not owner.foreign(0)
+        assert not owner.foreign_writes(0)
         assert owner.open(0) == await bench.end(0)
 
     run(bench, scenario)
@@ -250,7 +250,7 @@ def test_a_deletion_by_another_is_mended(bench: Bench) -> None:
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}})
         await zombie.flush(bench.producer, 0, {b"a": {b"s": None, b"t": None}})
         await owner.check(bench.client)
-        assert await owner.mend(bench.producer, 0, bench.client) == 2
+        assert await owner.rewrite(bench.producer, 0, bench.client) == 2
         assert last(await bench.log(0), b"a\0s") == b"9"
         assert held(owner, 0) == {b"a": {b"s": b"9"}}
 
@@ -261,13 +261,13 @@ def test_an_idle_owner_notices_by_the_end_of_the_log(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         owner, zombie = await bench.recovered(bench.table(), 0, 1), bench.table(0)
         await owner.check(bench.client)
-        assert not owner.foreign(0)
+        assert not owner.foreign_writes(0)
         await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}})
         await owner.check(bench.client)
-        assert (owner.foreign(0), owner.foreign(1)) == (True, False)
-        assert await owner.mend(bench.producer, 0, bench.client) == 1
+        assert (owner.foreign_writes(0), owner.foreign_writes(1)) == (True, False)
+        assert await owner.rewrite(bench.producer, 0, bench.client) == 1
         await owner.check(bench.client)
-        assert not owner.foreign(0)
+        assert not owner.foreign_writes(0)
         assert held(owner, 0) == {}
         assert owner.open(0) == await bench.end(0)
 
@@ -281,10 +281,10 @@ def test_what_was_not_mended_is_met_again(bench: Bench) -> None:
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}})
         await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3"}})
         await owner.flush(bench.producer, 0, {b"b": {b"s": b"1"}})
-        assert owner.foreign(0)
+        assert owner.foreign_writes(0)
         store.close()
         successor = await bench.recovered(bench.table(store=bench.store("kept")), 0)
-        assert await successor.settle(bench.producer, 0) == 1
+        assert await successor.rewrite_merged(bench.producer, 0) == 1
         assert last(await bench.log(0), b"a\0s") == b"9"
 
     run(bench, scenario)

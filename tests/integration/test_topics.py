@@ -1,4 +1,4 @@
-"""`topics create`, `topics check`, and a worker that refuses what it cannot use (contract, sections 2 and 7)."""
+"""`topics create`, `topics check`, and a worker that refuses what it cannot use (deploy/README.md)."""
 
 import asyncio
 from subprocess import CompletedProcess

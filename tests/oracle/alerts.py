@@ -1,4 +1,4 @@
-"""The mismatch alerts (contract, section 6) that are open, from the attendances and the bookings as they are."""
+"""The mismatch alerts (schemas/README.md) that are open, from the attendances and the bookings as they are."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The law of the fold (contract, section 3), each definition evaluated literally over the whole set of events."""
+"""The law of the fold (schemas/README.md), each definition evaluated literally over the whole set of events."""
 
 import hashlib
 from collections.abc import Iterable

@@ -15,7 +15,7 @@ Key = tuple[str, str, str | None]
 
 
 class Example(NamedTuple):
-    """One sentence of the contract, data in which it matters, and what it comes to; None: not looked at."""
+    """One sentence of schemas/README.md, data in which it matters, and what it comes to; None: not looked at."""
 
     name: str
     deliveries: list[Delivery]

@@ -1,4 +1,4 @@
-"""Queries (contract, section 4) answered from all documents: filtered one by one, sorted as a whole, cut by place."""
+"""Queries (schemas/README.md) answered from all documents: filtered one by one, sorted as a whole, cut by place."""
 
 from typing import Any
 

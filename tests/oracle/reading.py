@@ -1,4 +1,4 @@
-"""Reads the JSON of the contract's sections 2 and 3 into plain values; validation is not the oracle's business."""
+"""Reads the JSON of schemas/README.md into plain values; validation is not the oracle's business."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""Session tallies and booking summaries (contract, section 5) counted from nothing each time."""
+"""Session tallies and booking summaries (schemas/README.md) counted from nothing each time."""
 
 from typing import Any
 

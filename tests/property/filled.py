@@ -10,13 +10,13 @@ from uuid import uuid4
 from schemas.events import Booking, Event
 from tests.services import Redis
 from worker.domain.alert_rules import Rules
-from worker.domain.booking_state import BookingRecord, BookingState, Place, apply
+from worker.domain.booking_state import BookingRecord, BookingState, Place, apply_records
 from worker.read_model.keys import live_key, namespace
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.writer import PartitionWriter, Write, announce
 from worker.redis.client import Client, create_redis, masters
 from worker.settings import load_settings
-from worker.stream.projection import project, whole
+from worker.stream.projection import project, project_all
 from worker.topics import partition_of
 
 _RULES = Rules(300_000_000, 600_000_000, 1 << 62)
@@ -59,7 +59,7 @@ class Filled:
             else:
                 self._offset += 1
                 references.append(BookingRecord(Place(self._offset, self._offset, self._offset), record, b""))
-        changes = apply(((self._state(name), *both) for name, both in by_booking.items()), _RULES)
+        changes = apply_records(((self._state(name), *both) for name, both in by_booking.items()), _RULES)
         write = Write({"events.offset": self._offset})
         project(changes, write, [], known=True)
         await self._writers[number].apply(write)
@@ -104,7 +104,7 @@ class Filled:
         for some in _cut(here, _BATCH):
             write = Write()
             for state in some:
-                whole(state, write)
+                project_all(state, write)
             yield write
             await asyncio.sleep(0)
 

@@ -17,7 +17,7 @@ from schemas.times import format_time
 from tests import oracle
 from tests.oracle import Delivery, Outcome, Rules
 from worker.domain import alert_rules, row_codec
-from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply
+from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply_records
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
 from worker.read_model.documents import unpack
@@ -48,26 +48,28 @@ def survived(batches: Sequence[Batch], chance: Random) -> Outcome:
     """
     records = [record for batch in batches for record in batch]
     shown, rows = _Shown(), dict[str, tuple[dict[bytes, bytes], bytes | None]]()
-    kept = told = 0
+    kept = projected_offset = 0
     lives = chance.randint(1, 4)
     for life in range(lives + 1):
         held = {name: load(name, *both, _rules(Rules())) for name, both in rows.items()}
-        at, redelivered, known = max(0, told - chance.choice((0, 0, 1, 3))), kept, told >= kept
+        at, redelivered, known = max(0, projected_offset - chance.choice((0, 0, 1, 3))), kept, projected_offset >= kept
         dies = len(records) if life == lives else chance.randint(at, len(records))
         waiting: list[tuple[Write, int]] = []
         quick = chance.choice((0.0, 0.3, 0.8))
         while at < dies:
             write, some = Write(), list(enumerate(records[at : at + chance.randint(1, 4)], at))
-            changes = _apply_all(held, *_read(some), _rules(Rules()), again=at < redelivered, told=told)
+            changes = _apply_all(
+                held, *_read(some), _rules(Rules()), is_redelivery=at < redelivered, projected_offset=projected_offset
+            )
             project(changes, write, [], known=known)
             at += len(some)
             kept = max(kept, at)
             rows.update((state.booking_id, (dict(stored(state)), _reference_row(state))) for state in held.values())
             waiting.append((write, at))
             while waiting and (len(waiting) > 3 or (life == lives and at == dies) or chance.random() < quick):
-                write, told = waiting.pop(0)
+                write, projected_offset = waiting.pop(0)
                 shown.take(write)
-                known = known or told >= redelivered
+                known = known or projected_offset >= redelivered
     return shown.outcome()
 
 
@@ -110,7 +112,7 @@ def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, lis
     offset = 0
     for batch in batches:
         write, published = Write(), list[Any]()
-        changes = _apply_all(held, *_read(list(enumerate(batch, offset))), _rules(rules), told=offset)
+        changes = _apply_all(held, *_read(list(enumerate(batch, offset))), _rules(rules), projected_offset=offset)
         project(changes, write, published, known=True)
         offset += len(batch)
         yield write, published
@@ -125,7 +127,7 @@ def _reloaded(state: BookingState, rules: alert_rules.Rules) -> BookingState:
 
 def _reference_row(state: BookingState) -> bytes | None:
     record = BookingRecord(state.place, state.booking, b"")
-    return None if state.place == NOWHERE else encode_reference(record, state.formerly)
+    return None if state.place == NOWHERE else encode_reference(record, state.removed_unprojected)
 
 
 def _read(batch: Sequence[tuple[int, Delivery | oracle.BookingRecord]]) -> _Read:
@@ -140,8 +142,8 @@ def _apply_all(
     references: Sequence[tuple[str, BookingRecord]],
     rules: alert_rules.Rules,
     *,
-    again: bool = False,
-    told: int = 0,
+    is_redelivery: bool = False,
+    projected_offset: int = 0,
 ) -> list[Change]:
     by_booking: dict[str, tuple[list[Event], list[BookingRecord]]] = {}
     for event in events:
@@ -149,7 +151,7 @@ def _apply_all(
     for booking_id, record in references:
         by_booking.setdefault(booking_id, ([], []))[1].append(record)
     of_each = [(held.setdefault(name, BookingState(name)), *both) for name, both in by_booking.items()]
-    return apply(of_each, rules, again=again, told=told)
+    return apply_records(of_each, rules, is_redelivery=is_redelivery, projected_offset=projected_offset)
 
 
 class _Shown:
@@ -280,14 +282,14 @@ def _visible(states: Iterable[BookingState]) -> State:
             for name, row in each.rows.items()
             if row_codec.decode(row)[0] != NOTHING or each.scans.get(name)
         }
-        if sessions or each.floor > NEVER:
-            found[each.booking_id] = (each.floor, sessions)
+        if sessions or each.erasure_horizon > NEVER:
+            found[each.booking_id] = (each.erasure_horizon, sessions)
     return found
 
 
 def _rows(given: State) -> Iterator[tuple[str, bytes, bytes]]:
-    for booking_id, (floor, sessions) in given.items():
-        held = BookingState(booking_id, floor)
+    for booking_id, (erasure_horizon, sessions) in given.items():
+        held = BookingState(booking_id, erasure_horizon)
         held.rows = {name: row_codec.encode(row, 0) for name, (row, _) in sessions.items()}
         held.scans = {name: scans for name, (_, scans) in sessions.items()}
         for suffix, value in stored(held):

@@ -15,7 +15,7 @@ from tests.oracle.make import record as envelope
 from tests.oracle.reading import normalised
 from tests.property.strategies import sized
 from worker.domain.alert_rules import Rules
-from worker.domain.booking_state import BookingRecord, Place, apply
+from worker.domain.booking_state import BookingRecord, Place, apply_records
 from worker.domain.rows import encode_reference, load, merge_booking_rows, original_of, place_of
 from worker.stream.decode_batch import read_bookings
 from worker.stream.kafka_sink import Message, append_again, forwarded
@@ -127,9 +127,9 @@ class Group:
         intake = read_bookings(batch, lambda booking_id: partition_of(booking_id, PARTITIONS) == number)
         rows = self._rows[number]
         loaded = [(load(name, {}, rows.get(name), RULES), (), records) for name, records in intake.references.items()]
-        for change in apply(loaded, RULES):
+        for change in apply_records(loaded, RULES):
             if change.record is not None:
-                rows[change.state.booking_id] = encode_reference(change.record, change.state.formerly)
+                rows[change.state.booking_id] = encode_reference(change.record, change.state.removed_unprojected)
         kept = overtaken(intake.last_places, [rows.get(name) for name in intake.last_places])
         forwards = [forwarded(*forward, partitions=PARTITIONS) for forward in intake.forwards]
         return [*forwards, *(append_again("bookings", number, each) for each in kept)]

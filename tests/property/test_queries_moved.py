@@ -10,7 +10,7 @@ from schemas.events import Event
 from schemas.query.request import parse_query
 from tests.property.filled import Filled, on
 from tests.services import Redis
-from worker.read_model.partition_reader import Live
+from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query import planner
 
 _NOW = 1_795_341_600_000_000
@@ -24,16 +24,16 @@ def _came(booking: str, number: int, later: int = 0) -> Event:
 def test_what_moves_meanwhile_is_left_out(redis_server: Redis, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     async def scenario(filled: Filled) -> None:
         await filled.apply([_came("a", 1), _came("b", 2), _came("c", 3)])
-        reads, read = 0, Live.documents
+        reads, read = 0, NamespaceView.documents
 
-        async def documents(live: Live, ids: Mapping[bytes, int]) -> object:
+        async def documents(live: NamespaceView, ids: Mapping[bytes, int]) -> object:
             nonlocal reads
             reads += 1
             if reads == (1 if order == "ASC" else 3):
                 await filled.apply([_came("c", 1, later=1_000_000)])
             return await read(live, ids)
 
-        monkeypatch.setattr(Live, "documents", documents)
+        monkeypatch.setattr(NamespaceView, "documents", documents)
         # a number a group, so that the last is looked at when the first is done
         monkeypatch.setattr(planner, "_AT_ONCE", 1)
         sort = [{"fieldName": "numberOfAttendees"}, {"fieldName": "id", "order": order}]

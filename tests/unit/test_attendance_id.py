@@ -1,4 +1,4 @@
-"""The id of an attendance is a UUIDv5 (contract, section 3): the same in every replay, whoever computes it."""
+"""The id of an attendance is a UUIDv5 (schemas/README.md): the same in every replay, whoever computes it."""
 
 from uuid import RFC_4122, UUID, uuid5
 

@@ -18,7 +18,7 @@ class Read(NamedTuple):
     offset: int
 
 
-def letters(reason: Reason, count: int, start: int = 0) -> list[tuple[Read, DeadLetter, int]]:
+def dead_letter_records(reason: Reason, count: int, start: int = 0) -> list[tuple[Read, DeadLetter, int]]:
     return [(Read("t.events", 3, start + n), DeadLetter(reason, f"value: {start + n}"), 0) for n in range(count)]
 
 
@@ -29,11 +29,11 @@ def test_one_line_a_minute_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with capture_logs() as lines:
         for second in range(121):
             now = 1000.0 + second
-            counted.add(count_by_reason(letters(Reason.INVALID_JSON, 5, 5 * second)))
+            counted.add(count_by_reason(dead_letter_records(Reason.INVALID_JSON, 5, 5 * second)))
             if second == 7:
-                counted.add(count_by_reason(letters(Reason.TOO_LARGE, 1)))
+                counted.add(count_by_reason(dead_letter_records(Reason.TOO_LARGE, 1)))
             counted.report()
-        counted.add(count_by_reason(letters(Reason.INVALID_FIELD, 2) + letters(Reason.INVALID_JSON, 1)))
+        counted.add(count_by_reason(dead_letter_records(Reason.INVALID_FIELD, 2) + dead_letter_records(Reason.INVALID_JSON, 1)))
         counted.flush()
         counted.flush()
     found = [(line["reason"], line["count"], line["offset"]) for line in lines]

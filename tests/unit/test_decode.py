@@ -1,4 +1,4 @@
-"""The rules for what comes in (contract, section 3): what is accepted, and what each refusal says."""
+"""The rules for what comes in (schemas/README.md): what is accepted, and what each refusal says."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Records of the bookings topic (contract, sections 2 and 3)."""
+"""Records of the bookings topic (schemas/README.md)."""
 
 from typing import Any
 

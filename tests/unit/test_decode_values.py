@@ -1,4 +1,4 @@
-"""Values as bytes, their sizes, which reason comes first, and when an event was received (contract, sections 2 and 3)."""
+"""Values as bytes, their sizes, which reason comes first, and when an event was received (schemas/README.md)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -148,7 +148,7 @@ ATTRIBUTES: dict[str, Any] = {
     "is_stopped": WorkerThread,
 }
 #: What the engine's own subclasses add.
-OWN = {"_wait_empty", "_room", "_astray", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
+OWN = {"_wait_empty", "_room", "_needs_seek", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
 OWN |= {"_asked_ends", "_end_offsets"}
 #: Of the standard library.
 STANDARD = {"_replace", "_exit"}

@@ -86,7 +86,7 @@ def test_the_newest_time_of_a_batch_is_effective(offsets: list[tuple[int, int]])
     times = [(RECEIVED + ahead, RECEIVED_MS + later // 1000) for ahead, later in offsets]
     records = [_record(number, time, received) for number, (time, received) in enumerate(times)]
     intake = read_events(records, lambda _: True, 2 * DECADES, TOLERANCE)
-    assert not intake.letters
+    assert not intake.dead_letters
     assert intake.newest == max((min(time, 1000 * received + TOLERANCE) for time, received in times), default=None)
 
 

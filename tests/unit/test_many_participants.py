@@ -5,7 +5,7 @@ import random
 from schemas.attendance import AttendanceStatus
 from schemas.events import Event
 from worker.domain.alert_rules import Rules
-from worker.domain.booking_state import BookingState, apply
+from worker.domain.booking_state import BookingState, apply_records
 from worker.domain.rows import changed_rows, load
 
 RULES = Rules(300_000_000, 600_000_000, 30 * 86_400_000_000)
@@ -33,7 +33,7 @@ class Stored:
         self.written = 0
 
     def fold(self, events: list[Event]) -> None:
-        change = next(iter(apply([(self.state, events, ())], RULES)), None)
+        change = next(iter(apply_records([(self.state, events, ())], RULES)), None)
         for suffix, value in changed_rows(change)[0].items() if change else ():
             self.written += 1
             self.largest = max(self.largest, len(suffix) + len(value or b""))
@@ -55,8 +55,8 @@ class Stored:
 def test_everybody_counts_once_and_rows_stay_small() -> None:
     stored = Stored()
     arrivals = [scan(who, START + who) for who in range(PEOPLE)]
-    again = random.Random(3).sample(arrivals, PEOPLE // 2)
-    everything = [*arrivals, *again]
+    is_redelivery = random.Random(3).sample(arrivals, PEOPLE // 2)
+    everything = [*arrivals, *is_redelivery]
     random.Random(4).shuffle(everything)
     for first in range(0, len(everything), 700):
         stored.fold(everything[first : first + 700])

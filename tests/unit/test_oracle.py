@@ -1,4 +1,4 @@
-"""The oracle against examples worked by hand from the contract, so that it can be trusted as a second opinion."""
+"""The oracle against examples worked by hand from schemas/README.md, so that it can be trusted as a second opinion."""
 
 import json
 from typing import Any

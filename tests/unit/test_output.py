@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from worker.cli.show import harmless, print_one, print_rows
+from worker.cli.show import escape_controls, print_one, print_rows
 from worker.web.auth import Scope, create_token, read_tokens
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_a_pipe_gets_each_text_in_one_line(texts: list[str]) -> None:
         print_rows([{"id": text} for text in texts], as_json=False)
         shown = out.getvalue()
     for text in texts:
-        assert harmless(text) in shown
+        assert escape_controls(text) in shown
 
 
 def test_a_list_in_a_cell_is_shown_as_its_words() -> None:

@@ -1,4 +1,4 @@
-"""Requests of the Attendance API (contract, section 4): what is understood, and what is refused with which words."""
+"""Requests of the Attendance API (schemas/README.md): what is understood, and what is refused with which words."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-""
+"""The ``attendance`` command."""

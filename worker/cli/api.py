@@ -1,4 +1,4 @@
-"""The commands `api` and `tokens …`. What serves is imported when it is asked for: the other commands stay quick."""
+"""The commands `api` and `tokens …`. Only `api` imports the server, so that the other commands start fast."""
 
 import time
 from datetime import timedelta

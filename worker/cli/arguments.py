@@ -1,4 +1,4 @@
-"""Arguments of commands as the text that was typed."""
+"""Decodes the arguments of commands."""
 
 import os
 
@@ -6,11 +6,10 @@ import typer
 
 
 def typed(argument: str) -> str:
-    """An argument, read as UTF-8 whatever the locale is: where that is ASCII (``LANG=C``), Python hands other bytes on as
-    surrogates.
+    """An argument decoded as UTF-8 in any locale. In an ASCII locale (``LANG=C``) Python passes other bytes as surrogates.
 
     Raises:
-        typer.BadParameter: it is no UTF-8.
+        typer.BadParameter: the argument is not UTF-8.
     """
     try:
         return os.fsencode(argument).decode()
@@ -19,5 +18,5 @@ def typed(argument: str) -> str:
 
 
 def typed_or_none(argument: str | None) -> str | None:
-    """The same of an option that may be left out."""
+    """As `typed`, for an option that may be left out."""
     return None if argument is None else typed(argument)

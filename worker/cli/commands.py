@@ -1,4 +1,4 @@
-"""The ``attendance`` command: every command does its work in another module and says here what came of it."""
+"""The ``attendance`` command. Each command calls another module and prints the result."""
 
 import asyncio
 import json
@@ -19,9 +19,10 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
 from worker.cli.reads import Json, alerts, booking, query, session
-from worker.cli.show import fail, harmless, prepare_output
+from worker.cli.show import escape_controls, fail, prepare_output
 from worker.domain.row_codec import OtherFormat
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate, start
@@ -31,15 +32,13 @@ from worker.ops.embedded import NotForThisPlatform
 from worker.read_model.reader import ReaderError
 from worker.settings import Settings, SettingsError, load_settings, unknown_variables
 from worker.stream.errors import StreamError
-from worker.tasks import unless
+from worker.tasks import run_until
 from worker.topics import create_producer
 from worker.web.auth import TokensError
 
 T = TypeVar("T")
 
 _DISTRIBUTION = "attendance-worker"
-#: The exit code of a command that Ctrl-C ended before its end, as shells have it.
-_STOPPED = 130
 
 app = typer.Typer(
     help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
@@ -55,8 +54,8 @@ app.add_typer(schemas_app, name="schemas")
 for read_command in (query, session, booking, alerts):
     app.command()(read_command)
 
-#: Errors whose message is for people: one line, exit code 1.
-_TOLD = (
+#: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.
+_USER_ERRORS = (
     SettingsError,
     StreamError,
     OtherFormat,
@@ -70,7 +69,7 @@ _TOLD = (
 
 def main() -> None:
     """Entry point of the console script."""
-    # nothing but our own lines until a worker runs: clients log what their errors say anyway
+    # client libraries log nothing until a worker configures logs: their errors are printed below
     logging.getLogger().addHandler(logging.NullHandler())
     prepare_output()
     try:
@@ -79,10 +78,10 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # whoever reads has seen enough, as `head` has; Python would complain once more when it flushes at its end
+        # the reader closed the pipe, as `head` does; Python flushes stdout again at exit, which must not fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except _TOLD as error:
+    except _USER_ERRORS as error:
         fail(str(error))
     except KafkaError as error:
         fail(asyncio.run(doctor.broker_failure(load_settings(), error)))
@@ -104,7 +103,7 @@ def _show_version(is_asked: bool) -> None:
 def before_each(
     _: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True, callback=_show_version)] = False,
 ) -> None:
-    """Live attendance of booked sessions: events in at Kafka, answers out of Redis."""
+    """Runs before each command: warns of environment variables that look like settings and are none."""
     for line in unknown_variables():
         print(line, file=sys.stderr)
 
@@ -112,7 +111,7 @@ def before_each(
 @app.command()
 def worker() -> None:
     """Fold events into attendances: one worker; start as many as there is work."""
-    # here alone: importing Faust takes half a second, and no other command needs it
+    # only here: importing Faust takes half a second, and no other command needs it
     from worker.stream.stopping import Stopping
     from worker.stream.worker import Worker
 
@@ -120,10 +119,10 @@ def worker() -> None:
     configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
-        bad = await unless(stop, start.problems(settings))
-        for problem in bad or ():
+        problems = await run_until(stop, start.problems(settings))
+        for problem in problems or ():
             print(problem, file=sys.stderr)
-        if bad:
+        if problems:
             raise typer.Exit(1)
         if not stop.is_set():
             configure_client_logs(settings)
@@ -161,27 +160,27 @@ def publish_(
     """Publish events from files of JSON lines, keyed by booking."""
     settings = load_settings()
     now = int(time.time() * 1000)
-    bad: list[publish.BadLine] = []
-    size, done = publish.size_of(files), 0
+    bad_lines: list[publish.BadLine] = []
+    size, bytes_read = publish.size_of(files), 0
 
-    def good() -> Iterator[publish.Outgoing]:
-        nonlocal done
+    def outgoing() -> Iterator[publish.Outgoing]:
+        nonlocal bytes_read
         for file in files:
             for number, (line, length) in enumerate(publish.lines(file), 1):
-                read = publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
-                done += length
-                if isinstance(read, publish.Outgoing):
-                    yield read
+                record = publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
+                bytes_read += length
+                if isinstance(record, publish.Outgoing):
+                    yield record
                 elif line.strip():
-                    bad.append(read)
+                    bad_lines.append(record)
 
-    def share() -> str:
-        return f" ({100 * done // size} %)" if size else ""
+    def percentage() -> str:
+        return f" ({100 * bytes_read // size} %)" if size else ""
 
-    _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, good(), progress, stop), share)
-    for each in bad:
-        print(harmless(f"{each.where}: {each.detail}"), file=sys.stderr)
-    if bad:
+    _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, outgoing(), progress, stop), percentage)
+    for bad_line in bad_lines:
+        print(escape_controls(f"{bad_line.where}: {bad_line.detail}"), file=sys.stderr)
+    if bad_lines:
         raise typer.Exit(1)
 
 
@@ -255,20 +254,20 @@ def schemas_export(
 def _publish(
     settings: Settings,
     work: Callable[[AIOKafkaProducer, publish.Progress, asyncio.Event], Awaitable[int]],
-    share: Callable[[], str] = str,
+    percentage: Callable[[], str] = str,
 ) -> None:
-    """Publishes with a producer of its own until the first Ctrl-C; shows how far it is on a terminal, and how many it was."""
+    """Publishes with its own producer until done or Ctrl-C; shows the progress on a terminal, and the count at the end."""
 
     async def publishing(stop: asyncio.Event) -> tuple[int, bool]:
         producer = create_producer(settings, linger_ms=5)
         console = Console(stderr=True)
         with console.status("publishing") if console.is_terminal else nullcontext() as status:
             try:
-                await unless(stop, producer.start())
+                await run_until(stop, producer.start())
                 if stop.is_set():
                     return 0, True
                 count = await work(
-                    producer, lambda count: status.update(f"published {count:,}{share()}") if status else None, stop
+                    producer, lambda count: status.update(f"published {count:,}{percentage()}") if status else None, stop
                 )
                 return count, stop.is_set()
             finally:
@@ -277,11 +276,11 @@ def _publish(
     count, is_stopped = _run_until_stopped(publishing)
     print(f"published {count} events", file=sys.stderr)
     if is_stopped:
-        raise typer.Exit(_STOPPED)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
-    """Runs ``work`` with an event that SIGINT and SIGTERM set; they call ``on_stop`` too."""
+    """Runs ``work`` with an event that SIGINT and SIGTERM set; the signals also call ``on_stop``."""
 
     async def running() -> T:
         stop = asyncio.Event()

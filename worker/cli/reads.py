@@ -1,4 +1,4 @@
-"""The commands that read: `query`, `session`, `booking` and `alerts`."""
+"""The commands that read from Redis: `query`, `session`, `booking` and `alerts`."""
 
 import asyncio
 import sys
@@ -36,7 +36,7 @@ def query(
     id_, booking, session, status = map(typed_or_none, (id_, booking, session, status))
     sort_ = tuple(map(typed, sort or ()))
     question = ask.Question(id_, booking, session, status, typed_or_none(filter_), sort_, limit, typed_or_none(cursor))
-    if not question.names_something:
+    if not question.is_restricted:
         raise typer.BadParameter("give a filter, or --limit for the first so many of all")
     try:
         answer = _read(lambda reader: ask.ask(reader, question))
@@ -52,15 +52,15 @@ def query(
 def session(session_id: str, as_json: Json = False) -> None:
     """The tally of a session."""
     name = _id(session_id)
-    found = _read(lambda reader: reader.session(name))
-    print_one(found, f"nothing is known of session {session_id}", as_json)
+    tally = _read(lambda reader: reader.session(name))
+    print_one(tally, f"nothing is known of session {session_id}", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """The summary of a booking."""
     name = _id(booking_id)
-    found = _read(lambda reader: reader.booking(name))
-    print_one(found, f"nothing is known of booking {booking_id}", as_json)
+    summary = _read(lambda reader: reader.booking(name))
+    print_one(summary, f"nothing is known of booking {booking_id}", as_json)
 
 
 def alerts(
@@ -71,26 +71,26 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """Open mismatch alerts, newest first."""
-    of = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
-    found = _read(lambda reader: reader.alerts(kind=kind, **of, limit=limit))
+    ids_ = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
+    rows = _read(lambda reader: reader.alerts(kind=kind, **ids_, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
-    print_rows(list(found), as_json, columns)
+    print_rows(list(rows), as_json, columns)
 
 
 def _id(text: str) -> str:
-    """An id as it is stored."""
+    """A bookingId or sessionId in normal form."""
     name = typed(text)
-    # what is no id is nobody's, and is looked up as it is
+    # a text that is not an id is looked up unchanged, and nothing has it
     return ids.session_id(name) or name
 
 
-def _read(ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
+def _read(read: Callable[[AttendanceReader], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def reading() -> T:
         client = create_redis(settings)
         try:
-            return await ask(AttendanceReader(client, settings.redis_namespace))
+            return await read(AttendanceReader(client, settings.redis_namespace))
         finally:
             await client.aclose()
 

@@ -1,1 +1,1 @@
-"""The pure part: the law of the fold, the mismatch rules, the views. No clock, no randomness, no I/O."""
+"""Pure functions: the law of the fold, the mismatch rules, the summaries. No clock, no randomness, no I/O."""

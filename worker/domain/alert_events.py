@@ -1,4 +1,4 @@
-"""From a mask of mismatches to alerts and their CloudEvents: all of it a function of the state (contract, section 6)."""
+"""From a mask of mismatches to alerts and their CloudEvents: pure functions of the state (schemas/README.md, alerts)."""
 
 from hashlib import sha256
 from itertools import chain
@@ -10,40 +10,40 @@ from schemas.events import Booking
 from schemas.packing import text_of
 from schemas.times import format_time
 from worker.domain.fold import NEVER, effective_time, event_time
-from worker.domain.row_codec import Seen, decode, newest_key, opposed, source_of
+from worker.domain.row_codec import AttendanceValue, decode, newest_key, opposed_reports, source_of
 from worker.domain.summaries import document
 
 
 class Judged(NamedTuple):
-    """What an alert was judged by. ``row`` is empty and ``seen`` None where the booking as a whole was judged."""
+    """What an alert was detected from. For an alert about a whole booking ``row`` is empty and ``attendance`` is None."""
 
     booking_id: str
     session_id: str | None
     row: bytes
-    """Packed."""
-    seen: Seen | None
+    """The session's row, packed (see `row_codec`)."""
+    attendance: AttendanceValue | None
     booking: Booking | None
-    floor: int
-    """The booking's horizon, microseconds."""
+    erasure_horizon: int
+    """The booking's erasure horizon, microseconds."""
     record: str
-    """`record_digest` of the booking; only a CloudEvent's id needs it."""
+    """`record_digest` of the booking; only the id of a CloudEvent needs it."""
     statuses: tuple[tuple[str, AttendanceStatus], ...] = ()
-    """Of the whole booking: its attendances' statuses by session, in order."""
+    """Of a whole booking: (session, status) of each attendance, in order."""
     newest: int = NEVER
-    """Of the whole booking, else `NEVER`: the newest ``updated`` of its attendances, microseconds."""
+    """Of a whole booking: the newest ``updated`` of its attendances, microseconds; else `NEVER`."""
 
 
 def opened(data: AlertData, judged: Judged) -> AlertEvent:
-    """The CloudEvent that says an alert, made by `open_alert`, is open."""
+    """The CloudEvent of an open alert; ``data`` is made by `open_alert`."""
     return _event(data, _digest(judged), data["openedAt"], resolved=False)
 
 
 def resolved(kind: AlertKind, judged: Judged) -> AlertEvent:
-    """The CloudEvent that says an alert is open no more."""
+    """The CloudEvent of an alert that is no longer open."""
     data = _data(kind, judged, f"{kind} no longer holds")
-    when = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
-    data["resolvedAt"] = when
-    return _event(data, _digest(judged), when, resolved=True)
+    time = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
+    data["resolvedAt"] = time
+    return _event(data, _digest(judged), time, resolved=True)
 
 
 def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
@@ -52,7 +52,7 @@ def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
 
 
 def differs(kind: AlertKind, now: Judged, then: Judged) -> bool:
-    """Whether readers see another alert now, given that they see the same attendance, if any, and that it was open then."""
+    """Whether readers see a changed alert. It was open ``then``, and its attendance, if any, is unchanged."""
     return (
         _updated(now) // 1000 != _updated(then) // 1000
         or _message(kind, now) != _message(kind, then)
@@ -61,8 +61,8 @@ def differs(kind: AlertKind, now: Judged, then: Judged) -> bool:
 
 
 def _data(kind: AlertKind, judged: Judged, message: str) -> AlertData:
-    booking_id, session_id, seen = judged.booking_id, judged.session_id, judged.seen
-    attendance = document(booking_id, session_id, seen) if seen and session_id else None
+    booking_id, session_id, value = judged.booking_id, judged.session_id, judged.attendance
+    attendance = document(booking_id, session_id, value) if value and session_id else None
     data: AlertData = {
         "alertId": alert_id(kind, booking_id, session_id),
         "kind": kind,
@@ -79,52 +79,55 @@ def _data(kind: AlertKind, judged: Judged, message: str) -> AlertData:
 
 
 def _updated(judged: Judged) -> int:
-    """The attendance's ``updated`` now; of one that is gone, the time at which it went."""
-    known = effective_time(judged.seen.updated) if judged.seen else judged.newest
-    known = known if known > NEVER else max(decode(judged.row)[0].horizon, judged.floor)
-    # an alert of a booking whose attendances all went, with no horizon that reaches it, cannot be; never fail on it
-    return known if known > NEVER else 0
+    """The attendance's ``updated``; of an attendance that is gone, the horizon that removed it."""
+    updated = effective_time(judged.attendance.updated) if judged.attendance else judged.newest
+    updated = updated if updated > NEVER else max(decode(judged.row)[0].horizon, judged.erasure_horizon)
+    # an alert with neither attendance nor horizon cannot occur; never fail on one
+    return updated if updated > NEVER else 0
 
 
-def _event(data: AlertData, digest: str, when: str, *, resolved: bool) -> AlertEvent:
+def _event(data: AlertData, digest: str, time: str, *, resolved: bool) -> AlertEvent:
     return {
         "specversion": "1.0",
         "id": f"{data['alertId']}:{'resolved' if resolved else 'opened'}:{digest}",
         "source": SOURCE,
         "type": RESOLVED if resolved else OPENED,
-        "time": when,
+        "time": time,
         "datacontenttype": "application/json",
         "data": data,
     }
 
 
 def record_digest(booking: Booking | None) -> str:
-    """Stands for a booking's record in the ids of alerts."""
+    """Identifies a booking's record in the ids of alerts."""
     if booking is None:
         return ""
     booking_id, participants, walk_ins_allowed, canceled, sessions, time = booking
-    # the names and then the times: the repr of a named tuple takes long
+    # names first, then times: the repr of a named tuple is slow
     listed = sessions and [*sessions, *chain.from_iterable(sessions.values())]
     return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
 
 
 def _digest(judged: Judged) -> str:
-    """Stands for what was judged."""
-    said = f"{judged.seen.status}{judged.seen.number}" if judged.seen else ""
-    text = JOIN.join((judged.record, said, str(judged.floor), str(judged.newest), *chain.from_iterable(judged.statuses)))
-    # but for the format and which alerts were ever open, which tells the way there
+    """Identifies what the alert was detected from."""
+    status = f"{judged.attendance.status}{judged.attendance.number}" if judged.attendance else ""
+    text = JOIN.join(
+        (judged.record, status, str(judged.erasure_horizon), str(judged.newest), *chain.from_iterable(judged.statuses))
+    )
+    # without format and ever opened alerts, the first two bytes: the latter depend on how events were batched
     return sha256(text.encode() + judged.row[2:]).hexdigest()[:32]
 
 
 def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
-    """What would be no mismatch. Here as in `_message` the kinds that are raised most come first."""
-    seen, booking = judged.seen, judged.booking
+    """What would be no mismatch. The most frequent kinds come first, here and in `_message`."""
+    attendance, booking = judged.attendance, judged.booking
     if kind is AlertKind.CONFLICTING_REPORTS:
         return {"reports": "one status"}
     if kind is AlertKind.FREQUENT_NO_SHOWS:
-        return {"notAttended": {"atMost": max(2, _decided(judged)[1] // 2)}}
+        return {"notAttended": {"atMost": max(2, _missed_and_decided(judged)[1] // 2)}}
     if kind is AlertKind.STATUS_COUNT_MISMATCH:
-        return {"numberOfAttendees": {"atLeast": 1} if seen and seen.status == AttendanceStatus.ATTENDED else {"atMost": 0}}
+        attended = attendance and attendance.status == AttendanceStatus.ATTENDED
+        return {"numberOfAttendees": {"atLeast": 1} if attended else {"atMost": 0}}
     if kind is AlertKind.PARTICIPANTS_EXCEEDED:
         return {"numberOfAttendees": {"atMost": booking.participants if booking else 0}}
     if kind is AlertKind.BOOKING_CANCELED:
@@ -136,15 +139,15 @@ def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
 
 
 def _message(kind: AlertKind, judged: Judged) -> str:
-    """What is there instead, while the alert is open."""
-    seen, booking, row = judged.seen, judged.booking, judged.row
-    number = seen.number if seen else 0
+    """The actual values, while the alert is open."""
+    attendance, booking, row = judged.attendance, judged.booking, judged.row
+    number = attendance.number if attendance else 0
     if kind is AlertKind.CONFLICTING_REPORTS:
         return _conflict(row)
     if kind is AlertKind.FREQUENT_NO_SHOWS:
-        return "Missed {} of {} sessions".format(*_decided(judged))
+        return "Missed {} of {} sessions".format(*_missed_and_decided(judged))
     if kind is AlertKind.STATUS_COUNT_MISMATCH:
-        return f"{seen.status if seen else 'No attendance'} with {number} attendees"
+        return f"{attendance.status if attendance else 'No attendance'} with {number} attendees"
     if kind is AlertKind.PARTICIPANTS_EXCEEDED:
         return f"{number} attendees came on a booking for {booking.participants if booking else 0}"
     if kind is AlertKind.BOOKING_CANCELED:
@@ -153,22 +156,22 @@ def _message(kind: AlertKind, judged: Judged) -> str:
         listed = (booking.sessions if booking else None) or ()
         return f"The booking lists {len(listed)} sessions, and this is none of them"
     newest = newest_key(row)
-    if not seen or not newest:
+    if not attendance or not newest:
         return "The attendance is gone"
     ahead = (event_time(newest) - effective_time(newest)) // 1_000_000
-    return f"The clock of {text_of(seen.source)} runs at least {ahead} s ahead of what the clock tolerance allows"
+    return f"The clock of {text_of(attendance.source)} runs at least {ahead} s ahead of what the clock tolerance allows"
 
 
 def _conflict(row: bytes) -> str:
-    said = [
-        f"{text_of(source_of(row, at))} said {status} at {format_time(effective_time(row, at))}"
-        for status, at in zip(("ATTENDED", "NOT_ATTENDED"), opposed(row) or (), strict=False)
+    reports = [
+        f"{text_of(source_of(row, mark))} said {status} at {format_time(effective_time(row, mark))}"
+        for status, mark in zip(("ATTENDED", "NOT_ATTENDED"), opposed_reports(row) or (), strict=False)
     ]
-    return ", ".join(said)
+    return ", ".join(reports)
 
 
-def _decided(judged: Judged) -> tuple[int, int]:
-    """How many of the booking's attendances are missed, and how many are missed or attended."""
+def _missed_and_decided(judged: Judged) -> tuple[int, int]:
+    """How many of the booking's attendances are NOT_ATTENDED, and how many are ATTENDED or NOT_ATTENDED."""
     statuses = [status for _, status in judged.statuses]
     missed = statuses.count(AttendanceStatus.NOT_ATTENDED)
     return missed, missed + statuses.count(AttendanceStatus.ATTENDED)

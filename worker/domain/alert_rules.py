@@ -1,6 +1,6 @@
-"""The mismatch rules (contract, section 6): which alerts an attendance, or a booking's attendances, hold open.
+"""The mismatch rules (schemas/README.md, alerts): which alerts an attendance, or all attendances of a booking, keep open.
 
-A set of kinds is a bit mask, because it is compared for every row of every batch and stored in the row.
+A set of kinds is a bit mask, because it is compared for every row of a batch and stored in the row.
 """
 
 from functools import lru_cache
@@ -10,9 +10,9 @@ from schemas.alerts import AlertKind
 from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.events import Booking
 from worker.domain.fold import effective_time
-from worker.domain.row_codec import newest_of, opposed, source_of
+from worker.domain.row_codec import newest_of, opposed_reports, source_of
 
-#: The kinds that concern one (booking, session), each with its bit. Their order is stored: only append.
+#: The kinds that concern one (booking, session), each with its bit. Rows store the bits: only append.
 BITS = {
     AlertKind.STATUS_COUNT_MISMATCH: 1,
     AlertKind.PARTICIPANTS_EXCEEDED: 2,
@@ -22,13 +22,13 @@ BITS = {
     AlertKind.CLOCK_AHEAD: 32,
 }
 _STATUS_COUNT, _EXCEEDED, _CANCELED, _UNKNOWN, _CONFLICTING, _AHEAD = BITS.values()
-_CAME = STATUSES.index(AttendanceStatus.ATTENDED)
+_ATTENDED = STATUSES.index(AttendanceStatus.ATTENDED)
 #: The kind that concerns the whole booking.
 FREQUENT = AlertKind.FREQUENT_NO_SHOWS
 
 
 class Rules(NamedTuple):
-    """The settings that shape results, microseconds."""
+    """The settings that shape results, in microseconds."""
 
     clock_tolerance: int
     conflict_window: int
@@ -42,27 +42,27 @@ def kinds(mask: int) -> tuple[AlertKind, ...]:
 
 
 @lru_cache(maxsize=10_000)
-def _judge(says: bytes) -> tuple[bool, int, int]:
-    """Whether an attendance that says this came, its number, and the mask of what is wrong with that alone."""
-    came, number = says[0] == _CAME, int.from_bytes(says[1:], "big")
-    return came, number, _STATUS_COUNT if came == (number == 0) else 0
+def _check_status(status: bytes) -> tuple[bool, int, int]:
+    """(whether it is ATTENDED, number of attendees, mask of mismatches) of a packed status by itself."""
+    attended, number = status[0] == _ATTENDED, int.from_bytes(status[1:], "big")
+    return attended, number, _STATUS_COUNT if attended == (number == 0) else 0
 
 
-def detect(session_id: str, says: bytes, row: bytes, booking: Booking | None, rules: Rules) -> int:
-    """The mask of what is wrong with an attendance, given what it says, its packed row, and what is known of its booking."""
-    came, number, mask = _judge(says)
+def detect(session_id: str, status: bytes, row: bytes, booking: Booking | None, rules: Rules) -> int:
+    """The mask of an attendance's mismatches, from its packed status, its row and its booking record, if there is one."""
+    attended, number, mask = _check_status(status)
     if booking is not None:
         _, participants, walk_ins_allowed, canceled, sessions, _ = booking
         if number > participants and not walk_ins_allowed:
             mask |= _EXCEEDED
-        if canceled and came:
+        if canceled and attended:
             mask |= _CANCELED
         if sessions is not None and session_id not in sessions:
             mask |= _UNKNOWN
-    reports = opposed(row)
+    reports = opposed_reports(row)
     if reports is not None and source_of(row, reports[0]) != source_of(row, reports[1]):
         apart = effective_time(row, reports[0]) - effective_time(row, reports[1])
-        if -rules[1] <= apart <= rules[1]:
+        if -rules.conflict_window <= apart <= rules.conflict_window:
             mask |= _CONFLICTING
     newest = newest_of(row)
     if row[newest : newest + 8] < row[newest + 8 : newest + 16]:
@@ -71,5 +71,5 @@ def detect(session_id: str, says: bytes, row: bytes, booking: Booking | None, ru
 
 
 def frequent_no_shows(attended: int, missed: int) -> bool:
-    """Whether a booking missed at least 3 sessions, and more than half of those that came to a decision."""
+    """Whether a booking missed at least 3 sessions, and more than half of those that are attended or missed."""
     return missed >= 3 and missed > attended

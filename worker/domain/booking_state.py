@@ -1,7 +1,7 @@
-"""Bookings as a worker holds them, and what one batch of records does to them: fold and judge.
+"""Bookings as a worker holds them in memory, and how a batch of records changes them: fold, then detect alerts.
 
-``apply`` changes the states in place and says what was there before. If a batch is given up before its rows are stored, its
-partition and all states of it are given up with it, so that memory never outlives what it was ahead of.
+``apply_records`` changes the states in place and returns what was there before. If a batch fails before its rows are
+stored, its partition is closed and all of its states are dropped: memory is never ahead of a table that others read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,18 @@ from worker.domain import fold
 from worker.domain.alert_events import Judged, record_digest
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
 from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
-from worker.domain.row_codec import EMPTY, Seen, decode, encode, fold_report, newest_of, said_by, says, see, with_ever
+from worker.domain.row_codec import (
+    EMPTY,
+    AttendanceValue,
+    attendance_value,
+    decode,
+    encode,
+    fold_report,
+    newest_of,
+    packed_status,
+    packed_statuses,
+    with_ever_opened,
+)
 from worker.domain.summaries import Summary, summarise
 
 _REPORTS = (CHECK_IN, NO_SHOW)
@@ -23,17 +34,17 @@ _new = tuple.__new__  # what a named tuple's constructor does, without binding i
 
 
 class Place(NamedTuple):
-    """Where a record of the bookings topic stands among those of its booking: the greatest holds."""
+    """The position of a record of the bookings topic among the records of its booking: the greatest one is current."""
 
     received: int
-    """Microseconds: the record received last holds."""
+    """Microseconds: the record received last is current."""
     offset: int
-    """Where it was first appended to its partition: of records received at the same time the later one holds."""
+    """Where it was first appended to its partition: of records received at the same time the later one is current."""
     read_at: int
-    """Where it was read: behind ``offset`` where it was appended again, which makes it no other record."""
+    """Where it was read. Greater than ``offset`` if the record was appended again; it is still the same record."""
 
     def is_of(self, other: "Place") -> bool:
-        """Whether both are places of one record."""
+        """Whether both are places of the same record."""
         return self[:2] == other[:2]
 
 
@@ -45,69 +56,71 @@ class BookingRecord(NamedTuple):
 
     place: Place
     booking: Booking | None
-    """None: it leaves the booking unknown."""
+    """None: the record makes the booking unknown."""
     original: bytes
-    """Headers and value, packed by whoever reads the topic, to append it again."""
+    """Headers and value, packed by the reader of the topic, to append the record again."""
 
 
 Records = tuple["BookingState", Sequence[Event], Sequence[BookingRecord]]
-"""What a batch holds for a booking."""
+"""A booking, and the events and booking records that a batch holds for it."""
 
 
 @dataclass(slots=True)
 class BookingState:
-    """One booking: its reference data, its horizon, its sessions. Times are microseconds."""
+    """One booking: its record, its erasure horizon, its sessions. Times are microseconds."""
 
     booking_id: str
-    floor: int = NEVER
-    """Horizon of the whole booking: latest effective time of a ``booking.erased``."""
+    erasure_horizon: int = NEVER
+    """Latest effective time of a ``booking.erased``: in no session does an event count that is not later."""
     ever_frequent: bool = False
     booking: Booking | None = None
     place: Place = NOWHERE
-    """Of the record that holds."""
-    formerly: frozenset[str] = frozenset()
-    """Sessions that the booking listed before its last record, or one before that, of which readers may not know yet."""
+    """Of the current booking record."""
+    removed_unprojected: frozenset[str] = frozenset()
+    """Sessions that earlier booking records listed, and whose removal may not be projected yet."""
     rows: dict[str, bytes] = field(default_factory=dict)
-    """By session, what rests in the table (`packed`)."""
+    """By session, the row as the table stores it (see `row_codec`)."""
     scans: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
-    """By session, the participants that count, where there ever were any."""
+    """By session, the participants that count and the order keys of their scans, if there ever were any."""
     masks: dict[str, int] = field(default_factory=dict)
-    """By session, the alerts that are open now, where there ever were any."""
+    """By session, the mask of alerts that are open now, if there ever were any."""
     summary: Summary | None = None
     frequent: bool = False
     digest: str = field(default="", compare=False)
-    """Of the booking's record, once an alert needed it."""
+    """`record_digest` of the booking, once an alert has needed it."""
 
-    def seen(self, name: str) -> Seen | None:
-        """The attendance of a session, None where there is none."""
-        return see(self.rows.get(name, EMPTY), self.says(name))
+    def seen(self, name: str) -> AttendanceValue | None:
+        """The attendance of a session; None if there is none."""
+        return attendance_value(self.rows.get(name, EMPTY), self.packed_status(name))
 
-    def says(self, name: str) -> bytes:
-        """What the attendance of a session says (`packed`), empty where there is none."""
-        return says(self.rows.get(name, EMPTY), self.participants(name))
+    def packed_status(self, name: str) -> bytes:
+        """The packed status of a session's attendance; empty if there is none."""
+        return packed_status(self.rows.get(name, EMPTY), self.participants(name))
 
     def participants(self, name: str) -> int:
-        """How many participants of a session count."""
+        """How many scanned participants of a session count."""
         return len(self.scans[name]) if name in self.scans else 0
 
-    def said(self) -> dict[str, bytes]:
-        """What each attendance says (`packed`), by session."""
+    def packed_statuses(self) -> dict[str, bytes]:
+        """The packed status of each attendance, by session."""
         if not self.scans:
-            return said_by(self.rows)
-        return {name: said for name in self.rows if (said := self.says(name))}
+            return packed_statuses(self.rows)
+        return {name: status for name in self.rows if (status := self.packed_status(name))}
 
     def judged(self) -> Judged:
-        """The booking as a whole, as FREQUENT_NO_SHOWS is judged by."""
-        said, newest = self.said(), NEVER
-        for name in said:
+        """The whole booking, from which FREQUENT_NO_SHOWS is detected."""
+        by_session, newest = self.packed_statuses(), NEVER
+        for name in by_session:
             row = self.rows[name]
             newest = max(newest, fold.effective_time(row, newest_of(row)))
-        statuses = tuple((name, STATUSES[said[name][0]]) for name in sorted(said))
-        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.floor, self._digest(), statuses, newest)
+        statuses = tuple((name, STATUSES[by_session[name][0]]) for name in sorted(by_session))
+        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.erasure_horizon, self._digest(), statuses, newest)
 
     def judged_session(self, name: str) -> Judged:
-        """One session, as its alerts are judged by."""
-        return Judged(self.booking_id, name, self.rows[name], self.seen(name), self.booking, self.floor, self._digest())
+        """One session, from which its alerts are detected."""
+        return Judged(
+            self.booking_id, name, self.rows[name], self.seen(name), self.booking, self.erasure_horizon, self._digest()
+        )
 
     def _digest(self) -> str:
         if not self.digest:
@@ -115,53 +128,53 @@ class BookingState:
         return self.digest
 
 
-class Was(NamedTuple):
-    """What a booking was before a batch."""
+class BookingBefore(NamedTuple):
+    """A booking before a batch."""
 
     booking: Booking | None
     place: Place
-    """Of the booking's record that held."""
-    floor: int
+    """Of the booking record that was current."""
+    erasure_horizon: int
     summary: Summary | None
     ever_frequent: bool
     judged: Judged | None
-    """As it was judged while it was a frequent no-show, else None."""
+    """From what FREQUENT_NO_SHOWS was detected, if it was open; else None."""
 
 
-class Touched(NamedTuple):
-    """A session before and after a batch: its row, what its attendance says (`packed`), the alerts that are open."""
+class SessionDelta(NamedTuple):
+    """A session before and after a batch: its row, its packed status, the mask of its open alerts."""
 
     name: str
-    row_was: bytes
+    row_before: bytes
     row: bytes
-    said: bytes
-    says: bytes
-    mask_was: int
+    status_before: bytes
+    status: bytes
+    mask_before: int
     mask: int
 
 
 @dataclass(slots=True)
 class Change:
-    """What a batch made of a booking: the state now, and what was before."""
+    """How a batch changed a booking: the state now, and what was before."""
 
     state: BookingState
-    again: bool
-    """Whether the batch was redelivered, and perhaps applied before: then everything it touches is said again."""
-    was: Was
-    before: dict[str, tuple[bytes, bytes]]
-    """By session, its row before the batch, and what its attendance said."""
-    sessions: Sequence[Touched] = ()
-    """Those that changed or, again or whole, are to be said."""
-    whole: bool = False
-    """Whether it changed, or says again, what concerns every session: the booking's record or its horizon."""
-    counts: bool = False
-    """Whether the summary may be another."""
+    is_redelivery: bool
+    """Whether the batch was redelivered, and perhaps applied before: then everything it touches is emitted again."""
+    before: BookingBefore
+    sessions_before: dict[str, tuple[bytes, bytes]]
+    """By session, its row and its packed status before the batch."""
+    sessions: Sequence[SessionDelta] = ()
+    """Those that changed, or that are emitted because of ``is_redelivery`` or ``affects_all``."""
+    affects_all: bool = False
+    """Whether the booking record or the erasure horizon, which concern every session, changed or is emitted again."""
+    summary_dirty: bool = False
+    """Whether the summary may have changed."""
     scans: dict[str, dict[bytes, bytes | None]] | None = None
-    """By session, participants that count anew (order key of their scan) or no longer (None)."""
+    """By session, the participants with a newer scan that counts (its order key), and those that no longer count (None)."""
     record: BookingRecord | None = None
-    """The booking's record that holds from now on, where another one did."""
+    """The booking record, if this batch replaced it."""
     listed: Iterable[str] = ()
-    """Sessions without an attendance before and after that the booking lists, or listed, and whose listing is to be said."""
+    """Sessions without a row that the booking lists, or listed before: their listing is projected."""
 
 
 def listed_by(booking: Booking | None) -> Mapping[str, Window]:
@@ -169,144 +182,157 @@ def listed_by(booking: Booking | None) -> Mapping[str, Window]:
     return (booking.sessions if booking else None) or {}
 
 
-def apply(records: Iterable[Records], rules: Rules, *, again: bool = False, told: int = 0) -> list[Change]:
-    """Applies records of one batch to bookings, each named once; the changes that have an effect.
+def apply_records(
+    records: Iterable[Records], rules: Rules, *, is_redelivery: bool = False, projected_offset: int = 0
+) -> list[Change]:
+    """Applies the records of one batch, and returns the changes that have an effect.
 
-    Each step is done for all of them before the next: code that stays in the processor's cache takes a fifth less time.
+    Each step runs for all bookings before the next one: code that stays in the processor's cache takes a fifth less time.
 
     Args:
-        again: whether the batch was redelivered, and may have been applied before.
-        told: up to which offset of booking records readers were told for sure.
+        records: each booking at most once.
+        rules: the settings that shape results.
+        is_redelivery: whether the batch was redelivered, and may have been applied before.
+        projected_offset: booking records before this offset of the bookings topic are surely projected.
     """
-    changes = [change for each in records if (change := _fold_all(*each, rules, again, told)) is not None]
+    changes = [
+        change for each in records if (change := _fold_records(*each, rules, is_redelivery, projected_offset)) is not None
+    ]
     for change in changes:
-        _judge_all(change, rules)
+        _detect_alerts(change, rules)
     for change in changes:
-        if change.counts:
+        if change.summary_dirty:
             _summarise(change.state)
     return changes
 
 
-def _fold_all(
-    state: BookingState, events: Sequence[Event], references: Sequence[BookingRecord], rules: Rules, again: bool, told: int
+def _fold_records(
+    state: BookingState,
+    events: Sequence[Event],
+    references: Sequence[BookingRecord],
+    rules: Rules,
+    is_redelivery: bool,
+    projected_offset: int,
 ) -> Change | None:
     rows, change = state.rows, None
     for event in events:
         kind, name = event[0], event[2]
-        if kind in _REPORTS and state.floor == NEVER and name not in state.scans:
+        if kind in _REPORTS and state.erasure_horizon == NEVER and name not in state.scans:
             row = rows.get(name, EMPTY)
             after = fold_report(row, event, rules[0])
-            if after is row and not again:
+            if after is row and not is_redelivery:
                 continue
             if after is not None:
-                change = change or _begin(state, again)
-                if name not in change.before:
-                    change.before[name] = (row, says(row, 0))
+                change = change or _begin_change(state, is_redelivery)
+                if name not in change.sessions_before:
+                    change.sessions_before[name] = (row, packed_status(row, 0))
                 rows[name] = after
                 continue
-        change = change or _begin(state, again)
-        _fold(change, event, rules.clock_tolerance)
+        change = change or _begin_change(state, is_redelivery)
+        _fold_event(change, event, rules.clock_tolerance)
     if references:
-        change = change or _begin(state, again)
-        _refer(change, references, told)
-    if change is None or not (change.before or change.whole or change.record):
+        change = change or _begin_change(state, is_redelivery)
+        _apply_booking_records(change, references, projected_offset)
+    if change is None or not (change.sessions_before or change.affects_all or change.record):
         return None
     return change
 
 
-def _begin(state: BookingState, again: bool) -> Change:
+def _begin_change(state: BookingState, is_redelivery: bool) -> Change:
     judged = state.judged() if state.frequent else None
-    was = (state.booking, state.place, state.floor, state.summary, state.ever_frequent, judged)
-    return Change(state, again, _new(Was, was), {})
+    before = (state.booking, state.place, state.erasure_horizon, state.summary, state.ever_frequent, judged)
+    return Change(state, is_redelivery, _new(BookingBefore, before), {})
 
 
-def _touch(change: Change, name: str) -> None:
-    """Remembers what a session was before the batch."""
-    if name not in change.before:
-        change.before[name] = (change.state.rows.get(name, EMPTY), change.state.says(name))
+def _keep_before(change: Change, name: str) -> None:
+    """Keeps a session's row and status from before the batch."""
+    if name not in change.sessions_before:
+        change.sessions_before[name] = (change.state.rows.get(name, EMPTY), change.state.packed_status(name))
 
 
-def _fold(change: Change, event: Event, tolerance: int) -> None:
-    """Any event into its session; an erasure into the booking's horizon."""
+def _fold_event(change: Change, event: Event, tolerance: int) -> None:
+    """Folds any event into its session; an erasure into the booking's erasure horizon."""
     state, key = change.state, fold.order_key(event, tolerance)
     if event.type == _ERASED:
-        state.floor = max(state.floor, fold.effective_time(key))
-        change.whole |= change.again or state.floor > change.was.floor
+        state.erasure_horizon = max(state.erasure_horizon, fold.effective_time(key))
+        change.affects_all |= change.is_redelivery or state.erasure_horizon > change.before.erasure_horizon
         return
     name = event.session_id
-    row, ever = decode(state.rows.get(name, EMPTY))
-    after, scans = fold.fold(row, state.scans.get(name, {}), [(key, event)], state.floor)
-    if scans or after != row or change.again:
-        _touch(change, name)
-        state.rows[name] = encode(after, ever)
+    row, ever_opened = decode(state.rows.get(name, EMPTY))
+    after, scans = fold.fold(row, state.scans.get(name, {}), [(key, event)], state.erasure_horizon)
+    if scans or after != row or change.is_redelivery:
+        _keep_before(change, name)
+        state.rows[name] = encode(after, ever_opened)
     if scans:
         _keep_scans(change, name, scans)
 
 
 def _keep_scans(change: Change, name: str, scans: Mapping[bytes, bytes | None]) -> None:
-    known = change.state.scans.setdefault(name, {})
-    for who, key in scans.items():
+    counting = change.state.scans.setdefault(name, {})
+    for participant, key in scans.items():
         if key is None:
-            known.pop(who, None)
+            counting.pop(participant, None)
         else:
-            known[who] = key
+            counting[participant] = key
     if change.scans is None:
         change.scans = {}
     change.scans.setdefault(name, {}).update(scans)
 
 
-def _refer(change: Change, records: Sequence[BookingRecord], told: int) -> None:
-    """The record that holds is a maximum, so that neither order nor repeats matter."""
-    state, last = change.state, max(records, key=_order)
-    if _order(last) > state.place[:2]:
+def _apply_booking_records(change: Change, records: Sequence[BookingRecord], projected_offset: int) -> None:
+    """Makes the record with the greatest place current: a maximum, so neither order nor repeats matter."""
+    state, last = change.state, max(records, key=_record_order)
+    if _record_order(last) > state.place[:2]:
         state.place, state.booking, _ = change.record = last
         state.digest = ""
-        dropped = listed_by(change.was.booking).keys() - listed_by(state.booking).keys()
-        # batches are stored before earlier ones are told: what those dropped is kept until it is
-        state.formerly = (frozenset() if change.was.place.read_at < told else state.formerly) | dropped
-    change.whole |= change.again or state.booking != change.was.booking
+        removed = listed_by(change.before.booking).keys() - listed_by(state.booking).keys()
+        # batches are stored before earlier ones are projected: sessions that those removed are kept until then
+        state.removed_unprojected = (
+            frozenset() if change.before.place.read_at < projected_offset else state.removed_unprojected
+        ) | removed
+    change.affects_all |= change.is_redelivery or state.booking != change.before.booking
 
 
-def _order(record: BookingRecord) -> tuple[int, int]:
+def _record_order(record: BookingRecord) -> tuple[int, int]:
     return record.place[:2]
 
 
-def _settle_all(change: Change) -> None:
-    """Every session is touched: a horizon takes from each what it makes void, a booking's record shows in each."""
+def _touch_all_sessions(change: Change) -> None:
+    """Touches every session: an erasure horizon may void events of each, and the booking record shows in each."""
     state = change.state
     for name in state.rows:
-        _touch(change, name)
-        if state.floor > change.was.floor:
-            row, ever = decode(state.rows[name])
-            row, known = fold.normalised(row, state.floor), state.scans.get(name, {})
-            counting = fold.counting(row, known, state.floor)
-            state.rows[name] = encode(row, ever)
-            if len(counting) < len(known):
-                _keep_scans(change, name, dict.fromkeys(known.keys() - counting.keys()))
-    listed = listed_by(change.was.booking).keys() | listed_by(state.booking).keys() | state.formerly
+        _keep_before(change, name)
+        if state.erasure_horizon > change.before.erasure_horizon:
+            row, ever_opened = decode(state.rows[name])
+            row, scans = fold.normalised(row, state.erasure_horizon), state.scans.get(name, {})
+            counting = fold.counting(row, scans, state.erasure_horizon)
+            state.rows[name] = encode(row, ever_opened)
+            if len(counting) < len(scans):
+                _keep_scans(change, name, dict.fromkeys(scans.keys() - counting.keys()))
+    listed = listed_by(change.before.booking).keys() | listed_by(state.booking).keys() | state.removed_unprojected
     change.listed = listed - state.rows.keys()
 
 
-def _judge_all(change: Change, rules: Rules) -> None:
-    """What the folded rows come to for readers: attendances and alerts."""
-    if change.whole:
-        _settle_all(change)
-    state, counts = change.state, change.whole
+def _detect_alerts(change: Change, rules: Rules) -> None:
+    """Computes the packed statuses and the open alerts of the sessions that the batch touched."""
+    if change.affects_all:
+        _touch_all_sessions(change)
+    state, summary_dirty = change.state, change.affects_all
     rows, scans, masks, booking = state.rows, state.scans, state.masks, state.booking
     sessions = change.sessions = []
-    for name, (row_was, said) in change.before.items():
-        row, mask_was, mask = rows[name], masks.get(name, 0), 0
-        now = says(row, len(scans[name]) if name in scans else 0)
-        if now and (mask := detect(name, now, row, booking, rules)):
-            row = rows[name] = with_ever(row, mask)
-        if mask != mask_was:
+    for name, (row_before, status_before) in change.sessions_before.items():
+        row, mask_before, mask = rows[name], masks.get(name, 0), 0
+        status = packed_status(row, len(scans[name]) if name in scans else 0)
+        if status and (mask := detect(name, status, row, booking, rules)):
+            row = rows[name] = with_ever_opened(row, mask)
+        if mask != mask_before:
             masks[name] = mask
-        counts |= now[:1] != said[:1]
-        sessions.append(_new(Touched, (name, row_was, row, said, now, mask_was, mask)))
-    change.counts = counts
+        summary_dirty |= status[:1] != status_before[:1]
+        sessions.append(_new(SessionDelta, (name, row_before, row, status_before, status, mask_before, mask)))
+    change.summary_dirty = summary_dirty
 
 
 def _summarise(state: BookingState) -> None:
-    state.summary = summary = summarise(state.said(), state.booking)
+    state.summary = summary = summarise(state.packed_statuses(), state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     state.ever_frequent = state.ever_frequent or state.frequent

@@ -1,7 +1,7 @@
-"""The law of the fold (contract, section 3): from events to one attendance, whatever their order, copies and batches.
+"""The law of the fold (schemas/README.md): events become one attendance, whatever their order, copies and batches.
 
-A row holds nothing but maxima in the law's order, so folding a union is merging the folds; participants are counted
-from a mapping of their own (hash of the participant -> order key of their newest scan), never from a stored number.
+A row holds only maxima in the law's order, so the fold of a union of events is the merge of their folds. Participants are
+counted from a mapping of their own (hash of the participant -> order key of the newest scan), never from a stored number.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from schemas.attendance import AttendanceStatus
 from schemas.events import Event, EventType
 
-#: Order keys are compared as bytes; times before 1970 are negative, so they are moved up by this.
+#: Order keys are compared as bytes; times before 1970 are negative, so this is added.
 _ZERO = 1 << 63
 _TIMES = Struct(">QQQ")
 _pack_times = _TIMES.pack
@@ -28,19 +28,19 @@ NO_SHOW = EventType.NO_SHOW.value
 _SCANNED = EventType.PARTICIPANT_SCANNED.value
 _DELETED = EventType.DELETED.value
 _ARRIVALS = (CHECK_IN, _SCANNED)
-#: What a base of each type says; a set says it itself.
-_SAYS = {
+#: The status of a base by the type of its event; ``attendance.set`` carries its own.
+_STATUS_OF = {
     CHECK_IN: AttendanceStatus.ATTENDED,
     NO_SHOW: AttendanceStatus.NOT_ATTENDED,
     EventType.CLEARED.value: AttendanceStatus.NOT_SET,
 }
 
 Scans = Mapping[bytes, bytes]
-"""Hash of a participant (16 bytes) -> order key of their newest scan, all of them newer than the base."""
+"""Hash of a participant (16 bytes) -> order key of the newest scan; all of them are newer than the base."""
 
 
 class Mark(NamedTuple):
-    """The newest event of some kind: its order key (effective time, time, received, digest; 32 bytes) and its source."""
+    """The newest event of some kind: its source, and its order key of 32 bytes (effective time, time, received, digest)."""
 
     key: bytes
     source: str
@@ -55,7 +55,7 @@ class Base(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One (booking, session) as maxima. Marks not later than the horizon, and reports that a settler covers, are None."""
+    """One (booking, session) as maxima. Marks not later than the horizon, and reports older than ``override``, are None."""
 
     horizon: int = NEVER
     """Latest effective time of an ``attendance.deleted``, microseconds."""
@@ -65,22 +65,22 @@ class Row(NamedTuple):
     """Newest ATTENDED report (check_in or scan)."""
     missed: Mark | None = None
     """Newest NOT_ATTENDED report (no_show)."""
-    settled: Mark | None = None
-    """Newest set or cleared, which settles the reports before it."""
+    override: Mark | None = None
+    """Newest set or cleared, which overrides the reports before it."""
 
 
 NOTHING = Row()
 
 
 class Folded(NamedTuple):
-    """A fold's result: the row, and what changed among the scans (None: covered now)."""
+    """The result of a fold: the row, and the scans that changed (None: no longer counts)."""
 
     row: Row
     scans: dict[bytes, bytes | None]
 
 
 def effective_time(key: bytes, at: int = 0) -> int:
-    """The effective time in the order key that begins there, microseconds."""
+    """The effective time of the order key at this index, microseconds."""
     effective: int = _EFFECTIVE(key, at)[0]
     return effective - _ZERO
 
@@ -111,20 +111,20 @@ def digest(event: Event) -> bytes:
 
 
 def participant_hash(participant_id: str) -> bytes:
-    """16 bytes that stand for a participant in rows, whatever the length of the id."""
+    """16 bytes that identify a participant in rows, whatever the length of the id."""
     return sha256(participant_id.encode()).digest()[:16]
 
 
-def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: int) -> Folded:
+def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], erasure_horizon: int) -> Folded:
     """Folds events of one (booking, session), each with its order key, into its row.
 
     Args:
-        row: what was folded before.
+        row: the row so far.
         scans: the participants that count so far; not changed.
         events: in any order, repeated or not.
-        floor: the booking's horizon (``booking.erased``), microseconds.
+        erasure_horizon: of the booking (``booking.erased``), microseconds.
     """
-    horizon, base, newest, attended, missed, settled = row
+    horizon, base, newest, attended, missed, override = row
     fresh: dict[bytes, bytes] = {}
     for key, event in events:
         kind = event.type
@@ -135,9 +135,9 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: i
         if newest is None or key > newest.key:
             newest = mark
         if kind == _SCANNED:
-            who = participant_hash(event.participant_id)
-            if key > fresh.get(who, b""):
-                fresh[who] = key
+            participant = participant_hash(event.participant_id)
+            if key > fresh.get(participant, b""):
+                fresh[participant] = key
         elif base is None or key > base.mark.key:
             base = _base(mark, event)
         if kind in _ARRIVALS:
@@ -146,27 +146,27 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], floor: i
         elif kind == NO_SHOW:
             if missed is None or key > missed.key:
                 missed = mark
-        elif settled is None or key > settled.key:
-            settled = mark
-    after = normalised(Row(horizon, base, newest, attended, missed, settled), floor)
-    return Folded(after, _scan_changes(row, after, scans, fresh, floor) if scans or fresh else {})
+        elif override is None or key > override.key:
+            override = mark
+    after = normalised(Row(horizon, base, newest, attended, missed, override), erasure_horizon)
+    return Folded(after, _scan_changes(row, after, scans, fresh, erasure_horizon) if scans or fresh else {})
 
 
-def normalised(row: Row, floor: int) -> Row:
-    """The row without what its horizon, or the booking's (``floor``), or a settler makes void."""
-    horizon, base, newest, attended, missed, settled = row
-    limit = max(horizon, floor)
-    if limit == NEVER and settled is None:
+def normalised(row: Row, erasure_horizon: int) -> Row:
+    """The row without marks that its horizon, the booking's erasure horizon or its ``override`` makes void."""
+    horizon, base, newest, attended, missed, override = row
+    limit = max(horizon, erasure_horizon)
+    if limit == NEVER and override is None:
         return row
     if limit > NEVER:
         base = base if base and effective_time(base.mark.key) > limit else None
-        newest, attended, missed, settled = (
-            mark if mark and effective_time(mark.key) > limit else None for mark in (newest, attended, missed, settled)
+        newest, attended, missed, override = (
+            mark if mark and effective_time(mark.key) > limit else None for mark in (newest, attended, missed, override)
         )
-    if settled is not None:
-        attended = attended if attended and attended.key > settled.key else None
-        missed = missed if missed and missed.key > settled.key else None
-    return Row(horizon, base, newest, attended, missed, settled)
+    if override is not None:
+        attended = attended if attended and attended.key > override.key else None
+        missed = missed if missed and missed.key > override.key else None
+    return Row(horizon, base, newest, attended, missed, override)
 
 
 def merge(one: Row, other: Row) -> Row:
@@ -181,30 +181,36 @@ def merge(one: Row, other: Row) -> Row:
     )
 
 
-def counting(row: Row, scans: Scans, floor: int) -> dict[bytes, bytes]:
-    """Those of the scans that are newer than the base and past every horizon."""
-    oldest = _oldest_counting(row, floor)
-    return {who: key for who, key in scans.items() if key > oldest}
+def counting(row: Row, scans: Scans, erasure_horizon: int) -> dict[bytes, bytes]:
+    """The scans that are newer than the base and later than both horizons."""
+    oldest = _oldest_counting(row, erasure_horizon)
+    return {participant: key for participant, key in scans.items() if key > oldest}
 
 
-def _scan_changes(before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], floor: int) -> dict[bytes, bytes | None]:
-    oldest = _oldest_counting(after, floor)
-    changes: dict[bytes, bytes | None] = {who: key for who, key in fresh.items() if key > oldest and key > scans.get(who, b"")}
+def _scan_changes(
+    before: Row, after: Row, scans: Scans, fresh: Mapping[bytes, bytes], erasure_horizon: int
+) -> dict[bytes, bytes | None]:
+    oldest = _oldest_counting(after, erasure_horizon)
+    changes: dict[bytes, bytes | None] = {
+        participant: key for participant, key in fresh.items() if key > oldest and key > scans.get(participant, b"")
+    }
     if oldest > _oldest_counting(before, NEVER):
-        # who was scanned again since then is in the changes already
-        changes.update((who, None) for who, key in scans.items() if key <= oldest and who not in changes)
+        # participants with a newer scan are in the changes already
+        changes.update(
+            (participant, None) for participant, key in scans.items() if key <= oldest and participant not in changes
+        )
     return changes
 
 
-def _oldest_counting(row: Row, floor: int) -> bytes:
-    """The order key that a scan must exceed to count."""
-    limit = max(row.horizon, floor)
+def _oldest_counting(row: Row, erasure_horizon: int) -> bytes:
+    """The order key that a scan must exceed in order to count."""
+    limit = max(row.horizon, erasure_horizon)
     past = b"" if limit == NEVER else _TIME.pack(limit + _ZERO) + b"\xff" * 24
     return max(past, row.base.mark.key) if row.base else past
 
 
 def _base(mark: Mark, event: Event) -> Base:
-    status = _SAYS.get(event.type) or AttendanceStatus(event.status)
+    status = _STATUS_OF.get(event.type) or AttendanceStatus(event.status)
     number = 1 if status is AttendanceStatus.ATTENDED else 0
     return Base(mark, status, number if event.number is None else event.number)
 

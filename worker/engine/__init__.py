@@ -1,4 +1,4 @@
-"""What Faust lacks: batches, exact commits, tables that never run ahead of their changelog, safe recovery.
+"""What Faust lacks: batches, exact commits, tables that are never ahead of their changelog, a safe recovery.
 
-Knows nothing of attendances. Leans on private names of faust-streaming, which is why that is pinned.
+It does not know what an attendance is. It uses private names of faust-streaming, whose version is therefore pinned.
 """

@@ -1,10 +1,10 @@
-"""A Faust transport that hands over one message per (partition, poll) and commits exactly what was completed.
+"""A Faust transport that delivers one message per (partition, poll) and commits exactly what was completed.
 
-Stock Faust makes two tasks per record, counts a gap in offsets as acknowledged, and throws acknowledgements away before
-the last commit of a rebalance (design, "The engine"). Here a Faust message carries the list of raw records of one poll;
-a batch is committed when it and everything before it in its partition was acknowledged. A batch covers offsets, not only
-records: transaction markers, aborted transactions and records that compaction removed belong to one too, which may hold no
-record at all, so that progress follows the position of the client and not the last record.
+Stock Faust creates two tasks per record, counts a gap in offsets as acknowledged, and drops acknowledgements before the last
+commit of a rebalance (worker/engine/README.md). Here a Faust message carries the raw records of one poll, a batch. It is
+committed once it and all batches before it in its partition are acknowledged. A batch covers offsets, not only records: also
+those of transaction markers, aborted transactions and records that compaction removed. It may hold no record at all, so
+that progress follows the position of the client and not the last record.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ from mode.threads import WorkerThread
 from mode.utils.futures import notify
 
 from worker.engine.fetching import ISOLATION, Fetched, Fetches, LogEnd, Unreadable, log_end, next_offset
-from worker.engine.offset_tracker import Ledger
+from worker.engine.offset_tracker import OffsetTracker
 
 log = structlog.get_logger(__name__)
 
-#: What Kafka answers to a worker that it will never take into the group.
+#: Errors of Kafka for a worker that it will never admit to the group.
 REFUSALS = (
     GroupAuthorizationFailedError,
     InconsistentGroupProtocolError,
@@ -53,34 +53,33 @@ REFUSALS = (
 
 #: URL scheme of this transport; `register` must have been called.
 SCHEME = "batchkafka"
-#: A client that finds no Kafka at its start tries again after so long, seconds.
+#: A client that cannot reach Kafka at its start tries again after so long, seconds.
 START_SECONDS = 1.0
-#: How long the batches in flight may take when partitions are given up, seconds; less than the rebalance timeout.
+#: How long to wait for batches in flight when partitions are revoked, seconds; less than the rebalance timeout.
 DRAIN_SECONDS = 5.0
-#: How long one commit may take before it is given up and tried again with the next; drain and two of them fit the
-#: rebalance timeout.
+#: How long one commit may take, seconds; then the next commit tries again. Drain and two commits fit the rebalance timeout.
 COMMIT_SECONDS = 2.5
-#: How long the batches in flight may take when the worker stops, seconds.
+#: How long to wait for batches in flight when the worker stops, seconds.
 LAST_DRAIN_SECONDS = 4.0
-#: How long the client may take to leave its group and close, and then its thread to end, seconds.
+#: How long the client may take to leave its group and close, and after that its thread to end, seconds.
 LEAVE_SECONDS, STOP_SECONDS = 2.5, 3.0
-#: A fetch of an idle consumer is answered at once when there is something, or after so long, milliseconds.
+#: Idle consumer: a fetch is answered as soon as there is a record, or after so long, milliseconds.
 FETCH_WAIT_MS = 250
-#: One of a busy consumer collects for so long, or until there is so much: a batch of four costs nearly what one of twenty does.
+#: Busy consumer: a fetch waits for so long, or for so many bytes, since a batch of four costs nearly as much as one of twenty.
 LINGER_MS, LINGER_BYTES = 25, 64 * 1024
-#: How long Kafka may take to answer where a log begins, seconds; then it is asked again at the next poll.
+#: How long Kafka may take to answer where a log begins, seconds; the next poll asks again.
 LOG_START_SECONDS = 5.0
-#: A log's end that no fetch has confirmed for so long is asked for, and how long Kafka may take to answer, seconds.
+#: Kafka is asked for a log end that no fetch has confirmed for so long, and may take so long to answer, seconds.
 END_AGE_SECONDS, END_ANSWER_SECONDS = 0.6, 3.0
 
 
 def register() -> None:
-    """Makes ``batchkafka://`` known to Faust."""
+    """Registers ``batchkafka://`` with Faust."""
     TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
 
 
 class RawSchema(faust.Schema[Any, Any]):
-    """Passes records through as they are; the agent decodes."""
+    """Passes records on unchanged; the agent decodes them."""
 
     def compile(self, app: Any, **_: Any) -> Any:
         create_event = app.create_event
@@ -91,12 +90,12 @@ class RawSchema(faust.Schema[Any, Any]):
         return decode
 
 
-class LogWentBack(Exception):
-    """A topic holds less than was read of it already: it was made anew, or lost records. No retry helps."""
+class OffsetRegression(Exception):
+    """A topic ends before an offset that was already read: it was created again, or lost records. No retry helps."""
 
 
 class ClientThread(WorkerThread):
-    """Keeps the process from ending for some seconds at most: it may wait for the very loop that waits for its end."""
+    """Delays the end of the process by `STOP_SECONDS` at most: it may wait for the loop that waits for this thread."""
 
     def __init__(self, service: Any, **kwargs: Any) -> None:
         super().__init__(service, **kwargs)
@@ -107,7 +106,7 @@ class ClientThread(WorkerThread):
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The stock thread, but with Faust's own assignor, which gives equal partition numbers to one worker."""
+    """The stock thread with Faust's own assignor, which assigns the same partition of all topics to the same worker."""
 
     Worker = ClientThread
 
@@ -116,30 +115,30 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     shutdown_timeout = STOP_SECONDS
 
     def _start_thread(self) -> None:
-        # a fetch that is cancelled while Kafka is away lets its CancelledError out of the client; the stock thread then ends
-        # without a word, and whoever stops it waits until `shutdown_timeout`. The app knows of other errors by `crash`
+        # if a fetch is cancelled while Kafka is away, the client raises CancelledError; the stock thread then ends silently,
+        # and its stop takes the whole `shutdown_timeout`. Other errors reach the app through `crash`
         try:
             super()._start_thread()
-        except BaseException as error:  # noqa: BLE001 - it is the end of the thread
+        except BaseException as error:  # noqa: BLE001 - the thread ends here
             log.info("the Kafka client's thread has ended", error=repr(error))
         finally:
             with suppress(RuntimeError):  # the app's loop is closed
                 self.set_shutdown()
 
     async def on_start(self) -> None:
-        # Kafka may go away between any check before and this one, and Faust ends the app then
-        waits = False
+        # Kafka may be away although it was checked before; stock Faust would end the app
+        is_waiting = False
         while not self.should_stop:
             try:
                 await super().on_start()
                 break
             except KafkaConnectionError as error:
                 await self._ensure_consumer().stop()
-                if not waits:
+                if not is_waiting:
                     log.warning("waiting", what="kafka", error=repr(error))
-                waits = True
+                is_waiting = True
                 await self.sleep(START_SECONDS)
-        if waits:
+        if is_waiting:
             log.info("goes on", what="kafka")
 
     async def on_thread_stop(self) -> None:
@@ -156,9 +155,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             log.warning("stopping without waiting any longer", waited_for="the Kafka client's thread", seconds=STOP_SECONDS)
 
     def close(self) -> None:
-        """The thread closes its own client. Stock Faust closes it from the app's loop too, in a stop that meets a rebalance.
+        """Does nothing: the thread closes its client itself.
 
-        That takes the connections away from under the request that leaves the group, which then is never answered.
+        Stock Faust also closes it from the app's loop, if a stop meets a rebalance. That would close the connections during
+        the request that leaves the group, which would never be answered.
         """
 
     def on_crash(self, msg: str, *fmt: Any, **_: Any) -> None:
@@ -167,11 +167,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # the stock method takes round robin for an app without Faust tables, which would part events from bookings
+        # for an app without Faust tables the stock method uses round robin, which would separate events from bookings
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust takes this one in transactions alone
+        consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust sets it only for transactions
         self.fetches = Fetches(consumer)
         return consumer
 
@@ -180,7 +180,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> Any:
         if not self.consumer.flow_active:
             return {}
-        # Faust goes around the client's own getmany, which would say here that the client is no longer in the group
+        # Faust bypasses the client's getmany, which would raise here if the client has left the group
         if not consumer._closed:  # noqa: SLF001
             consumer._coordinator.check_errors()  # noqa: SLF001
         with consumer._fetcher._subscriptions.fetch_context():  # noqa: SLF001
@@ -195,26 +195,26 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return next_offset(self._ensure_consumer(), tp)
 
     async def end_offsets(self, partitions: Collection[TP]) -> dict[TP, int]:
-        """The last stable offsets that Kafka answers within `END_ANSWER_SECONDS`; from any thread."""
-        asked = asyncio.run_coroutine_threadsafe(self._end_offsets(partitions), self.thread_loop)
-        return await asyncio.wrap_future(asked)
+        """The last stable offsets that Kafka returns within `END_ANSWER_SECONDS`; from any thread."""
+        future = asyncio.run_coroutine_threadsafe(self._end_offsets(partitions), self.thread_loop)
+        return await asyncio.wrap_future(future)
 
     async def _end_offsets(self, partitions: Collection[TP]) -> dict[TP, int]:
-        consumer, by_leader, found = self._ensure_consumer(), defaultdict(list), {}
+        consumer, by_leader, ends = self._ensure_consumer(), defaultdict(list), {}
         for tp in partitions:
             by_leader[consumer._client.cluster.leader_for_partition(tp)].append(tp)  # noqa: SLF001
 
-        async def ask(led: list[TP]) -> None:
-            # one leader that is away does not keep the others' answers back
+        async def ask(of_leader: list[TP]) -> None:
+            # a leader that is away does not delay the answers of the others
             with suppress(KafkaError, OSError, TimeoutError):
                 async with asyncio.timeout(END_ANSWER_SECONDS):
-                    found.update(await consumer.end_offsets(led))
+                    ends.update(await consumer.end_offsets(of_leader))
 
         await asyncio.gather(*map(ask, by_leader.values()))
-        return {ensure_TP(tp): end for tp, end in found.items()}
+        return {ensure_TP(tp): end for tp, end in ends.items()}
 
     async def commit(self, offsets: Any) -> bool:
-        # a thread that ends answers no more calls, and may be waiting for the very revocation that wants to commit
+        # a thread that stops answers no more calls, and may wait for the revocation that wants to commit here
         if not self.method_queue.should_stop:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * COMMIT_SECONDS):
@@ -222,20 +222,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return False
 
     async def _commit(self, offsets: Any) -> bool:
-        # the client repeats a commit for as long as Kafka is away, and nothing could be revoked or stopped meanwhile
+        # the client repeats a commit while Kafka is away; without a timeout that would block revocations and the stop
         with suppress(TimeoutError):
             async with asyncio.timeout(COMMIT_SECONDS):
                 return bool(await super()._commit(offsets))
         return False
 
     def linger(self, *, busy: bool) -> None:
-        """Says how long the coming fetches may wait for more to come."""
+        """Sets how long the next fetches wait for more records."""
         fetcher = self._ensure_consumer()._fetcher  # noqa: SLF001
         fetcher._fetch_max_wait_ms = LINGER_MS if busy else FETCH_WAIT_MS  # noqa: SLF001
         fetcher._fetch_min_bytes = LINGER_BYTES if busy else 1  # noqa: SLF001
 
     def admit(self, polled: set[TP], tp: TP) -> None:
-        """Lets the poll that is under way answer with one more partition; from any thread."""
+        """Adds a partition to the poll that is under way; from any thread."""
 
         def wake() -> None:
             polled.add(tp)
@@ -246,38 +246,38 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self.thread_loop.call_soon_threadsafe(wake)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Stock Faust logs per-event timings here, and fails on a partition that is just being assigned."""
+        """Does nothing. Stock Faust logs timings per event here, and fails on a partition that is just being assigned."""
 
 
 class Consumer(driver.Consumer):
-    """Hands over batches and commits what was completed, nothing else."""
+    """Delivers batches and commits exactly those that were completed."""
 
     _thread: ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.ledger = Ledger()
-        self.committed: dict[TP, int] = {}
-        """Where the partitions of the present assignment began, once `positioned`."""
-        self.stored: dict[TP, int] = {}
-        """What Kafka is known to have as committed, by this consumer or before it."""
+        self.tracker = OffsetTracker()
+        self.start_offsets: dict[TP, int] = {}
+        """The offsets from which the partitions of this assignment were started, once `positioned`."""
+        self.committed_offsets: dict[TP, int] = {}
+        """The offsets that Kafka has as committed, by this consumer or before it."""
         self.positioned = asyncio.Event()
         self._asked_ends: dict[TP, LogEnd] = {}
         self._room = asyncio.Event()
         self._polled: set[TP] = set()
-        self._astray: set[TP] = set()
-        """Partitions whose client may stand elsewhere than their ledger."""
+        self._needs_seek: set[TP] = set()
+        """Partitions whose client position may differ from the offset tracker's."""
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        # a poll of before may have dropped all there is, and without a further record the ledger would miss nothing
-        while self._astray:
-            tp = self._astray.pop()
+        # an earlier poll may have dropped all records; without a further one the offset tracker would find no gap
+        while self._needs_seek:
+            tp = self._needs_seek.pop()
             with suppress(IllegalStateError):  # it was revoked meanwhile
-                await self._seek(tp, self.ledger.standing(tp).taken or 0)
-        self._polled = (active_partitions or set()) - self.ledger.saturated()
+                await self._seek(tp, self.tracker.progress_of(tp).taken or 0)
+        self._polled = (active_partitions or set()) - self.tracker.saturated()
         if not self._polled:
             self._room.clear()
             await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=timeout)
@@ -294,9 +294,9 @@ class Consumer(driver.Consumer):
         for tp, fetched in self._with_moved(records):
             if not (active is None or tp in active):
                 continue
-            log_start = await self._log_start(tp) if self.ledger.misses(tp, fetched) else 0
-            # what is not handed over now is missed by the ledger later; stock Faust seeks back here, in the middle of
-            # a rebalance, and would make the ledger forget the batches that the rebalance waits for
+            log_start = await self._log_start(tp) if self.tracker.misses(tp, fetched) else 0
+            # the offset tracker later finds a gap for what is not delivered now; stock Faust seeks back here, in the middle of
+            # a rebalance, and would make the tracker forget the batches that the rebalance waits for
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             taken = await self._take(tp, fetched, log_start)
@@ -304,18 +304,18 @@ class Consumer(driver.Consumer):
                 yield tp, self._batch_message(tp, taken)
 
     def _with_moved(self, records: Mapping[Any, Any]) -> Iterator[tuple[TP, Fetched]]:
-        """What was fetched, and the polled partitions whose client stands elsewhere although nothing came."""
+        """What was fetched, and the polled partitions without records whose client position is not the expected one."""
         polled = {ensure_TP(partition): fetched for partition, fetched in records.items()}
         yield from polled.items()
         for tp in self._polled - polled.keys():
-            stands, expected = self._thread.next_offset(tp), self.ledger.standing(tp).taken
-            if stands is not None and expected is not None and stands != expected:
-                yield tp, Fetched(stands, [], stands)
+            position, expected = self._thread.next_offset(tp), self.tracker.progress_of(tp).taken
+            if position is not None and expected is not None and position != expected:
+                yield tp, Fetched(position, [], position)
 
     async def _take(self, tp: TP, fetched: Fetched, log_start: int) -> Fetched | None:
-        """The batch to hand over; None where nothing is new, or where something is missing and was sought."""
-        misses = self.ledger.misses(tp, fetched)
-        taken = self.ledger.take(tp, fetched, log_start)
+        """The batch to deliver; None if nothing is new, or if records are missing and it seeks back to them."""
+        misses = self.tracker.misses(tp, fetched)
+        taken = self.tracker.take(tp, fetched, log_start)
         if isinstance(taken, int):
             log.warning("records are missing, seeking back", topic=tp.topic, partition=tp.partition, offset=taken)
             with suppress(IllegalStateError):  # it was revoked meanwhile
@@ -335,7 +335,7 @@ class Consumer(driver.Consumer):
         return taken
 
     async def _log_start(self, tp: TP) -> int:
-        """The offset at which the log begins; 0 where Kafka does not say."""
+        """The offset at which the log begins; 0 if Kafka does not answer."""
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(LOG_START_SECONDS):
                 starts = await self._thread.earliest_offsets(tp)
@@ -343,61 +343,61 @@ class Consumer(driver.Consumer):
         return 0
 
     def _batch_message(self, tp: TP, batch: Fetched) -> Any:
-        stands_for = ConsumerRecord(tp.topic, tp.partition, batch.end - 1, None, None, None, batch, None, 0, 0, ())
-        return self._to_message(tp, stands_for)
+        record = ConsumerRecord(tp.topic, tp.partition, batch.end - 1, None, None, None, batch, None, 0, 0, ())
+        return self._to_message(tp, record)
 
     @property
     def unreadable(self) -> Mapping[TP, Unreadable]:
-        """Partitions that stand at a batch which cannot be read."""
-        return {ensure_TP(tp): found for tp, found in self._thread.fetches.unreadable.items()}
+        """The partitions that stopped at a batch that cannot be read."""
+        return {ensure_TP(tp): unreadable for tp, unreadable in self._thread.fetches.unreadable.items()}
 
     @property
     def refusal(self) -> KafkaError | None:
-        """Why Kafka does not take this worker into the group; the client would say so only to a fetch, which comes after."""
+        """Why Kafka does not admit this worker to the group; the client would raise it only at a fetch, which comes later."""
         try:
             client = self._thread._ensure_consumer()  # noqa: SLF001
         except ConsumerNotStarted:
             return None
-        # a client that has not subscribed yet has a coordinator of another kind
+        # before it subscribes, a client has a coordinator of another class
         error = client._coordinator and getattr(client._coordinator, "_pending_exception", None)  # noqa: SLF001
         return error if isinstance(error, REFUSALS) else None
 
     def log_end(self, tp: TP) -> LogEnd | None:
-        """Where a partition's log ends; None where that is not known."""
+        """The end of a partition's log; None if it is not known."""
         return self._thread.log_end(tp)
 
     def confirmed_end(self, tp: TP) -> LogEnd | None:
-        """The end of a partition's log as Kafka confirmed it last, by a fetch or where `confirm_ends` asked."""
-        known = [end for end in (self.log_end(tp), self._asked_ends.get(tp)) if end is not None]
-        return max(known, key=lambda end: end.answered, default=None)
+        """The end of a partition's log that Kafka confirmed last, by a fetch or for `confirm_ends`."""
+        ends = [end for end in (self.log_end(tp), self._asked_ends.get(tp)) if end is not None]
+        return max(ends, key=lambda end: end.answered, default=None)
 
     async def confirm_ends(self) -> None:
-        """Asks Kafka for the ends that no fetch has confirmed lately; gives up after some seconds.
+        """Asks Kafka for log ends that no fetch has confirmed recently; gives up after some seconds.
 
-        Nothing is fetched of a partition with as many batches in flight as are allowed, or whose next batch cannot be read.
+        Nothing is fetched of a partition with the maximum of batches in flight, or whose next batch cannot be read.
         """
-        known = {tp: self.confirmed_end(tp) for tp in self.assignment()}
-        old = [tp for tp, end in known.items() if end is None or time() - end.answered > END_AGE_SECONDS]
+        ends = {tp: self.confirmed_end(tp) for tp in self.assignment()}
+        old = [tp for tp, end in ends.items() if end is None or time() - end.answered > END_AGE_SECONDS]
         if not old:
             return
-        with suppress(TimeoutError):  # a thread that ends answers nothing
+        with suppress(TimeoutError):  # a thread that stops does not answer
             async with asyncio.timeout(END_ANSWER_SECONDS + 1):
                 for tp, stable in (await self._thread.end_offsets(old)).items():
-                    # an end does not go back: a fetch may know more by now, and the embedded broker answers less than there is
+                    # an end never goes back: a fetch may know a later one, and the embedded broker lists one that is too small
                     end = self.confirmed_end(tp) or LogEnd(stable, stable, 0)
                     self._asked_ends[tp] = LogEnd(max(stable, end.stable), max(stable, end.high), time())
 
     def _check_end(self, tp: TP) -> None:
-        """Records came again. That is harmless, unless it is because there is nothing behind them."""
-        end, expected = self.log_end(tp), self.ledger.standing(tp).taken
+        """Records were redelivered: harmless, unless the log now ends before what was already read."""
+        end, expected = self.log_end(tp), self.tracker.progress_of(tp).taken
         if end is not None and expected is not None and end.high < expected:
-            raise LogWentBack(
+            raise OffsetRegression(
                 f"{tp.topic} partition {tp.partition} ends at offset {end.high}, and was read up to {expected} before: the "
                 "topic was made anew or has lost records; start under a new topic prefix, or delete the consumer group"
             )
 
     async def _seek(self, partition: TP, offset: int) -> None:
-        # in the client's thread; stock Faust changes the client's state under its feet
+        # in the client's thread; stock Faust changes the client's state from another thread
         async def seek() -> None:
             self._thread.seek(partition, offset)
 
@@ -406,26 +406,26 @@ class Consumer(driver.Consumer):
     async def perform_seek(self) -> None:
         await super().perform_seek()
         assigned = self.assignment()
-        committed = {tp: offset for tp, offset in self._committed_offset.items() if offset and tp in assigned}
-        self.committed = committed
-        self.stored = dict(committed)
-        # where nothing is committed not from the client's position: a poll since the assignment may have moved it, by
-        # records that were dropped. Where the log begins later than at 0, the ledger asks where
-        self.ledger.restart({**dict.fromkeys(assigned, 0), **committed})
-        self._astray = set(assigned)
+        start_offsets = {tp: offset for tp, offset in self._committed_offset.items() if offset and tp in assigned}
+        self.start_offsets = start_offsets
+        self.committed_offsets = dict(start_offsets)
+        # without a committed offset from 0, not from the client's position, which a poll since the assignment may have moved
+        # by records that were dropped. If the log begins later than at 0, `getmany` asks Kafka where
+        self.tracker.restart({**dict.fromkeys(assigned, 0), **start_offsets})
+        self._needs_seek = set(assigned)
         self.positioned.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Stock Faust counts a gap in offsets as acknowledged; here the ledger knows."""
+        """Does nothing. Stock Faust counts a gap in offsets as acknowledged; here the offset tracker covers all offsets."""
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Stock Faust stops fetching here, and may never begin again: clearing its queues drops who would tell it to."""
+        """Does nothing. Stock Faust stops fetching here, and may never resume if its queues are cleared meanwhile."""
 
     def on_buffer_drop(self, tp: TP) -> None:
-        """See ``on_buffer_full``; what is in flight is bounded by the ledger."""
+        """See ``on_buffer_full``; the offset tracker limits the batches in flight."""
 
     def ack(self, message: Any) -> bool:
-        """Completes the batch a message stands for; False where it is of an earlier assignment."""
+        """Completes the batch of a message; False if it is of an earlier assignment."""
         with ack_lock:
             self._unacked_messages.discard(message)
             message.acked = True
@@ -433,31 +433,31 @@ class Consumer(driver.Consumer):
             if message.generation_id != self.app.consumer_generation_id:
                 return False
             tp = message.tp
-            completed = self.ledger.complete(tp, message.offset + 1)
+            completed = self.tracker.complete(tp, message.offset + 1)
             self._room.set()
-            if self._polled and tp not in self._polled and tp in self._active_partitions and self.ledger.has_room(tp):
+            if self._polled and tp not in self._polled and tp in self._active_partitions and self.tracker.has_room(tp):
                 self._thread.admit(self._polled, tp)
             return completed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        return (tp for tp in list(self.ledger.completed) if topics is None or tp in topics or tp.topic in topics)
+        return (tp for tp in list(self.tracker.completed) if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self.ledger.completed.get(tp)
+        return self.tracker.completed.get(tp)
 
     def _should_commit(self, tp: TP, offset: int) -> bool:
-        # stock Faust takes an offset for committed when it tried; the last batch before a pause would stay uncommitted
-        return offset > self.stored.get(tp, 0)
+        # stock Faust counts an attempt as committed; the last batch before a pause might stay uncommitted
+        return offset > self.committed_offsets.get(tp, 0)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         generation = self.app.consumer_generation_id
         done = bool(await super()._commit(offsets))
         if done and generation == self.app.consumer_generation_id:
-            self.stored.update(offsets)
+            self.committed_offsets.update(offsets)
         return done
 
     async def wait_empty(self) -> None:
-        """Waits for the batches in flight, but not for ever; what is given up is not committed."""
+        """Waits for the batches in flight, up to `DRAIN_SECONDS`; the others are not committed."""
         await self._wait_empty(DRAIN_SECONDS)
 
     async def _wait_empty(self, seconds: float) -> None:
@@ -468,11 +468,11 @@ class Consumer(driver.Consumer):
         if self._unacked_messages:
             log.warning("batches in flight were given up, they are delivered again", batches=len(self._unacked_messages))
         if not await self.commit():
-            # False also when it only waited for a commit that began before the last acknowledgement
+            # also False if it only waited for a commit that began before the last acknowledgement
             await self.commit()
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
-        """Takes no more, lets the batches in flight end, commits."""
+        """Stops the flow, waits for the batches in flight, commits."""
         self.stop_flow()
         self.app.flow_control.suspend()
         self.app.flow_control.clear()
@@ -480,19 +480,19 @@ class Consumer(driver.Consumer):
         self._unacked_messages.clear()
 
     async def drain_for_good(self) -> None:
-        """The last drain before a stop: nothing is left to wait for or to commit afterwards, which Faust tries twice more."""
+        """The last drain before a stop: leaves nothing to wait for or to commit, which Faust would try twice more."""
         try:
             await self.drain(LAST_DRAIN_SECONDS)
         finally:
             self._unacked_messages.clear()
-            self.ledger.restart({})
+            self.tracker.restart({})
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        # drain and commit first: the stock method begins by dropping what was acknowledged since the last commit
+        # drain and commit first: the stock method begins by dropping acknowledgements since the last commit
         await self.drain()
         self.positioned.clear()
         await super().on_partitions_revoked(revoked)
-        self.ledger.restart({})
+        self.tracker.restart({})
         self._asked_ends.clear()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
@@ -500,6 +500,6 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """aiokafka with the batch consumer."""
+    """The aiokafka transport with the consumer of this module."""
 
     Consumer = Consumer

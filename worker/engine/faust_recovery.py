@@ -1,4 +1,4 @@
-"""Faust's part of a recovery: it positions and resumes the streams, and says so when it cannot."""
+"""Faust's part of a recovery: positions and resumes the streams, or raises an error."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ class SafeRecovery(Recovery):
     """Faust's recovery, which here only seeks and resumes the streams: this engine's tables recover by themselves."""
 
     async def _resume_streams(self, generation_id: int = 0) -> None:
-        # records fetched between resume and seek would be handed over, then cleared: keep the flow closed until then
+        # records fetched between resume and seek would be delivered and then cleared: the flow stays stopped until the seek
         self.app.consumer.stop_flow()
         self.app.flow_control.suspend()
         await super()._resume_streams(generation_id)
@@ -21,15 +21,15 @@ class SafeRecovery(Recovery):
         except ServiceStopped:
             if self.should_stop or self.crashed:
                 raise
-            # a step that timed out ends the stock recovery without a word, and the worker idles for ever
+            # after a step that timed out the stock recovery ends silently, and the worker stays idle for ever
             raise TimeoutError("a step of the recovery took too long") from None
 
 
 class SafeTableManager(TableManager):
-    """Starts at once, with the safe recovery."""
+    """Starts at once, with `SafeRecovery`."""
 
     async def on_start(self) -> None:
-        # the stock method first sleeps for a second, for tables that are declared late: here there are none
+        # the stock method first sleeps for a second to wait for tables: here there are none
         if not self.should_stop:
             await self._update_channels()
             await self.recovery.start()

@@ -1,9 +1,9 @@
-"""Takes what a Kafka client has fetched, each partition by itself, with the offsets that each poll covers.
+"""Takes what a Kafka client has fetched: each partition by itself, with the offsets that each poll covers.
 
-aiokafka's own `getmany` returns records alone: a log that ends in transaction markers, in an aborted transaction or in
-records that compaction removed never seems to be at its end. And one batch that cannot be decoded makes it fail for all
-partitions, again at every poll. Here a poll of a partition covers offsets, with or without records among them, and a batch
-that cannot be read stops its own partition.
+aiokafka's own `getmany` returns records only: a log that ends in transaction markers, in an aborted transaction or in
+records that compaction removed never seems to be read to its end. And a single batch that cannot be decoded makes `getmany`
+fail for all partitions, at every poll. Here a poll of a partition covers offsets, whether they hold records or not, and a
+batch that cannot be read stops only its own partition.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ from worker.engine.header_names import TolerantRecords
 
 log = structlog.get_logger(__name__)
 
-#: What consumers read: an aborted transaction counts for nothing, an open one not yet.
+#: Isolation level of all consumers: records of aborted transactions are skipped, those of open ones are not read yet.
 ISOLATION = "read_committed"
-#: A partition with a batch that cannot be read is fetched again after so long, seconds: the batch may have been deleted.
+#: A partition that stopped at a batch is fetched again after so long, seconds: the batch may have been deleted.
 RETRY_SECONDS = 5.0
-#: A partition of which the broker refuses a fetch for another reason is fetched again after so long, seconds.
+#: A partition whose fetch the broker refused for another reason is fetched again after so long, seconds.
 REFUSED_SECONDS = 0.5
-#: A broker that sends nothing at an offset for so long, though the log goes on, or refuses to, is not waited for, seconds.
+#: A broker that for so long refuses fetches, or sends nothing although the log goes on, stops the partition, seconds.
 EMPTY_SECONDS = 10.0
 
-#: Error codes of a fetch that the client deals with itself.
-_CLIENTS_OWN = {
+#: Error codes of a fetch that the client handles itself.
+_HANDLED_BY_CLIENT = {
     error.errno
     for error in (
         NoError,
@@ -54,7 +54,7 @@ _CLIENTS_OWN = {
         UnknownTopicOrPartitionError,
     )
 }
-#: Error codes of a broker that cannot read its own log; the client has no name for the last, INVALID_RECORD.
+#: Error codes of a broker that cannot read its own log; the last, INVALID_RECORD, has no name in the client.
 _BROKEN_LOG = {CorruptRecordException.errno, UnknownError.errno, 87}
 _BATCH_STOPS = (
     "a record batch cannot be read: its partition stops, the others go on; delete the records up to and including "
@@ -64,7 +64,7 @@ _BROKER_REFUSES = "a broker sends nothing of a partition: it waits, the others g
 
 
 class Fetched(NamedTuple):
-    """What one poll took of one partition: the offsets [begin, end), and the records that are left there to read."""
+    """What one poll took of one partition: the offsets [begin, end), and the records that exist there."""
 
     begin: int
     records: list[Any]
@@ -75,11 +75,11 @@ class LogEnd(NamedTuple):
     """Where a partition's log ended when its broker last answered a fetch."""
 
     stable: int
-    """The last stable offset: what lies before it can be read. The high watermark where no transaction is open."""
+    """The last stable offset: records before it can be read. If no transaction is open, the high watermark."""
     high: int
     """The high watermark."""
     answered: float
-    """When that was, seconds since the epoch by this machine's clock."""
+    """The time of that answer, seconds since the epoch by this machine's clock."""
 
 
 class Unreadable(NamedTuple):
@@ -90,36 +90,36 @@ class Unreadable(NamedTuple):
 
 
 class Fetches:
-    """Takes the fetches of one client; in the client's event loop only, but for `unreadable`."""
+    """Takes the fetches of one client. Used in the client's event loop only, except `unreadable`."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._failed: dict[TopicPartition, Unreadable] = {}
-        self._nothing: dict[TopicPartition, tuple[int, float]] = {}
-        """Since when the broker sends nothing at which offset, though the log goes on, or refuses to."""
+        self._empty_since: dict[TopicPartition, tuple[int, float]] = {}
+        """The offset at which the broker refuses fetches, or sends nothing although the log goes on, and since when."""
         self._kept: dict[TopicPartition, bytes] = {}
-        """What was fetched last of partitions that are read by `TolerantRecords`."""
+        """The last fetched bytes of partitions that are read by `TolerantRecords`."""
         client = consumer._client  # noqa: SLF001
-        self._send, client.send = client.send, self._send_and_look
+        self._send, client.send = client.send, self._send_and_inspect
 
     @property
     def unreadable(self) -> dict[TopicPartition, Unreadable]:
-        """Partitions that stand at a batch which cannot be read; from any thread."""
+        """The partitions that stopped at a batch that cannot be read. May be called from any thread."""
         failed = self._failed.copy()
         return {tp: each for tp, each in failed.items() if next_offset(self._consumer, tp) == each.offset}
 
     async def take(
         self, partitions: Callable[[], Collection[Any]], timeout: float, max_records: int
     ) -> dict[TopicPartition, Fetched]:
-        """What was fetched of these partitions; waits for it if there is nothing yet.
+        """Takes what was fetched of these partitions; waits if there is nothing yet.
 
         Args:
-            partitions: asked again whenever a fetch has come.
+            partitions: called again after each fetch.
             timeout: how long to wait at most, seconds.
-            max_records: of all partitions together.
+            max_records: the limit for all partitions together.
 
         Raises:
-            aiokafka.errors.KafkaError: the client is closed, or the broker refuses to be read.
+            aiokafka.errors.KafkaError: the client is closed, or may not read the topic.
         """
         fetcher, deadline = self._consumer._fetcher, monotonic() + timeout  # noqa: SLF001
         while True:
@@ -128,72 +128,74 @@ class Fetches:
             subscriptions = fetcher._subscriptions  # noqa: SLF001
             if subscriptions.reassignment_in_progress:
                 await subscriptions.wait_for_assignment()
-            found = self._take_fetched(fetcher, partitions(), max_records)
-            left = deadline - monotonic()
-            if found or left <= 0:
-                return found
+            fetched = self._take_fetched(fetcher, partitions(), max_records)
+            remaining = deadline - monotonic()
+            if fetched or remaining <= 0:
+                return fetched
             waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
-            done, _ = await asyncio.wait([waiter], timeout=left)
+            done, _ = await asyncio.wait([waiter], timeout=remaining)
             if done:
                 waiter.result()
             else:
                 waiter.cancel()
 
-    async def _send_and_look(self, node: Any, request: Any, **options: Any) -> Any:
+    async def _send_and_inspect(self, node: Any, request: Any, **options: Any) -> Any:
         response = await self._send(node, request, **options)
         if isinstance(request, FetchRequest):
-            self._look(request, response)
+            self._inspect(request, response)
         return response
 
-    def _look(self, request: Any, response: Any) -> None:
-        """Deals with what the client does not see: it repeats a refused fetch at once, with a log line each time."""
-        offsets = {(topic, number): offset for topic, asked in request.topics for number, offset, _ in asked}
+    def _inspect(self, request: Any, response: Any) -> None:
+        """Handles refused and empty fetches. The client would repeat a refused fetch at once, with a log line each time."""
+        offsets = {(topic, number): offset for topic, partitions in request.topics for number, offset, _ in partitions}
         refused = set[tuple[str, int]]()
-        for topic, answered in response.topics:
-            for number, code, _high, stable, *_, records in answered:
-                if code not in _CLIENTS_OWN:
+        for topic, partitions in response.topics:
+            for number, code, _high, stable, *_, records in partitions:
+                if code not in _HANDLED_BY_CLIENT:
                     refused.add((topic, number))
                     self._refuse(TopicPartition(topic, number), offsets[topic, number], code)
                 elif code == 0:
                     tp = TopicPartition(topic, number)
                     if self._kept and tp in self._kept:
                         self._kept[tp] = records
-                    self._look_at_empty(tp, offsets[topic, number], records, stable)
+                    self._check_empty(tp, offsets[topic, number], records, stable)
         if refused:
             response.topics = [
-                (topic, [each for each in answered if (topic, each[0]) not in refused]) for topic, answered in response.topics
+                (topic, [each for each in partitions if (topic, each[0]) not in refused])
+                for topic, partitions in response.topics
             ]
 
     def _refuse(self, tp: TopicPartition, offset: int, code: int) -> None:
         fetcher = self._consumer._fetcher  # noqa: SLF001
         if next_offset(self._consumer, tp) != offset or tp in fetcher._records:  # noqa: SLF001
-            return  # it was sought elsewhere meanwhile, or revoked
+            return  # there was a seek meanwhile, or a revocation
         error = f"{for_code(code).__name__}, error code {code}"
         if code in _BROKEN_LOG:
             self._hold(fetcher, tp, offset, f"the broker cannot read it either: {error}")
             return
         fetcher._records[tp] = _Held(monotonic() + REFUSED_SECONDS)  # noqa: SLF001
-        if tp not in self._nothing:
+        if tp not in self._empty_since:
             log.info("fetch refused", topic=tp.topic, partition=tp.partition, error=error)
-        if self._sends_nothing(tp, offset):
+        if self._is_stuck(tp, offset):
             self._fail(tp, offset, error, _BROKER_REFUSES)
 
-    def _look_at_empty(self, tp: TopicPartition, offset: int, records: bytes, stable: int) -> None:
+    def _check_empty(self, tp: TopicPartition, offset: int, records: bytes, stable: int) -> None:
         if records or stable <= offset:
-            if self._nothing:
-                self._nothing.pop(tp, None)
-        elif self._sends_nothing(tp, offset):
+            if self._empty_since:
+                self._empty_since.pop(tp, None)
+        elif self._is_stuck(tp, offset):
             self._fail(tp, offset, f"the broker sends nothing here, though the log goes on to {stable}")
 
-    def _sends_nothing(self, tp: TopicPartition, offset: int) -> bool:
-        """Whether it is so for `EMPTY_SECONDS` by now."""
-        since = self._nothing.get(tp)
-        if since is None or since[0] != offset:
-            self._nothing[tp] = since = (offset, monotonic())
-        return monotonic() - since[1] > EMPTY_SECONDS
+    def _is_stuck(self, tp: TopicPartition, offset: int) -> bool:
+        """Whether fetches at this offset have been refused or empty for `EMPTY_SECONDS`."""
+        at, since = self._empty_since.get(tp, (None, 0.0))
+        if at != offset:
+            since = monotonic()
+            self._empty_since[tp] = (offset, since)
+        return monotonic() - since > EMPTY_SECONDS
 
     def _take_fetched(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> dict[TopicPartition, Fetched]:
-        found: dict[TopicPartition, Fetched] = {}
+        taken: dict[TopicPartition, Fetched] = {}
         for tp in list(fetcher._records):  # noqa: SLF001
             if tp not in partitions:
                 if not fetcher._subscriptions.is_assigned(tp):  # noqa: SLF001
@@ -201,11 +203,11 @@ class Fetches:
                 continue
             fetched = self._take_one(fetcher, tp, max_records)
             if fetched is not None and fetched.end > fetched.begin:
-                found[tp] = fetched
+                taken[tp] = fetched
                 max_records -= len(fetched.records)
                 if max_records <= 0:
                     break
-        return found
+        return taken
 
     def _take_one(self, fetcher: Any, tp: TopicPartition, max_records: int) -> Fetched | None:
         result = fetcher._records[tp]  # noqa: SLF001
@@ -216,7 +218,7 @@ class Fetches:
         if isinstance(result, FetchError):
             _drop(fetcher, tp)
             if isinstance(result._error, RecordTooLargeError):  # noqa: SLF001
-                # a length that is wrong; the client has moved on by one, as if that were a record
+                # the batch's length is wrong; the client has skipped one offset, as if it were a record
                 position = fetcher._subscriptions.subscription.assignment.state_value(tp).position - 1  # noqa: SLF001
                 fetcher.seek_to(tp, position)
                 self._hold(fetcher, tp, position, "its length is beyond what the broker sent")
@@ -261,19 +263,19 @@ class Fetches:
 
     def _fail(self, tp: TopicPartition, offset: int, reason: str, event: str = _BATCH_STOPS) -> None:
         before, self._failed[tp] = self._failed.get(tp), Unreadable(offset, reason)
-        # one line, though it is tried again and again, and each reason that follows may be another
+        # one line per offset, although it is fetched repeatedly, perhaps with a different reason each time
         if before is None or before.offset != offset:
             log.error(event, topic=tp.topic, partition=tp.partition, offset=offset, reason=reason)
 
 
 class _Held:
-    """Stands where the client keeps a fetch that nobody has taken yet, so that it fetches no more of the partition."""
+    """Takes the place of a fetch that is not taken yet, so that the client fetches no more of the partition."""
 
     def __init__(self, until: float) -> None:
         self.until = until
 
     def calculate_backoff(self) -> float:
-        """The other partitions of the broker do not wait for this one."""
+        """0: the other partitions of the broker do not wait for this one."""
         return 0
 
 
@@ -283,25 +285,25 @@ def _drop(fetcher: Any, tp: TopicPartition) -> None:
 
 
 def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
-    """Where an assigned partition ends; None before its first fetch was answered, or where it is not assigned."""
+    """The end of an assigned partition; None if it is not assigned, or before its first fetch is answered."""
     state = _state(consumer, tp)
     if state is None or state.highwater is None:
         return None
-    # brokers without transactions answer nothing, or -1, for the last stable offset
+    # brokers without transactions return no last stable offset, or -1
     stable = state.highwater if state.lso is None or state.lso < 0 else state.lso
     return LogEnd(stable, state.highwater, state.timestamp / 1000)
 
 
 def next_offset(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:
-    """The offset that the client reads next; None while it has none, or where the partition is not assigned."""
+    """The offset that the client reads next; None if it has none yet, or if the partition is not assigned."""
     state = _state(consumer, tp)
     return None if state is None else state._position  # noqa: SLF001
 
 
 def missing_codecs() -> list[str]:
-    """Codecs of Kafka that cannot be decoded here."""
-    have = {"gzip": has_gzip, "snappy": has_snappy, "lz4": has_lz4, "zstd": has_zstd}
-    return [name for name, is_there in have.items() if not is_there()]
+    """Kafka's codecs that cannot be decoded here."""
+    codecs = {"gzip": has_gzip, "snappy": has_snappy, "lz4": has_lz4, "zstd": has_zstd}
+    return [name for name, is_available in codecs.items() if not is_available()]
 
 
 def _state(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Any:

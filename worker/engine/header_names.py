@@ -1,7 +1,7 @@
-"""Reads record batches whose header names are no UTF-8.
+"""Reads record batches with header names that are not UTF-8.
 
-Kafka takes them and other clients read them, but aiokafka's decoder fails at the first one: a single record of such a
-producer would stop its partition. The bytes of such a name that are no ASCII are read as question marks.
+Kafka accepts them and other clients read them, but aiokafka's decoder raises an error: a single record of such a producer
+would stop its partition. Here, the bytes of such a name that are not ASCII are read as question marks.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from aiokafka.record.util import decode_varint
 
 
 class TolerantRecords(_MemoryRecordsPy):  # type: ignore[misc]
-    """The record batches of a fetch response, as aiokafka's `MemoryRecords`; several times slower."""
+    """The record batches of a fetch response. Like aiokafka's `MemoryRecords`, but several times slower."""
 
     def next_batch(self, *_: Any) -> Any:
         content = self._next_slice
@@ -31,7 +31,7 @@ class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 def _replace_names(buffer: bytearray, at: int, records: int) -> None:
-    """Makes ASCII of header names that are no UTF-8, in place; raises where the records are not as they should be."""
+    """Replaces header names that are not UTF-8 by ASCII, in place. Raises an error if the records are corrupt."""
     for _ in range(records):
         length, at = decode_varint(buffer, at)
         end = at + length
@@ -54,7 +54,7 @@ def _replace_names(buffer: bytearray, at: int, records: int) -> None:
 
 
 def _skip(buffer: bytearray, at: int, end: int) -> int:
-    """Where the bytes end that begin with their length."""
+    """The index after a field that begins with its length."""
     size, at = decode_varint(buffer, at)
     at += max(size, 0)
     if at > end:

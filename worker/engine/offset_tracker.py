@@ -1,4 +1,4 @@
-"""Which batches of which partitions are in flight, and up to where everything is done."""
+"""Tracks the batches in flight of each partition, and the offset up to which all batches are completed."""
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -9,54 +9,57 @@ from faust.types import TP
 
 from worker.engine.fetching import Fetched
 
-#: Unacknowledged batches of one partition at which no more of it is fetched.
+#: No more is fetched of a partition with so many unacknowledged batches.
 MAX_IN_FLIGHT = 3
 
 
 @dataclass(slots=True)
 class Batch:
-    """A batch that was handed over: the offsets [first, next) of one partition, whether they hold records or not."""
+    """A batch that was delivered: the offsets [first, next) of one partition, whether they hold records or not."""
 
     first: int
     next: int
     done: bool = False
 
 
-class Standing(NamedTuple):
-    """How far a partition is: all offsets below. None: not known yet."""
+class PartitionProgress(NamedTuple):
+    """The progress of a partition, as offsets after the last one. None: not known yet."""
 
     began: int | None
-    """Before this assignment."""
+    """Completed before this assignment."""
     taken: int | None
-    """Handed over."""
+    """Delivered."""
     completed: int | None
-    """Done, without a hole."""
+    """Completed, without a gap."""
 
 
-class Ledger:
-    """Kept by the consumer; in one event loop only."""
+class OffsetTracker:
+    """The batches in flight of a consumer. Used in one event loop only."""
 
     def __init__(self) -> None:
         self._batches: dict[TP, deque[Batch]] = defaultdict(deque)
         self._expected: dict[TP, int] = {}
         self._began: dict[TP, int] = {}
         self.completed: dict[TP, int] = {}
-        """Committable offsets: the end of the completed head of each partition."""
+        """The committable offset of each partition: up to it all batches are completed."""
 
     def restart(self, positions: Mapping[TP, int]) -> None:
-        """Forgets everything; partitions go on from these offsets."""
+        """Forgets everything; partitions continue from these offsets."""
         self._batches.clear()
         self.completed.clear()
         self._began = dict(positions)
         self._expected = dict(positions)
 
     def take(self, tp: TP, fetched: Fetched, log_start: int = 0) -> Fetched | int | None:
-        """What of it is new, now in flight; the offset to seek back to, because one is missing; None: nothing is new.
-
-        What is in flight begins where the last batch ended. Where the log itself begins later, the records between are gone.
+        """Puts the new part of a fetch in flight, as a batch that begins where the last one ended.
 
         Args:
-            log_start: the offset at which the log is known to begin.
+            tp: the partition.
+            fetched: what was fetched of it.
+            log_start: the offset at which the log is known to begin: records before it are gone.
+
+        Returns:
+            The batch; or the offset to seek back to, if an offset before the fetch is missing; or None if nothing is new.
         """
         begin, records, end = fetched
         expected = self._expected.get(tp, begin)
@@ -72,11 +75,11 @@ class Ledger:
         return Fetched(expected, records, end)
 
     def misses(self, tp: TP, fetched: Fetched) -> bool:
-        """Whether a fetch begins behind the offset that comes next."""
+        """Whether a fetch begins after the expected offset."""
         return fetched.begin > self._expected.get(tp, fetched.begin)
 
     def complete(self, tp: TP, end: int) -> bool:
-        """Marks the batch that ends there as done; False for one that is not in flight."""
+        """Completes the batch that ends at this offset; False if it is not in flight."""
         batches = self._batches[tp]
         batch = next((each for each in batches if each.next == end), None)
         if batch is None:
@@ -86,10 +89,10 @@ class Ledger:
             self.completed[tp] = batches.popleft().next
         return True
 
-    def standing(self, tp: TP) -> Standing:
-        """How far a partition is."""
+    def progress_of(self, tp: TP) -> PartitionProgress:
+        """The progress of a partition."""
         began = self._began.get(tp)
-        return Standing(began, self._expected.get(tp), self.completed.get(tp, began))
+        return PartitionProgress(began, self._expected.get(tp), self.completed.get(tp, began))
 
     def has_room(self, tp: TP) -> bool:
         """Whether one more batch of the partition may be in flight."""

@@ -1,6 +1,6 @@
-"""What a partition's owner says of its work, so that the watchdog can tell waiting from standing still.
+"""How the owner of a partition reports its progress, so that the watchdog can distinguish waiting from a stall.
 
-Said through a context variable: whoever works on a partition, however deep, need not be handed anything.
+It is reported through a context variable, so that no code has to pass it on to where the work is done.
 """
 
 from collections.abc import Awaitable, Iterator
@@ -9,58 +9,58 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 
-#: How much longer than anything else a call may be silent that is known to be under way, and has not failed yet.
+#: How many times longer than the usual limit a call to a service may take, while it has not failed.
 CALL_FACTOR = 10
 
 
 @dataclass(slots=True)
-class Effort:
-    """What the owner of some partitions is at."""
+class Progress:
+    """The progress of the owner of one or more partitions."""
 
-    moves: int = 0
+    heartbeats: int = 0
     waits: int = 0
     calls: int = 0
 
     async def follow(self, work: Awaitable[None]) -> None:
-        """Does the work, whose `moved`, `known_wait` and `known_call` are about this effort; in a task of its own."""
+        """Awaits the work, whose `heartbeat`, `waiting` and `calling` are reported here. Call it in a task of its own."""
         _current.set(self)
         await work
 
     @property
-    def patience(self) -> float:
-        """How many times the usual limit it may be silent."""
+    def timeout_factor(self) -> float:
+        """How many times the usual limit may pass without progress."""
         return inf if self.waits else CALL_FACTOR if self.calls else 1
 
 
-_current: ContextVar[Effort | None] = ContextVar("effort", default=None)
+_current: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
-def moved() -> None:
-    """Says that the work under way goes on: for work that takes longer than the watchdog's limit without a batch."""
-    effort = _current.get()
-    if effort is not None:
-        effort.moves += 1
-
-
-@contextmanager
-def known_wait() -> Iterator[None]:
-    """The work under way waits for something that it watches itself."""
-    effort = _current.get() or Effort()
-    effort.waits += 1
-    try:
-        yield
-    finally:
-        effort.waits -= 1
-        effort.moves += 1
+def heartbeat() -> None:
+    """Reports progress, in work that may take longer than the watchdog's limit without completing a batch."""
+    progress = _current.get()
+    if progress is not None:
+        progress.heartbeats += 1
 
 
 @contextmanager
-def known_call() -> Iterator[None]:
-    """The work under way asks a service, which may take a while."""
-    effort = _current.get() or Effort()
-    effort.calls += 1
+def waiting() -> Iterator[None]:
+    """Reports a wait that may take any time: the watchdog does not time it."""
+    progress = _current.get() or Progress()
+    progress.waits += 1
     try:
         yield
     finally:
-        effort.calls -= 1
-        effort.moves += 1
+        progress.waits -= 1
+        progress.heartbeats += 1
+
+
+@contextmanager
+def calling() -> Iterator[None]:
+    """Reports a call to a service, which may take `CALL_FACTOR` times the usual limit."""
+    progress = _current.get() or Progress()
+    progress.calls += 1
+    try:
+        yield
+    finally:
+        progress.calls -= 1
+        progress.heartbeats += 1

@@ -1,4 +1,4 @@
-"""Fills tables from their changelogs when partitions are assigned: in batches, to the very end, never in silence."""
+"""Recovers tables from their changelogs when partitions are assigned: in batches, and to the end of each log."""
 
 import asyncio
 import sys
@@ -10,29 +10,29 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from worker.engine.fetching import ISOLATION, Fetches, log_end
-from worker.engine.progress import moved
+from worker.engine.progress import heartbeat
 from worker.engine.table import Table, checksum
 
 log = structlog.get_logger(__name__)
 
-#: Without a record or progress for so long, a recovery fails instead of waiting for ever, seconds.
+#: A recovery fails after so long without a record or other progress, seconds.
 STALL_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _FETCH_WAIT_MS = 50
 _FETCH_BYTES = 1024 * 1024
-#: Records that are merged before others of the process get their turn.
+#: Records that are merged before other tasks get their turn.
 _AT_ONCE = 5_000
 
 
 async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Mapping[str, Any]) -> AsyncGenerator[int, None]:
-    """Reads each partition's changelogs from where its tables stand to their end; yields partitions as they are done.
+    """Reads the changelogs of each partition from the tables' marks to the end; yields partitions as they are recovered.
 
-    Rows that are not the changelog's, because its topic was made again, are dropped first. Whoever owns the partition
-    then calls `Table.settle`. A partition with a batch that cannot be read, or with rows behind an open transaction, is
-    waited for, with one log line; the others are yielded meanwhile.
+    Rows that do not belong to the changelog, because its topic was deleted and created again, are dropped first. The owner of
+    a partition then calls `Table.rewrite_merged`. For a batch that cannot be read, or rows behind an open transaction, the
+    recovery waits, with one log line; other partitions are yielded meanwhile.
 
     Args:
-        tables: tables of one changelog topic each.
+        tables: each with its own changelog topic.
         partitions: partition numbers to recover.
         client: connection settings for aiokafka.
 
@@ -52,20 +52,20 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
         max_partition_fetch_bytes=_FETCH_BYTES,
     )
     try:
-        # also where a stop comes meanwhile
+        # inside `try`: a cancelled start must be stopped too
         await consumer.start()
         ends = await consumer.end_offsets(list(waiting))
-        reading = _Reading(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
+        reader = _ChangelogReader(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
         progress = monotonic()
         while waiting:
-            if await reading.read(waiting):
+            if await reader.read(waiting):
                 progress = monotonic()
-                moved()
-            elif all(reading.waits_for_others(tp) for tp in waiting):
+                heartbeat()
+            elif all(reader.waits_for_others(tp) for tp in waiting):
                 progress = monotonic()
             elif monotonic() - progress > STALL_SECONDS:
                 raise TimeoutError(f"no record of {min(waiting)} came for {STALL_SECONDS:.0f} s")
-            done = {tp for tp in waiting if await reading.is_at_end(tp, ends[tp])}
+            done = {tp for tp in waiting if await reader.is_at_end(tp, ends[tp])}
             waiting -= done
             consumer.pause(*done)
             for tp in done:
@@ -80,20 +80,20 @@ def _start(table: Table, tp: TopicPartition, end: int) -> int:
     start = table.open(tp.partition)
     if start <= end:
         return start
-    # some brokers list less than there is; then this is only slow
+    # the rows are of another log; or the broker lists an end that is too small, then this is only slow
     table.reset(tp.partition)
     return 0
 
 
-class _Reading:
-    """Changelogs on their way into tables."""
+class _ChangelogReader:
+    """Reads changelogs into tables."""
 
     def __init__(self, consumer: AIOKafkaConsumer, tables: Mapping[str, Table], starts: dict[TopicPartition, int]) -> None:
         self._consumer = consumer
         self._tables = tables
         self._fetches = Fetches(consumer)
         self._starts = starts
-        # the record before is read too, to see that it is the one the rows know
+        # the record before the mark is read too: it shows whether the rows are of this log
         self._expected = {tp: max(start - 1, 0) for tp, start in starts.items()}
         self._held: set[TopicPartition] = set()
         consumer.assign(list(starts))
@@ -101,23 +101,23 @@ class _Reading:
             consumer.seek(tp, offset)
 
     async def read(self, waiting: set[TopicPartition]) -> bool:
-        """Merges what has come of these; whether anything has."""
-        found = await self._fetches.take(lambda: waiting, _POLL_SECONDS, sys.maxsize)
-        for tp, (begin, records, end) in found.items():
+        """Merges what is fetched of these; returns whether anything was."""
+        fetched = await self._fetches.take(lambda: waiting, _POLL_SECONDS, sys.maxsize)
+        for tp, (begin, records, end) in fetched.items():
             table, start = self._tables[tp.topic], self._starts[tp]
             self._check_begin(tp, begin)
             if records and records[0].offset < start:
-                if not _is_known(table, tp.partition, records[0]):
+                if not _matches_mark(table, tp.partition, records[0]):
                     table.reset(tp.partition)
                     self._starts[tp] = self._expected[tp] = 0
                     self._consumer.seek(tp, 0)
                     continue
-                records = records[1:]  # noqa: PLW2901 - the rest of them
+                records = records[1:]  # noqa: PLW2901 - without the record before the mark
             self._expected[tp] = end
             for first in range(0, len(records), _AT_ONCE):
                 table.recover(tp.partition, records[first : first + _AT_ONCE])
                 await asyncio.sleep(0)
-        return bool(found)
+        return bool(fetched)
 
     def _check_begin(self, tp: TopicPartition, begin: int) -> None:
         first = max(self._expected[tp], self._starts[tp])
@@ -133,21 +133,21 @@ class _Reading:
             self._expected[tp] = begin
 
     def waits_for_others(self, tp: TopicPartition) -> bool:
-        """Whether what comes next cannot be read, or not yet."""
+        """Whether the next records cannot be read, or not yet because of an open transaction."""
         return tp in self._held or tp in self._fetches.unreadable
 
     async def is_at_end(self, tp: TopicPartition, listed_end: int) -> bool:
-        """Whether all of a changelog is merged.
+        """Whether a changelog is merged to its end.
 
-        By the position, not the last record seen: compaction may have taken the last one away. And by the end that a fetch
-        found beside the listed one, because some brokers list less than there is.
+        The position decides, not the last record, which compaction may have removed. And the end is the greater of the listed
+        one and of that in the answer to a fetch, because some brokers list an end that is too small.
         """
         end = log_end(self._consumer, tp)
         if end is None or await self._consumer.position(tp) < max(listed_end, end.stable):
             return False
         self._check_begin(tp, await self._consumer.position(tp))
         if end.stable < end.high:
-            # rows of ours may lie behind the open transaction of somebody else
+            # rows of this table may lie behind another producer's open transaction
             if tp not in self._held:
                 self._held.add(tp)
                 log.warning(
@@ -162,6 +162,6 @@ class _Reading:
         return True
 
 
-def _is_known(table: Table, partition: int, record: ConsumerRecord) -> bool:
+def _matches_mark(table: Table, partition: int, record: ConsumerRecord) -> bool:
     mark = table.mark(partition)
     return mark is not None and checksum(record.key, record.value) == mark.checksum

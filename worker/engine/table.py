@@ -1,10 +1,10 @@
-"""A table partitioned like its source topic: rows in a store, kept by a changelog that is always ahead of them.
+"""A table partitioned like its source topic: rows in a store, and a changelog to which each change is appended first.
 
-A row's key is its group, NUL and a suffix; the rows of a group are read together and are written in one record batch,
-which Kafka appends whole or not at all. Rows must merge: what recovery reads is merged, not replaced, so that neither an
-old record appended late by a stalled worker nor reading a record twice changes anything. Compaction does not merge: where
-the last record of a key is not the row, the row is written again, by `settle` after a recovery and by `mend` later. The
-store's mark waits before such records until that is done, so that a worker which dies meanwhile meets them again.
+A row's key is its group, NUL and a suffix. The rows of a group are read together and written in one record batch, which
+Kafka appends as a whole or not at all. Rows must merge: recovery merges records instead of taking the last one, so that
+neither an old record that a stalled worker appends late nor a record that is read twice changes anything. Compaction does
+not merge: if the last record of a key is not the row, the row is appended again, after a recovery by `rewrite_merged`, later
+by `rewrite`. Until then the store's mark stays before such records, so that the next recovery reads them again.
 """
 
 import asyncio
@@ -16,36 +16,36 @@ from zlib import crc32
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
-from worker.engine.partition_appender import Group, Tail, look, read
+from worker.engine.partition_appender import Group, PartitionAppender, check_ends, read
 from worker.engine.stores.base import SEPARATOR, Mark, MemoryStore, Record, Store
 
 __all__ = ["SEPARATOR", "Merge", "Rows", "Table"]
 
-#: Foreign records that are mended at a time.
-_MEND_AT_ONCE = 10_000
+#: Rows that are rewritten at a time.
+_REWRITTEN_AT_ONCE = 10_000
 
 Rows = Mapping[bytes, bytes | None]
-"""Changed rows of one group by suffix; None: the row is gone. Only rows that others make void may be deleted."""
+"""Changed rows of one group by suffix; None: the row is deleted. Only rows that other rows make void may be deleted."""
 Merge = Callable[[bytes, bytes, bytes], bytes]
-"""(suffix, one row, other row) -> the row that holds what both hold."""
+"""(suffix, one row, other row) -> the merged row, which holds what both hold."""
 
 
 @dataclass(slots=True)
 class _Partition:
-    tail: Tail
+    appender: PartitionAppender
     latest: Mark | None
-    """The end of what is in the rows; it becomes the store's mark when nothing before it is left to write again."""
-    unsettled: dict[bytes, None] = field(default_factory=dict)
-    """Keys whose last record in the changelog is not their row."""
-    mending: list[range] = field(default_factory=list)
-    """Foreign offsets whose keys are not written again yet."""
+    """The end of what the rows contain; it becomes the store's mark once no row is left to rewrite."""
+    outdated_keys: dict[bytes, None] = field(default_factory=dict)
+    """Keys whose last record in the changelog is not the merged row; they are to be rewritten."""
+    foreign_offsets: list[range] = field(default_factory=list)
+    """Offsets of foreign writes whose keys are not rewritten yet."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held from looking at rows to their being appended, so that no older row follows a newer one."""
+    """Held from reading rows until they are appended, so that no older row follows a newer one."""
 
     @property
     def mark(self) -> Mark | None:
-        """What the store may be told; None: nothing new."""
-        return None if self.unsettled or self.mending or self.tail.foreign else self.latest
+        """The mark for the store; None: it stays."""
+        return None if self.outdated_keys or self.foreign_offsets or self.appender.foreign_writes else self.latest
 
 
 class Table:
@@ -55,10 +55,10 @@ class Table:
         """
         Args:
             changelog: name of the changelog topic.
-            merge: how two rows of one key become one.
+            merge: merges two rows of the same key.
             batch_bytes: the largest record batch of the producers that flush.
-            store: where rows rest; None: in memory.
-            number: of this table in the store, the same for ever.
+            store: for the rows; None: in memory.
+            number: of this table in the store; it must never change.
         """
         self.changelog = changelog
         self._batch_bytes = batch_bytes
@@ -67,57 +67,57 @@ class Table:
         self._partitions: dict[int, _Partition] = {}
 
     def open(self, partition: int) -> int:
-        """Begins to hold a partition, or goes on with what is still there; the changelog offset to read on from.
+        """Opens a partition with the rows that the store has; returns the changelog offset from which to recover.
 
-        Reading on finds again what was to be settled or mended.
+        The recovery also finds which rows are still to be rewritten.
         """
         mark = self._rows.mark(partition)
-        # made anew: whoever still works on what was held before must not write what it finds
-        self._partitions[partition] = _Partition(Tail(self.changelog, partition, self._batch_bytes), mark)
+        # a new object: tasks of an earlier owner in this process must not write to the store any more
+        self._partitions[partition] = _Partition(PartitionAppender(self.changelog, partition, self._batch_bytes), mark)
         self._rows.begin_filling(partition)
         return mark.offset if mark else 0
 
     def close(self, partition: int) -> None:
-        """Holds a partition no more; what its store keeps is found when it is opened again."""
+        """Closes a partition. Its store may keep the rows for the next `open`."""
         if self._partitions.pop(partition, None) is not None:
             self._rows.release(partition)
 
     @property
     def partitions(self) -> frozenset[int]:
-        """The partitions held."""
+        """The open partitions."""
         return frozenset(self._partitions)
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
-        """All rows of each of these groups by suffix, empty where there is none: cheaper than each by itself."""
+        """All rows of each group, by suffix. Cheaper than one call per group."""
         return self._rows.rows(partition, groups)
 
     def get(self, partition: int, keys: Iterable[tuple[bytes, bytes]]) -> list[bytes | None]:
-        """The rows of these groups and suffixes, None where there is none: cheaper than each by itself."""
+        """The rows of these (group, suffix), None if there is none. Cheaper than one call per row."""
         return self._rows.get(partition, [group + SEPARATOR + suffix for group, suffix in keys])
 
     def groups(self, partition: int) -> Iterator[bytes]:
-        """Every group of a partition; not to be written to meanwhile."""
+        """Every group of a partition, which must not be written to meanwhile."""
         return self._rows.groups(partition)
 
     def mark(self, partition: int) -> Mark | None:
-        """Up to where of the changelog the partition's rows surely go."""
+        """The changelog offset up to which the partition's stored rows are complete."""
         return self._rows.mark(partition)
 
     def reset(self, partition: int) -> None:
-        """Drops a partition's rows, because they are not the changelog's; it is recovered from offset 0."""
+        """Drops a partition's rows, which are not of this changelog; it is recovered from offset 0."""
         self._rows.release(partition)
         self._rows.drop(partition)
         self.open(partition)
 
     def recover(self, partition: int, records: list[ConsumerRecord]) -> None:
-        """Merges what was read from the changelog. A deletion changes nothing: others make the row void."""
+        """Merges records of the changelog. A deletion changes nothing: other rows make the deleted row void."""
         if not records:
             return
-        held = self._partitions[partition]
+        state = self._partitions[partition]
         rows = {record.key: record.value for record in records}
-        differing: dict[bytes, None] = {}
+        outdated_keys: dict[bytes, None] = {}
         if len(rows) < len(records):
-            rows = self._merge_all(records, differing)
+            rows = self._merge_all(records, outdated_keys)
         deleted = [key for key, value in rows.items() if value is None]
         for key in deleted:
             del rows[key]
@@ -125,138 +125,140 @@ class Table:
             if old is not None and old != value:
                 rows[key] = merged = self._merge(key.partition(SEPARATOR)[2], old, value)
                 if merged != value:
-                    differing[key] = None
-        self._note(held, chain(rows, deleted), differing)
-        held.tail.next_offset = records[-1].offset + 1
-        held.latest = Mark(held.tail.next_offset, checksum(records[-1].key, records[-1].value))
-        self._rows.write(partition, rows.items(), held.mark)
+                    outdated_keys[key] = None
+        self._note_outdated(state, chain(rows, deleted), outdated_keys)
+        state.appender.next_offset = records[-1].offset + 1
+        state.latest = Mark(state.appender.next_offset, checksum(records[-1].key, records[-1].value))
+        self._rows.write(partition, rows.items(), state.mark)
 
-    def _merge_all(self, records: Iterable[ConsumerRecord], differing: dict[bytes, None]) -> dict[bytes, bytes | None]:
-        """The rows by key that records with repeated keys make; of those that are not their last record the keys."""
+    def _merge_all(self, records: Iterable[ConsumerRecord], outdated_keys: dict[bytes, None]) -> dict[bytes, bytes | None]:
+        """Merges records with repeated keys into rows by key; adds to ``outdated_keys`` if a row is not its last record."""
         rows: dict[bytes, bytes | None] = {}
         for record in records:
             key, value = record.key, record.value
             old = rows.get(key)
             if value is None:
                 rows.setdefault(key, None)
-                differing.pop(key, None)
+                outdated_keys.pop(key, None)
                 continue
             if old is None or old == value:
                 rows[key] = value
-                differing.pop(key, None)
+                outdated_keys.pop(key, None)
                 continue
             rows[key] = merged = self._merge(key.partition(SEPARATOR)[2], old, value)
             if merged != value:
-                differing[key] = None
+                outdated_keys[key] = None
             else:
-                differing.pop(key, None)
+                outdated_keys.pop(key, None)
         return rows
 
-    def _note(self, held: _Partition, keys: Iterable[bytes], differing: Mapping[bytes, None]) -> None:
-        if held.unsettled:
+    def _note_outdated(self, state: _Partition, keys: Iterable[bytes], outdated_keys: Mapping[bytes, None]) -> None:
+        if state.outdated_keys:
             for key in keys:
-                held.unsettled.pop(key, None)
-        held.unsettled.update(differing)
+                state.outdated_keys.pop(key, None)
+        state.outdated_keys.update(outdated_keys)
 
     def recovered(self, partition: int, end: int) -> None:
-        """The changelog was read to this offset; whoever writes there before this table does is foreign."""
-        self._partitions[partition].tail.next_offset = end
+        """Ends the recovery at this offset of the changelog: from here on, records of other producers are foreign writes."""
+        self._partitions[partition].appender.next_offset = end
         self._rows.end_filling(partition)
 
-    async def settle(self, producer: AIOKafkaProducer, partition: int) -> int:
-        """Writes the rows again whose last record, as recovery read it, is not the merged one; how many.
+    async def rewrite_merged(self, producer: AIOKafkaProducer, partition: int) -> int:
+        """After a recovery: appends the merged rows that are not the last record of their key; returns how many.
 
         Raises:
             aiokafka.errors.KafkaError: not (known to be) appended; doing the same again is harmless.
         """
-        held = self._partitions[partition]
-        async with held.lock:
-            keys = list(held.unsettled)
-            for start in range(0, len(keys), _MEND_AT_ONCE):
-                some = keys[start : start + _MEND_AT_ONCE]
-                await self._write_again(producer, partition, held, some)
-                for key in some:
-                    held.unsettled.pop(key, None)
-            self._write(partition, held, ())
+        state = self._partitions[partition]
+        async with state.lock:
+            keys = list(state.outdated_keys)
+            for start in range(0, len(keys), _REWRITTEN_AT_ONCE):
+                part = keys[start : start + _REWRITTEN_AT_ONCE]
+                await self._append_rows(producer, partition, state, part)
+                for key in part:
+                    state.outdated_keys.pop(key, None)
+            self._write(partition, state, ())
         return len(keys)
 
     async def flush(self, producer: AIOKafkaProducer, partition: int, changes: Mapping[bytes, Rows]) -> None:
-        """Appends changed rows to the changelog, waits until they are there, then makes them the partition's rows.
+        """Appends changed rows to the changelog, waits until Kafka has them, then writes them to the store.
 
         Raises:
             aiokafka.errors.KafkaError: not (known to be) appended; flushing the same again is harmless.
         """
-        held = self._partitions[partition]
+        state = self._partitions[partition]
         groups = [_records(group, rows) for group, rows in changes.items() if rows]
         if groups:
-            async with held.lock:
-                await self._append(producer, held, groups)
-                self._write(partition, held, chain.from_iterable(groups))
+            async with state.lock:
+                await self._append(producer, state, groups)
+                self._write(partition, state, chain.from_iterable(groups))
 
-    def foreign(self, partition: int) -> bool:
-        """Whether somebody else wrote to the partition's changelog, and `mend` is due."""
-        held = self._partitions[partition]
-        return bool(held.tail.foreign or held.mending)
+    def foreign_writes(self, partition: int) -> bool:
+        """Whether the partition's changelog has foreign writes, so that `rewrite` is due."""
+        state = self._partitions[partition]
+        return bool(state.appender.foreign_writes or state.foreign_offsets)
 
     async def check(self, client: Mapping[str, Any]) -> None:
-        """Asks for the ends of all changelogs held, so that `foreign` also tells of partitions that write nothing.
+        """Asks Kafka for the ends of the changelogs, so that `foreign_writes` covers idle partitions too.
 
         Raises:
             aiokafka.errors.KafkaError: the broker cannot be asked.
         """
-        await look([held.tail for held in self._partitions.values()], client)
+        await check_ends([state.appender for state in self._partitions.values()], client)
 
-    async def mend(self, producer: AIOKafkaProducer, partition: int, client: Mapping[str, Any]) -> int:
-        """Writes the rows again whose keys somebody else wrote, so that compaction keeps ours; how many keys those were.
+    async def rewrite(self, producer: AIOKafkaProducer, partition: int, client: Mapping[str, Any]) -> int:
+        """Appends the rows again whose keys have foreign writes, so that compaction keeps them; returns how many keys.
 
-        A row that is not here is left where it is: what made it is in the source topics, and comes to this owner too. The
-        caller makes sure that it still owns the partition.
+        A key without a row here is skipped: this owner reads the source records of that row too. The caller makes sure that it
+        still owns the partition.
 
         Raises:
-            Undecided: an open transaction holds some of the foreign records; what came before them is mended.
-            TimeoutError: the foreign records cannot be read.
+            Undecided: an open transaction holds some of the foreign writes; rows for those before it are rewritten.
+            TimeoutError: the foreign writes cannot be read.
             aiokafka.errors.KafkaError: the same, or not (known to be) appended; doing it again is harmless.
         """
-        held, count = self._partitions[partition], 0
-        async with held.lock:
-            held.mending += held.tail.take_foreign()
-            while held.mending:
-                span = held.mending[0]
-                some = range(span.start, min(span.stop, span.start + _MEND_AT_ONCE))
-                records = await read(client, self.changelog, partition, some)
-                count += await self._mend(producer, partition, held, records)
-                held.mending[:1] = [range(some.stop, span.stop)] if some.stop < span.stop else []
-            self._write(partition, held, ())
+        state, count = self._partitions[partition], 0
+        async with state.lock:
+            state.foreign_offsets += state.appender.take_foreign_writes()
+            while state.foreign_offsets:
+                span = state.foreign_offsets[0]
+                part = range(span.start, min(span.stop, span.start + _REWRITTEN_AT_ONCE))
+                records = await read(client, self.changelog, partition, part)
+                count += await self._rewrite(producer, partition, state, records)
+                state.foreign_offsets[:1] = [range(part.stop, span.stop)] if part.stop < span.stop else []
+            self._write(partition, state, ())
         return count
 
-    async def _mend(self, producer: AIOKafkaProducer, partition: int, held: _Partition, records: list[ConsumerRecord]) -> int:
+    async def _rewrite(
+        self, producer: AIOKafkaProducer, partition: int, state: _Partition, records: list[ConsumerRecord]
+    ) -> int:
         keys = list(dict.fromkeys(record.key for record in records))
-        await self._write_again(producer, partition, held, keys)
-        if records and (end := records[-1].offset + 1) == held.tail.next_offset:
-            held.latest = Mark(end, checksum(records[-1].key, records[-1].value))
+        await self._append_rows(producer, partition, state, keys)
+        if records and (end := records[-1].offset + 1) == state.appender.next_offset:
+            state.latest = Mark(end, checksum(records[-1].key, records[-1].value))
         return len(keys)
 
-    async def _write_again(self, producer: AIOKafkaProducer, partition: int, held: _Partition, keys: list[bytes]) -> None:
+    async def _append_rows(self, producer: AIOKafkaProducer, partition: int, state: _Partition, keys: list[bytes]) -> None:
         groups: dict[bytes, list[Record]] = {}
         for key, value in zip(keys, self._rows.get(partition, keys), strict=True):
             if value is not None:
                 groups.setdefault(key.partition(SEPARATOR)[0], []).append((key, value))
         if groups:
-            await self._append(producer, held, list(groups.values()))
+            await self._append(producer, state, list(groups.values()))
 
-    async def _append(self, producer: AIOKafkaProducer, held: _Partition, groups: list[Group]) -> None:
-        await held.tail.append(producer, groups)
-        assert held.tail.next_offset is not None
-        held.latest = Mark(held.tail.next_offset, checksum(*groups[-1][-1]))
+    async def _append(self, producer: AIOKafkaProducer, state: _Partition, groups: list[Group]) -> None:
+        await state.appender.append(producer, groups)
+        assert state.appender.next_offset is not None
+        state.latest = Mark(state.appender.next_offset, checksum(*groups[-1][-1]))
 
-    def _write(self, partition: int, held: _Partition, records: Iterable[Record]) -> None:
-        # a partition that was closed meanwhile may be another worker's; it is read on from where its mark stands
-        if self._partitions.get(partition) is held:
-            self._rows.write(partition, records, held.mark)
+    def _write(self, partition: int, state: _Partition, records: Iterable[Record]) -> None:
+        # if the partition was closed meanwhile, its next recovery reads these records, after the mark
+        if self._partitions.get(partition) is state:
+            self._rows.write(partition, records, state.mark)
 
 
 def checksum(key: bytes, value: bytes | None) -> int:
-    """32 bits of a record."""
+    """A checksum of a record, 32 bits."""
     return crc32(value or b"", crc32(key))
 
 
@@ -264,7 +266,7 @@ def _records(group: bytes, rows: Rows) -> Group:
     start = group + SEPARATOR
     records = [(start + suffix, value) for suffix, value in rows.items()]
     if None in rows.values():
-        # rows that make others void go first: a deletion in a later batch then deletes what is void already
+        # deletions last: if the group is split, the rows that make the deleted ones void are appended before
         records.sort(key=_is_deletion)
     return records
 

@@ -1,10 +1,10 @@
-"""Ends a worker that holds partitions and moves nothing, so that whoever supervises it starts another.
+"""Ends a worker that owns partitions but makes no progress, so that its supervisor starts it again.
 
-A stall is a partition whose log has offsets before its last stable offset that are neither completed nor committed, of
-which nothing was fetched, completed, committed or reported by its owner for a while, although Kafka answers. No stall: an
-owner that knows what it waits for (`effort.known_wait`: Redis or Kafka away, a recovery, which watches itself), a partition
-at the end of its topic or at a batch that cannot be read, a Kafka that does not answer, a process that was stopped and has
-just woken up.
+A partition is stalled if its log has offsets before the last stable offset that are not completed, or not committed, and if
+nothing of it was fetched, completed, committed or reported by its owner for a while, although Kafka answers. It is not
+stalled while its owner waits for something (`progress.waiting`: Redis or Kafka are away, or a recovery runs, which detects
+stalls by itself), at the end of its topic, at a batch that cannot be read, while Kafka does not answer, or when the process
+was stopped and has just resumed.
 """
 
 import asyncio
@@ -20,65 +20,66 @@ from faust.types import TP
 
 from worker.engine.faust_consumer import Consumer
 from worker.engine.fetching import ISOLATION
-from worker.engine.progress import Effort
+from worker.engine.progress import Progress
 
-LOOK_SECONDS = 2.0
+CHECK_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
 
 
 class Stalled(Exception):
-    """This worker moves nothing, and does not know why. Starting it again loses nothing."""
+    """This worker makes no progress for an unknown reason. Starting it again loses nothing."""
 
 
-class Sight(NamedTuple):
-    """What a look sees of one partition, in one respect."""
+class Observation(NamedTuple):
+    """The progress of one partition at one check, in one aspect: ``completed`` or ``committed``."""
 
     tp: TP
-    respect: str
-    mark: Hashable
-    """Another one than at the last look: it moved."""
-    patience: float
-    """Times the limit; 0: there is nothing to do."""
+    aspect: str
+    position: Hashable
+    """Changes with any progress."""
+    timeout_factor: float
+    """Multiplies the limit; 0: there is nothing to do."""
 
 
-class Clocks:
-    """For how long what has not moved."""
+class StallTimers:
+    """How long each partition and aspect has made no progress."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._still: dict[tuple[TP, str], tuple[Hashable, float]] = {}
+        self._unchanged: dict[tuple[TP, str], tuple[Hashable, float]] = {}
+        """(position, seconds without progress) at the last check."""
 
-    def pass_(self, seconds: float, sights: Iterable[Sight]) -> list[Sight]:
-        """The sights that have not moved for too long. What is not seen any more is forgotten."""
-        before, self._still, late = self._still, {}, []
-        for sight in sights:
-            mark, still = before.get((sight.tp, sight.respect), (None, 0.0))
-            excused = sight.patience in (0, inf)
-            still = 0.0 if excused or mark != sight.mark else still + seconds
-            self._still[sight.tp, sight.respect] = (sight.mark, still)
-            if not excused and still > self._limit * sight.patience:
-                late.append(sight)
+    def advance(self, seconds: float, observations: Iterable[Observation]) -> list[Observation]:
+        """Returns the observations without progress for too long. Partitions that are not observed are forgotten."""
+        before, self._unchanged, late = self._unchanged, {}, []
+        for observed in observations:
+            position, unchanged = before.get((observed.tp, observed.aspect), (None, 0.0))
+            excused = observed.timeout_factor in (0, inf)
+            unchanged = 0.0 if excused or position != observed.position else unchanged + seconds
+            self._unchanged[observed.tp, observed.aspect] = (observed.position, unchanged)
+            if not excused and unchanged > self._limit * observed.timeout_factor:
+                late.append(observed)
         return late
 
-    def restart(self, sight: Sight, part: float = 1) -> None:
-        """Gives this one the full time again, or part of it."""
-        self._still[sight.tp, sight.respect] = (sight.mark, self._limit * (sight.patience - part))
+    def restart(self, observed: Observation, part: float = 1) -> None:
+        """Grants the limit once more, or this part of it."""
+        self._unchanged[observed.tp, observed.aspect] = (observed.position, self._limit * (observed.timeout_factor - part))
 
 
 Ends = Callable[[set[TP]], Awaitable[Mapping[TP, int] | None]]
-"""The end offsets of partitions, 0 where nothing is held any more; None while Kafka does not answer."""
+"""The end offsets of partitions, 0 for an empty log; None while Kafka does not answer."""
 
 
 class Watchdog:
-    """Looks at a consumer's partitions every few seconds.
+    """Checks a consumer's partitions every few seconds.
 
     Args:
-        consumer: gives the consumer; asked at every look, since an app makes it late.
+        consumer: gives the consumer; called at every check, since the app creates it late.
         ends: see `ends_of`.
-        limit: how long a partition may stand still, seconds; at least four session timeouts. Half of that is added
+        limit: how long a partition may make no progress, seconds; at least four session timeouts. Half of it is added
             once Kafka has answered.
-        seeking_limit: how long a new assignment may take to be positioned; longer than Faust's own guard of that.
-        clock: seconds.
+        seeking_limit: how long it may take to position a new assignment, seconds; more than Faust's own timeout for that.
+        clock: gives seconds.
     """
 
     def __init__(
@@ -89,49 +90,49 @@ class Watchdog:
         seeking_limit: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.efforts: dict[int, Effort] = {}
-        """Who is at work on a partition number."""
+        self.progress: dict[int, Progress] = {}
+        """By partition number, the progress of its owner."""
         self._consumer = consumer
         self._ends = ends
         self._limit, self._seeking = limit, max(seeking_limit / limit, 1)
-        self._clocks = Clocks(limit)
-        self._suspects: set[Sight] = set()
+        self._timers = StallTimers(limit)
+        self._suspects: set[Observation] = set()
         self._clock = clock
-        self._last = clock()
+        self._last_check = clock()
 
     async def run(self) -> None:
-        """Looks for ever.
+        """Checks for ever.
 
         Raises:
-            Stalled: the worker had better be started again.
+            Stalled: a partition makes no progress.
         """
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.look()
+            await asyncio.sleep(CHECK_SECONDS)
+            await self.check()
 
-    async def look(self) -> None:
-        """One look; raises `Stalled`."""
+    async def check(self) -> None:
+        """Checks once; raises `Stalled`."""
         now = self._clock()
-        # the time that a process was stopped for is not time that it had
-        passed, self._last = min(now - self._last, 2 * LOOK_SECONDS), now
-        sights = list(self._sights())
-        late = self._clocks.pass_(passed, sights)
+        # time during which the process was stopped does not count
+        passed, self._last_check = min(now - self._last_check, 2 * CHECK_SECONDS), now
+        observations = list(self._observe())
+        late = self._timers.advance(passed, observations)
         if not late:
             return
-        ends = await self._ends({sight.tp for sight in late})
-        self._suspects &= {*sights}
-        for sight in late:
-            if ends is not None and self._is_behind(sight, ends[sight.tp]):
-                if sight in self._suspects:
-                    raise Stalled(self._describe(sight, ends[sight.tp]))
+        ends = await self._ends({observed.tp for observed in late})
+        self._suspects &= {*observations}
+        for observed in late:
+            if ends is not None and self._is_behind(observed, ends[observed.tp]):
+                if observed in self._suspects:
+                    raise Stalled(self._describe(observed, ends[observed.tp]))
                 # Kafka may have come back a moment ago
-                self._suspects.add(sight)
-                self._clocks.restart(sight, 0.5)
+                self._suspects.add(observed)
+                self._timers.restart(observed, 0.5)
             else:
-                self._suspects.discard(sight)
-                self._clocks.restart(sight)
+                self._suspects.discard(observed)
+                self._timers.restart(observed)
 
-    def _sights(self) -> Iterator[Sight]:
+    def _observe(self) -> Iterator[Observation]:
         consumer = self._consumer()
         try:
             assignment = consumer.assignment()
@@ -140,32 +141,34 @@ class Watchdog:
         generation, positioned = consumer.app.consumer_generation_id, consumer.positioned.is_set()
         unreadable = consumer.unreadable
         for tp in assignment:
-            effort = self.efforts.get(tp.partition, Effort())
-            standing, stored = consumer.ledger.standing(tp), consumer.stored.get(tp)
-            mark = (generation, standing, stored, effort.moves)
+            progress = self.progress.get(tp.partition, Progress())
+            offsets, committed = consumer.tracker.progress_of(tp), consumer.committed_offsets.get(tp)
+            position = (generation, offsets, committed, progress.heartbeats)
             # a batch that cannot be read stops its partition until an operator deletes it
-            patience = inf if tp in unreadable else effort.patience if positioned else self._seeking
-            yield Sight(tp, "completed", mark, patience)
-            behind = (standing.completed or 0) > max(stored or 0, standing.began or 0)
-            yield Sight(tp, "committed", (generation, stored), 1 if behind else 0)
+            timeout_factor = inf if tp in unreadable else progress.timeout_factor if positioned else self._seeking
+            yield Observation(tp, "completed", position, timeout_factor)
+            behind = (offsets.completed or 0) > max(committed or 0, offsets.began or 0)
+            yield Observation(tp, "committed", (generation, committed), 1 if behind else 0)
 
-    def _is_behind(self, sight: Sight, end: int) -> bool:
-        consumer, tp = self._consumer(), sight.tp
-        done = consumer.stored.get(tp) if sight.respect == "committed" else consumer.ledger.standing(tp).completed
+    def _is_behind(self, observed: Observation, end: int) -> bool:
+        consumer, tp = self._consumer(), observed.tp
+        done = (
+            consumer.committed_offsets.get(tp) if observed.aspect == "committed" else consumer.tracker.progress_of(tp).completed
+        )
         return (done or 0) < end
 
-    def _describe(self, sight: Sight, end: int) -> str:
-        consumer, tp = self._consumer(), sight.tp
-        _, taken, completed = consumer.ledger.standing(tp)
+    def _describe(self, observed: Observation, end: int) -> str:
+        consumer, tp = self._consumer(), observed.tp
+        _, taken, completed = consumer.tracker.progress_of(tp)
         return (
-            f"stalled: nothing of {tp.topic} partition {tp.partition} was {sight.respect} for {self._limit:.0f} s and "
+            f"stalled: nothing of {tp.topic} partition {tp.partition} was {observed.aspect} for {self._limit:.0f} s and "
             f"more, though Kafka answers: it ends at {end}, handed over {taken}, completed {completed}, "
-            f"committed {consumer.stored.get(tp)}; a new start goes on from there"
+            f"committed {consumer.committed_offsets.get(tp)}; a new start goes on from there"
         )
 
 
 def ends_of(client: Mapping[str, Any]) -> Ends:
-    """Asks Kafka for last stable offsets, by a connection of its own: the worker's may be what is broken.
+    """Asks Kafka for last stable offsets over a new connection each time: those of the worker may be broken.
 
     Args:
         client: connection settings for aiokafka.
@@ -176,13 +179,13 @@ def ends_of(client: Mapping[str, Any]) -> Ends:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await consumer.start()
-                asked = [TopicPartition(*tp) for tp in partitions]
-                begins, ends = await consumer.beginning_offsets(asked), await consumer.end_offsets(asked)
+                tps = [TopicPartition(*tp) for tp in partitions]
+                begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         except (KafkaError, OSError, TimeoutError):
             return None
         finally:
             await consumer.stop()
-        # what retention deleted can never be completed
+        # records that retention deleted can never be completed
         return {TP(*tp): end if end > begins[tp] else 0 for tp, end in ends.items()}
 
     return ask

@@ -1,1 +1,1 @@
-"""What operators do: provision and check topics, simulate devices, play real data, run all of it on one machine."""
+"""Tasks of operators: provision and check topics, publish and simulate events, run the whole system on one machine."""

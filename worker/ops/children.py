@@ -1,4 +1,4 @@
-"""Child processes of `attendance dev`: started, watched, and ended with it, whatever ends it."""
+"""Child processes of `attendance dev`: it starts and watches them, and they end with it, however it ends."""
 
 import asyncio
 import ctypes
@@ -16,7 +16,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 class ChildFailed(Exception):
-    """A child ended that should not have, or did not start in time; the message ends with its last words."""
+    """A child ended by itself, or did not start in time; the message holds the last line of its log."""
 
 
 class Child:
@@ -32,7 +32,7 @@ class Child:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
-                # a session of its own: Ctrl-C in the terminal reaches the parent alone, which ends them in order
+                # its own session: Ctrl-C in the terminal reaches only the parent, which ends the children in order
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl, looked up before the fork
             )
@@ -45,11 +45,11 @@ class Child:
         """Raises ChildFailed if it has ended."""
         code = self._process.poll()
         if code is not None:
-            last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise ChildFailed(f"{self.name} ended with exit code {code}: {last[0]}")
+            last_line = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise ChildFailed(f"{self.name} ended with exit code {code}: {last_line[0]}")
 
     async def stop(self, grace: float) -> None:
-        """Ends it: SIGTERM, and SIGKILL after ``grace`` seconds."""
+        """Ends the process: SIGTERM, and SIGKILL after ``grace`` seconds."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -59,9 +59,9 @@ class Child:
             await asyncio.to_thread(self._process.wait)
 
 
-def usable_port(usual: int) -> int:
-    """The usual port where it is free, else another one, on loopback."""
-    for port in (usual, 0):
+def usable_port(default: int) -> int:
+    """The default port if it is free on loopback, else another free one."""
+    for port in (default, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((_LOOPBACK, port))
@@ -69,8 +69,8 @@ def usable_port(usual: int) -> int:
     raise ChildFailed("no port is free on 127.0.0.1")
 
 
-async def answers(port: int) -> bool:
-    """Whether somebody listens on a loopback port."""
+async def is_listening(port: int) -> bool:
+    """Whether a process listens on a loopback port."""
     try:
         _, writer = await asyncio.open_connection(_LOOPBACK, port)
     except OSError:
@@ -80,7 +80,7 @@ async def answers(port: int) -> bool:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Asks Linux to end the child when the parent is killed; elsewhere only an orderly end takes the children along."""
+    """Makes Linux end the child when the parent is killed; elsewhere the children end only if the parent stops them."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -1,7 +1,7 @@
-"""The demo's events: a real data set of course attendance, as a term of 16 weeks that ends today.
+"""The events of the demo: a real data set of course attendance, as a term of 16 weeks that ends today.
 
-The data says how many of 32 classes each of 680 students missed, not which: those are drawn here, by the student's
-number, so that every run makes the same events for the same day.
+The data holds how many of 32 classes each of 680 students missed, but not which. They are drawn at random, seeded by the
+student's number, so that every run on the same day makes the same events.
 """
 
 import csv
@@ -41,47 +41,47 @@ class Student(NamedTuple):
 def students() -> list[Student]:
     """The data set; see tests/data/README.md for its source."""
     packaged = files("worker.ops").joinpath(_FILE)
-    # an editable install has the file only where the tests have it
+    # an editable install has the file only in the folder of the tests
     text = packaged if packaged.is_file() else Path(__file__).parents[2] / "tests" / "data" / _FILE
     rows = csv.DictReader(text.read_text().splitlines())
     return [Student(*(int(row[name]) for name in ("student", "attended", "missed"))) for row in rows]
 
 
 def outgoing(topics: TopicNames, now: int) -> Iterator[Outgoing]:
-    """Bookings, then check-ins and no-shows in the order of time; ``now`` in microseconds."""
-    everyone = students()
-    yield from (event(topics, _booking(student, now)) for student in everyone)
-    absences = {s.number: set(random.Random(s.number).sample(range(CLASSES), s.missed)) for s in everyone}
+    """The bookings, then check-ins and no-shows in the order of time; ``now`` in microseconds."""
+    all_students = students()
+    yield from (event(topics, _booking(student, now)) for student in all_students)
+    absences = {s.number: set(random.Random(s.number).sample(range(CLASSES), s.missed)) for s in all_students}
     for index in range(CLASSES):
-        for place, student in enumerate(everyone):
+        for place, student in enumerate(all_students):
             document, received = _report(student, index, place, absent=index in absences[student.number], now=now)
             yield event(topics, document, [(RECEIVED_HEADER, format_time(received).encode())])
 
 
 def expected() -> dict[str, int]:
-    """What the demo's totals are, counted from the file."""
-    everyone = students()
+    """The totals after the demo, counted from the file."""
+    all_students = students()
     return {
-        "bookings": len(everyone),
+        "bookings": len(all_students),
         "sessions": CLASSES,
-        "attended": sum(s.attended for s in everyone),
-        "not_attended": sum(s.missed for s in everyone),
-        "frequent_no_shows": sum(s.missed >= 3 and s.missed > s.attended for s in everyone),
+        "attended": sum(s.attended for s in all_students),
+        "not_attended": sum(s.missed for s in all_students),
+        "frequent_no_shows": sum(s.missed >= 3 and s.missed > s.attended for s in all_students),
     }
 
 
 def booking_id(student: Student) -> str:
-    """The booking of a student: the same in every run."""
+    """The bookingId of a student, the same in every run."""
     return str(uuid5(_NAMESPACE, str(student.number)))
 
 
 def session_id(index: int) -> str:
-    """The session of a class, counted from 0."""
+    """The sessionId of a class, counted from 0."""
     return f"{_COURSE}-{index + 1:02d}"
 
 
 def _starts(index: int, now: int) -> int:
-    """When a class began: the last one so that it, and every report of it, is over by now."""
+    """When a class began, microseconds; the last one early enough that all its events are in the past."""
     last = now // _HOUR * _HOUR - 2 * _HOUR
     return last - (CLASSES - 1 - index) * _BETWEEN
 
@@ -105,7 +105,7 @@ def _booking(student: Student, now: int) -> dict[str, Any]:
 
 
 def _report(student: Student, index: int, place: int, *, absent: bool, now: int) -> tuple[dict[str, Any], int]:
-    """(CloudEvent, when it was received): a check-in at the door, or a no-show from the roll after the class."""
+    """(CloudEvent, when it was received): a check-in before the class, or a no-show from the roll call after it."""
     kind = EventType.NO_SHOW if absent else EventType.CHECK_IN
     source = "/devices/roll-call" if absent else f"/devices/kiosk-{place % 4 + 1}"
     time = _starts(index, now) + (_LENGTH + _MINUTE if absent else -(place % 600) * _SECOND)

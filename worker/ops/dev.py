@@ -1,4 +1,4 @@
-"""Broker, Redis, one worker and the API in one process tree on this machine; optionally the demo's events, and live counts."""
+"""`attendance dev`: broker, Redis, one worker and the API as one process tree; optionally the demo, with live counts."""
 
 import asyncio
 import contextlib
@@ -21,27 +21,27 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from schemas.alerts import AlertKind
 from worker.ops import demo, doctor, publish, topics
-from worker.ops.children import Child, ChildFailed, answers, usable_port
-from worker.ops.embedded import USUAL_BROKER_PORT, USUAL_REDIS_PORT, broker_command, redis_command
+from worker.ops.children import Child, ChildFailed, is_listening, usable_port
+from worker.ops.embedded import DEFAULT_BROKER_PORT, DEFAULT_REDIS_PORT, broker_command, redis_command
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import ENV_PREFIX, Settings
-from worker.tasks import end
+from worker.tasks import cancel_all
 from worker.topics import TopicNames, create_producer
 
-#: A worker that reads an embedded broker joins its group after half of this, seconds.
+#: With an embedded broker, a worker joins its group after half of this time.
 _SESSION_TIMEOUT = "6s"
 _DEV_PARTITIONS = 4
 _START_SECONDS = 30.0
 _WATCH_SECONDS = 0.2
-_USUAL = {
-    "ATTENDANCE_BROKER": f"kafka://127.0.0.1:{USUAL_BROKER_PORT}",
-    "ATTENDANCE_REDIS": f"redis://127.0.0.1:{USUAL_REDIS_PORT}/0",
+_DEFAULTS = {
+    "ATTENDANCE_BROKER": f"kafka://127.0.0.1:{DEFAULT_BROKER_PORT}",
+    "ATTENDANCE_REDIS": f"redis://127.0.0.1:{DEFAULT_REDIS_PORT}/0",
     "ATTENDANCE_PARTITIONS": str(_DEV_PARTITIONS),
 }
 _GRACE_SECONDS = {"worker": 3.5, "api": 2.0}
-_SHOWN_PER_SECOND = 4
-#: The demo is played over about a quarter of a minute, so that one sees it.
+_REFRESHES_PER_SECOND = 4
+#: The demo takes about 15 s, so that one can watch it.
 _DEMO_EVENTS_PER_TICK = 400
 _TICK_SECONDS = 0.25
 
@@ -59,7 +59,7 @@ class Dev:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # the API and the worker first: they finish what is under way, and need the others for it
+        # the API and the worker first: they finish their work in progress, which needs Kafka and Redis
         for child in reversed(self._children):
             await child.stop(_GRACE_SECONDS.get(child.name, 1.0))
         self._folder.cleanup()
@@ -71,51 +71,51 @@ class Dev:
                 child.check()
             await asyncio.sleep(_WATCH_SECONDS)
 
-    async def blame(self) -> None:
-        """Raises ChildFailed if a child has ended, or does so at once."""
+    async def watch_briefly(self) -> None:
+        """Raises ChildFailed if a child has ended, or ends within a moment."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.watch(), 2 * _WATCH_SECONDS)
 
     async def start(self) -> None:
-        """Starts what the settings do not name, the worker and the API; returns when they serve."""
-        given = self.settings.model_fields_set
-        changes: dict[str, Any] = {}
-        if "redis" not in given:
+        """Starts the services that the settings do not name, the worker and the API; returns when they serve."""
+        configured = self.settings.model_fields_set
+        overrides: dict[str, Any] = {}
+        if "redis" not in configured:
             port = await self._launch_redis()
-            changes["redis"] = f"redis://127.0.0.1:{port}/0"
-        if "broker" not in given:
+            overrides["redis"] = f"redis://127.0.0.1:{port}/0"
+        if "broker" not in configured:
             port = await self._launch_broker()
-            # rows of an earlier broker would contradict this one's offsets
-            changes |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT, "store": "memory://"}
-            changes |= {} if "partitions" in given else {"partitions": _DEV_PARTITIONS}
-            if "redis" in given:
-                # a broker that begins empty contradicts whatever an earlier one left in this Redis
-                changes["namespace"] = f"{self.settings.redis_namespace}-dev-{uuid4().hex[:8]}"
-        kept = {name: getattr(self.settings, name) for name in given - changes.keys()}
-        self.settings = Settings(**(kept | changes))
+            # stored rows would have offsets of an earlier broker
+            overrides |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT, "store": "memory://"}
+            overrides |= {} if "partitions" in configured else {"partitions": _DEV_PARTITIONS}
+            if "redis" in configured:
+                # this Redis may hold offsets of an earlier broker, and the new one begins empty
+                overrides["namespace"] = f"{self.settings.redis_namespace}-dev-{uuid4().hex[:8]}"
+        unchanged = {name: getattr(self.settings, name) for name in configured - overrides.keys()}
+        self.settings = Settings(**(unchanged | overrides))
         await self._create_topics()
-        environment = {ENV_PREFIX + name.upper(): str(value) for name, value in changes.items()}
+        environment = {ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items()}
         self._launch("worker", (sys.executable, "-m", "worker", "worker"), environment)
-        # the API's address is this machine's own, so it needs no tokens
+        # the API listens on loopback, so it needs no tokens
         port = self._port("API", self.settings.api_address[1], "http://")
-        at = {f"{ENV_PREFIX}API_BIND": f"127.0.0.1:{port}"}
-        api = self._launch("api", (sys.executable, "-m", "worker", "api"), environment | at)
+        bind = {f"{ENV_PREFIX}API_BIND": f"127.0.0.1:{port}"}
+        api = self._launch("api", (sys.executable, "-m", "worker", "api"), environment | bind)
         shown = {name: value for name, value in environment.items() if not name.endswith(("TIMEOUT", "STORE"))}
-        if any(_USUAL.get(name) != value for name, value in shown.items()):
+        if any(_DEFAULTS.get(name) != value for name, value in shown.items()):
             self._console.print("for other commands: export " + " ".join(f"{n}={v}" for n, v in shown.items()), soft_wrap=True)
         await self._until_serving()
-        await self._until_answers(api, port)
+        await self._until_listening(api, port)
 
     async def _launch_redis(self) -> int:
-        port = self._port("Redis", USUAL_REDIS_PORT)
+        port = self._port("Redis", DEFAULT_REDIS_PORT)
         child = self._launch("redis", redis_command(port, self._folder.name))
-        await self._until_answers(child, port)
+        await self._until_listening(child, port)
         return port
 
     async def _launch_broker(self) -> int:
-        port = self._port("broker", USUAL_BROKER_PORT)
+        port = self._port("broker", DEFAULT_BROKER_PORT)
         child = self._launch("broker", broker_command(port))
-        await self._until_answers(child, port)
+        await self._until_listening(child, port)
         return port
 
     def _launch(self, name: str, command: Any, environment: dict[str, str] | None = None) -> Child:
@@ -123,34 +123,34 @@ class Dev:
         self._children.append(child)
         return child
 
-    def _port(self, what: str, usual: int, scheme: str = "") -> int:
-        port = usable_port(usual)
-        taken = "" if port == usual else f" (port {usual} is taken)"
+    def _port(self, what: str, default: int, scheme: str = "") -> int:
+        port = usable_port(default)
+        taken = "" if port == default else f" (port {default} is taken)"
         self._console.print(f"{what} on {scheme}127.0.0.1:{port}{taken}")
         return port
 
-    async def _until_answers(self, child: Child, port: int) -> None:
-        end = time.monotonic() + _START_SECONDS
-        while not await answers(port):
+    async def _until_listening(self, child: Child, port: int) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not await is_listening(port):
             child.check()
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise ChildFailed(f"{child.name} does not answer after {_START_SECONDS:.0f} s")
             await asyncio.sleep(0.05)
 
     async def _create_topics(self) -> None:
-        # a broker that has just started may refuse for a moment
+        # a broker that has just started may answer with errors for a moment
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(KafkaError), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True
         ):
             with attempt:
                 await topics.create(self.settings)
         findings = await doctor.examine_broker(self.settings)
-        if bad := [finding.detail for finding in findings if not finding.ok]:
-            raise topics.TopicsError(bad[0])
+        if problems := [finding.detail for finding in findings if not finding.ok]:
+            raise topics.TopicsError(problems[0])
 
     async def _until_serving(self) -> None:
         client = create_redis(self.settings)
-        reader, end = AttendanceReader(client, self.settings.redis_namespace), time.monotonic() + _START_SECONDS
+        reader, deadline = AttendanceReader(client, self.settings.redis_namespace), time.monotonic() + _START_SECONDS
         try:
             while True:
                 try:
@@ -160,7 +160,7 @@ class Dev:
                     pass
                 for child in self._children:
                     child.check()
-                if time.monotonic() > end:
+                if time.monotonic() > deadline:
                     raise ChildFailed(f"the worker does not serve after {_START_SECONDS:.0f} s")
                 await asyncio.sleep(0.1)
         finally:
@@ -191,25 +191,25 @@ async def run(settings: Settings, *, play: bool, once: bool, stop: asyncio.Event
         try:
             await _first_of(work)
         except (KafkaError, RedisError, OSError):
-            # whoever asked it may notice before the watch does
-            await dev.blame()
+            # a client may notice the end of a child before `watch` does
+            await dev.watch_briefly()
             raise
         return await totals(reader) if once and not stop.is_set() else None
 
 
 async def _first_of(work: list[Coroutine[Any, Any, object]]) -> None:
-    """Until one of them ends, which ends the others; raises what it raised."""
+    """Waits until one of them ends, cancels the others, and raises the exception of the first."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        await end(tasks)
+        await cancel_all(tasks)
 
 
 async def totals(reader: AttendanceReader) -> dict[str, int]:
-    """Counts over all that Redis holds."""
+    """Totals of everything in Redis."""
     sessions = await reader.sessions()
     tallies = [tally for tally in await asyncio.gather(*map(reader.session, sessions)) if tally]
     return {
@@ -222,7 +222,7 @@ async def totals(reader: AttendanceReader) -> dict[str, int]:
 
 
 async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> None:
-    """Publishes the demo's events; with ``once`` it ends when all of them are applied, else never."""
+    """Publishes the demo's events; with ``once`` returns when all of them are applied, else never."""
     producer = create_producer(settings, linger_ms=5)
     await producer.start()
     try:
@@ -233,13 +233,13 @@ async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> 
             await _play(producer, outgoing)
     finally:
         await producer.stop()
-    wanted = demo.expected() if once else None
-    while await _served_totals(reader) != wanted:  # noqa: ASYNC110 - Redis says nothing by itself
+    expected = demo.expected() if once else None
+    while await _served_totals(reader) != expected:  # noqa: ASYNC110 - Redis sends no notification
         await asyncio.sleep(0.1 if once else 60)
 
 
 async def _served_totals(reader: AttendanceReader) -> dict[str, int]:
-    """The totals, as soon as they are served."""
+    """The totals; waits while readers are not served."""
     while True:
         try:
             return await totals(reader)
@@ -248,22 +248,22 @@ async def _served_totals(reader: AttendanceReader) -> dict[str, int]:
 
 
 async def _play(producer: Any, outgoing: Iterator[publish.Outgoing]) -> None:
-    while some := list(islice(outgoing, _DEMO_EVENTS_PER_TICK)):
-        await publish.send(producer, some)
+    while batch := list(islice(outgoing, _DEMO_EVENTS_PER_TICK)):
+        await publish.send(producer, batch)
         await asyncio.sleep(_TICK_SECONDS)
 
 
 async def _show(reader: AttendanceReader, console: Console) -> None:
-    """Live counts, a table on a terminal and a line every other second elsewhere."""
+    """Shows live counts: a table on a terminal, elsewhere a line every 2 s."""
     if not console.is_terminal:
         while True:
             counts = await _served_totals(reader)
             console.print(" ".join(f"{name}={count}" for name, count in counts.items()))
             await asyncio.sleep(2)
-    with Live(console=console, refresh_per_second=_SHOWN_PER_SECOND) as live:
+    with Live(console=console, refresh_per_second=_REFRESHES_PER_SECOND) as live:
         while True:
             live.update(_table(await _served_totals(reader)))
-            await asyncio.sleep(1 / _SHOWN_PER_SECOND)
+            await asyncio.sleep(1 / _REFRESHES_PER_SECOND)
 
 
 def _table(counts: dict[str, int]) -> Table:

@@ -1,4 +1,4 @@
-"""Looks at broker, topics, Redis and settings, and gives each a verdict with the cure."""
+"""Checks broker, topics, Redis, workers and settings; each finding says what to do."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _NO_EVICTION = "noeviction"
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Broker, topics, codecs, Redis and workers. Never raises for a service that is away: that is a finding."""
+    """Checks broker, topics, codecs, Redis and workers. A service that is away is a finding, not an exception."""
     return [
         *await examine_broker(settings),
         examine_codecs(),
@@ -44,31 +44,30 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def examine_broker(settings: Settings) -> list[Finding]:
-    """Whether the broker answers and the topics are as they must be."""
+    """Checks that the broker answers and that the topics are as they must be."""
     try:
         return await inspect_broker(settings)
     except (KafkaError, OSError, TimeoutError) as error:
-        said = await broker_failure(settings, error)
-        return [Finding("broker", False, said)]
+        return [Finding("broker", False, await broker_failure(settings, error))]
 
 
 async def inspect_broker(settings: Settings) -> list[Finding]:
-    """The same of a broker that answers.
+    """As `examine_broker`, but raises if the broker does not answer.
 
     Raises:
-        KafkaError, OSError, TimeoutError: it does not, or refuses us.
+        KafkaError, OSError, TimeoutError: the broker does not answer, or refuses us.
     """
     async with asyncio.timeout(_TIMEOUT):
-        problems = await topics.check(settings)
-        session = await session_timeout.problems(settings)
+        topic_problems = await topics.check(settings)
+        timeout_problems = await session_timeout.problems(settings)
     reached = Finding("broker", True, f"answers at {', '.join(settings.bootstrap_servers)}")
-    bad = [Finding("topics", False, problem) for problem in problems]
+    bad = [Finding("topics", False, problem) for problem in topic_problems]
     good = Finding("topics", True, f"{len(topics.plans(settings))} topics are as they must be")
-    return [reached, *(bad or [good]), *(Finding("session timeout", False, problem) for problem in session)]
+    return [reached, *(bad or [good]), *(Finding("session timeout", False, problem) for problem in timeout_problems)]
 
 
 async def examine_redis(settings: Settings) -> list[Finding]:
-    """Whether Redis answers, is new enough and never evicts, and what was recorded in it."""
+    """Checks that Redis answers, its version, eviction, the user's rights, and the number of partitions recorded in it."""
     try:
         return await inspect_redis(settings)
     except REDIS_REFUSES as error:
@@ -78,14 +77,14 @@ async def examine_redis(settings: Settings) -> list[Finding]:
 
 
 def examine_codecs() -> Finding:
-    """Whether every codec of Kafka can be decoded here."""
+    """Checks that every codec of Kafka can be decoded on this machine."""
     if missing := missing_codecs():
         return Finding("codecs", False, f"{', '.join(missing)} cannot be decoded here: install cramjam")
     return Finding("codecs", True, "gzip, snappy, lz4 and zstd are decoded")
 
 
 async def examine_workers(settings: Settings) -> list[Finding]:
-    """Whether every partition has a worker, and these a Kafka; nothing where Redis does not say."""
+    """Checks that every partition has a worker, and that Kafka answers it; no finding if Redis does not answer."""
     client = create_redis(settings)
     try:
         async with asyncio.timeout(_TIMEOUT):
@@ -103,10 +102,10 @@ async def examine_workers(settings: Settings) -> list[Finding]:
 
 
 async def inspect_redis(settings: Settings) -> list[Finding]:
-    """The same of a Redis that answers.
+    """As `examine_redis`, but raises if Redis does not answer.
 
     Raises:
-        RedisError, OSError, TimeoutError: it does not, or refuses us.
+        RedisError, OSError, TimeoutError: Redis does not answer, or refuses us.
     """
     client = create_redis(settings)
     try:
@@ -117,47 +116,50 @@ async def inspect_redis(settings: Settings) -> list[Finding]:
 
 
 async def broker_failure(settings: Settings, error: KafkaError) -> str:
-    """One line for what a Kafka client says: whether the broker refuses us or does not answer."""
+    """One line for an error of a Kafka client: the broker refuses us, or does not answer."""
     refusal = await kafka_refusal(settings, error)
     return broker_away(settings, error) if refusal is None else broker_refuses(settings, refusal)
 
 
 def redis_failure(settings: Settings, error: Exception) -> str:
-    """The same for what redis-py says."""
+    """One line for an error of redis-py: Redis refuses us, or does not answer."""
     return (redis_refuses if isinstance(error, REDIS_REFUSES) else redis_away)(settings, error)
 
 
 def broker_away(settings: Settings, error: BaseException) -> str:
     """One line for a broker that cannot be reached."""
     servers = ", ".join(settings.bootstrap_servers)
-    return f"{ENV_PREFIX}BROKER: no Kafka answers at {servers} ({_said(error)}): start it, or set another address"
+    return f"{ENV_PREFIX}BROKER: no Kafka answers at {servers} ({_first_line(error)}): start it, or set another address"
 
 
 def broker_refuses(settings: Settings, error: BaseException) -> str:
-    """One line for a broker that answers, but not us."""
+    """One line for a broker that refuses us."""
     servers = ", ".join(settings.bootstrap_servers)
-    return f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses us ({_said(error)}): see to {ENV_PREFIX}BROKER_* and its rights"
+    return (
+        f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses us ({_first_line(error)}): see to {ENV_PREFIX}BROKER_* and its rights"
+    )
 
 
 def redis_away(settings: Settings, error: BaseException) -> str:
     """One line for a Redis that cannot be reached, without its password."""
-    return f"{ENV_PREFIX}REDIS: no Redis answers at {_where(settings)} ({_said(error)}): start it, or set another address"
+    return f"{ENV_PREFIX}REDIS: no Redis answers at {_where(settings)} ({_first_line(error)}): start it, or set another address"
 
 
 def redis_refuses(settings: Settings, error: BaseException) -> str:
-    """One line for a Redis that answers, but not us; without its password."""
+    """One line for a Redis that refuses us, without its password."""
     if isinstance(error, NoPermissionError):
-        return _lacks_rights(settings, _said(error))
-    return f"{ENV_PREFIX}REDIS: Redis at {_where(settings)} refuses us ({_said(error)}): set user and password as it has them"
+        return _lacks_rights(settings, _first_line(error))
+    where = _where(settings)
+    return f"{ENV_PREFIX}REDIS: Redis at {where} refuses us ({_first_line(error)}): set user and password as it has them"
 
 
-def _lacks_rights(settings: Settings, said: str) -> str:
-    cure = f"allow it ~{settings.redis_namespace}:* +@all -@dangerous +info"
-    return f"{ENV_PREFIX}REDIS: the user at {_where(settings)} lacks a right that a worker needs ({said}): {cure}"
+def _lacks_rights(settings: Settings, error: str) -> str:
+    hint = f"allow it ~{settings.redis_namespace}:* +@all -@dangerous +info"
+    return f"{ENV_PREFIX}REDIS: the user at {_where(settings)} lacks a right that a worker needs ({error}): {hint}"
 
 
 def shown(settings: Settings) -> dict[str, str]:
-    """Every setting by its variable, secrets masked."""
+    """All settings by environment variable, secrets masked."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
 
@@ -168,9 +170,9 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     except NoCluster as error:
         return [Finding("redis", False, f"{ENV_PREFIX}REDIS: {error}: write redis://host:port/db")]
     if infos[0].get("cluster_enabled") and not settings.is_redis_cluster:
-        cure = "write redis+cluster://host:port"
-        return [Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} is one of a cluster: {cure}")]
-    findings = [_oldest(infos), await _most_evicting(client, infos, settings), await _rights(client, settings)]
+        hint = "write redis+cluster://host:port"
+        return [Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} is one of a cluster: {hint}")]
+    findings = [_version(infos), await _eviction(client, infos, settings), await _rights(client, settings)]
     count = await client.hget(live_key(settings.redis_namespace), "partitions")
     if count is not None and int(count) != settings.partitions:
         detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models were made with {int(count)}"
@@ -178,44 +180,44 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     return findings
 
 
-def _oldest(infos: Sequence[dict[str, Any]]) -> Finding:
-    """The verdict on the oldest of the servers."""
+def _version(infos: Sequence[dict[str, Any]]) -> Finding:
+    """Checks the oldest version of the servers."""
     versions = [str(info.get("valkey_version") or info.get("redis_version")) for info in infos]
     version = min(versions, key=lambda text: int(text.split(".")[0]))
-    new_enough = int(version.split(".")[0]) >= 7
-    masters_too = f", {len(infos)} masters" if len(infos) > 1 else ""
-    return Finding("redis", new_enough, f"version {version}{masters_too}" + ("" if new_enough else ": use 7 or newer"))
+    is_supported = int(version.split(".")[0]) >= 7
+    masters_count = f", {len(infos)} masters" if len(infos) > 1 else ""
+    return Finding("redis", is_supported, f"version {version}{masters_count}" + ("" if is_supported else ": use 7 or newer"))
 
 
-async def _most_evicting(client: Client, infos: Sequence[dict[str, Any]], settings: Settings) -> Finding:
-    """The verdict on a server that evicts, if any does."""
+async def _eviction(client: Client, infos: Sequence[dict[str, Any]], settings: Settings) -> Finding:
+    """Checks that no server evicts keys; names the first that does."""
     servers = await masters(client)
     policies = [(await _policy(server, info), info.get("tcp_port")) for server, info in zip(servers, infos, strict=False)]
-    policy, port = next((each for each in policies if each[0] != _NO_EVICTION), policies[0])
+    policy, port = next(((policy, port) for policy, port in policies if policy != _NO_EVICTION), policies[0])
     if policy == _NO_EVICTION:
         return Finding("eviction", True, f"maxmemory-policy {policy}")
     where = f" of the master on port {port}" if len(infos) > 1 else ""
-    found = f"maxmemory-policy {policy}{where}" if policy else f"the server{where} does not say its maxmemory-policy"
-    cure = f"set it to {_NO_EVICTION}, an evicted index key falsifies answers"
-    return Finding("eviction", False, f"{ENV_PREFIX}REDIS: {found} at {_where(settings)}: {cure}")
+    problem = f"maxmemory-policy {policy}{where}" if policy else f"the server{where} does not say its maxmemory-policy"
+    hint = f"set it to {_NO_EVICTION}, an evicted index key falsifies answers"
+    return Finding("eviction", False, f"{ENV_PREFIX}REDIS: {problem} at {_where(settings)}: {hint}")
 
 
 async def _policy(server: Redis, info: dict[str, Any]) -> str:
-    """What a server does when its memory is full; empty where it does not say."""
+    """The server's maxmemory-policy; empty if it does not return it."""
     if "maxmemory_policy" in info:
         return str(info["maxmemory_policy"])
     with suppress(ResponseError):
-        found: dict[Any, Any] = await server.config_get("maxmemory-policy")
-        for value in found.values():
+        config: dict[Any, Any] = await server.config_get("maxmemory-policy")
+        for value in config.values():
             return value.decode() if isinstance(value, bytes) else str(value)
     return ""
 
 
 async def _rights(client: Client, settings: Settings) -> Finding:
-    """The verdict on what the user may do."""
-    refused = await rights.lacking(client, settings.redis_namespace, settings.partitions)
-    if refused:
-        return Finding("rights", False, _lacks_rights(settings, "; ".join(refused)))
+    """Checks the rights of the Redis user."""
+    lacking = await rights.lacking(client, settings.redis_namespace, settings.partitions)
+    if lacking:
+        return Finding("rights", False, _lacks_rights(settings, "; ".join(lacking)))
     return Finding("rights", True, "the user may do what a worker does")
 
 
@@ -223,12 +225,12 @@ def _where(settings: Settings) -> str:
     return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in settings.redis_servers)
 
 
-def _said(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def _masked_option(option: str) -> str:
-    """An option of a Redis address; its name may be percent-encoded too."""
+    """An option of a Redis URL, masked if it is a password; its name may be percent-encoded."""
     name, equals, _ = option.partition("=")
     return f"{name}{equals}***" if "password" in unquote(name).lower() else option
 

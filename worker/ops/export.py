@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of what travels and rests; a test fails when the committed ones are stale."""
+"""Writes the JSON Schemas of events, alerts, attendances and dead letters; a test fails if the committed ones are stale."""
 
 import json
 from pathlib import Path
@@ -10,24 +10,24 @@ from schemas.alerts import AlertEvent
 from schemas.attendance import Attendance
 from schemas.events import AttendanceEvent, BookingEvent, Reason
 
-#: Where the committed schemas are.
+#: The folder of the committed schemas.
 FOLDER = Path(__file__).parents[2] / "schemas" / "export"
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """Each schema by its file name."""
+    """All schemas by file name."""
     shapes: dict[str, Any] = {
         "attendance-event": AttendanceEvent,
         "booking-event": BookingEvent,
         "alert-event": AlertEvent,
         "attendance": Attendance,
     }
-    made = {f"{name}.schema.json": TypeAdapter(shape).json_schema() for name, shape in shapes.items()}
-    return {**made, "dead-letter.schema.json": _dead_letter()}
+    schemas = {f"{name}.schema.json": TypeAdapter(shape).json_schema() for name, shape in shapes.items()}
+    return {**schemas, "dead-letter.schema.json": _dead_letter()}
 
 
 def write(folder: Path) -> list[Path]:
-    """Writes every schema; the files written."""
+    """Writes all schemas and returns the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, document in documents().items():
@@ -38,7 +38,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def _dead_letter() -> dict[str, Any]:
-    """A dead letter is the original value; what it adds is in the record's headers."""
+    """The schema of a dead letter's headers; its key and value are those of the original record."""
     text = {"type": "string"}
     headers = {
         "reason": {"enum": [reason.value for reason in Reason], "description": "the first that applies"},

@@ -1,4 +1,4 @@
-"""What Kafka and Redis answer when they are there and refuse us: waiting mends none of it."""
+"""Errors with which Kafka and Redis refuse a client: authentication, authorization, TLS. Retries do not help."""
 
 import ssl
 
@@ -35,15 +35,15 @@ _PROBE_MS = 5_000
 
 
 async def kafka_refusal(settings: Settings, error: BaseException) -> BaseException | None:
-    """Why Kafka refuses us, given the error of a client; None where it does not, or does not answer."""
+    """The error with which Kafka refuses us, given the error of a client; None if it does not, or cannot be reached."""
     if isinstance(error, KAFKA_REFUSES):
         return error
-    # the client says no more than that it has come to no broker
+    # this error only says that no broker took the connection, not why
     return await _refusal(settings) if isinstance(error, KafkaConnectionError) else None
 
 
 async def _refusal(settings: Settings) -> BaseException | None:
-    """Why the brokers refuse a connection of ours; None where one of them takes it, or none answers."""
+    """The error with which the brokers refuse a connection; None if one accepts it, or none can be reached."""
     client, refusal = settings.kafka_client(), None
     servers = client.pop("bootstrap_servers")
     for host, _, port in (server.rpartition(":") for server in servers):

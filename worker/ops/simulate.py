@@ -1,4 +1,4 @@
-"""Kiosks and scanners with their faults: bursts, offline gaps, duplicates, wrong clocks, payloads no one can use."""
+"""Simulates kiosks and scanners with their faults: bursts, offline gaps, duplicates, wrong clocks, invalid payloads."""
 
 import asyncio
 import random
@@ -39,26 +39,26 @@ class Plan(NamedTuple):
 
 
 async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event) -> int:
-    """Publishes bookings and then events as planned, until ``stop`` is set; how many events."""
+    """Publishes the bookings and then the events of the plan, until ``stop`` is set; returns the number of events."""
     topics = TopicNames.of(settings.topic_prefix)
     await send(producer, bookings(topics, plan, _now()))
-    made = events(topics, plan)
+    planned = events(topics, plan)
     began, sent, stopped = time.monotonic(), 0, asyncio.create_task(stop.wait())
     step = max(1, min(1000, int(plan.rate / 20) or 1000)) if plan.rate else 1000
-    while not stop.is_set() and (some := list(islice(made, step))):
-        sent += await send(producer, some)
+    while not stop.is_set() and (batch := list(islice(planned, step))):
+        sent += await send(producer, batch)
         progress(sent)
         if plan.rate:
-            # a burst: dense for a tenth of every ten seconds, the mean rate stays
-            dense = plan.burst if (time.monotonic() - began) % 10 < 1 else 1.0
-            pause = max(0.0, sent / plan.rate / dense - (time.monotonic() - began))
+            # a burst: the first of every ten seconds is denser, the mean rate stays
+            density = plan.burst if (time.monotonic() - began) % 10 < 1 else 1.0
+            pause = max(0.0, sent / plan.rate / density - (time.monotonic() - began))
             await asyncio.wait([stopped], timeout=pause)
     stopped.cancel()
     return sent
 
 
 def bookings(topics: TopicNames, plan: Plan, now: int) -> Iterator[Outgoing]:
-    """One booking record each, listing all sessions; some for several people, some canceled."""
+    """One record per booking, which lists all sessions; some are for several people, some are canceled."""
     chance = random.Random(plan.seed)
     sessions = [
         {
@@ -79,17 +79,17 @@ def bookings(topics: TopicNames, plan: Plan, now: int) -> Iterator[Outgoing]:
 
 
 def events(topics: TopicNames, plan: Plan) -> Iterator[Outgoing]:
-    """The planned events, each timed when it is made; duplicates and late ones among them."""
+    """The events of the plan, with duplicates and late ones; their time is that of the iteration."""
     chance = random.Random(plan.seed + 1)
     late: list[Outgoing] = []
     for number in range(plan.events):
-        made = _event(topics, plan, chance, number)
+        outgoing = _event(topics, plan, chance, number)
         if chance.random() < plan.offline:
-            late.append(made)
+            late.append(outgoing)
         else:
-            yield made
+            yield outgoing
         if chance.random() < plan.duplicates:
-            yield made
+            yield outgoing
         if len(late) >= 50:
             yield from late
             late = []

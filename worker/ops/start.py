@@ -1,6 +1,6 @@
-"""What a worker makes sure of before it starts: that its services answer, and that topics and settings are right.
+"""Checks before a worker starts: its services answer, and topics and settings are right.
 
-A service that is away is waited for; what is wrong is said, since no waiting mends it.
+It waits for a service that is away, and reports what no waiting can fix.
 """
 
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from worker.stream.retry import until_done
 
 
 async def problems(settings: Settings) -> list[str]:
-    """Waits until Kafka and Redis answer; what is then wrong with topics and settings, a line each with the cure.
+    """Waits until Kafka and Redis answer, and returns what is wrong with topics and settings, a line each with the fix.
 
     Raises:
-        SettingsError: a service answers, and refuses us; or the file of ``ATTENDANCE_BROKER_CA_FILE`` cannot be used.
+        SettingsError: a service refuses us, or the file of ``ATTENDANCE_BROKER_CA_FILE`` cannot be used.
     """
     try:
         settings.kafka_client()

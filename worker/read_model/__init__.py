@@ -1,1 +1,1 @@
-"""The read models in Redis: layout, fenced writer, repair, reader."""
+"""The read models in Redis: keys, fenced writer, repair, reader. See ``worker/read_model/README.md``."""

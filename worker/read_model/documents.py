@@ -1,9 +1,11 @@
-"""The packed pair, as ``apply.lua`` reads its head and the reader all of it.
+"""The binary format of a packed pair: what Redis stores of one booking at one session.
 
-First what the pair contributes to its session's tally, big endian: flags (1: has an attendance, 2: listed), status (0
-ATTENDED, 1 NOT_ATTENDED, 2 NOT_SET), number (4 bytes), expected participants (4), length of the window (1), the window
-(``<startMs>:<endMs>``, empty where unknown). Then updated (8, microseconds since the epoch + 2**63, so that its bytes
-compare as times), sessionId, bookingId and source, each of these after its length (2).
+A pair begins with its contribution to the session's tally, the part that ``apply.lua`` reads. Big endian: flags (1: has an
+attendance, 2: the booking lists the session), status (0 ATTENDED, 1 NOT_ATTENDED, 2 NOT_SET), number of attendees (4 bytes),
+expected participants (4), length of the window (1), the window (``<startMs>:<endMs>``, either may be empty).
+
+Then the updated time (8, microseconds since the epoch + 2**63, so that the bytes sort as times do), and sessionId, bookingId
+and source, each preceded by its length (2).
 """
 
 from functools import lru_cache
@@ -24,29 +26,29 @@ _ONLY_LISTED = bytes((_LISTED, _NOT_SET, 0, 0, 0, 0))
 _NEVER = bytes(8)
 
 Listing = tuple[int | None, int | None]
-"""Start and end of a session as its booking lists it, microseconds, None where unknown."""
+"""Start and end of a session as the booking lists it, in microseconds; None if unknown."""
 
 
-def contribution(says: bytes, expected: int, window: Listing | None) -> bytes:
-    """What a pair adds to its session's tally.
+def contribution(status_and_number: bytes, expected: int, window: Listing | None) -> bytes:
+    """The contribution of a pair to its session's tally.
 
     Args:
-        says: status and number of its attendance, packed; empty where the session is only listed.
-        expected: participants of a known, uncanceled booking, else 0.
-        window: None where the booking does not list the session.
+        status_and_number: of the attendance, packed; empty if the booking only lists the session.
+        expected: participants of a known booking that is not canceled, otherwise 0.
+        window: None if the booking does not list the session.
     """
-    if not says:
+    if not status_and_number:
         return _ONLY_LISTED + _listing(expected, window)
-    return (_ATTENDANCE if window is None else _LISTED_ATTENDANCE) + says + _listing(expected, window)
+    return (_ATTENDANCE if window is None else _LISTED_ATTENDANCE) + status_and_number + _listing(expected, window)
 
 
 def pack(contributed: bytes, session_id: str, booking_id: str, updated: bytes = _NEVER, source: bytes = b"\0\0") -> bytes:
-    """The bytes of a pair; its time and its source are packed already."""
+    """The bytes of a pair; ``updated`` and ``source`` are already packed."""
     return b"".join((contributed, updated, pack_known_text(session_id), pack_text(booking_id), source))
 
 
 def unpack(identity: bytes, packed: bytes) -> Attendance | None:
-    """The attendance in a pair, None where the session is only listed."""
+    """The attendance in a pair; None if the booking only lists the session."""
     flags, status, number, _, length = _HEAD.unpack_from(packed)
     if not flags & _HAS_ATTENDANCE:
         return None
@@ -69,7 +71,7 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
 
 
 def updated_of(packed: bytes) -> int:
-    """The time in a pair that has an attendance, microseconds since the epoch."""
+    """The updated time of a pair that has an attendance, in microseconds since the epoch."""
     updated: int = _UPDATED.unpack_from(packed, _HEAD.size + packed[_HEAD.size - 1])[0]
     return updated - _ZERO
 

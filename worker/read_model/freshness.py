@@ -1,7 +1,8 @@
-"""How fresh the read models are: what each partition's watermark says, by the clock of the server that it is on.
+"""How fresh the read models are, from the watermark of each partition.
 
-A worker writes each second when it was there and when Kafka last confirmed the ends of the topics, both by Redis' clock;
-a reader takes the time of the same server with the watermark. So the clocks of the machines do not count.
+Every second a worker writes its heartbeat and the time at which Kafka last confirmed the ends of the topics, both by the
+clock of the Redis server. A reader gets the watermark together with the time of the same server, so clock differences between
+machines do not matter.
 """
 
 from collections.abc import Iterable
@@ -10,18 +11,18 @@ from math import inf
 from typing import Any, NamedTuple
 
 TOPICS = ("events", "bookings")
-#: A heartbeat, or what Kafka confirmed, counts as unknown when it is older, seconds. It is written each second, and readers
-#: are to see within 5 s that a worker or Kafka has died: up to three heartbeats may be late, and a second is left to ask.
+#: Age in seconds after which a heartbeat, or Kafka's confirmation, is outdated. It is written every second, and readers must
+#: see within 5 s that a worker or Kafka is gone: three heartbeats may be late, and one second is left for the reader's poll.
 STALE_AFTER = 4.0
 
 
 class Freshness(NamedTuple):
-    """How fresh an answer is. None where it is not known."""
+    """How fresh an answer is."""
 
     event_time: str | None
-    """Newest effective event time applied, RFC 3339; it never goes back. None also where nothing was applied yet."""
+    """Newest effective event time applied, RFC 3339; it never decreases. None: unknown, or nothing was applied yet."""
     lag: int | None
-    """Records of the events and bookings topics that are not applied yet. None while no worker or no Kafka says."""
+    """Records of the events and bookings topics that are not applied yet. None: unknown, the worker or Kafka is unavailable."""
 
     def document(self) -> dict[str, Any]:
         return {"eventTime": self.event_time, "lag": self.lag}
@@ -29,38 +30,38 @@ class Freshness(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What the watermark says of a partition."""
+    """A partition's watermark."""
 
     number: int
     state: str
     mark: dict[str, str]
-    """Its fields, see `worker.read_model.keys.LAYOUT`."""
+    """The fields of the watermark, see `worker.read_model.keys.LAYOUT`."""
     now_ms: int = field(compare=False)
-    """The time of Redis when it was read."""
+    """The time of the Redis server when the watermark was read."""
 
     @property
     def age(self) -> float:
-        """How long ago its worker wrote it, seconds; infinite where none ever has."""
+        """Seconds since the worker's heartbeat; infinite if there never was one."""
         return self._age("writtenAt")
 
     @property
     def kafka_age(self) -> float:
-        """How long ago Kafka confirmed the ends of its topics, of the older of them, seconds; infinite: never."""
+        """Seconds since Kafka confirmed the ends of both topics; infinite if it never did."""
         return max(self._age(f"{topic}.confirmedAt") for topic in TOPICS)
 
     @property
     def kafka_was_away(self) -> bool:
-        """Whether Kafka had not answered its worker for a while when that last wrote; a dead worker says nothing of Kafka."""
+        """Whether Kafka did not answer the worker in the time before its last heartbeat. Not set by a dead worker alone."""
         return self.kafka_age > STALE_AFTER and self.kafka_age - self.age > STALE_AFTER / 2
 
     @property
     def has_owner(self) -> bool:
-        """Whether a worker has written lately."""
+        """Whether the heartbeat is recent."""
         return self.age <= STALE_AFTER
 
     @property
     def is_filled(self) -> bool:
-        """Whether its watermark says how far it is; not before it is filled first, or again after a flush."""
+        """Whether the watermark has offsets; False until the first fill, and after a flush until the next one."""
         return "events.offset" in self.mark
 
     @property
@@ -70,22 +71,22 @@ class Partition:
 
     @property
     def lag(self) -> int | None:
-        """Records not applied yet; None where nobody has said lately how long the topics are."""
+        """Records that are not applied yet; None if the end offsets are outdated or unknown."""
         if not self.is_filled or max(self.age, self.kafka_age) > STALE_AFTER:
             return None
         return sum(max(0, self.number_of(f"{topic}.end") - self.number_of(f"{topic}.offset")) for topic in TOPICS)
 
     def held(self, topic: str) -> int:
-        """Offsets that open transactions hold."""
+        """Offsets held by open transactions."""
         return self.number_of(f"{topic}.held")
 
     def unreadable(self, topic: str) -> int | None:
-        """The offset of a batch that cannot be read, at which the topic stands."""
+        """The offset of a batch that cannot be read and blocks the topic; None if there is none."""
         offset = self.mark.get(f"{topic}.unreadable", "")
         return int(offset) if offset else None
 
     def number_of(self, name: str) -> int:
-        """A field of the watermark; 0 where it is not there."""
+        """A field of the watermark as a number; 0 if it is absent."""
         return int(self.mark.get(name, 0))
 
     def _age(self, name: str) -> float:
@@ -94,55 +95,55 @@ class Partition:
 
 
 def freshness_of(partitions: Iterable[Partition]) -> Freshness:
-    """Of an answer that comes from these partitions."""
-    known = list(partitions)
-    lags = [partition.lag for partition in known]
+    """The freshness of an answer from these partitions."""
+    partitions = list(partitions)
+    lags = [partition.lag for partition in partitions]
     lag = None if None in lags else sum(lag or 0 for lag in lags)
-    if not all(partition.is_filled for partition in known):
-        # the newest may be in a partition that is being filled again: what others know may lie before what was shown
+    if not all(partition.is_filled for partition in partitions):
+        # the newest time may be that of a partition being filled: the maximum of the others could be less than one shown before
         return Freshness(None, lag)
-    return Freshness(max((partition.event_time or "" for partition in known), default="") or None, lag)
+    return Freshness(max((partition.event_time or "" for partition in partitions), default="") or None, lag)
 
 
 class Trouble(NamedTuple):
-    """Something that keeps partitions from going on."""
+    """A problem that stops partitions from making progress."""
 
     code: str
     """``NO_WORKER``, ``KAFKA_AWAY``, ``UNREADABLE_BATCH`` or ``REPAIRING``."""
     partitions: list[int]
     description: str
-    """A sentence: what, and what to do."""
+    """A sentence: the problem and its remedy."""
 
     @property
     def stops_all_news(self) -> bool:
-        """Whether nothing that happens now would be seen in these partitions."""
+        """Whether these partitions receive no new data at all."""
         return self.code in ("NO_WORKER", "KAFKA_AWAY")
 
 
 def troubles(partitions: Iterable[Partition]) -> list[Trouble]:
-    """What keeps which partitions from going on, the worst first."""
-    known = list(partitions)
-    without = [each for each in known if not each.has_owner]
-    owned = [each for each in known if each.has_owner]
+    """The problems of the partitions, the worst first."""
+    partitions = list(partitions)
+    unowned = [each for each in partitions if not each.has_owner]
+    owned = [each for each in partitions if each.has_owner]
     unconfirmed = [each for each in owned if each.kafka_was_away]
     filling = [each for each in owned if each.state != "live"]
-    found = []
-    if without:
-        since = _longest(each.age for each in without)
-        cure = "start workers, or wait until those that took over have recovered"
-        found.append(_trouble("NO_WORKER", without, f"no worker owns {{}}, nothing was written there {since}: {cure}"))
+    problems = []
+    if unowned:
+        since = _longest(each.age for each in unowned)
+        remedy = "start workers, or wait until those that took over have recovered"
+        problems.append(_trouble("NO_WORKER", unowned, f"no worker owns {{}}, nothing was written there {since}: {remedy}"))
     if unconfirmed:
         since = _longest(each.kafka_age for each in unconfirmed)
         cause = "it is away or frozen, or they have no leader"
-        found.append(_trouble("KAFKA_AWAY", unconfirmed, f"Kafka has not answered the workers of {{}} {since}: {cause}"))
+        problems.append(_trouble("KAFKA_AWAY", unconfirmed, f"Kafka has not answered the workers of {{}} {since}: {cause}"))
     for each in owned:
         for topic in TOPICS:
             if (offset := each.unreadable(topic)) is not None:
                 what = f"the record batch at offset {offset} of {topic} cannot be read, {{}} stands there"
-                found.append(_trouble("UNREADABLE_BATCH", [each], f"{what}: delete it, or restore the log from a replica"))
+                problems.append(_trouble("UNREADABLE_BATCH", [each], f"{what}: delete it, or restore the log from a replica"))
     if filling:
-        found.append(_trouble("REPAIRING", filling, "{} cannot be read while filled from the tables: wait"))
-    return found
+        problems.append(_trouble("REPAIRING", filling, "{} cannot be read while filled from the tables: wait"))
+    return problems
 
 
 def _trouble(code: str, partitions: list[Partition], description: str) -> Trouble:

@@ -1,13 +1,13 @@
-"""The random id that tells one Redis of a group from another; it lies beside the name of the live namespace.
+"""The random id of a Redis, which detects that a group's workers use different ones; stored in the key of the live namespace.
 
-An id is *claimed* before it is recorded with the tables, so that a worker that dies between the two leaves something that
-the next one can complete. A claim names the id that it replaces: where another one has been recorded since, it is void.
+An id is first written to Redis as a *claim*, then recorded with the tables, then the claim is completed. If a worker dies
+in between, the next one completes the claim. A claim has the id that it replaces, and is void if another id was recorded since.
 """
 
 from typing import NamedTuple
 
 from worker.read_model.keys import PartitionKeys, live_key
-from worker.redis.client import Client, patience
+from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import run
 
 _FIELD = "redisId"
@@ -15,11 +15,11 @@ _REPLACES = "<"
 
 
 class RedisId(NamedTuple):
-    """What a Redis carries. Empty text: none."""
+    """The id of a Redis, or the claim of one. Empty: none."""
 
     id: str
     replaces: str | None = None
-    """Of a claim, the id that was recorded when it was made; None where the id itself has been recorded."""
+    """Of a claim: the id that was recorded when it was made. None: the id is recorded, not only claimed."""
 
     @classmethod
     def parse(cls, text: str) -> "RedisId":
@@ -34,20 +34,20 @@ NO_ID = RedisId("")
 
 
 async def read_id(client: Client, base: str) -> RedisId:
-    """The id of the Redis under ``ATTENDANCE_NAMESPACE``; `NO_ID` where it has none."""
-    async with patience():
-        found = await client.execute_command("HGET", live_key(base), _FIELD)  # type: ignore[no-untyped-call]
-    return RedisId.parse((found or b"").decode())
+    """The id of the Redis under ``ATTENDANCE_NAMESPACE``; `NO_ID` if it has none."""
+    async with answer_timeout():
+        text = await client.execute_command("HGET", live_key(base), _FIELD)  # type: ignore[no-untyped-call]
+    return RedisId.parse((text or b"").decode())
 
 
-async def replace_id(client: Client, base: str, known: RedisId, new: RedisId) -> RedisId:
-    """Sets ``new`` where the Redis has just ``known``; what it has now."""
-    return RedisId.parse((await run(client, "identity", live_key(base), str(known), str(new))).decode())
+async def replace_id(client: Client, base: str, expected: RedisId, new: RedisId) -> RedisId:
+    """Compare-and-set: writes ``new`` if the id is ``expected``. Returns the id after the call."""
+    return RedisId.parse((await run(client, "identity", live_key(base), str(expected), str(new))).decode())
 
 
 async def heartbeats(client: Client, namespace: str, partitions: int) -> list[bytes | None]:
-    """When each partition's writer last wrote its heartbeat, as it wrote it."""
-    async with patience():
+    """The ``writtenAt`` of each partition's watermark, undecoded."""
+    async with answer_timeout():
         pipe = client.pipeline(transaction=False)
         for number in range(partitions):
             pipe.execute_command("HGET", PartitionKeys(namespace, number).watermark, "writtenAt")

@@ -1,38 +1,38 @@
-"""Every key in Redis, its shape and its life; the README's list is checked against this one.
+"""Every key in Redis and its type; a test checks that the README lists the same keys.
 
-``NS`` is a namespace: ``<ATTENDANCE_NAMESPACE>:<layout version>.<build>``. ``{p}`` is the partition's number in braces,
-which puts all keys of a partition into one slot of a Redis Cluster. ``G`` is a key generation: a repair fills a new one
-and switches to it in one step. A session, booking or kind in a key is spelt out as it is.
+``NS`` is a namespace: ``<ATTENDANCE_NAMESPACE>:<layout version>.<build>``. ``{p}`` is the partition's number in braces, the
+hash tag that puts all keys of a partition into one slot of a Redis Cluster. ``G`` is a key generation: a repair fills a new
+one and switches readers to it atomically. Sessions, bookings and kinds are not escaped in key names.
 """
 
 from typing import NamedTuple
 from zlib import crc32
 
-#: Goes up with every change of what is below; a worker fills a new namespace then.
+#: Incremented with every change of the layout; workers then fill a new namespace.
 LAYOUT_VERSION = 4
 DOC_SHIFT = 5
-"""A document's bucket is the first 16 bits of its id, shifted right by this: 2048 buckets, in the order of the ids."""
+"""The bucket of a document is the first 16 bits of its id shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
 
 LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
-    "sign cursors (it stays over rebuilds), `redisId` (random; recorded with the tables, until then with `<` and the id that "
-    "it replaces)",
-    "NS:{p}:probe": "nothing: a worker that starts tries on it what it may do",
+    "sign cursors (kept over rebuilds), `redisId` (random; recorded with the tables, until then followed by `<` and the "
+    "id that it replaces)",
+    "NS:{p}:probe": "normally absent: a starting worker tests its Redis permissions on it",
     "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
-    "each `.offset` applied, `.time` (newest effective time applied; of bookings when received), `.end` (last stable offset), "
-    "`.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets behind it that open transactions hold), `.unreadable` "
-    "(offset of a batch that cannot be read, or empty); `writtenAt` (of the heartbeat, ms); both by Redis' clock",
+    "each `.offset` (next to apply), `.time` (newest effective time applied; of bookings the time received), `.end` (last "
+    "stable offset), `.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets after it, held by open transactions), "
+    "`.unreadable` (offset of a batch that cannot be read, or empty); `writtenAt` (of the heartbeat, ms); both by Redis' clock",
     "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
     "NS:{p}:G:by-booking:<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
-    "given as its place in `STATUSES`",
+    "which is given as its index in `STATUSES`",
     "NS:{p}:G:by-status": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
     "NS:{p}:G:ids:<sessionId>": "sorted set: the same of one session",
     "NS:{p}:G:tally:<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, `expectedParticipants`, "
-    "and `window:<startMs>:<endMs>`, the number of bookings that list it so",
+    "and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
     "NS:{p}:G:sessions": "sorted set by bytes: every sessionId that has a tally",
     "NS:{p}:G:booking:<bucket>": "hash: bookingId to its summary, JSON",
-    "NS:{p}:G:no-shows": "sorted set: bookingId by minus its noShowRate, where it has one",
+    "NS:{p}:G:no-shows": "sorted set: bookingId by minus its noShowRate, if it has one",
     "NS:{p}:G:alerts": "hash: alertId to the open alert, JSON",
     "NS:{p}:G:alerts:at": "sorted set: alertId of every open alert by `openedAt` (ms)",
     "NS:{p}:G:alerts:kind:<kind>": "sorted set: the same of one kind",
@@ -60,7 +60,7 @@ class PartitionKeys(NamedTuple):
         return self.tag + "probe"
 
     def prefix(self, generation: str) -> str:
-        """What every key of a key generation begins with; the scripts append the rest."""
+        """The prefix of every key of a key generation; the scripts append the rest."""
         return f"{self.tag}{generation}:"
 
 
@@ -70,7 +70,7 @@ def live_key(base: str) -> str:
 
 
 def namespace(base: str, build: int = 0) -> str:
-    """A namespace of the layout that this code writes."""
+    """A namespace with the layout that this code writes."""
     return f"{namespaces(base)}{build}"
 
 
@@ -80,15 +80,15 @@ def is_ours(base: str, live: str) -> bool:
 
 
 def namespaces(base: str) -> str:
-    """What every namespace of that layout begins with."""
+    """The prefix of every namespace with that layout."""
     return f"{base}:{LAYOUT_VERSION}."
 
 
 def doc_bucket(identity: bytes) -> int:
-    """The bucket of a document by its id of 16 bytes."""
+    """The bucket of a document, by its id (16 bytes)."""
     return int.from_bytes(identity[:2], "big") >> DOC_SHIFT
 
 
 def booking_bucket(booking_id: bytes) -> int:
-    """The bucket of a booking's summary, by its id in UTF-8."""
+    """The bucket of a booking's summary, by bookingId in UTF-8."""
     return crc32(booking_id) % BOOKING_BUCKETS

@@ -1,4 +1,4 @@
-"""Pages of what a sorted set of each partition ranks: open alerts by their opening, bookings by their noShowRate."""
+"""Pages of sorted sets that each partition has one of: open alerts by opening time, bookings by noShowRate."""
 
 from __future__ import annotations
 
@@ -8,53 +8,55 @@ from typing import Any, NamedTuple
 import orjson
 
 from worker.read_model.freshness import Freshness, freshness_of
-from worker.read_model.partition_reader import Live, fields_of, partition_of_mark
+from worker.read_model.partition_reader import NamespaceView, parse_hash, parse_watermark
 from worker.read_model.query.planner import BUDGET, share
 
-#: Members that a partition is asked for at once: unpack() of the script takes no more than some thousands.
-_MOST_AT_ONCE = 1000
+#: Maximum number of members per partition and call: Lua's unpack() is limited to a few thousand values.
+_MAX_MEMBERS = 1000
 
 
 class Place(NamedTuple):
-    """Where a member stands; places compare as the sets' order does."""
+    """The position of a member in the order: score, then member."""
 
     score: float
     member: bytes
 
 
 class Ranked(NamedTuple):
-    """Members in order with the partition of each, and how fresh that is."""
+    """Members in order, each with its partition, and the freshness of the answer."""
 
     places: list[tuple[Place, int]]
     freshness: Freshness
 
 
 async def ranked(
-    live: Live, where: Sequence[int], names: Sequence[str], after: Place | None, many: int, *, descending: bool
+    view: NamespaceView, partitions: Sequence[int], names: Sequence[str], after: Place | None, limit: int, *, descending: bool
 ) -> Ranked:
-    """The first so many behind a place; fewer only where there are no more.
+    """The first ``limit`` members after a place; fewer only if there are no more.
 
     Args:
-        where: partitions.
-        names: the sets; a member must be in all of them, with one score.
+        names: the sets. A member must be in all of them; it has the same score in each.
     """
-    take = min(_MOST_AT_ONCE, share(many, len(where)))
-    found: list[tuple[Place, int]] = []
-    marks: dict[int, Any] = {}
-    open_: dict[int, Place | None] = dict.fromkeys(where, after)
-    asking = set(open_)
-    while asking:
-        own = {number: (_written(open_[number]),) for number in asking}
-        asked = -1 if descending else 1, take, BUDGET, orjson.dumps(names)
-        for number, (mark, end, *rows) in (await live.ask("ranked", own, asked, own)).items():
-            marks.setdefault(number, mark)
-            found += [(Place(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)]
-            open_[number] = _read(end)
+    take = min(_MAX_MEMBERS, share(limit, len(partitions)))
+    places: list[tuple[Place, int]] = []
+    watermarks: dict[int, Any] = {}
+    # partitions that have more members, with the place to continue after
+    open_: dict[int, Place | None] = dict.fromkeys(partitions, after)
+    waiting = set(open_)
+    while waiting:
+        extra = {number: (_encode(open_[number]),) for number in waiting}
+        arguments = -1 if descending else 1, take, BUDGET, orjson.dumps(names)
+        for number, (watermark, end, *rows) in (await view.ask("ranked", extra, arguments, extra)).items():
+            watermarks.setdefault(number, watermark)
+            places += [(Place(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)]
+            open_[number] = _decode(end)
             if not end:
                 del open_[number]
-        found = sorted(found, reverse=descending)[:many]
-        asking = {number for number, bound in open_.items() if len(found) < many or _is_before(bound, found[-1][0], descending)}
-    return Ranked(found, freshness_of(partition_of_mark(number, fields_of(mark)) for number, mark in marks.items()))
+        places = sorted(places, reverse=descending)[:limit]
+        waiting = {
+            number for number, bound in open_.items() if len(places) < limit or _is_before(bound, places[-1][0], descending)
+        }
+    return Ranked(places, freshness_of(parse_watermark(number, parse_hash(reply)) for number, reply in watermarks.items()))
 
 
 def _is_before(bound: Place | None, last: Place, descending: bool) -> bool:
@@ -62,11 +64,11 @@ def _is_before(bound: Place | None, last: Place, descending: bool) -> bool:
     return bound > last if descending else bound < last
 
 
-def _written(place: Place | None) -> bytes:
+def _encode(place: Place | None) -> bytes:
     return orjson.dumps(None if place is None else [repr(place.score), place.member.hex()])
 
 
-def _read(end: bytes) -> Place | None:
+def _decode(end: bytes) -> Place | None:
     if not end:
         return None
     score, _, member = end.partition(b" ")

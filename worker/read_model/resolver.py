@@ -1,4 +1,4 @@
-"""Which namespace is live: questions are asked of it, and asked again where another has become the live one meanwhile."""
+"""Finds the live namespace, runs queries on it, and retries them if another namespace became live meanwhile."""
 
 from asyncio import Semaphore
 from collections.abc import Awaitable, Callable
@@ -8,19 +8,19 @@ from typing import TypeVar
 
 from schemas.query.signatures import KEY_BYTES, is_signed
 from worker.read_model.keys import is_ours, live_key
-from worker.read_model.partition_reader import TURNS, Generations, Live, NotServing, OtherLayout, Switched
+from worker.read_model.partition_reader import MAX_ROUND_TRIPS, KeyGenerations, NamespaceView, NotServing, OtherLayout, Switched
 from worker.redis.client import Client
-from worker.redis.scripts import sound
+from worker.redis.scripts import raise_first_error
 
 _ATTEMPTS = 3
-#: How long what names the live namespace is not looked at, where answers prove by themselves that it is.
-_KNOWN_SECONDS = 10.0
+#: How long the live namespace is cached if every answer proves that it is still live; see `NamespaceView.proves_itself`.
+_CACHE_SECONDS = 10.0
 
 _T = TypeVar("_T")
 
 
-class Finder:
-    """Knows which namespace is live.
+class NamespaceResolver:
+    """Finds the live namespace and caches it.
 
     Args:
         base: ``ATTENDANCE_NAMESPACE``.
@@ -29,44 +29,44 @@ class Finder:
     def __init__(self, client: Client, base: str) -> None:
         self._client = client
         self._base = base
-        self._generations: Generations = {}
-        self._turns = Semaphore(TURNS)
-        self._known: Live | None = None
-        self._known_until = 0.0
+        self._key_generations: KeyGenerations = {}
+        self._round_trips = Semaphore(MAX_ROUND_TRIPS)
+        self._cached: NamespaceView | None = None
+        self._cached_until = 0.0
 
-    async def answer(self, question: Callable[[Live], Awaitable[_T]]) -> _T:
-        """What a question finds in one namespace; asked again where another has become the live one meanwhile."""
+    async def answer(self, query: Callable[[NamespaceView], Awaitable[_T]]) -> _T:
+        """Runs a query on the live namespace; retries it if another namespace became live meanwhile."""
         for _ in range(_ATTEMPTS):
-            # a flushed Redis has another key for cursors since, in a namespace of the same name
-            live = self._known if self._known and monotonic() < self._known_until else await self._locate()
+            # the cache expires because a flushed Redis gets a new cursor key under the same namespace name
+            view = self._cached if self._cached and monotonic() < self._cached_until else await self._locate()
             try:
-                found = await question(live)
+                result = await query(view)
             except Switched:
-                self._known = None
+                self._cached = None
                 continue
             except NotServing:
-                if await self._is_live(live):
+                if await self._is_live(view):
                     raise
                 continue
-            if await self._is_live(live):
-                return found
+            if await self._is_live(view):
+                return result
         raise Switched
 
-    async def _is_live(self, live: Live) -> bool:
-        """Whether the namespace that was read is the live one still; in a cluster no earlier answer can have said so."""
-        if live.proves_itself:
+    async def _is_live(self, view: NamespaceView) -> bool:
+        """Whether the namespace is still live. In a cluster only a read after the query can prove that."""
+        if view.proves_itself:
             return True
-        return (await self._locate()).namespace == live.namespace
+        return (await self._locate()).namespace == view.namespace
 
     async def cursor_key(self, signed: str) -> bytes:
-        """The key with which readers sign cursors; looked up again where this text was not signed with the one known."""
-        live = self._known or await self._locate()
-        return live.cursor_key if is_signed(signed, live.cursor_key) else (await self._locate()).cursor_key
+        """The key that signs cursors; read again if ``signed`` was not signed with the cached one."""
+        view = self._cached or await self._locate()
+        return view.cursor_key if is_signed(signed, view.cursor_key) else (await self._locate()).cursor_key
 
-    async def _locate(self) -> Live:
-        """The live namespace of this moment."""
-        look = "HMGET", live_key(self._base), "namespace", "partitions", "cursorKey"
-        ((name, count, key),) = sound(await self._client.ask([look]))
+    async def _locate(self) -> NamespaceView:
+        """Reads the live namespace from Redis."""
+        command = "HMGET", live_key(self._base), "namespace", "partitions", "cursorKey"
+        ((name, count, key),) = raise_first_error(await self._client.ask([command]))
         if name is None or count is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
         namespace = name.decode()
@@ -74,13 +74,15 @@ class Finder:
             raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
         if key is None:
             key = await self._make_cursor_key()
-        self._known = Live(self._client, self._base, namespace, int(count), key, self._generations, self._turns)
-        self._known_until = monotonic() + _KNOWN_SECONDS
-        return self._known
+        self._cached = NamespaceView(
+            self._client, self._base, namespace, int(count), key, self._key_generations, self._round_trips
+        )
+        self._cached_until = monotonic() + _CACHE_SECONDS
+        return self._cached
 
     async def _make_cursor_key(self) -> bytes | None:
-        """As a worker makes it when it starts; None where this user may only read."""
-        place = live_key(self._base), "cursorKey"
-        # said twice it comes to the same, so it may go where else only reading does
-        _, key = await self._client.ask([("HSETNX", *place, token_bytes(KEY_BYTES)), ("HGET", *place)])
+        """Creates the cursor key, as a worker does when it starts; None if this Redis user may only read."""
+        field = live_key(self._base), "cursorKey"
+        # `ask` may send commands twice; HSETNX is idempotent
+        _, key = await self._client.ask([("HSETNX", *field, token_bytes(KEY_BYTES)), ("HGET", *field)])
         return key if isinstance(key, bytes) else None

@@ -1,6 +1,6 @@
-"""Whether Redis lets us do what a worker has to: it tries each command on keys of the namespace, and leaves nothing there.
+"""Checks that the Redis user has the permissions that a worker needs: runs each command on probe keys, and leaves no data.
 
-``ACL DRYRUN`` would say the same, but is itself a right that few users have.
+``ACL DRYRUN`` would be simpler, but few users have the permission to run it.
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ import orjson
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.redis.client import Client, patience
-from worker.redis.scripts import commands_of, sound
+from worker.redis.client import Client, answer_timeout
+from worker.redis.scripts import commands_of, raise_first_error
 
 _REFUSALS = ("NOPERM", "can't run this command", "can't access at least one", "ACL failure in script")
 _FIELD = "probe"
 
 
 def trials(key: str) -> list[list[str]]:
-    """Every command of the scripts that write, on one key, in an order that leaves nothing behind."""
+    """Every command of the writing scripts, on one key, in an order that leaves no data."""
     return [
         ["TIME"],
         ["HSET", key, "a", "1"],
@@ -39,27 +39,27 @@ def trials(key: str) -> list[list[str]]:
 
 
 async def lacking(client: Client, base: str, partitions: int) -> list[str]:
-    """What the user may not do under ``ATTENDANCE_NAMESPACE``, as the servers say it; empty where nothing is lacking.
+    """The servers' errors for commands that the user may not run under ``ATTENDANCE_NAMESPACE``; empty if all are allowed.
 
     Raises:
-        redis.RedisError: a server is away, or refuses for another reason.
+        redis.RedisError: a server is unavailable, or a command failed for another reason.
     """
-    refused = [*await _try_live(client, base), *await _try_partitions(client, base, partitions)]
-    return [*dict.fromkeys(refused)]
+    errors = [*await _try_live(client, base), *await _try_partitions(client, base, partitions)]
+    return [*dict.fromkeys(errors)]
 
 
 async def _try_live(client: Client, base: str) -> list[str]:
     key = live_key(base)
-    async with patience():
+    async with answer_timeout():
         pipe = client.pipeline(transaction=True)
         for words in (("HSETNX", key, _FIELD, "1"), ("HMGET", key, _FIELD), ("HGET", key, _FIELD), ("HDEL", key, _FIELD)):
             pipe.execute_command(*words)
         try:
-            sound(await pipe.execute(raise_on_error=False))
+            raise_first_error(await pipe.execute(raise_on_error=False))
         except NoPermissionError as error:
             return [str(error)]
         except ResponseError as error:
-            # what the client makes of a MULTI that is refused
+            # the client's error if MULTI is not permitted
             if "without MULTI" not in str(error):
                 raise
             return ["no permissions to run the 'multi' command"]
@@ -67,8 +67,8 @@ async def _try_live(client: Client, base: str) -> list[str]:
 
 
 async def _try_partitions(client: Client, base: str, partitions: int) -> Iterator[str]:
-    """Each master has some of them, and users of its own."""
-    async with patience():
+    """Tries the scripts on every partition: the masters of a cluster have separate users."""
+    async with answer_timeout():
         pipe = client.pipeline(transaction=False)
         for number in range(partitions):
             key = PartitionKeys(namespace(base), number).probe
@@ -82,8 +82,8 @@ def _refusals(answers: list[Any]) -> Iterator[str]:
         if isinstance(answer, NoPermissionError):
             yield str(answer)
             continue
-        (said,) = sound([answer])
-        for text in map(bytes.decode, said):
+        (errors,) = raise_first_error([answer])
+        for text in map(bytes.decode, errors):
             if not any(refusal in text for refusal in _REFUSALS):
                 raise RedisError(text)
             yield text

@@ -1,4 +1,4 @@
-"""The Redis client of every process: of one server, or of a cluster."""
+"""The Redis client of every process, for a single server or a cluster."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,56 +12,56 @@ from worker.redis.cluster import Address, Cluster
 from worker.redis.multiplexed import Multiplexed
 from worker.settings import Settings
 
-_PATIENCE_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
-#: To one server; redis-py's own bound, 100, is fewer than the requests that an API process works on.
-_MOST_CONNECTIONS = 2048
+#: Per server. redis-py's default of 100 is less than the number of concurrent requests of an API process.
+_MAX_CONNECTIONS = 2048
 
 
 class Server(Redis):
-    """redis-py's client of one server, with a way to ask it that costs less."""
+    """redis-py's client of one server, with a cheaper way to run read-only commands: `ask`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._multiplexed = Multiplexed(self.connection_pool, _PATIENCE_SECONDS)
+        self._multiplexed = Multiplexed(self.connection_pool, _ANSWER_SECONDS)
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """The answer to each command, all of which only read, errors among them; see `Multiplexed.ask`."""
+        """The answers to read-only commands; errors are answers. See `Multiplexed.ask`."""
         return await self._multiplexed.ask(commands)
 
 
 Client = Server | Cluster
-"""What reads and writes the read models; both take the same commands of one key, and pipelines of them."""
+"""Both types have the same single-key commands and pipelines."""
 
 
 def create_redis(settings: Settings) -> Client:
-    """A client that answers bytes; callers bound their questions with `patience` and decide about retries.
+    """A client that returns bytes. Callers limit the time of a call with `answer_timeout`, and retry themselves.
 
-    It has no socket timeout (redis-py's would be 5 s), which is kept with ``asyncio.wait_for``: on Python 3.11 that loses
-    cancellations.
+    The client has no socket timeout (redis-py's default is 5 s): redis-py implements it with ``asyncio.wait_for``, which can
+    lose a cancellation on Python 3.11.
     """
     if not settings.is_redis_cluster:
         return _connect(settings.redis_url())
 
     def connect(address: Address) -> Server:
         client = _connect(settings.redis_url(*address))
-        # a fresh connection where an old one was lost, and no more: another master may have the slots now
+        # one retry, on a new connection; not more, because another master may own the slots now
         client.set_retry(Retry(NoBackoff(), 1))
         return client
 
-    return Cluster([Address(*server) for server in settings.redis_servers], connect, _PATIENCE_SECONDS)
+    return Cluster([Address(*server) for server in settings.redis_servers], connect, _ANSWER_SECONDS)
 
 
 def _connect(url: str) -> Server:
     connect: Callable[..., Server] = Server.from_url  # type: ignore[assignment]
-    return connect(url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=None, max_connections=_MOST_CONNECTIONS)
+    return connect(url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=None, max_connections=_MAX_CONNECTIONS)
 
 
 async def masters(client: Client) -> list[Redis]:
-    """A client for each server that is written to."""
+    """A client for each master, or for the single server."""
     return await client.masters() if isinstance(client, Cluster) else [client]
 
 
-def patience() -> asyncio.Timeout:
-    """How long a server may take to answer before it counts as away: raises TimeoutError then."""
-    return asyncio.timeout(_PATIENCE_SECONDS)
+def answer_timeout() -> asyncio.Timeout:
+    """Raises TimeoutError if a server takes longer to answer than the limit after which it is considered unavailable."""
+    return asyncio.timeout(_ANSWER_SECONDS)

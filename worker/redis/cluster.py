@@ -1,15 +1,18 @@
-"""Redis Cluster: every command goes to the master that has the slot of its key.
+"""Redis Cluster: every command is sent to the master that owns the slot of its key.
 
-redis-py's own cluster client (8.1) would ask a master that does not answer for ever, since a call that its caller gives up
-does not make it look who took over; on CLUSTERDOWN it ends the connections of all other calls, to every master; and it
-follows ASK, where a script would find only some of its partition's keys and take them for all. Here each master has a
-plain client, and what happens to one concerns no other.
+Why not redis-py's cluster client (8.1):
 
-Errors, as of one server; the next call looks where the slot is now::
+- It keeps sending to a master that does not answer: a call that is cancelled does not refresh the slots.
+- On CLUSTERDOWN it closes the connections of all other calls, to every master.
+- It follows ASK. In a slot that is half moved, a script would find only some of its partition's keys and return wrong results.
 
-    redis.ConnectionError     the master, or every server that was named, is away
-    redis.ResponseError       a refusal; CLUSTERDOWN: the slot has no master; ASK: it is being moved to another
-    NoCluster                 the server is a single one
+Here each master has a client of its own, and a failure of one master does not affect calls to the others.
+
+Errors are those of a single server; after one, the next call refreshes the slots if it has to::
+
+    redis.ConnectionError     the master is unavailable; or all known servers are
+    redis.ResponseError       the command failed; CLUSTERDOWN: the slot has no master; ASK: the slot is being moved
+    NoCluster                 the server is not part of a cluster
 """
 
 import asyncio
@@ -29,170 +32,170 @@ from redis.commands.core import (
 from redis.crc import key_slot
 from redis.event import EventDispatcher
 from redis.exceptions import ClusterDownError, MovedError, RedisError, ResponseError
-from redis.exceptions import ConnectionError as Away
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-#: How often a command goes on to where a server says its slot is.
-_MOVES = 5
-#: How long one server may take to say who has which slot, seconds.
-_LOOK_SECONDS = 2.0
+#: How often a command is sent before a MOVED reply is returned as its answer.
+_MAX_REDIRECTS = 5
+#: Timeout of CLUSTER SLOTS on one server.
+_SLOTS_TIMEOUT_SECONDS = 2.0
 _SCRIPTS = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO")
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
-"""Its words, and redis-py's options."""
+"""Words and redis-py options of a command."""
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
+    """Host and port of a server."""
 
     host: str
     port: int
 
 
 class NoCluster(RedisError):
-    """The server knows of no cluster."""
+    """The server is not part of a cluster."""
 
 
 class _Commands(AsyncBasicKeyCommands, AsyncHashCommands, AsyncScriptCommands, AsyncSetCommands, AsyncSortedSetCommands):
-    """redis-py's commands of one key; those of none are asked of each of `Cluster.masters`."""
+    """redis-py's single-key commands. Send a command without a key to each of `Cluster.masters`."""
 
     _is_async_client: Literal[True] = True
     _event_dispatcher = EventDispatcher()
 
 
 class Cluster(_Commands):
-    """A client for all masters.
+    """A client for all masters of a cluster.
 
     Args:
-        seeds: servers of the cluster, any of which tells of all.
-        connect: a client for one server. It should give up a connection soon and hardly retry.
-        patience: seconds after which a master that does not answer a question counts as away.
+        seeds: servers of the cluster; each can return all slots.
+        connect: returns a client for one server, with a short connection timeout and at most one retry.
+        answer_timeout: seconds after which a master that does not answer `ask` is considered unavailable.
     """
 
-    def __init__(self, seeds: Sequence[Address], connect: Callable[[Address], Redis], patience: float) -> None:
-        self._patience = patience
+    def __init__(self, seeds: Sequence[Address], connect: Callable[[Address], Redis], answer_timeout: float) -> None:
+        self._answer_timeout = answer_timeout
         self._seeds = tuple(seeds)
         self._connect = connect
         self._clients: dict[Address, Redis] = {}
         self._slots: dict[int, Address] = {}
-        self._doubted: set[Address] = set()
-        """Masters that did not answer; who has their slots is looked up before they are asked again."""
-        self._looking = asyncio.Lock()
+        self._unresponsive: set[Address] = set()
+        """Masters that did not answer; their slots are refreshed before the next command."""
+        self._refresh_lock = asyncio.Lock()
 
     def pipeline(self, transaction: bool = True) -> "ClusterPipeline":
-        """Commands sent at once; a transaction's keys must be in one slot."""
+        """Commands sent together. The keys of a transaction must be in one slot."""
         return ClusterPipeline(self, transaction)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """What the master of the command's key answers."""
+        """The answer of the master that owns the slot of the command's key."""
         (answer,) = await self.send([(args, options)])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """As `send`, of commands that only read.
+        """Like `send`, for read-only commands.
 
         Raises:
             TimeoutError: a master does not answer.
         """
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(self._answer_timeout):
             return await self.send([(tuple(words), {}) for words in commands])
 
     async def masters(self) -> list[Redis]:
-        """A client for each master that has slots."""
-        async with self._looking:
-            await self._look()
+        """A client for each master that owns slots."""
+        async with self._refresh_lock:
+            await self._refresh_slots()
         return [self._client(address) for address in sorted(set(self._slots.values()))]
 
     async def aclose(self) -> None:
-        """Ends every connection."""
+        """Closes every connection."""
         clients, self._clients = list(self._clients.values()), {}
         self._slots = {}
         await asyncio.gather(*(client.aclose() for client in clients))
 
     async def send(self, commands: Sequence[Command], *, transaction: bool = False) -> list[Any]:
-        """The answer to each command, errors among them; one round trip, all masters at the same time.
+        """The answers to the commands; errors are answers. One round trip, to all masters concurrently.
 
-        Commands of one slot are run in their order, also where the slot has moved.
+        Commands of one slot run in their order, even if the slot has moved.
 
         Raises:
-            redis.RedisError, OSError: a master is away; what the others were sent was run.
+            redis.RedisError, OSError: a master is unavailable; commands sent to the other masters were run.
         """
         slots = [_slot(words) for words, _ in commands]
         answers: list[Any] = [None] * len(commands)
         waiting: Sequence[int] = range(len(commands))
-        for _ in range(_MOVES):
-            known = {slot: await self._place(slot) for slot in {slots[number] for number in waiting}}
-            places: dict[Address, list[int]] = {}
+        for _ in range(_MAX_REDIRECTS):
+            owners = {slot: await self._owner(slot) for slot in {slots[number] for number in waiting}}
+            groups: dict[Address, list[int]] = {}
             for number in waiting:
-                places.setdefault(known[slots[number]], []).append(number)
-            asked = [self._ask(where, [commands[n] for n in here], transaction) for where, here in places.items()]
-            for (where, here), said in zip(places.items(), await _all(asked), strict=True):
-                for number, answer in zip(here, said, strict=True):
+                groups.setdefault(owners[slots[number]], []).append(number)
+            calls = [self._ask(address, [commands[n] for n in numbers], transaction) for address, numbers in groups.items()]
+            for (address, numbers), replies in zip(groups.items(), await _gather(calls), strict=True):
+                for number, answer in zip(numbers, replies, strict=True):
                     answers[number] = answer
-                    self._learn(where, answer)
+                    self._apply_redirect(address, answer)
             waiting = [number for number in waiting if isinstance(answers[number], MovedError)]
             if not waiting:
                 break
         return answers
 
-    async def _ask(self, where: Address, commands: Sequence[Command], transaction: bool) -> list[Any]:
+    async def _ask(self, address: Address, commands: Sequence[Command], transaction: bool) -> list[Any]:
         try:
-            async with self._client(where).pipeline(transaction=transaction) as pipe:
+            async with self._client(address).pipeline(transaction=transaction) as pipe:
                 for words, options in commands:
                     pipe.execute_command(*words, **options)
                 return await pipe.execute(raise_on_error=False)
-        except ResponseError as refused:  # of a transaction as a whole
-            return [refused] * len(commands)
-        except BaseException:  # also given up by the caller: perhaps it will never answer
-            self._doubted.add(where)
+        except ResponseError as error:  # the whole transaction failed
+            return [error] * len(commands)
+        except BaseException:  # including cancellation: the master may never answer
+            self._unresponsive.add(address)
             raise
 
-    def _learn(self, where: Address, answer: Any) -> None:
+    def _apply_redirect(self, address: Address, answer: Any) -> None:
         if isinstance(answer, MovedError):
-            self._slots[answer.slot_id] = Address(answer.host or where.host, answer.port)
+            self._slots[answer.slot_id] = Address(answer.host or address.host, answer.port)
         elif isinstance(answer, ClusterDownError):
-            self._doubted.add(where)
+            self._unresponsive.add(address)
 
-    async def _place(self, slot: int) -> Address:
-        if not self._is_known(slot):
-            async with self._looking:
-                if not self._is_known(slot):  # somebody else may have just looked
-                    await self._look()
+    async def _owner(self, slot: int) -> Address:
+        if not self._has_owner(slot):
+            async with self._refresh_lock:
+                if not self._has_owner(slot):  # another call may have refreshed the slots
+                    await self._refresh_slots()
         if slot not in self._slots:
             raise ClusterDownError(f"slot {slot} has no master")
         return self._slots[slot]
 
-    def _is_known(self, slot: int) -> bool:
-        return slot in self._slots and self._slots[slot] not in self._doubted
+    def _has_owner(self, slot: int) -> bool:
+        return slot in self._slots and self._slots[slot] not in self._unresponsive
 
-    async def _look(self) -> None:
-        """Learns who has which slot, from the first server that says so."""
-        failed: Exception | None = None
-        for address in self._known():
+    async def _refresh_slots(self) -> None:
+        """Reads the owners of the slots from the first server that answers."""
+        last_error: Exception | None = None
+        for address in self._servers():
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    said = await self._client(address).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+                async with asyncio.timeout(_SLOTS_TIMEOUT_SECONDS):
+                    reply = await self._client(address).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
             except (RedisError, OSError, TimeoutError) as error:
-                failed = _explained(address, error)
+                last_error = _as_cluster_error(address, error)
                 continue
-            await self._settle(dict(_places(address, said)))
+            await self._use_slots(dict(_slot_owners(address, reply)))
             return
-        raise failed or Away("no server of the cluster is known")
+        raise last_error or RedisConnectionError("no server of the cluster is known")
 
-    def _known(self) -> list[Address]:
-        """Every server heard of, those that answered last first."""
-        known = list({*self._seeds, *self._slots.values()})
-        shuffle(known)
-        return sorted(known, key=lambda address: address in self._doubted)
+    def _servers(self) -> list[Address]:
+        """Every known server; unresponsive ones last."""
+        servers = list({*self._seeds, *self._slots.values()})
+        shuffle(servers)
+        return sorted(servers, key=lambda address: address in self._unresponsive)
 
-    async def _settle(self, slots: dict[int, Address]) -> None:
+    async def _use_slots(self, slots: dict[int, Address]) -> None:
         self._slots = slots
-        self._doubted.clear()
+        self._unresponsive.clear()
         kept = {*slots.values(), *self._seeds}
-        left = [self._clients.pop(address) for address in [*self._clients] if address not in kept]
-        # one that is frozen does not say goodbye
-        await asyncio.gather(*(client.aclose() for client in left), return_exceptions=True)
+        removed = [self._clients.pop(address) for address in [*self._clients] if address not in kept]
+        # closing a connection to a frozen server can fail
+        await asyncio.gather(*(client.aclose() for client in removed), return_exceptions=True)
 
     def _client(self, address: Address) -> Redis:
         if address not in self._clients:
@@ -226,10 +229,10 @@ class ClusterPipeline(_Commands):
         return self
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """The answer to each command, in their order.
+        """The answers to the commands, in their order.
 
         Raises:
-            redis.RedisError: the first error among them, unless they are wanted as answers; or a master is away.
+            redis.RedisError: the first error among the answers, if ``raise_on_error``; or a master is unavailable.
         """
         commands, self._commands = self._commands, []
         if self._transaction and len({_slot(words) for words, _ in commands}) > 1:
@@ -242,16 +245,16 @@ class ClusterPipeline(_Commands):
         return answers
 
 
-async def _all(asked: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[Any]]:
-    """What each came to, once all have come to something; the first error of any."""
-    if len(asked) == 1:
-        return [await asked[0]]
-    answers: list[list[Any]] = []
-    for each in await asyncio.gather(*asked, return_exceptions=True):
-        if isinstance(each, BaseException):
-            raise each
-        answers.append(each)
-    return answers
+async def _gather(calls: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[Any]]:
+    """The results of all calls. Waits for every call, then raises the first error."""
+    if len(calls) == 1:
+        return [await calls[0]]
+    results: list[list[Any]] = []
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
 
 
 def _slot(words: Sequence[Any]) -> int:
@@ -262,18 +265,18 @@ def _slot(words: Sequence[Any]) -> int:
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
-def _places(asked: Address, said: Any) -> Iterable[tuple[int, Address]]:
-    """Each slot with its master, from an answer to CLUSTER SLOTS; a server that has no name for itself is the one asked."""
-    for first, last, (host, port, *_), *_ in said:
-        address = Address((host or b"").decode() or asked.host, int(port))
+def _slot_owners(server: Address, reply: Any) -> Iterable[tuple[int, Address]]:
+    """Each slot with its master, from a reply to CLUSTER SLOTS. An empty host means the server that replied."""
+    for first, last, (host, port, *_), *_ in reply:
+        address = Address((host or b"").decode() or server.host, int(port))
         for slot in range(first, last + 1):
             yield slot, address
 
 
-def _explained(address: Address, error: Exception) -> Exception:
-    where = f"{address.host}:{address.port}"
+def _as_cluster_error(address: Address, error: Exception) -> Exception:
+    server = f"{address.host}:{address.port}"
     if isinstance(error, TimeoutError):
-        return Away(f"{where} does not answer")
+        return RedisConnectionError(f"{server} does not answer")
     if isinstance(error, ResponseError) and "cluster support disabled" in str(error):
-        return NoCluster(f"{where} is a single server, no Redis Cluster")
+        return NoCluster(f"{server} is a single server, no Redis Cluster")
     return error

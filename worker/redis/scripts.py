@@ -1,6 +1,7 @@
-"""The Lua scripts: package data, run by their digest, sent again where the server does not know them.
+"""Runs the Lua scripts, which are package data: EVALSHA first, and EVAL if the server does not know the script.
 
-That server runs only the one that a key is on, so a script is sent to it with a call (EVAL keeps it), not loaded beforehand.
+In a cluster each master has its own script cache. EVAL adds a script to the cache of the master that owns the key; there is no
+SCRIPT LOAD.
 """
 
 from collections.abc import Sequence
@@ -11,76 +12,76 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from worker.redis.client import Client, patience
+from worker.redis.client import Client, answer_timeout
 
-_SENDINGS = 3
-#: How a server of a cluster ends a script in the middle that comes to a key of which it has handed on the slot, or is about to.
-_NOT_HERE = "non local key"
+_MAX_SENDS = 3
+#: Part of the error of a script that, while running, used a key whose slot the master has migrated or is migrating.
+_SLOT_MOVED_ERROR = "non local key"
 
 Call = tuple[str | Sequence[str], Sequence[Any]]
-"""A key, or several that one server has, and the arguments."""
+"""The key, or several keys on one server, and the arguments."""
 
 
-class CutShort(RedisError):
-    """A script was ended in the middle: what it had written by then is there."""
+class ScriptInterrupted(RedisError):
+    """A script stopped in the middle; its writes until then were applied."""
 
 
 @cache
 def _source(name: str) -> tuple[str, str]:
-    # a name of several parts is one script of several files
+    # a+b+c: the files are concatenated
     text = "".join(files("worker.read_model").joinpath("lua", f"{part}.lua").read_text() for part in name.split("+"))
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 async def run(client: Client, name: str, key: str, *arguments: Any) -> Any:
-    """What the script ``name`` answers for one key."""
+    """The answer of the script ``name`` for one key."""
     (answer,) = await run_all(client, name, key, [arguments])
     return answer
 
 
 async def run_all(client: Client, name: str, key: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-    """What the script ``name`` answers to each call, all sent at once; one round trip.
+    """The answers of the script ``name`` to the calls, sent as one pipeline.
 
     Raises:
-        CutShort: the key's slot is being moved; a call, the first that failed, was perhaps run in part.
-        redis.RedisError: a call failed; those before it were run, those after it perhaps too.
+        ScriptInterrupted: the key's slot is being moved; the first call that failed may have been run in part.
+        redis.RedisError: a call failed; the calls before it were run, those after it may have been run.
     """
-    whole = [(key, arguments) for arguments in calls]
-    answers = await _write(client, _commands(name, whole, "EVAL", set()))
-    for _ in range(_SENDINGS - 1):
+    keyed_calls = [(key, arguments) for arguments in calls]
+    answers = await _write(client, _commands(name, keyed_calls, "EVAL", set()))
+    for _ in range(_MAX_SENDS - 1):
         if not any(isinstance(answer, NoScriptError) for answer in answers):
             break
-        # all again: those that were run are repeats, and none may be run before one that was not
-        answers = await _write(client, _commands(name, whole, "EVAL", {0}))
-    return sound(answers)
+        # retry all calls, because their order matters; repeating one that was run changes nothing
+        answers = await _write(client, _commands(name, keyed_calls, "EVAL", {0}))
+    return raise_first_error(answers)
 
 
 def commands_of(name: str, key: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """The two commands that run the script ``name``: in full, then by its digest."""
+    """Two commands that run the script ``name``: an EVAL, then an EVALSHA."""
     calls = [(key, arguments)] * 2
     return _commands(name, calls, "EVAL", {0})
 
 
 async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]:
-    """What the script ``name``, which only reads, answers to each call, in their order; one round trip to each master.
+    """The answers of the read-only script ``name`` to the calls, in their order; one round trip to each master.
 
     Raises:
-        redis.RedisError: a call failed, or a master is away.
+        redis.RedisError: a call failed, or a master is unavailable.
     """
     answers: list[Any] = await client.ask(_commands(name, calls, "EVAL_RO", set()))
-    for _ in range(_SENDINGS - 1):
+    for _ in range(_MAX_SENDS - 1):
         unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if not unknown:
             break
-        again = [calls[number] for number in unknown]
-        said = await client.ask(_commands(name, again, "EVAL_RO", _first_of_each_key(again)))
-        for number, answer in zip(unknown, said, strict=True):
+        retries = [calls[number] for number in unknown]
+        retried = await client.ask(_commands(name, retries, "EVAL_RO", _first_call_of_each_key(retries)))
+        for number, answer in zip(unknown, retried, strict=True):
             answers[number] = answer
-    return sound(answers)
+    return raise_first_error(answers)
 
 
 def _commands(name: str, calls: Sequence[Call], command: str, in_full: set[int]) -> list[tuple[Any, ...]]:
-    """The script's calls; those of ``in_full`` carry the script itself."""
+    """The commands for the calls: EVAL for the indexes in ``in_full``, EVALSHA for the others."""
     text, digest = _source(name)
     by_digest = command.replace("EVAL", "EVALSHA")
     commands = []
@@ -92,29 +93,29 @@ def _commands(name: str, calls: Sequence[Call], command: str, in_full: set[int])
 
 
 async def _write(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The answer to each, errors among them."""
-    async with patience():
+    """The answers to the commands; errors are answers."""
+    async with answer_timeout():
         if len(commands) == 1:
-            # a pipeline of one costs as much again
+            # a pipeline of one command costs twice as much
             try:
                 return [await client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
             except ResponseError as error:
                 return [error]
         pipe = client.pipeline(transaction=False)
-        for each in commands:
-            pipe.execute_command(*each)
+        for command in commands:
+            pipe.execute_command(*command)
         return await pipe.execute(raise_on_error=False)
 
 
-def _first_of_each_key(calls: Sequence[Call]) -> set[int]:
+def _first_call_of_each_key(calls: Sequence[Call]) -> set[int]:
     return set({str(key): number for number, (key, _) in reversed([*enumerate(calls)])}.values())
 
 
-def sound(answers: list[Any]) -> list[Any]:
-    """The answers, the first error among them raised."""
+def raise_first_error(answers: list[Any]) -> list[Any]:
+    """The answers; raises the first error among them."""
     for answer in answers:
-        if isinstance(answer, ResponseError) and _NOT_HERE in str(answer):
-            raise CutShort(str(answer)) from answer
+        if isinstance(answer, ResponseError) and _SLOT_MOVED_ERROR in str(answer):
+            raise ScriptInterrupted(str(answer)) from answer
         if isinstance(answer, Exception):
             raise answer
     return answers

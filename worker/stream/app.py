@@ -1,4 +1,4 @@
-"""The Faust app of a worker: topics, group and assignment are Faust's, the rest is the engine's."""
+"""The Faust app of a worker. Faust provides topics, group and assignment; `worker.engine` the rest."""
 
 import os
 import ssl
@@ -14,14 +14,14 @@ from worker.engine.faust_recovery import SafeTableManager
 from worker.settings import Settings, client_id
 from worker.topics import TopicNames
 
-#: The larger a batch, the more of its events concern the same bookings and are written as one.
+#: The larger a batch, the more of its events concern the same booking and become one write.
 MAX_POLL_RECORDS = 12_000
 _FETCH_BYTES = 4 * 1024 * 1024
 _COMMIT_SECONDS = 0.5
 
 
 def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:
-    """The Faust app: topics, group and assignment are Faust's; ``consume`` is its one agent."""
+    """The Faust app, with ``consume`` as its only agent."""
     faust_consumer.register()
     topics = TopicNames.of(settings.topic_prefix)
     timeout = settings.session_timeout.total_seconds()
@@ -30,11 +30,11 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
         broker=";".join(f"{faust_consumer.SCHEME}://{server}" for server in settings.bootstrap_servers),
         broker_credentials=_credentials(settings),
         broker_client_id=client_id(),
-        # Faust prefers an environment variable to an argument; none has this prefix
+        # in Faust environment variables override arguments; none has this prefix
         env_prefix="ATTENDANCE_FAUST_INTERNAL_",
         TableManager=SafeTableManager,
         store="memory://",
-        # Faust makes the folder but, without tables of its own, writes nothing there: all workers share one
+        # Faust creates the folder but, without tables of its own, writes nothing there: all workers share one
         datadir=str(Path(tempfile.gettempdir()) / f"attendance-worker-{os.getuid()}"),
         web_enabled=False,
         topic_partitions=settings.partitions,

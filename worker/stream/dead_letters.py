@@ -1,4 +1,4 @@
-"""How many records went to the dead letters, and why: a log line a minute for each reason, so that nobody is flooded."""
+"""Logs how many records became dead letters, and why: for each reason at most one line a minute."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,16 +20,16 @@ class DeadLetterCount:
 
     count: int
     topic: str
-    """Of the first of them, as ``partition``, ``offset`` and ``detail``."""
+    """Of the first of them; so are ``partition``, ``offset`` and ``detail``."""
     partition: int
     offset: int
     detail: str
 
 
-def count_by_reason(letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict[Reason, DeadLetterCount]:
-    """Counts (record, why it can't be used, received)."""
+def count_by_reason(dead_letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict[Reason, DeadLetterCount]:
+    """Counts entries of (record, dead letter, received)."""
     counts: dict[Reason, DeadLetterCount] = {}
-    for record, letter, _ in letters:
+    for record, letter, _ in dead_letters:
         first = counts.get(letter.reason)
         if first is None:
             counts[letter.reason] = DeadLetterCount(1, record.topic, record.partition, record.offset, letter.detail)
@@ -39,28 +39,28 @@ def count_by_reason(letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict[Reas
 
 
 class DeadLetterLog:
-    """What a worker logs of its dead letters: the first of a reason at once, what follows once a minute."""
+    """Logs the first dead letter of each reason at once, and later ones once a minute."""
 
     def __init__(self) -> None:
         self._waiting: dict[Reason, DeadLetterCount] = {}
         self._due: dict[Reason, float] = {}
-        """When a reason may be logged again."""
+        """By reason, the time from which it may be logged again."""
 
     def add(self, counts: Mapping[Reason, DeadLetterCount]) -> None:
-        """Adds those of a batch that Kafka has."""
+        """Adds the counts of a batch whose dead letters are in Kafka."""
         for reason, count in counts.items():
             first = self._waiting.get(reason)
             self._waiting[reason] = count if first is None else replace(first, count=first.count + count.count)
 
     def report(self) -> None:
-        """Logs the reasons that have waited for long enough; called every second."""
+        """Logs the reasons that are due; called every second."""
         now = monotonic()
         for reason in [reason for reason in self._waiting if now >= self._due.get(reason, now)]:
             self._due[reason] = now + _REPORT_SECONDS
             self._log(reason, self._waiting.pop(reason))
 
     def flush(self) -> None:
-        """Logs whatever waits."""
+        """Logs all counts that wait."""
         while self._waiting:
             self._log(*self._waiting.popitem())
 

@@ -1,4 +1,4 @@
-"""From the raw records of one poll to what the fold needs: events by booking, dead letters, forwards. Pure."""
+"""Decodes the raw records of one poll: events and booking records by booking, dead letters, forwards. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,35 +10,35 @@ from worker.stream.originals import NULL, first_offset, pack_original
 
 Records = Sequence[Any]
 IsOurs = Callable[[str], bool]
-"""Whether a booking belongs to the partition that the records were in."""
+"""Whether a booking belongs to the partition that the records were read from."""
 
 
 class Intake(NamedTuple):
-    """What one batch holds."""
+    """A decoded batch."""
 
     events: dict[str, list[Event]]
     """By booking."""
     references: dict[str, list[BookingRecord]]
-    """Booking records under their booking's key, by booking."""
+    """Booking records that have their booking's key, by booking."""
     last_places: dict[str, Place]
-    """Of the last record under a booking's key, also where its data names another booking; by booking."""
-    letters: list[tuple[Any, DeadLetter, int]]
-    """(record, why it can't be used, received in microseconds)."""
+    """By booking, the place of the last record with the booking's key, also if its data names another booking."""
+    dead_letters: list[tuple[Any, DeadLetter, int]]
+    """(record, why it cannot be used, received in microseconds)."""
     forwards: list[tuple[Any, str, int]]
-    """(record in another partition, or of a booking under another key; its bookingId; received in microseconds)."""
+    """(record, its bookingId, received in microseconds) of records in a wrong partition or with a wrong key."""
     newest: int | None
-    """Newest effective time of its events, or when the newest of its booking records was received; microseconds."""
+    """The newest effective time of its events, or the newest reception of its booking records; microseconds."""
 
 
 def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int) -> Intake:
-    """Records of the events topic; ``max_age`` and ``tolerance`` (of clocks that are ahead) in microseconds."""
-    letters: list[tuple[Any, DeadLetter, int]] = []
+    """Decodes records of the events topic; ``max_age`` and ``tolerance`` (of clocks that are ahead) in microseconds."""
+    dead_letters: list[tuple[Any, DeadLetter, int]] = []
     forwards: list[tuple[Any, str, int]] = []
     events: dict[str, list[Event]] = {}
     newest = None
     for record, event in zip(records, decode_all(records, max_age=max_age), strict=True):
         if isinstance(event, DeadLetter):
-            letters.append((record, event, received_at(record.headers, record.timestamp)))
+            dead_letters.append((record, event, received_at(record.headers, record.timestamp)))
             continue
         booking_id, time, received = event[1], event[3], event[9]
         if booking_id in events:
@@ -51,35 +51,35 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
         if newest is None or newest < time:
             effective = min(time, received + tolerance)
             newest = effective if newest is None else max(newest, effective)
-    return Intake(events, {}, {}, letters, forwards, newest)
+    return Intake(events, {}, {}, dead_letters, forwards, newest)
 
 
 def read_bookings(records: Records, is_ours: IsOurs) -> Intake:
-    """Records of the bookings topic.
+    """Decodes records of the bookings topic.
 
-    One that can't be used leaves the booking of its key unknown where it lies in that booking's partition under its
-    normalised key, since a compacted topic would show a newcomer no other; elsewhere it changes nothing.
+    A dead letter makes the booking of its key unknown, if the key is the booking's normalised id and the partition is the
+    booking's: compaction would leave no other record of that booking. Any other dead letter changes nothing.
     """
     intake = Intake({}, {}, {}, [], [], None)
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
         keyed = _booking_keyed(record.key, is_ours)
-        found = decode_booking(record.value, record.headers, record.key)
+        decoded = decode_booking(record.value, record.headers, record.key)
         place = Place(received, first_offset(record.headers, record.offset), record.offset)
         if keyed is not None:
             intake.last_places[keyed] = place
-        if isinstance(found, DeadLetter):
-            intake.letters.append((record, found, received))
+        if isinstance(decoded, DeadLetter):
+            intake.dead_letters.append((record, decoded, received))
             if keyed is None:
                 continue
-            # to be appended again as a null value: that says the same, and is no dead letter a second time
+            # appended again as a null value, which has the same effect and is no dead letter
             booking, original = None, NULL
-        elif found.booking_id != keyed:
-            intake.forwards.append((record, found.booking_id, received))
+        elif decoded.booking_id != keyed:
+            intake.forwards.append((record, decoded.booking_id, received))
             continue
         else:
-            booking = found if isinstance(found, Booking) else None
+            booking = decoded if isinstance(decoded, Booking) else None
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
         intake.references.setdefault(keyed, []).append(BookingRecord(place, booking, original))
@@ -87,7 +87,7 @@ def read_bookings(records: Records, is_ours: IsOurs) -> Intake:
 
 
 def joined(parts: Iterable[Intake]) -> Intake:
-    """What consecutive parts of a batch hold together."""
+    """Joins consecutive parts of a batch."""
     whole = Intake({}, {}, {}, [], [], None)
     newest = None
     for part in parts:
@@ -96,13 +96,13 @@ def joined(parts: Iterable[Intake]) -> Intake:
         for booking_id, records in part.references.items():
             whole.references.setdefault(booking_id, []).extend(records)
         whole.last_places.update(part.last_places)
-        whole.letters.extend(part.letters)
+        whole.dead_letters.extend(part.dead_letters)
         whole.forwards.extend(part.forwards)
         newest = max((time for time in (newest, part.newest) if time is not None), default=None)
     return whole._replace(newest=newest)
 
 
 def _booking_keyed(key: bytes | None, is_ours: IsOurs) -> str | None:
-    """The booking under whose own key a record lies: its normalised id, in its partition. Compaction keeps one such record."""
+    """The booking whose normalised id the key is, if this is its partition. Of such records compaction keeps the last."""
     booking_id = booking_of_key(key)
     return booking_id if booking_id is not None and booking_id.encode() == key and is_ours(booking_id) else None

@@ -1,4 +1,4 @@
-"""Why a worker ends by itself.
+"""Errors that end a worker.
 
 ::
 
@@ -9,7 +9,7 @@
 
 
 class StreamError(Exception):
-    """A worker cannot go on; the message says what to do."""
+    """The worker cannot continue. The message tells the operator what to do."""
 
 
 class SettingsConflict(StreamError):
@@ -17,4 +17,4 @@ class SettingsConflict(StreamError):
 
 
 class WorkerCrashed(StreamError):
-    """Something that cannot be waited out."""
+    """An error that waiting does not cure."""

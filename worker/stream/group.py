@@ -1,8 +1,8 @@
-"""What holds for all workers of a group: the Redis that they write to, and the settings that shape results.
+"""What all workers of a group must agree on: the Redis that they write to, and the settings that shape results.
 
-It is recorded in a topic of one partition, which a worker reads to its end before it joins the group, so that a worker with
-another Redis or other settings never makes the others rebalance. Each record names the id that it replaces, and of several
-that replace the same one the first in the log holds: workers that start at the same time agree without a lock.
+Both are recorded in a topic of one partition. A worker reads it to its end before it joins the group, so that a worker with
+another Redis or other settings never causes a rebalance. Each record names the id that it replaces, and of several records
+that replace the same id the first in the log wins: workers that start at the same time agree without a lock.
 """
 
 import asyncio
@@ -30,38 +30,38 @@ from worker.topics import group_changelog
 log = structlog.get_logger(__name__)
 
 _ASK_AGAIN_SECONDS = 0.5
-#: Running workers write the id back within this time after a flush, seconds.
+#: Running workers write the id back within this time after Redis was flushed, seconds.
 _WRITTEN_BACK_SECONDS = 3.0
-#: A heartbeat that has not changed for so long is nobody's any more, seconds.
+#: A heartbeat that has not changed for so long comes from no running worker, seconds.
 _SILENT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
 
 
 class GroupRecord(NamedTuple):
-    """What was recorded for a group."""
+    """A record of the group's topic."""
 
     redis_id: str
     replaces: str
-    """The id that was recorded before; empty where there was none."""
+    """The id that was recorded before; empty if there was none."""
     settings: Mapping[str, int]
-    """As `Settings.shaping` has them."""
+    """See `Settings.shaping`."""
 
     def encode(self) -> bytes:
         return orjson.dumps({"redisId": self.redis_id, "replaces": self.replaces, "settings": dict(self.settings)})
 
 
 def latest(values: Iterable[bytes | None]) -> GroupRecord | None:
-    """The record that holds, given all of the topic in the order of the log. What is no such record counts for nothing."""
-    holds: GroupRecord | None = None
+    """The valid record, from all values of the topic in the order of the log. Values that are no `GroupRecord` are ignored."""
+    valid: GroupRecord | None = None
     for value in values:
         record = _decode(value)
-        if record is not None and (holds is None or record.replaces == holds.redis_id):
-            holds = record
-    return holds
+        if record is not None and (valid is None or record.replaces == valid.redis_id):
+            valid = record
+    return valid
 
 
 class Group:
-    """One worker's part in its group."""
+    """One worker's view of its group."""
 
     def __init__(self, settings: Settings, producer: AIOKafkaProducer, redis: Client) -> None:
         self._settings = settings
@@ -70,103 +70,103 @@ class Group:
         self._id = ""
 
     async def agree(self) -> None:
-        """Before the worker joins the group: its Redis and its settings are the group's, or become so in an empty group.
+        """Called before the worker joins: makes sure that its Redis and settings are the group's. An empty group adopts them.
 
         Raises:
-            SettingsConflict: they are not.
+            SettingsConflict: the group has others.
         """
         while True:
-            record, found = await self._look()
-            if record is not None and found.id == record.redis_id:
-                return await self._confirm(found)
-            if found != NO_ID and found.replaces is None:
+            record, current = await self._read()
+            if record is not None and current.id == record.redis_id:
+                return await self._confirm(current)
+            if current != NO_ID and current.replaces is None:
                 if record is not None:
-                    raise self._is_another(found)
+                    raise self._conflict(current)
                 await self._refuse_where_others_write()
             elif record is not None and await self._has_members():
-                # those that run write the id back, those that died are forgotten after the session timeout
-                await self._wait_for_members(found)
+                # running workers write the id back, and Kafka forgets dead ones after the session timeout
+                await self._wait_for_members(current)
                 continue
-            claim = await self._claim(found, record.redis_id if record is not None else "")
+            claim = await self._claim(current, record.redis_id if record is not None else "")
             if claim is not None:
-                record, _ = await self._record(claim)
+                record, _ = await self._append(claim)
                 if record is None or record.redis_id != claim.id:
-                    raise self._is_another(claim)
+                    raise self._conflict(claim)
                 return await self._confirm(claim)
 
     async def check(self) -> None:
-        """While the worker is a member: its Redis is still the one that is recorded.
+        """Called while the worker is a member: makes sure that its Redis is still the recorded one.
 
         Raises:
             SettingsConflict: it is not.
         """
-        record, found = await self._look()
-        if record is not None and found.id != record.redis_id:
-            if found.replaces == record.redis_id:
-                # a worker that was starting found this Redis flushed, and had not recorded its claim yet, or never will
-                record, _ = await self._record(found)
-            elif record.redis_id == self._id and (found == NO_ID or found.replaces is not None):
-                found = await self._replace(found, RedisId(self._id))
-        if record is None or found.id != record.redis_id:
-            raise self._is_another(found)
-        await self._confirm(found)
+        record, current = await self._read()
+        if record is not None and current.id != record.redis_id:
+            if current.replaces == record.redis_id:
+                # a starting worker found this Redis flushed and claimed it, but did not record its claim (yet)
+                record, _ = await self._append(current)
+            elif record.redis_id == self._id and (current == NO_ID or current.replaces is not None):
+                current = await self._replace(current, RedisId(self._id))
+        if record is None or current.id != record.redis_id:
+            raise self._conflict(current)
+        await self._confirm(current)
 
-    async def beat(self) -> None:
-        """Each second: writes the id back where Redis was flushed.
+    async def heartbeat(self) -> None:
+        """Called each second: writes the id back if Redis was flushed.
 
         Raises:
             SettingsConflict: somebody has given this Redis another id.
         """
-        found = await replace_id(self._redis, self._settings.redis_namespace, NO_ID, RedisId(self._id))
-        if found.id != self._id:
+        current = await replace_id(self._redis, self._settings.redis_namespace, NO_ID, RedisId(self._id))
+        if current.id != self._id:
             async with asyncio.timeout(_PROBE_SECONDS):
                 await self.check()
 
-    async def _look(self) -> tuple[GroupRecord | None, RedisId]:
-        record = await until_done("kafka", self._recorded)
+    async def _read(self) -> tuple[GroupRecord | None, RedisId]:
+        record = await until_done("kafka", self._read_record)
         return record, await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace))
 
-    async def _recorded(self) -> GroupRecord | None:
+    async def _read_record(self) -> GroupRecord | None:
         records = await read(self._settings.kafka_client(), self._topic, 0, range(sys.maxsize))
         record = latest(each.value for each in records)
         if record is not None:
             check_settings(record.settings, self._settings.shaping())
         return record
 
-    async def _claim(self, found: RedisId, recorded: str) -> RedisId | None:
-        """This Redis' claim to become the recorded one, by whomever; None where it was given another id meanwhile."""
-        if found.replaces == recorded:
-            return found
-        now = await self._replace(found, RedisId(uuid4().hex, recorded))
-        return now if now.replaces == recorded else None
+    async def _claim(self, current: RedisId, recorded: str) -> RedisId | None:
+        """Claims, if no worker has yet, that this Redis becomes the recorded one; None if it got another id meanwhile."""
+        if current.replaces == recorded:
+            return current
+        claim = await self._replace(current, RedisId(uuid4().hex, recorded))
+        return claim if claim.replaces == recorded else None
 
-    async def _record(self, claim: RedisId) -> tuple[GroupRecord | None, RedisId]:
-        """Records a claim; what holds then."""
+    async def _append(self, claim: RedisId) -> tuple[GroupRecord | None, RedisId]:
+        """Appends a claim to the group's topic, then reads record and id again."""
         record = GroupRecord(claim.id, claim.replaces or "", self._settings.shaping())
 
         async def send() -> None:
-            # under a key of its own: compaction must leave the first of two that replace the same
+            # each under its own key: compaction must keep the first of two records that replace the same id
             await self._producer.send_and_wait(self._topic, key=claim.id.encode(), value=record.encode(), partition=0)
 
         await until_done("kafka", send)
-        return await self._look()
+        return await self._read()
 
-    async def _confirm(self, found: RedisId) -> None:
-        """The id of this Redis is the recorded one."""
-        self._id = found.id
-        if found.replaces is not None:
-            await self._replace(found, RedisId(found.id))
+    async def _confirm(self, current: RedisId) -> None:
+        """Completes a claim: the id of this Redis is the recorded one."""
+        self._id = current.id
+        if current.replaces is not None:
+            await self._replace(current, RedisId(current.id))
 
-    async def _replace(self, known: RedisId, new: RedisId) -> RedisId:
-        return await until_done("redis", lambda: replace_id(self._redis, self._settings.redis_namespace, known, new))
+    async def _replace(self, expected: RedisId, new: RedisId) -> RedisId:
+        return await until_done("redis", lambda: replace_id(self._redis, self._settings.redis_namespace, expected, new))
 
     async def _wait_for_members(self, before: RedisId) -> None:
-        """Until somebody has given this Redis an id, or nobody is in the group."""
+        """Waits until this Redis has another id, or the group has no members."""
         log.warning("waiting", what="group", reason="this Redis has nothing of the group, whose workers Kafka still knows")
         seconds = self._settings.session_timeout.total_seconds() + _WRITTEN_BACK_SECONDS
         end = monotonic() + seconds
         while await self._has_members():
-            # any other id: those who started beside us may have seen the group without members, and taken over
+            # any other id: a worker that started at the same time may have seen no members, and claimed this Redis
             if await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace)) != before:
                 break
             if monotonic() > end:
@@ -178,17 +178,17 @@ class Group:
         log.info("goes on", what="group")
 
     async def _refuse_where_others_write(self) -> None:
-        """An id of which the topics know nothing: another group's, or left from topics that are no more."""
+        """For an id that is not recorded: it belongs to another group, or to topics that were deleted."""
         if await self._has_members():
-            return  # workers of a version that recorded nothing
+            return  # the members are of a version that recorded nothing
         base, count = self._settings.redis_namespace, self._settings.partitions
 
-        async def beats() -> list[bytes | None]:
+        async def read_heartbeats() -> list[bytes | None]:
             return await heartbeats(self._redis, namespace(base), count)
 
-        before = await until_done("redis", beats)
+        before = await until_done("redis", read_heartbeats)
         await asyncio.sleep(_SILENT_SECONDS)
-        if await until_done("redis", beats) != before:
+        if await until_done("redis", read_heartbeats) != before:
             raise SettingsConflict(
                 f"ATTENDANCE_NAMESPACE: workers of another group write under {base} to the Redis at {self._where}: "
                 "set another namespace, or ATTENDANCE_BROKER and ATTENDANCE_TOPIC_PREFIX as they have them"
@@ -197,10 +197,10 @@ class Group:
     async def _has_members(self) -> bool:
         return await until_done("kafka", lambda: has_members(self._settings))
 
-    def _is_another(self, found: RedisId) -> SettingsConflict:
+    def _conflict(self, current: RedisId) -> SettingsConflict:
         return SettingsConflict(
             f"ATTENDANCE_REDIS: the Redis at {self._where} is not the one that this group writes to (its id "
-            f"{found.id[:8]} is not the recorded one): set ATTENDANCE_REDIS to what the group's workers have; if this one "
+            f"{current.id[:8]} is not the recorded one): set ATTENDANCE_REDIS to what the group's workers have; if this one "
             f"is to replace it, stop them all and run `redis-cli HDEL {self._settings.redis_namespace}:live redisId` here"
         )
 
@@ -214,7 +214,7 @@ class Group:
 
 
 async def has_members(settings: Settings) -> bool:
-    """Whether Kafka knows of workers in the group: running ones, and those that died within the session timeout.
+    """Whether the group has members in Kafka: running workers, and those that died within the session timeout.
 
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be asked, or refuses.
@@ -233,7 +233,7 @@ async def has_members(settings: Settings) -> bool:
 
 
 def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> None:
-    """Raises SettingsConflict where the tables were made with others of the settings that shape results."""
+    """Raises SettingsConflict if the tables were made with other values of the settings that shape results."""
     for name, value in recorded.items():
         if shaping.get(name) != value:
             raise SettingsConflict(

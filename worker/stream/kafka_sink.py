@@ -1,4 +1,4 @@
-"""What a batch sends to Kafka beside its changelog: dead letters, forwards, alerts. Repeating it is harmless."""
+"""What a batch sends to Kafka besides its changelog: dead letters, forwards, alerts. Sending them twice is harmless."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -11,20 +11,20 @@ from schemas.alerts import AlertEvent, AlertKind
 from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
 from schemas.times import format_exact_time, format_time
 from worker.domain.booking_state import BookingState
-from worker.engine.partition_appender import Record, Tail, read
+from worker.engine.partition_appender import PartitionAppender, Record, read
 from worker.stream import projection
 from worker.stream.decode_batch import Intake
 from worker.stream.originals import Headers, KeptRecord, kept_headers, unpack_original
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
-_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
-#: A record batch of 2 MiB may hold far more when it is compressed; beyond these a dead letter would be stuck for ever.
+_DEAD_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
+#: A compressed record batch of 2 MiB may hold far larger records; a dead letter beyond these limits could never be sent.
 _VALUE_LIMIT = MAX_MESSAGE_BYTES
 _KEY_LIMIT = 8 * 1024
 
 
 class Message(NamedTuple):
-    """One record to send."""
+    """A record to send."""
 
     topic: str
     partition: int
@@ -34,100 +34,108 @@ class Message(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """Everything a batch sends."""
+    """Everything that a batch sends."""
 
     messages: list[Message]
     alerts: list[Record]
-    """Key and value of records of the alerts topic, in the batch's partition."""
+    """Key and value of records for the batch's partition of the alerts topic."""
 
 
 def outgoing(intake: Intake, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
-    """What a batch sends, in the order in which it is sent."""
-    letters = [_dead_letter(*letter, topics=topics, partition=partition) for letter in intake.letters]
+    """Everything that a batch sends, in the order of sending."""
+    dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in intake.dead_letters]
     forwards = [forwarded(*forward, partitions=partitions) for forward in intake.forwards]
-    return Outgoing(letters + forwards, list(map(_alert, published)))
+    return Outgoing(dead_letters + forwards, list(map(_alert_record, published)))
 
 
-async def send(producer: AIOKafkaProducer, alerts: Tail, outgoing: Outgoing) -> None:
-    """Sends and waits until Kafka has them all.
+async def send(producer: AIOKafkaProducer, alerts: PartitionAppender, outgoing: Outgoing) -> None:
+    """Sends everything and waits until Kafka has it.
 
     Raises:
-        aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
+        aiokafka.errors.KafkaError: not everything is (known to be) sent; sending it again is harmless.
     """
-    sent = [
+    futures = [
         await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers)
         for m in outgoing.messages
     ]
-    await asyncio.gather(*sent)
+    await asyncio.gather(*futures)
     if outgoing.alerts:
         await alerts.append(producer, [(alert,) for alert in outgoing.alerts])
 
 
-async def mend(
+async def rewrite(
     producer: AIOKafkaProducer,
-    alerts: Tail,
+    alerts: PartitionAppender,
     offsets: range,
     client: Mapping[str, Any],
-    state: Callable[[str], BookingState],
+    state_of: Callable[[str], BookingState],
 ) -> None:
-    """Publishes the alerts again that somebody else published at these offsets, as they are now.
+    """Publishes the present state of the alerts that foreign writes at these offsets concern.
+
+    Args:
+        producer: for the new records.
+        alerts: appends to the partition of the alerts topic.
+        offsets: of the foreign writes.
+        client: connection settings for aiokafka.
+        state_of: gives the state of a booking.
 
     Raises:
-        TimeoutError: what is there cannot be read.
-        aiokafka.errors.KafkaError: not (known to be) all sent; sending them again is harmless.
+        worker.engine.partition_appender.Undecided: an open transaction holds some of the foreign writes.
+        TimeoutError: the foreign writes cannot be read.
+        aiokafka.errors.KafkaError: not everything is (known to be) sent; sending it again is harmless.
     """
-    found = {record.key: record.value for record in await read(client, alerts.topic, alerts.partition, offsets)}
-    said = [_now(value, state) for value in found.values()]
-    again = list(map(_alert, filter(None, said)))
-    if again:
-        await alerts.append(producer, [(alert,) for alert in again])
+    values = {record.key: record.value for record in await read(client, alerts.topic, alerts.partition, offsets)}
+    events = [_current_event(value, state_of) for value in values.values()]
+    records = list(map(_alert_record, filter(None, events)))
+    if records:
+        await alerts.append(producer, [(record,) for record in records])
 
 
-def _now(value: bytes | None, state: Callable[[str], BookingState]) -> AlertEvent | None:
-    """What is to be said now of the alert in a record; None where it was never open, or is no alert."""
+def _current_event(value: bytes | None, state_of: Callable[[str], BookingState]) -> AlertEvent | None:
+    """The present CloudEvent of the alert in a record; None if the alert was never open, or the record is no alert."""
     try:
         data = orjson.loads(value or b"")["data"]
         booking_id, kind, session_id = data["bookingId"], AlertKind(data["kind"]), data.get("sessionId")
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None  # whoever wrote that is no worker; it has a key of its own
-    return projection.said(state(booking_id), kind, session_id)
+        return None  # not written by a worker; its key is no alert's
+    return projection.current_alert_event(state_of(booking_id), kind, session_id)
 
 
-def _alert(event: AlertEvent) -> Record:
+def _alert_record(event: AlertEvent) -> Record:
     return event["data"]["alertId"].encode(), orjson.dumps(event)
 
 
-def _dead_letter(record: Any, letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:
-    """The original, untouched, with why and whence in headers; its own headers stay, for a replay."""
-    own = kept_headers(record.headers, _LETTER_HEADERS)
-    ours = {
-        "reason": letter.reason,
-        "detail": letter.detail,
+def _dead_letter(record: Any, dead_letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:
+    """The original value and headers, for a replay, and further headers with the reason and the origin."""
+    original = kept_headers(record.headers, _DEAD_LETTER_HEADERS)
+    added = {
+        "reason": dead_letter.reason,
+        "detail": dead_letter.detail,
         "topic": record.topic,
         "partition": str(record.partition),
         "offset": str(record.offset),
         "first-seen": format_time(max(received, 0)),
     }
     if len(record.value or b"") > _VALUE_LIMIT:
-        ours["truncated"] = str(len(record.value))
-    headers = [*own, *((name, text.encode()) for name, text in ours.items())]
+        added["truncated"] = str(len(record.value))
+    headers = [*original, *((name, text.encode()) for name, text in added.items())]
     key, value = record.key and record.key[:_KEY_LIMIT], record.value and record.value[:_VALUE_LIMIT]
     return Message(topics.dead_letters, partition, key, value, headers)
 
 
 def forwarded(record: Any, booking_id: str, received: int, *, partitions: int) -> Message:
-    """The record to its booking's partition, under the booking's key, saying when it first came."""
+    """The record for its booking's partition, with the booking's key and a header with its first reception."""
     headers = [*kept_headers(record.headers), _received(received)]
     return Message(record.topic, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
 
 
 def append_again(topic: str, partition: int, kept: KeptRecord) -> Message:
-    """A booking's record that holds, behind one that does not: compaction then keeps the right one."""
+    """The current record of a booking, to follow an older one in the log: compaction then keeps the current one."""
     headers, value = unpack_original(kept.original)
     headers += [_received(kept.place.received), (OFFSET_HEADER, b"%d" % kept.place.offset)]
     return Message(topic, partition, kept.booking_id.encode(), value, headers)
 
 
 def _received(received: int) -> tuple[str, bytes]:
-    # to the microsecond: a record must not be received earlier because it was sent on
+    # to the microsecond: forwarding must not make the reception of a record earlier
     return RECEIVED_HEADER, format_exact_time(received).encode()

@@ -1,19 +1,19 @@
-"""Whether this process may still believe that its partitions are its own.
+"""Whether this process may still assume that it owns its partitions.
 
-A process that was stopped for longer than the session timeout (a paused machine, a debugger, swap) wakes up in the middle
-of a batch, while Kafka has given its partitions to others. The lease notices the gap in its own clock and holds every
-effect back until Kafka had the time to say so; the batch is cancelled then. If nothing was lost, it goes on.
+A process that was stopped for longer than the session timeout (a paused machine, a debugger, swap) resumes in the middle of
+a batch, although Kafka may have assigned its partitions to others. The lease notices the gap in its own clock and delays
+every effect until Kafka had the time to revoke the partitions, which cancels the batch; otherwise the batch continues.
 """
 
 import asyncio
 from time import monotonic
 
 _RENEW_SECONDS = 0.5
-_ASK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 
 
 class Lease:
-    """Renewed by its own task; held by whoever is about to write.
+    """Renewed by a task of its own; `hold` is awaited before each write.
 
     Args:
         timeout: the group's session timeout, seconds.
@@ -26,16 +26,16 @@ class Lease:
         self._doubted_until = 0.0
 
     async def keep(self) -> None:
-        """Renews for ever."""
+        """Renews the lease for ever."""
         while True:
             self._renew()
             await asyncio.sleep(_RENEW_SECONDS)
 
     async def hold(self) -> None:
-        """Returns at once, or after a gap when twice the session timeout has passed without a revocation."""
+        """Returns at once; after a gap, once twice the session timeout has passed without a revocation."""
         self._renew()
         while monotonic() < self._doubted_until:  # noqa: ASYNC110 - what it waits for is time
-            await asyncio.sleep(_ASK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
 
     def _renew(self) -> None:
         now = monotonic()

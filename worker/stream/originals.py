@@ -1,4 +1,4 @@
-"""Records that are sent on as they came: which headers they keep, and how a booking's record is kept to append it again."""
+"""Records that are sent again in their original form: the headers they keep, and how a booking record is packed for that."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from worker.domain.rows import original_of, place_of
 
 Headers = list[tuple[str, bytes | None]]
 
-#: Headers that say when and where a record first came: whoever sends it on writes them anew.
+#: Headers with the first reception and offset of a record; whoever sends it again sets them anew.
 POSITION_HEADERS = frozenset({RECEIVED_HEADER, OFFSET_HEADER})
-#: A record batch of 2 MiB may hold far more when it is compressed; a copy with more headers might be refused for ever.
+#: A compressed record batch of 2 MiB may hold far larger records; a copy with more headers might always be refused.
 HEADERS_LIMIT = 32 * 1024
-#: Without these a record in binary mode is none; they are kept first.
+#: A CloudEvent in binary mode needs these; they are kept first.
 _NEEDED = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"})
 #: Digits of the largest offset.
 _OFFSET_DIGITS = 19
 
 
 class KeptRecord(NamedTuple):
-    """A booking's record that holds, as it is appended again."""
+    """The current record of a booking, to append it again."""
 
     booking_id: str
     place: Place
@@ -34,19 +34,19 @@ _decode = msgpack.Decoder(tuple[list[tuple[str, bytes | None]], bytes | None]).d
 
 
 def kept_headers(headers: Iterable[tuple[str, bytes | None]], without: Collection[str] = POSITION_HEADERS) -> Headers:
-    """The headers but those named ``without`` (in lower case), as many as fit `HEADERS_LIMIT`, in their order."""
+    """The headers except those named ``without`` (in lower case), in their order, as many as fit `HEADERS_LIMIT`."""
     kept, size = [], 0
-    wanted = [(at, name, content) for at, (name, content) in enumerate(headers) if name.lower() not in without]
-    for at, name, content in sorted(wanted, key=lambda header: header[1].lower() not in _NEEDED):
+    candidates = [(index, name, content) for index, (name, content) in enumerate(headers) if name.lower() not in without]
+    for index, name, content in sorted(candidates, key=lambda header: header[1].lower() not in _NEEDED):
         length = len(name) + len(content or b"")
         if size + length <= HEADERS_LIMIT:
             size += length
-            kept.append((at, name, content))
+            kept.append((index, name, content))
     return [(name, content) for _, name, content in sorted(kept, key=lambda header: header[0])]
 
 
 def first_offset(headers: Sequence[tuple[str, bytes | None]], offset: int) -> int:
-    """Where a record of the bookings topic that was read at ``offset`` was first in its partition."""
+    """The offset at which a record of the bookings topic, read at ``offset``, was first appended to its partition."""
     for name, content in headers:
         if name == OFFSET_HEADER and content is not None and content.isdigit() and len(content) <= _OFFSET_DIGITS:
             offset = min(offset, int(content))
@@ -54,7 +54,7 @@ def first_offset(headers: Sequence[tuple[str, bytes | None]], offset: int) -> in
 
 
 def pack_original(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> bytes:
-    """What it takes to append a record of the bookings topic again, in bytes."""
+    """Packs what is needed to append a record of the bookings topic again."""
     return msgpack.encode((kept_headers(headers), value))
 
 
@@ -64,19 +64,19 @@ def unpack_original(packed: bytes) -> tuple[Headers, bytes | None]:
 
 
 def overtaken(last_places: Mapping[str, Place], rows: Iterable[bytes | None]) -> Iterator[KeptRecord]:
-    """The records that hold, of bookings whose last record in the topic is another one: they are to be appended again.
+    """The current records of bookings whose last record in the topic is another one. They are appended again.
 
     Args:
-        last_places: of the last record under a booking's key that was read and stored, by booking.
-        rows: the rows of these bookings, None where there is none.
+        last_places: by booking, the place of the last record with the booking's key that was read and stored.
+        rows: the rows of these bookings, None if there is none.
     """
     for (name, last), row in zip(last_places.items(), rows, strict=True):
         if row is not None:
             place = place_of(row)
-            # one that was read further on comes again in a later batch, and is the last one then
+            # a current record that was read later is redelivered in a later batch, and is the last one then
             if place.read_at < last.read_at and not place.is_of(last):
                 yield KeptRecord(name, place, original_of(row))
 
 
-#: A null value, which leaves its booking unknown.
+#: The original of a null value, which makes its booking unknown.
 NULL = pack_original((), None)

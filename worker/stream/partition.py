@@ -1,8 +1,8 @@
-"""One partition of the events and bookings topics, and the way of each of its batches.
+"""One partition of the events and bookings topics, and the two stages that its batches pass: fold and emit.
 
-The effects of a batch go out in this order, each awaited: changelog and table; dead letters, forwards and alerts, and
-beside them Redis; acknowledgement. A crash between any two of them lets the batch come again, and what it then says again
-changes nothing. While one batch is said, the next is already folded and stored.
+The effects of a batch happen in this order, each awaited: changelog and table; dead letters, forwards and alerts in Kafka,
+at the same time Redis; acknowledgement. After a crash between any two of them the batch is redelivered, and its effects,
+emitted again, change nothing. While one batch is emitted, the next is already folded and stored.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from worker.stream.retry import until_done
 
 log = structlog.get_logger(__name__)
 
-#: Records of others in our logs that an open transaction holds are looked at again after so long, seconds.
+#: Foreign writes behind an open transaction are read again after so long, seconds.
 UNDECIDED_SECONDS = 10.0
-#: Booking records that are read before other tasks have their turn: each takes ten times as long as an event.
-_READ_AT_ONCE = 500
+#: Booking records that are decoded before other tasks get their turn: each takes ten times as long as an event.
+_DECODED_AT_ONCE = 500
 
-Chore = Callable[[], Awaitable[None]]
-"""What is done between two batches."""
-Task = TypeVar("Task")
+MaintenanceTask = Callable[[], Awaitable[None]]
+"""Work that a stage does between two batches."""
+Batch = TypeVar("Batch")
 
 
 class Delivered(Protocol):
-    """A Faust event whose value is what one poll took of a partition."""
+    """A Faust event whose value holds the records that one poll took from a partition."""
 
     value: Fetched
     message: Any
@@ -51,7 +51,7 @@ class Delivered(Protocol):
 
 
 class Folded(NamedTuple):
-    """A batch that is in changelog and table, and what is to be said of it."""
+    """A batch that is stored in changelog and table, and what it emits."""
 
     delivered: Delivered
     outgoing: Outgoing
@@ -60,97 +60,99 @@ class Folded(NamedTuple):
 
 
 class Partition:
-    """Owner of one partition, from its recovery to its revocation."""
+    """The owner of one partition, from its recovery to its revocation."""
 
     def __init__(self, number: int, resources: Resources) -> None:
         self.number = number
         self._resources = resources
         self._bookings = Bookings(number, resources)
         self._read_models: ReadModels | None = None
-        self._to_fold: asyncio.Queue[Delivered | Chore] = asyncio.Queue()
-        self._to_say: asyncio.Queue[Folded | Chore] = asyncio.Queue(1)
+        self._to_fold: asyncio.Queue[Delivered | MaintenanceTask] = asyncio.Queue()
+        self._to_emit: asyncio.Queue[Folded | MaintenanceTask] = asyncio.Queue(1)
         self._alerts = asyncio.Lock()
-        """Held while the alerts topic is written to."""
-        self._mend_after = 0.0
+        """Held while appending to the alerts topic."""
+        self._rewrite_after = 0.0
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
 
         Args:
-            committed: offsets committed for the events and the bookings topic, where there are any.
+            committed: the offsets committed for the events and the bookings topic, by topic name, if there are any.
         """
         topics = self._resources.topics
         self._read_models = ReadModels(self.number, self._resources, self._bookings, await self._bookings.open())
-        await self._read_models.own((committed.get(topics.events, 0), committed.get(topics.bookings, 0)))
+        await self._read_models.take_ownership((committed.get(topics.events, 0), committed.get(topics.bookings, 0)))
         try:
             async with asyncio.TaskGroup() as stages:
-                stages.create_task(_take(self._to_fold, partial(self._fold, self._read_models)))
-                stages.create_task(_take(self._to_say, partial(self._say, self._read_models)))
-        except ExceptionGroup as failed:
-            raise _first(failed) from None
+                stages.create_task(_run_stage(self._to_fold, partial(self._fold, self._read_models)))
+                stages.create_task(_run_stage(self._to_emit, partial(self._emit, self._read_models)))
+        except ExceptionGroup as errors:
+            raise _first(errors) from None
 
     def deliver(self, delivered: Delivered) -> None:
-        """Takes a batch; the consumer bounds how many wait."""
+        """Queues a batch; the consumer limits how many are in flight."""
         self._to_fold.put_nowait(delivered)
 
-    async def beat(self, ends: Mapping[str, TopicEnd]) -> None:
-        """Writes the heartbeat: the topics' ends by topic name ``events`` and ``bookings``."""
-        chore = await self._read_models.beat(ends) if self._read_models else None
-        if chore is not None:
-            # an idle partition has no write that would find what is wrong; a busy one has
+    async def heartbeat(self, ends: Mapping[str, TopicEnd]) -> None:
+        """Writes the heartbeat, with the ends of the topics, by ``events`` and ``bookings``."""
+        task = await self._read_models.heartbeat(ends) if self._read_models else None
+        if task is not None:
+            # only an idle partition needs the task: if batches wait, the next write finds the same
             with suppress(asyncio.QueueFull):
-                self._to_say.put_nowait(chore)
+                self._to_emit.put_nowait(task)
 
-    def look(self) -> None:
-        """Mends between two batches what somebody else wrote to its logs."""
-        if self._read_models is not None and self._has_foreign and monotonic() >= self._mend_after:
-            self._to_fold.put_nowait(self._mend)
+    def check_logs(self) -> None:
+        """Queues the rewrite that follows foreign writes to the partition's changelogs or alerts, if there are any."""
+        if self._read_models is not None and self._has_foreign_writes and monotonic() >= self._rewrite_after:
+            self._to_fold.put_nowait(self._rewrite)
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
-        """Takes a batch as far as changelog and table."""
+        """Folds a batch and stores it in changelog and table."""
         (begin, records, end), resources = delivered.value, self._resources
         topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
-        again = begin < self._bookings.redelivered[topic]
-        async with read_models.unsettled:
-            # one partition at a time: they would only drive each other's bookings out of the processor's cache
+        is_redelivery = begin < self._bookings.redelivered[topic]
+        async with read_models.batch_lock:
+            # one partition at a time, since several would evict each other's bookings from the processor's cache
             async with resources.folding:
-                intake = await self._read(topic, records)
+                intake = await self._decode(topic, records)
                 write = read_models.begin(topic, end, intake.newest)
                 changed = Changed()
                 published: list[AlertEvent] = []
-                for changes in self._bookings.fold(intake, again=again, told=read_models.told):
-                    project(changes, write, published, known=read_models.is_known)
+                for changes in self._bookings.fold(
+                    intake, is_redelivery=is_redelivery, projected_offset=read_models.projected_offset
+                ):
+                    project(changes, write, published, known=read_models.matches_table)
                     changed.add(changes)
                     await asyncio.sleep(0)
             outgoing = kafka_sink.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
-            # a batch may wait long for Kafka and Redis, and its records take much more memory than what came of them
+            # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             records.clear()
-            last_places, dead_letters = intake.last_places, count_by_reason(intake.letters)
+            last_places, dead_letters = intake.last_places, count_by_reason(intake.dead_letters)
             del intake
             await self._bookings.store(changed, read_models.applied)
             overtaken = self._bookings.overtaken(last_places)
             outgoing.messages.extend(
                 kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
             )
-        await self._to_say.put(Folded(delivered, outgoing, dead_letters, write))
+        await self._to_emit.put(Folded(delivered, outgoing, dead_letters, write))
 
-    async def _say(self, read_models: ReadModels, folded: Folded) -> None:
-        """What is to be known of a stored batch, to Kafka and Redis; then acknowledges it."""
-        async with asyncio.TaskGroup() as both:
+    async def _emit(self, read_models: ReadModels, folded: Folded) -> None:
+        """Emits a stored batch to Kafka and Redis, then acknowledges it."""
+        async with asyncio.TaskGroup() as sinks:
             if folded.outgoing.messages or folded.outgoing.alerts:
-                both.create_task(self._send(folded.outgoing))
-            both.create_task(read_models.write(folded.write))
+                sinks.create_task(self._send(folded.outgoing))
+            sinks.create_task(read_models.write(folded.write))
         self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
-        self.look()
+        self.check_logs()
 
-    async def _read(self, topic: int, records: list[Any]) -> Intake:
+    async def _decode(self, topic: int, records: list[Any]) -> Intake:
         if topic == EVENTS:
             rules = self._resources.rules
             return read_events(records, self._is_ours, rules.max_event_age, rules.clock_tolerance)
         parts = []
-        for start in range(0, len(records), _READ_AT_ONCE):
-            parts.append(read_bookings(records[start : start + _READ_AT_ONCE], self._is_ours))
+        for start in range(0, len(records), _DECODED_AT_ONCE):
+            parts.append(read_bookings(records[start : start + _DECODED_AT_ONCE], self._is_ours))
             await asyncio.sleep(0)
         return joined(parts)
 
@@ -168,47 +170,47 @@ class Partition:
             await until_done("kafka", attempt, partition=self.number)
 
     @property
-    def _has_foreign(self) -> bool:
+    def _has_foreign_writes(self) -> bool:
         resources = self._resources
         tables = (resources.attendance, resources.bookings)
-        return bool(resources.alerts[self.number].foreign) or any(table.foreign(self.number) for table in tables)
+        return bool(resources.alerts[self.number].foreign_writes) or any(table.foreign_writes(self.number) for table in tables)
 
-    async def _mend(self) -> None:
-        """Says again what a worker that had lost the partition may have said after us."""
+    async def _rewrite(self) -> None:
+        """Rewrites rows and alerts after foreign writes, most likely by a worker that had lost the partition."""
         try:
-            await self._mend_all()
-            self._mend_after = 0.0
-        except Undecided as held:
-            # what an open transaction holds is nothing yet; work goes on meanwhile
-            if not self._mend_after:
-                log.info("mends later", partition=self.number, reason=str(held))
-            self._mend_after = monotonic() + UNDECIDED_SECONDS
+            await self._rewrite_all()
+            self._rewrite_after = 0.0
+        except Undecided as error:
+            # records of an open transaction do not count yet; other work goes on meanwhile
+            if not self._rewrite_after:
+                log.info("mends later", partition=self.number, reason=str(error))
+            self._rewrite_after = monotonic() + UNDECIDED_SECONDS
 
-    async def _mend_all(self) -> None:
+    async def _rewrite_all(self) -> None:
         resources = self._resources
-        await self._bookings.mend()
-        tail, client = resources.alerts[self.number], resources.settings.kafka_client()
-        while tail.foreign:
-            offsets = tail.foreign[0]
+        await self._bookings.rewrite()
+        appender, client = resources.alerts[self.number], resources.settings.kafka_client()
+        while appender.foreign_writes:
+            offsets = appender.foreign_writes[0]
 
             async def attempt() -> None:
                 await resources.lease.hold()
-                await kafka_sink.mend(resources.producer, tail, offsets, client, self._bookings.state)  # noqa: B023
+                await kafka_sink.rewrite(resources.producer, appender, offsets, client, self._bookings.state)  # noqa: B023
 
             async with self._alerts:
                 await until_done("kafka", attempt, partition=self.number)
-            tail.foreign.remove(offsets)
+            appender.foreign_writes.remove(offsets)
 
 
-async def _take(tasks: asyncio.Queue[Task | Chore], handle: Callable[[Task], Awaitable[None]]) -> None:
-    """A stage: one task after another."""
+async def _run_stage(queue: asyncio.Queue[Batch | MaintenanceTask], handle: Callable[[Batch], Awaitable[None]]) -> None:
+    """Handles the batches and maintenance tasks of a queue, one after the other."""
     while True:
-        task = await tasks.get()
-        await (task() if callable(task) else handle(task))
+        item = await queue.get()
+        await (item() if callable(item) else handle(item))
 
 
-def _first(failed: BaseException) -> BaseException:
-    """The first error in a group of them, itself where it is none."""
-    while isinstance(failed, BaseExceptionGroup):
-        failed = failed.exceptions[0]
-    return failed
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

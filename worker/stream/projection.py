@@ -1,4 +1,4 @@
-"""From what a batch made of a booking to what readers and the alerts topic get of it. Pure."""
+"""From the changes of a batch to what is written for readers and published in the alerts topic. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -12,36 +12,38 @@ from schemas.times import parse_time
 from worker.domain import alert_events
 from worker.domain.alert_events import Judged
 from worker.domain.alert_rules import BITS, FREQUENT, kinds
-from worker.domain.booking_state import BookingState, Change, Touched, listed_by
-from worker.domain.row_codec import ever_of, newest_key, newest_of, see, source_of
+from worker.domain.booking_state import BookingState, Change, SessionDelta, listed_by
+from worker.domain.row_codec import attendance_value, ever_opened_of, newest_key, newest_of, source_of
 from worker.domain.summaries import Summary, alike, listing
 from worker.read_model.documents import contribution, pack
 from worker.read_model.writer import AlertChange, Write, pack_summary
 
 
 def project(changes: Sequence[Change], write: Write, published: list[AlertEvent], *, known: bool) -> None:
-    """Adds what changed, or is to be said again, to the write and to the alerts to publish.
+    """Adds what changed, or is emitted again, to the write and to the alerts to publish.
 
     Args:
-        changes: of one batch, each of another booking.
-        known: whether Redis holds just what the states were before the batch; else it is asked what it holds.
+        changes: of one batch, at most one of each booking.
+        write: what is written to Redis.
+        published: the alerts to publish.
+        known: whether Redis holds exactly the states from before the batch; otherwise the script reads what it holds.
     """
     for change in changes:
-        _pairs(change, write, known)
-    _alerts(changes, write, published)
+        _project_pairs(change, write, known)
+    _project_alerts(changes, write, published)
     for change in changes:
-        if change.again or change.state.summary != change.was.summary:
-            had_rate = change.again or not known or _has_rate(change.was.summary)
+        if change.is_redelivery or change.state.summary != change.before.summary:
+            had_rate = change.is_redelivery or not known or _has_rate(change.before.summary)
             write.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
 
 
-def whole(state: BookingState, write: Write) -> None:
-    """Adds all that readers see of a booking, for a repair."""
+def project_all(state: BookingState, write: Write) -> None:
+    """Adds everything that readers see of a booking, for a repair."""
     for name in state.rows.keys() | listed_by(state.booking).keys():
-        says = state.says(name)
-        contributed = _contribution(name, says, state.booking)
+        status = state.packed_status(name)
+        contributed = _contribution(name, status, state.booking)
         if contributed:
-            document = _document(state.booking_id, name, contributed, state.rows[name] if says else b"")
+            document = _document(state.booking_id, name, contributed, state.rows[name] if status else b"")
             write.pair(attendance_id(state.booking_id, name), document, contributed, b"")
     for name, mask in state.masks.items():
         judged = state.judged_session(name)
@@ -52,71 +54,77 @@ def whole(state: BookingState, write: Write) -> None:
         write.summary(state.booking_id, _summary(state.summary, False))
 
 
-def said(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
-    """What the alerts topic should say last of an alert; None where it was never open."""
+def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
+    """The event that should be the last of an alert in the alerts topic; None if the alert was never open."""
     if session_id is None:
-        is_open, ever, judged = state.frequent, state.ever_frequent, state.judged()
+        is_open, ever_opened, judged = state.frequent, state.ever_frequent, state.judged()
     elif session_id in state.rows:
-        is_open, ever = (bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_of(state.rows[session_id])))
+        is_open, ever_opened = (
+            bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_opened_of(state.rows[session_id]))
+        )
         judged = state.judged_session(session_id)
     else:
         return None
     if is_open:
         return alert_events.opened(alert_events.open_alert(kind, judged), judged)
-    return alert_events.resolved(kind, judged) if ever else None
+    return alert_events.resolved(kind, judged) if ever_opened else None
 
 
-def _pairs(change: Change, write: Write, known: bool) -> None:
-    again, all_of_it = change.again, change.again or change.whole
-    for touched in change.sessions:
-        _, row_was, row, said, says, _, _ = touched
-        moved = row is not row_was and newest_key(row) != newest_key(row_was)
-        if moved or all_of_it or says != said:
-            _pair(change, touched, write, known=known and not again, moved=moved)
+def _project_pairs(change: Change, write: Write, known: bool) -> None:
+    is_redelivery, emit_all = change.is_redelivery, change.is_redelivery or change.affects_all
+    for delta in change.sessions:
+        _, row_before, row, status_before, status, _, _ = delta
+        newest_changed = row is not row_before and newest_key(row) != newest_key(row_before)
+        if newest_changed or emit_all or status != status_before:
+            _project_pair(change, delta, write, known=known and not is_redelivery, newest_changed=newest_changed)
     for name in change.listed:
-        _listed_pair(change, name, write, known)
+        _project_listed_pair(change, name, write, known)
 
 
-def _pair(change: Change, touched: Touched, write: Write, *, known: bool, moved: bool) -> None:
+def _project_pair(change: Change, delta: SessionDelta, write: Write, *, known: bool, newest_changed: bool) -> None:
     state, booking = change.state, change.state.booking
-    name, _, row, said, says, _, _ = touched
+    name, _, row, status_before, status, _, _ = delta
     identity = attendance_id(state.booking_id, name)
-    contributed = _contribution(name, says, booking)
+    contributed = _contribution(name, status, booking)
     if not contributed:
         write.pair_anew(identity, b"")
         return
-    document = _document(state.booking_id, name, contributed, row if says else b"")
+    document = _document(state.booking_id, name, contributed, row if status else b"")
     if known:
-        was = contributed if said == says and not change.whole else _contribution(name, said, change.was.booking)
-        if moved or was != contributed:
-            write.pair(identity, document, contributed, was)
+        before = (
+            contributed
+            if status_before == status and not change.affects_all
+            else _contribution(name, status_before, change.before.booking)
+        )
+        if newest_changed or before != contributed:
+            write.pair(identity, document, contributed, before)
     else:
         write.pair_anew(identity, document)
 
 
-def _listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
+def _project_listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
     state = change.state
-    was, now = _contribution(name, b"", change.was.booking), _contribution(name, b"", state.booking)
-    if was != now or not known or change.again:
+    before, now = _contribution(name, b"", change.before.booking), _contribution(name, b"", state.booking)
+    if before != now or not known or change.is_redelivery:
         document = _document(state.booking_id, name, now, b"") if now else b""
         write.pair_anew(attendance_id(state.booking_id, name), document)
 
 
-def _contribution(name: str, says: bytes, booking: Booking | None) -> bytes:
-    """What the pair adds to the session's tally; empty where there is no pair."""
+def _contribution(name: str, status: bytes, booking: Booking | None) -> bytes:
+    """What the pair adds to the session's tally; empty if there is no pair."""
     expected, window = listing(name, booking)
-    return contribution(says, expected, window) if says or window is not None else b""
+    return contribution(status, expected, window) if status or window is not None else b""
 
 
 def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> bytes:
-    """The packed pair; an empty row: it is only listed."""
+    """The packed pair; an empty row: the session is only listed."""
     if not row:
         return pack(contributed, name, booking_id)
     newest = newest_of(row)
     return pack(contributed, name, booking_id, row[newest : newest + 8], source_of(row, newest))
 
 
-def _alerts(changes: Iterable[Change], write: Write, published: list[AlertEvent]) -> None:
+def _project_alerts(changes: Iterable[Change], write: Write, published: list[AlertEvent]) -> None:
     due = list(_due_alerts(changes))
     events = [
         alert_events.opened(alert_events.open_alert(kind, judged), judged) if is_open else alert_events.resolved(kind, judged)
@@ -129,37 +137,37 @@ def _alerts(changes: Iterable[Change], write: Write, published: list[AlertEvent]
 
 
 def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, Judged, bool]]:
-    """What is to be said: of which kind, judged by what, whether it is open."""
+    """(kind, what it is detected from, whether it is open) of each alert to emit."""
     for change in changes:
-        for touched in change.sessions:
-            if touched[6] or touched[5] or (change.again and ever_of(touched[2])):
-                yield from _session_alerts(change, touched)
+        for delta in change.sessions:
+            if delta.mask or delta.mask_before or (change.is_redelivery and ever_opened_of(delta.row)):
+                yield from _session_alerts(change, delta)
         if change.state.ever_frequent:
             yield from _frequent_alert(change)
 
 
-def _session_alerts(change: Change, touched: Touched) -> Iterator[tuple[AlertKind, Judged, bool]]:
-    state, again = change.state, change.again
-    name, row_was, row, said, _, mask_was, mask = touched
+def _session_alerts(change: Change, delta: SessionDelta) -> Iterator[tuple[AlertKind, Judged, bool]]:
+    state, is_redelivery = change.state, change.is_redelivery
+    name, row_before, row, status_before, _, mask_before, mask = delta
     now, then = state.judged_session(name), None
-    if mask & mask_was and not again:
-        was = see(row_was, said)
-        # an alert shows its attendance: where that is another, so is the alert
-        if was is not None and now.seen is not None and alike(was, now.seen):
-            then = Judged(state.booking_id, name, row_was, was, change.was.booking, change.was.floor, "")
+    if mask & mask_before and not is_redelivery:
+        attendance_before, before = attendance_value(row_before, status_before), change.before
+        # an alert contains its attendance: if that changed, so did the alert
+        if attendance_before is not None and now.attendance is not None and alike(attendance_before, now.attendance):
+            then = Judged(state.booking_id, name, row_before, attendance_before, before.booking, before.erasure_horizon, "")
     for kind in kinds(mask):
-        if then is None or not mask_was & BITS[kind] or alert_events.differs(kind, now, then):
+        if then is None or not mask_before & BITS[kind] or alert_events.differs(kind, now, then):
             yield kind, now, True
-    for kind in kinds((ever_of(row) if again else mask_was) & ~mask):
+    for kind in kinds((ever_opened_of(row) if is_redelivery else mask_before) & ~mask):
         yield kind, now, False
 
 
 def _frequent_alert(change: Change) -> Iterator[tuple[AlertKind, Judged, bool]]:
-    now, then = change.state.judged(), change.was.judged
+    now, then = change.state.judged(), change.before.judged
     if change.state.frequent:
-        if change.again or then is None or alert_events.differs(FREQUENT, now, then):
+        if change.is_redelivery or then is None or alert_events.differs(FREQUENT, now, then):
             yield FREQUENT, now, True
-    elif then is not None or change.again:
+    elif then is not None or change.is_redelivery:
         yield FREQUENT, now, False
 
 
@@ -180,7 +188,7 @@ def _has_rate(summary: Summary | None) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _summary(summary: Summary | None, had_rate: bool) -> bytes:
-    """Packed for Redis; the few that there are come again and again."""
+    """The summary packed for Redis; cached, since few distinct ones occur, and often."""
     if summary is None:
         return pack_summary(0.0, b"", had_rate=had_rate)
     json = orjson.dumps(

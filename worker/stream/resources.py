@@ -1,11 +1,11 @@
-"""What all partitions of a worker use."""
+"""What the partitions of a worker share."""
 
 import asyncio
 
 from aiokafka import AIOKafkaProducer
 
 from worker.domain.alert_rules import Rules
-from worker.engine.partition_appender import Tail
+from worker.engine.partition_appender import PartitionAppender
 from worker.engine.table import Table
 from worker.redis.client import Client
 from worker.settings import Settings
@@ -13,12 +13,12 @@ from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
 
-#: Bookings kept decoded in memory, of all partitions together; beyond, those longest unused are read from the table again.
+#: Bookings cached in decoded form, in all partitions together; the least recently used ones are dropped.
 CACHED_BOOKINGS = 55_000
 
 
 class Resources:
-    """Clients, tables and settings, and the alerts topic's tails by partition."""
+    """Clients, tables, settings, and by partition the appender of the alerts topic."""
 
     def __init__(
         self, settings: Settings, producer: AIOKafkaProducer, redis: Client, attendance: Table, bookings: Table, namespace: str
@@ -34,19 +34,19 @@ class Resources:
         self.lease = Lease(settings.session_timeout.total_seconds())
         self.folding = asyncio.Lock()
         """Held while a batch is folded."""
-        self.alerts: dict[int, Tail] = {}
+        self.alerts: dict[int, PartitionAppender] = {}
         self.dead_letters = DeadLetterLog()
 
     @property
     def cached_bookings(self) -> int:
-        """Bookings that each partition may keep decoded."""
+        """Bookings that each partition may cache."""
         return CACHED_BOOKINGS // max(1, len(self.attendance.partitions))
 
     def partition_of(self, booking_id: str) -> int:
         return partition_of(booking_id, self.settings.partitions)
 
-    def own(self, partitions: set[int]) -> list[Tail]:
-        """Makes tails for the partitions assigned now, and forgets all others; those made."""
-        made = {number: Tail(self.topics.alerts, number, BATCH_BYTES) for number in partitions}
-        self.alerts = made
-        return list(made.values())
+    def create_alert_appenders(self, partitions: set[int]) -> list[PartitionAppender]:
+        """Replaces all appenders of the alerts topic by new ones for the partitions assigned now."""
+        appenders = {number: PartitionAppender(self.topics.alerts, number, BATCH_BYTES) for number in partitions}
+        self.alerts = appenders
+        return list(appenders.values())

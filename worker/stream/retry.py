@@ -1,4 +1,4 @@
-"""Waiting for Kafka or Redis to come back: the same call again with backoff, one log line per change of state."""
+"""Repeats a call with backoff while Kafka or Redis is away, with one log line per change of state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from worker.engine.progress import known_call, known_wait
+from worker.engine.progress import calling, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -20,17 +20,17 @@ _AWAY = (KafkaError, RedisError, OSError, TimeoutError)
 
 
 async def until_done(what: str, attempt: Callable[[], Awaitable[T]], **context: object) -> T:
-    """Calls ``attempt`` until it returns; other errors than those of a service that is away are the caller's."""
-    with known_call():
+    """Calls ``attempt`` until it returns. Raises any error that does not mean that a service is away."""
+    with calling():
         try:
             return await attempt()
         except _AWAY as error:
             log.warning("waiting", what=what, error=repr(error), **context)
-        with known_wait():
+        with waiting():
             try:
                 result = await _retry(attempt)
             except Exception:
-                # the service answers again, only not what was hoped for
+                # the service answers again, although with an error
                 log.info("goes on", what=what, **context)
                 raise
         log.info("goes on", what=what, **context)

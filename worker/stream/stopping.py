@@ -1,6 +1,6 @@
-"""The way out of a worker: each step has a limit, what a slow step waited for is in the log, and the process ends in any case.
+"""The stop of a worker: each step has a time limit, slow steps are logged, and the process ends in any case.
 
-Whatever is given up on the way is safe: what was not committed is delivered again, to this worker or another.
+It is safe to give a step up: what was not committed is redelivered, to this worker or another.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-#: From the begin of a stop to the end of the process at the latest, seconds.
+#: From the beginning of a stop to the end of the process, at most, seconds.
 STOP_SECONDS = 14.0
-#: A step that takes longer is in the log, seconds.
+#: A step that takes longer is logged, seconds.
 _SLOW_SECONDS = 1.0
 
 
 class Stopping:
-    """One stop of one process."""
+    """The stop of one process."""
 
     def __init__(self, seconds: float = STOP_SECONDS) -> None:
         self._seconds = seconds
@@ -31,10 +31,11 @@ class Stopping:
         self._gave_up = False
 
     def begin(self, exit_code: int, error: str = "") -> None:
-        """Begins the stop: in `STOP_SECONDS` the process ends with this code, whatever it waits for. The first call counts.
+        """Begins the stop: after `STOP_SECONDS` the process ends, whatever it waits for. Only the first call counts.
 
         Args:
-            error: why a worker ends by itself; said by whoever ran it, or here where that no longer happens.
+            exit_code: of the process.
+            error: why a worker ends by itself. The command prints it, or this class if the process ends before that.
         """
         if self._exit_code is not None:
             return
@@ -46,7 +47,7 @@ class Stopping:
         timer.start()
 
     async def step(self, what: str, work: Awaitable[object], seconds: float) -> None:
-        """Does one step, but waits no longer than this for it; its errors are in the log and hold up nothing."""
+        """Awaits one step, but no longer than this. Its errors are logged and stop nothing."""
         self._waits_for = what
         begun, task = monotonic(), asyncio.ensure_future(work)
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -62,7 +63,7 @@ class Stopping:
         self._waits_for = "what comes after " + what
 
     def finish(self) -> None:
-        """Ends the process at once where a step was given up: what is left of it would be waited for again."""
+        """Ends the process at once if a step was given up: a normal exit would wait for the rest of it."""
         log.info("stopped")
         if self._gave_up and self._exit_code == 0:
             _exit(self._exit_code)

@@ -1,4 +1,4 @@
-"""One worker: the Faust app with its one agent, the partitions it was given, and their life."""
+"""One worker: the Faust app with its agent, and the partitions from assignment to revocation."""
 
 import asyncio
 import gc
@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.engine import faust_consumer
-from worker.engine.partition_appender import look
-from worker.engine.progress import Effort, known_wait
+from worker.engine.partition_appender import check_ends
+from worker.engine.progress import Progress, waiting
 from worker.engine.recovery import recover
 from worker.engine.stores.base import Store, StoreUnusable, open_store
 from worker.engine.table import Table
@@ -34,32 +34,32 @@ from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.stream.stopping import Stopping
-from worker.tasks import end, unless
+from worker.tasks import cancel_all, run_until
 from worker.topics import BATCH_BYTES, TopicNames, create_producer
 
 log = structlog.get_logger(__name__)
 
-_BEAT_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
 _CONFIRM_SECONDS = 0.5
-#: Kafka that has not said for so long where a log ends is away, seconds.
+#: Kafka is away if it has not confirmed the end of any log for so long, seconds.
 _AWAY_SECONDS = 3.0
-#: Young objects are looked at seldom, old ones practically never; see `_spare_the_collector`.
-_COLLECT_AT = (50_000, 50, 1_000)
-_LOOK_SECONDS = 50.0
-#: Without progress for so long, and at least four session timeouts, a worker ends itself.
+#: Young objects are collected seldom, old ones practically never; see `_tune_garbage_collector`.
+_GC_THRESHOLDS = (50_000, 50, 1_000)
+_CHECK_LOGS_SECONDS = 50.0
+#: A worker ends itself after no progress for so long and at least four session timeouts, seconds.
 _STALL_SECONDS = 30.0
-#: How long the steps of a stop may take, seconds; with what the process itself takes, less than `stopping.STOP_SECONDS`.
+#: How long the steps of a stop may take, seconds. Together with the exit of the process: less than `stopping.STOP_SECONDS`.
 _DRAIN_SECONDS = faust_consumer.LAST_DRAIN_SECONDS + faust_consumer.COMMIT_SECONDS
 _CANCEL_SECONDS, _LEAVE_SECONDS, _CLOSE_SECONDS = 1.0, 4.0, 0.5
 
 
 class Worker:
-    """Folds what its partitions receive, until it is stopped."""
+    """Processes its partitions until it is stopped."""
 
     def __init__(self, settings: Settings, stopping: Stopping | None = None) -> None:
         """
         Args:
-            stopping: the stop of the process, where it may have begun before the worker.
+            stopping: the stop of the process, if that may begin before the worker does.
         """
         self.settings = settings
         self._stopping = stopping or Stopping()
@@ -69,18 +69,18 @@ class Worker:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until ``stop`` is set; then ends its batches, commits and leaves the group.
+        """Works until ``stop`` is set; then completes the batches in flight, commits and leaves the group.
 
         Raises:
             SettingsConflict: the tables or Redis were made with other settings, or the group writes to another Redis.
-            SettingsError: table rows cannot be kept where the settings say.
-            WorkerCrashed: something that cannot be waited out.
+            SettingsError: the store for table rows cannot be used, or Kafka refuses the group or the session timeout.
+            WorkerCrashed: an error that waiting does not cure.
         """
-        _spare_the_collector()
+        _tune_garbage_collector()
         store = _open_store(self.settings)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
-            live = await unless(stop, self._reach(producer, redis))
+            live = await run_until(stop, self._reach(producer, redis))
             if live is not None:
                 await self._run(stop, producer, redis, store, live)
         except BaseException as error:
@@ -94,7 +94,7 @@ class Worker:
         self._stopping.finish()
 
     async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
-        """Waits until both services answer and the group takes this worker's Redis and settings; the live namespace."""
+        """Waits until Kafka and Redis answer and the group accepts this worker; returns the live namespace."""
         await until_done("kafka", producer.start)
         self._group = Group(self.settings, producer, redis)
         await self._group.agree()
@@ -110,18 +110,18 @@ class Worker:
         self._watchdog = self._new_watchdog()
         started = asyncio.create_task(self._app.start())
         started.add_done_callback(self._on_done)
-        waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._app._crashed.wait())]  # noqa: SLF001
-        beat, looking = asyncio.create_task(self._beat()), asyncio.create_task(self._look())
-        confirming = asyncio.create_task(self._confirm())
+        stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001
+        heartbeats, checks = asyncio.create_task(self._heartbeats()), asyncio.create_task(self._check_logs())
+        confirmations = asyncio.create_task(self._confirm_ends())
         lease = asyncio.create_task(self._resources.lease.keep())
-        watch = asyncio.create_task(self._watchdog.run())
+        watchdog = asyncio.create_task(self._watchdog.run())
         try:
-            endless: list[asyncio.Future[Any]] = [self._failed, beat, confirming, looking, lease, watch]
-            await asyncio.wait((*waits, *endless), return_when=asyncio.FIRST_COMPLETED)
-            for ended in endless:
-                if ended.done():
-                    await ended
-            if waits[1].done():
+            endless: list[asyncio.Future[Any]] = [self._failed, heartbeats, confirmations, checks, lease, watchdog]
+            await asyncio.wait((stopped, crashed, *endless), return_when=asyncio.FIRST_COMPLETED)
+            for task in endless:
+                if task.done():
+                    await task
+            if crashed.done():
                 raise WorkerCrashed(f"the worker crashed: {self._app.crash_reason!r}")
             self._stopping.begin(0)
         except Stalled as stalled:
@@ -133,8 +133,8 @@ class Worker:
         finally:
             await self._stop(started)
             self._resources.dead_letters.flush()
-            endless_tasks = (*waits, beat, confirming, looking, lease, watch, started)
-            await self._stopping.step("background tasks", end(endless_tasks), _CANCEL_SECONDS)
+            background = (stopped, crashed, heartbeats, confirmations, checks, lease, watchdog, started)
+            await self._stopping.step("background tasks", cancel_all(background), _CANCEL_SECONDS)
 
     def _new_watchdog(self) -> Watchdog:
         limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
@@ -148,12 +148,12 @@ class Worker:
         await self._stopping.step("the consumer, which leaves its group", self._app.stop(), _LEAVE_SECONDS)
 
     async def _announce(self, redis: Client) -> str:
-        """Makes sure that a namespace is live; which one."""
+        """Makes sure that a namespace is live, and returns it."""
         base, count = self.settings.redis_namespace, self.settings.partitions
-        live, found = await announce(redis, base, namespace(base), count)
-        if found != count:
+        live, live_count = await announce(redis, base, namespace(base), count)
+        if live_count != count:
             raise SettingsConflict(
-                f"ATTENDANCE_PARTITIONS: the read models in Redis have {found} partitions, this worker has {count}; "
+                f"ATTENDANCE_PARTITIONS: the read models in Redis have {live_count} partitions, this worker has {count}; "
                 "set the number they were made with, or another ATTENDANCE_NAMESPACE"
             )
         if not is_ours(base, live):
@@ -164,7 +164,7 @@ class Worker:
         return live
 
     async def _consume(self, stream: Any) -> None:
-        """The agent: hands each batch to its partition, which acknowledges it when its effects are out."""
+        """The agent: delivers each batch to its partition, which acknowledges it after its effects."""
         async for event in stream.noack().events():
             message = event.message
             if message.generation_id == self._app.consumer_generation_id:
@@ -186,8 +186,8 @@ class Worker:
             for number in table.partitions - numbers:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
-        recovery = Effort()
-        self._watchdog.efforts = dict.fromkeys(numbers, recovery)
+        recovery = Progress()
+        self._watchdog.progress = dict.fromkeys(numbers, recovery)
         self._spawn(recovery.follow(self._recover(numbers)))
         self._spawn(self._group.check())
 
@@ -197,7 +197,7 @@ class Worker:
     async def _cancel(self) -> None:
         tasks, self._tasks = self._tasks, set()
         self._partitions.clear()
-        await end(tasks)
+        await cancel_all(tasks)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -213,41 +213,41 @@ class Worker:
         resources = self._resources
         tables = (resources.attendance, resources.bookings)
         await self._consumer.positioned.wait()
-        committed = self._consumer.committed
-        waiting, tails, client = set(numbers), resources.own(numbers), self.settings.kafka_client()
+        start_offsets = self._consumer.start_offsets
+        pending, appenders, client = set(numbers), resources.create_alert_appenders(numbers), self.settings.kafka_client()
 
         async def attempt() -> None:
-            await look(tails, client)
-            async with aclosing(recover(tables, set(waiting), client)) as recovered:
+            await check_ends(appenders, client)
+            async with aclosing(recover(tables, set(pending), client)) as recovered:
                 async for number in recovered:
-                    waiting.discard(number)
-                    ours = {tp.topic: offset for tp, offset in committed.items() if tp.partition == number}
-                    effort = self._watchdog.efforts[number] = Effort()
-                    self._spawn(effort.follow(self._partition(number).run(ours)))
+                    pending.discard(number)
+                    committed = {tp.topic: offset for tp, offset in start_offsets.items() if tp.partition == number}
+                    progress = self._watchdog.progress[number] = Progress()
+                    self._spawn(progress.follow(self._partition(number).run(committed)))
 
-        if waiting:
-            with known_wait():  # it has a guard of its own against standing still
+        if pending:
+            with waiting():  # a recovery detects stalls by itself
                 await until_done("recovery", attempt)
         log.info("recovered", partitions=sorted(numbers))
 
-    async def _beat(self) -> None:
-        """Each second: the live namespace, and each partition's heartbeat."""
+    async def _heartbeats(self) -> None:
+        """Each second: announces the namespace, and writes the heartbeats of the group and of each partition."""
         away = False
         while True:
             self._check_refusal()
-            beats = [partition.beat(self._ends(partition.number)) for partition in self._partitions.values()]
-            own = (self._announce(self._resources.redis), self._group.beat())
-            said = await asyncio.gather(*own, *beats, return_exceptions=True)
-            failed = next((error for error in said if isinstance(error, BaseException)), None)
-            if failed is not None and not isinstance(failed, RedisError | OSError):
-                raise failed
-            if (failed is not None) != away:
-                away = failed is not None
+            heartbeats = [partition.heartbeat(self._topic_ends(partition.number)) for partition in self._partitions.values()]
+            of_worker = (self._announce(self._resources.redis), self._group.heartbeat())
+            results = await asyncio.gather(*of_worker, *heartbeats, return_exceptions=True)
+            error = next((result for result in results if isinstance(result, BaseException)), None)
+            if error is not None and not isinstance(error, RedisError | OSError):
+                raise error
+            if (error is not None) != away:
+                away = error is not None
                 address = ", ".join(f"{host}:{port}" for host, port in self.settings.redis_servers)
                 level, event = (WARNING, "waiting") if away else (INFO, "goes on")
-                log.log(level, event, what="heartbeat", address=address, error=repr(failed))
+                log.log(level, event, what="heartbeat", address=address, error=repr(error))
             self._resources.dead_letters.report()
-            await asyncio.sleep(_BEAT_SECONDS)
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
 
     def _check_refusal(self) -> None:
         error = self._consumer.refusal
@@ -263,8 +263,8 @@ class Worker:
                 f"({error!r}): give it the right, or set another prefix where another program has this group"
             )
 
-    async def _confirm(self) -> None:
-        """Keeps what is known of the topics' ends no older than about a second, for the heartbeats; says when Kafka is away."""
+    async def _confirm_ends(self) -> None:
+        """Keeps the known ends of the topics no older than about a second, for the heartbeats; logs when Kafka is away."""
         away = False
         while True:
             await asyncio.sleep(_CONFIRM_SECONDS)
@@ -278,36 +278,36 @@ class Worker:
                 address = ", ".join(self.settings.bootstrap_servers)
                 log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="kafka", address=address)
 
-    async def _look(self) -> None:
-        """Each minute: whether somebody else wrote to a log of which we are the writer."""
+    async def _check_logs(self) -> None:
+        """Each minute: looks for foreign writes to the changelogs and alerts of this worker's partitions."""
         resources, client = self._resources, self.settings.kafka_client()
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            # a broker that is away now is asked again in a minute
+            await asyncio.sleep(_CHECK_LOGS_SECONDS)
+            # if the broker is away, it is asked again in a minute
             with suppress(KafkaError, OSError, TimeoutError):
-                await look(list(resources.alerts.values()), client)
+                await check_ends(list(resources.alerts.values()), client)
                 for table in (resources.attendance, resources.bookings):
                     await table.check(client)
                 for partition in self._partitions.values():
-                    partition.look()
+                    partition.check_logs()
 
-    def _ends(self, number: int) -> dict[str, TopicEnd]:
-        """Of a partition's topics, those that Kafka has told; by name."""
+    def _topic_ends(self, number: int) -> dict[str, TopicEnd]:
+        """The confirmed ends of a partition's topics, by ``events`` and ``bookings``."""
         ends, unreadable = {}, self._consumer.unreadable
         for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
             tp = TP(topic, number)
             if (end := self._consumer.confirmed_end(tp)) is not None:
                 age_ms = max(0, int((time() - end.answered) * 1000))
-                stands_at = unreadable[tp].offset if tp in unreadable else None
-                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, stands_at)
+                unreadable_at = unreadable[tp].offset if tp in unreadable else None
+                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, unreadable_at)
         return ends
 
 
-def _spare_the_collector() -> None:
-    """Rows and bookings hold no cycles, but a full collection walks them all: 37 % of a worker's CPU at 50,000 bookings."""
+def _tune_garbage_collector() -> None:
+    """Rows and bookings hold no cycles, but a full collection visits them all: 37 % of a worker's CPU at 50,000 bookings."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECT_AT)
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _open_store(settings: Settings) -> Store:

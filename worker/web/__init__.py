@@ -1,1 +1,1 @@
-"""The Attendance API over HTTP (contract, section 4): reads from Redis, changes through Kafka. Never imports Faust."""
+"""The Attendance API over HTTP, see `worker/web/README.md`: reads from Redis, changes through Kafka. Never imports Faust."""

@@ -1,4 +1,4 @@
-"""Puts the API together: ``create_app(settings)``."""
+"""Builds the API: ``create_app(settings)``."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,55 +9,55 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.settings import Settings
-from worker.web.middleware import Gate
+from worker.web.middleware import AccessMiddleware
 from worker.web.openapi import add_openapi
-from worker.web.routes.attendance import add_attendance_calls
-from worker.web.routes.health import add_health_calls
-from worker.web.routes.ops import add_ops_calls
-from worker.web.routing import Call
-from worker.web.services import Parts
+from worker.web.routes.attendance import add_attendance_routes
+from worker.web.routes.health import add_health_routes
+from worker.web.routes.ops import add_ops_routes
+from worker.web.routing import ScopedRoute
+from worker.web.services import Services
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The API as an ASGI application; it connects when it is started, and starts without Kafka and Redis too.
+    """The API as an ASGI application. It connects in its lifespan, and starts without Kafka and Redis too.
 
     Raises:
-        worker.web.auth.TokensError: the tokens' file is missing or malformed.
+        worker.web.auth.TokensError: the token file is malformed.
     """
-    parts = Parts.of(settings)
+    services = Services.of(settings)
 
     @asynccontextmanager
-    async def living(_: FastAPI) -> AsyncIterator[None]:
-        parts.open()
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.open()
         try:
             yield
         finally:
-            await parts.close()
+            await services.close()
 
     app = _App(
         title="Attendance API",
         version="1",
-        lifespan=living,
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.state.parts = parts
-    # onto the app's own router: one that is included costs each request another round of matching
-    app.router.route_class = Call
-    for add_calls in (add_attendance_calls, add_ops_calls, add_health_calls, add_openapi):
-        add_calls(app.router)
+    app.state.services = services
+    # on the app's own router: each included router adds a round of matching to every request
+    app.router.route_class = ScopedRoute
+    for add_routes in (add_attendance_routes, add_ops_routes, add_health_routes, add_openapi):
+        add_routes(app.router)
     return app
 
 
 class _App(FastAPI):
-    """FastAPI without the layers that would answer errors in its own shape: the gate answers them all."""
+    """FastAPI without the middleware that answers errors in its own format: `AccessMiddleware` answers all errors."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # past its telemetry, which looks at the environment for every request
+        # skips FastAPI's telemetry, which reads the environment for every request
         await Starlette.__call__(self, scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        parts: Parts = self.state.parts
-        return Gate(AsyncExitStackMiddleware(self.router), parts)
+        services: Services = self.state.services
+        return AccessMiddleware(AsyncExitStackMiddleware(self.router), services)

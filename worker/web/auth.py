@@ -1,8 +1,8 @@
-"""Bearer tokens: a file of SHA-256 digests with scopes, and whoever they were given to.
+"""Bearer tokens: a file with the SHA-256 digest, the scopes and the name of each token.
 
-The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?, "source"?}]}``, the digest in
-hexadecimal, the source a prefix that the token is bound to.
-A token holds 32 random bytes, so its plain digest says nothing of it.
+The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?, "source"?}]}``. The digest is
+hexadecimal; ``source`` is the prefix of sources that the token is bound to.
+A token holds 32 random bytes, so an unsalted digest does not reveal it.
 """
 
 import fcntl
@@ -21,17 +21,18 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from schemas.ids import MAX_NAME
 from schemas.times import format_time, parse_time
 
 PREFIX = "att_"
-_LONGEST = 512
-_LOOK_AGAIN_SECONDS = 1.0
-_SOURCE = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}").fullmatch
+_MAX_BYTES = 512
+_CHECK_SECONDS = 1.0
+_SOURCE = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}").fullmatch
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}").fullmatch
 
 
 class Scope(StrEnum):
-    """What a token allows."""
+    """A permission of a token."""
 
     READ = "read"
     MANAGE = "manage"
@@ -40,15 +41,15 @@ class Scope(StrEnum):
 
 
 class TokensError(Exception):
-    """The tokens' file cannot be used; the message says why and what to do."""
+    """The token file cannot be used; the message says why and what to do."""
 
 
 class NoTokensYet(TokensError):
-    """The tokens' file is not there, or cannot be opened."""
+    """The token file is missing, or cannot be opened."""
 
 
 class Token(NamedTuple):
-    """A token as it rests; times are microseconds since the epoch."""
+    """An entry of the token file; times are microseconds since the epoch."""
 
     name: str
     digest: bytes
@@ -56,26 +57,26 @@ class Token(NamedTuple):
     created: int
     expires: int | None
     source: str | None = None
-    """The prefix of the sources that it may publish; None: any."""
+    """The prefix of the event sources that it may publish; None: any."""
 
 
 class TokenFile:
-    """The file as an API process sees it; a change shows within a second.
+    """The token file, read again within a second of a change.
 
     Args:
-        path: where it is; nobody gets in until it is there.
-        now: seconds since the epoch.
+        path: of the file; while it is missing, every token is rejected.
+        now: returns seconds since the epoch.
 
     Raises:
-        TokensError: it is malformed.
+        TokensError: the file is malformed.
     """
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._path = path
         self._now = now
         self._tokens: tuple[Token, ...] = ()
-        self._seen: tuple[int, ...] | None = None
-        self._next_look = 0.0
+        self._version: tuple[int, ...] | None = None
+        self._next_check = 0.0
         with suppress(NoTokensYet):
             self.load()
 
@@ -83,42 +84,42 @@ class TokenFile:
         """Reads the file if it has changed.
 
         Raises:
-            TokensError: it is missing or malformed; nobody gets in then.
+            TokensError: it is missing or malformed; then every token is rejected.
         """
         try:
-            looked = self._path.stat()
-            seen = (looked.st_mtime_ns, looked.st_size, looked.st_ino)
-            if seen != self._seen:
-                self._seen, self._tokens = None, ()
-                self._tokens, self._seen = tuple(read_tokens(self._path)), seen
+            stat = self._path.stat()
+            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if version != self._version:
+                self._version, self._tokens = None, ()
+                self._tokens, self._version = tuple(read_tokens(self._path)), version
         except OSError as error:
-            self._seen, self._tokens = None, ()
+            self._version, self._tokens = None, ()
             raise NoTokensYet(f"{self._path}: {error.strerror}: `attendance tokens create` makes it") from None
 
     def holder(self, presented: bytes) -> Token | None:
-        """Who this token was given to, None where it is nobody's or has expired.
+        """The entry of a presented token; None if the token is unknown or has expired.
 
-        Every digest is compared, each in constant time: how long it takes tells nothing of any of them.
+        Every digest is compared, each in constant time, so that the duration reveals nothing.
 
         Raises:
-            TokensError: the file has become unreadable.
+            TokensError: the file can no longer be read.
         """
         now = self._now()
-        if not 0 <= self._next_look - now <= _LOOK_AGAIN_SECONDS:
+        if not 0 <= self._next_check - now <= _CHECK_SECONDS:
             self.load()
-            self._next_look = now + _LOOK_AGAIN_SECONDS
-        digest = sha256(presented[: _LONGEST + 1]).digest()
-        found: Token | None = None
+            self._next_check = now + _CHECK_SECONDS
+        digest = sha256(presented[: _MAX_BYTES + 1]).digest()
+        match: Token | None = None
         for token in self._tokens:
             if compare_digest(token.digest, digest):
-                found = token
-        if found is None or len(presented) > _LONGEST:
+                match = token
+        if match is None or len(presented) > _MAX_BYTES:
             return None
-        return None if found.expires is not None and found.expires <= now * 1_000_000 else found
+        return None if match.expires is not None and match.expires <= now * 1_000_000 else match
 
 
 def presented_token(values: Sequence[bytes]) -> bytes | None:
-    """The token in ``Authorization`` headers, ``Bearer TOKEN`` or bare; None where there is none, or more than one header."""
+    """The token of the ``Authorization`` header, ``Bearer TOKEN`` or bare; None without a token, or with several headers."""
     if len(values) != 1:
         return None
     words = values[0].split()
@@ -130,7 +131,7 @@ def presented_token(values: Sequence[bytes]) -> bytes | None:
 def create_token(
     path: Path, scopes: Sequence[Scope], name: str, expires_in: timedelta | None, now: float, source: str | None = None
 ) -> str:
-    """Makes a token, stores its digest and gives the token, which nobody can read again.
+    """Creates a token, stores its digest and returns the token, which is stored nowhere.
 
     Raises:
         TokensError: the file is malformed or cannot be written, or the name is taken.
@@ -138,10 +139,10 @@ def create_token(
     if not _NAME(name):
         raise TokensError("--name: write 1 to 100 characters, none of them a control character")
     if source is not None:
-        # what follows it after a slash is bound to it too
+        # a source prefix covers what follows it after a slash
         source = source.rstrip("/")
         if not _SOURCE(source) or source.casefold() == "/api" or source.casefold().startswith("/api/"):
-            raise TokensError("--source: write a source as /gates/north, 1 to 256 characters; /api is the API's own")
+            raise TokensError(f"--source: write a source as /gates/north, 1 to {MAX_NAME} characters; /api is the API's own")
     secret = PREFIX + secrets.token_urlsafe(32)
     micros = int(now * 1_000_000)
     expires = None if expires_in is None else micros + expires_in // timedelta(microseconds=1)
@@ -154,36 +155,36 @@ def create_token(
 
 
 def revoke_token(path: Path, name: str) -> None:
-    """Takes a token out of the file.
+    """Removes a token from the file.
 
     Raises:
-        TokensError: none has this name, or the file cannot be used.
+        TokensError: no token has this name, or the file cannot be used.
     """
     with _changing(path) as tokens:
-        kept = [token for token in tokens if token.name != name]
-        if len(kept) == len(tokens):
+        remaining = [token for token in tokens if token.name != name]
+        if len(remaining) == len(tokens):
             raise TokensError(f"no token has the name {name}: `attendance tokens list` shows them")
-        tokens[:] = kept
+        tokens[:] = remaining
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """Every token in the file.
+    """All tokens in the file.
 
     Raises:
-        TokensError: it is malformed.
-        OSError: it cannot be read.
+        TokensError: the file is malformed.
+        OSError: the file cannot be read.
     """
     try:
-        found = [_read(entry) for entry in json.loads(path.read_bytes())["tokens"]]
+        tokens = [_read(entry) for entry in json.loads(path.read_bytes())["tokens"]]
     except OSError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TokensError(f"{path}: no file of tokens ({error!r}): mend it, or begin a new one") from None
-    return found
+    return tokens
 
 
 def shown(token: Token) -> dict[str, Any]:
-    """A token as lists show it."""
+    """The document of a token without its digest."""
     return {
         "name": token.name,
         "scopes": sorted(token.scopes),
@@ -199,16 +200,16 @@ def _read(entry: dict[str, Any]) -> Token:
         raise ValueError("a digest is no SHA-256")
     source = entry.get("source")
     if source is not None and not (isinstance(source, str) and _SOURCE(source)):
-        raise ValueError("a source is no text of 1 to 256 characters")
+        raise ValueError(f"a source is no text of 1 to {MAX_NAME} characters")
     created = parse_time(entry["createdAt"])
     return Token(str(entry["name"]), digest, scopes, created, None if expires is None else parse_time(expires), source)
 
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Token]]:
-    """The tokens to change; written in one step, to a file that only its owner reads, after all who came first.
+    """Yields the tokens to change, then replaces the file atomically. A lock on the folder serialises concurrent changes.
 
-    A link is followed: what it leads to is written, and the link stays.
+    A new file is readable by its owner only. A symbolic link is followed, and stays.
     """
     path = Path(os.path.realpath(path))
     try:
@@ -228,7 +229,7 @@ def _changing(path: Path) -> Iterator[list[Token]]:
 
 def _write(path: Path, tokens: Sequence[Token]) -> None:
     document = {"tokens": [{**shown(token), "digest": token.digest.hex()} for token in tokens]}
-    # made with mode 0600
+    # mkstemp creates it with mode 0600
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with suppress(FileNotFoundError):

@@ -1,9 +1,10 @@
-"""Sets and deletes: published to Kafka, answered when the partition's watermark has passed them.
+"""Sets and deletes: each is published to Kafka as an event, and answered when the partition's watermark has passed the event.
 
-Each is given a time later than the attendance that is shown (contract, "The law of the fold"). What readers do not see is a
-deletion later than now, which reaches what a fast clock wrote: an event before it does not count. The deletions of this
-process are remembered; one of another process shows in that nothing came of the event, which is then published again with a
-later time, in steps up to the latest that the law lets count. Both orders of two changes that overlap are right.
+By the law of the fold (`schemas/README.md`) an event has an effect only if it is later than the attendance and than its last
+deletion. So the event gets a time later than the attendance that readers see. Readers do not see a deletion, and it may be
+later than now: it has to be later than the events of a device whose clock is fast. This process remembers the times of its own
+commands. A deletion by another process is noticed when the event has had no effect: it is then published again with a later
+time, in steps up to the latest time that counts. Of two concurrent commands either may win.
 """
 
 import asyncio
@@ -24,18 +25,18 @@ from worker.web.errors import ApiError, problem_of, refused, unavailable
 from worker.web.http.bodies import write_json
 from worker.web.permissions import API_SOURCE
 from worker.web.publisher import Publisher
-from worker.web.watermark_waiter import Marks
+from worker.web.watermark_waiter import WatermarkWaiter
 
-#: How much later than now, as parts of the clock tolerance, the event is said to have happened, try by try.
-_LEADS = (0, 1 / 8, 1 / 2, 1)
-_REMEMBERED = 10_000
+#: How much later than now the event's time is at each try, as a part of the clock tolerance.
+RETRY_LEADS = (0, 1 / 8, 1 / 2, 1)
+_MAX_REMEMBERED = 10_000
 
 Shown = tuple[Attendance, int] | None
-"""An attendance with its effective time, microseconds."""
+"""The attendance that readers see, with its effective time, microseconds."""
 T = TypeVar("T")
 
 
-class Change(NamedTuple):
+class Command(NamedTuple):
     """One attendance to set or to delete; the ids are normalised."""
 
     kind: EventType
@@ -44,15 +45,15 @@ class Change(NamedTuple):
     data: dict[str, Any]
 
 
-class _Outrun(Exception):
-    """Something later keeps the change from counting."""
+class Superseded(Exception):
+    """The command had no effect: something later counts instead."""
 
 
-class Changes:
-    """Carries changes out.
+class Commands:
+    """Executes commands.
 
     Args:
-        now: microseconds since the epoch.
+        now: returns microseconds since the epoch.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Changes:
         settings: Settings,
         reader: AttendanceReader,
         publisher: Publisher,
-        marks: Marks,
+        waiter: WatermarkWaiter,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._topic = TopicNames.of(settings.topic_prefix).events
@@ -68,118 +69,119 @@ class Changes:
         self._tolerance = micros(settings.clock_tolerance)
         self._reader = reader
         self._publisher = publisher
-        self._marks = marks
+        self._waiter = waiter
         self._now = now
-        self._last: dict[tuple[str, str], int] = {}
+        self._last_times: dict[tuple[str, str], int] = {}
 
-    async def carry_out(self, changes: Sequence[Change]) -> list[Attendance | ApiError | None]:
-        """Publishes all of them; of several that concern the same attendance the last one wins.
+    async def execute(self, commands: Sequence[Command]) -> list[Attendance | ApiError | None]:
+        """Publishes all commands; of several for the same attendance the last one wins.
 
         Returns:
-            For each what is shown after it, None where nothing is, or why it did not come about.
+            For each command the attendance after it, None if there is none, or the error.
         """
         deadline = asyncio.get_running_loop().time() + self._seconds
-        done: list[Attendance | ApiError | None] = [None] * len(changes)
-        pending = list(range(len(changes)))
-        for lead in _LEADS:
-            came = await self._attempt([changes[index] for index in pending], int(lead * self._tolerance), deadline)
-            outrun = []
-            for index, each in zip(pending, came, strict=True):
-                if isinstance(each, _Outrun):
-                    outrun.append(index)
-                    done[index] = refused(409, "CHANGED_MEANWHILE", "something later keeps undoing this change: look again")
+        results: list[Attendance | ApiError | None] = [None] * len(commands)
+        pending = list(range(len(commands)))
+        for lead in RETRY_LEADS:
+            outcomes = await self._attempt([commands[index] for index in pending], int(lead * self._tolerance), deadline)
+            superseded = []
+            for index, outcome in zip(pending, outcomes, strict=True):
+                if isinstance(outcome, Superseded):
+                    superseded.append(index)
+                    results[index] = refused(409, "CHANGED_MEANWHILE", "something later keeps undoing this change: look again")
                 else:
-                    done[index] = each
-            pending = outrun
+                    results[index] = outcome
+            pending = superseded
             if not pending:
                 break
-        return done
+        return results
 
     async def _attempt(
-        self, changes: Sequence[Change], lead: int, deadline: float
-    ) -> list[Attendance | ApiError | _Outrun | None]:
-        shown = await _each(self._reader.latest(change.booking_id, change.session_id) for change in changes)
-        # chosen at once and in order, so that changes of one attendance cannot swap places while they wait
+        self, commands: Sequence[Command], lead: int, deadline: float
+    ) -> list[Attendance | ApiError | Superseded | None]:
+        shown = await _gather(self._reader.latest(command.booking_id, command.session_id) for command in commands)
+        # all times are chosen now and in order, so that commands for one attendance keep their order while they wait
         times = [
-            seen if isinstance(seen, ApiError | _Outrun) else self._choose(change, seen, lead)
-            for change, seen in zip(changes, shown, strict=True)
+            before if isinstance(before, ApiError | Superseded) else self._choose_time(command, before, lead)
+            for command, before in zip(commands, shown, strict=True)
         ]
-        return await _each(
-            self._apply(change, seen, at, deadline) for change, seen, at in zip(changes, shown, times, strict=True)
+        return await _gather(
+            self._apply(command, before, event_time, deadline)
+            for command, before, event_time in zip(commands, shown, times, strict=True)
         )
 
-    def _choose(self, change: Change, shown: Shown, lead: int) -> int:
-        """A time later than what is shown and than what this process published before, microseconds."""
-        pair = (change.booking_id, change.session_id)
+    def _choose_time(self, command: Command, shown: Shown, lead: int) -> int:
+        """A time later than the attendance and than the last command of this process for it, microseconds."""
+        key = (command.booking_id, command.session_id)
         now = self._now()
-        chosen = max(now + lead, (0 if shown is None else shown[1]) + 1, self._last.get(pair, 0) + 1)
-        if len(self._last) >= _REMEMBERED:
-            # a time that has passed tells no more than the clock does
-            self._last = {known: at for known, at in self._last.items() if at >= now}
-        self._last[pair] = chosen
+        chosen = max(now + lead, (0 if shown is None else shown[1]) + 1, self._last_times.get(key, 0) + 1)
+        if len(self._last_times) >= _MAX_REMEMBERED:
+            # a time in the past is no longer needed: the clock is later
+            self._last_times = {each: event_time for each, event_time in self._last_times.items() if event_time >= now}
+        self._last_times[key] = chosen
         return chosen
 
     async def _apply(
-        self, change: Change, before: Shown | ApiError | _Outrun, at: int | ApiError | _Outrun, deadline: float
+        self, command: Command, before: Shown | ApiError | Superseded, event_time: int | ApiError | Superseded, deadline: float
     ) -> Attendance | None:
         if isinstance(before, Exception):
             raise before
-        assert isinstance(at, int)
-        value = write_json(event(change, at))
-        place = await self._publisher.publish(self._topic, change.booking_id, value, self._seconds)
-        if not await self._marks.passed(change.booking_id, place.partition, place.offset, deadline):
-            raise _kept()
+        assert isinstance(event_time, int)
+        value = write_json(event(command, event_time))
+        record = await self._publisher.publish(self._topic, command.booking_id, value, self._seconds)
+        if not await self._waiter.passed(command.booking_id, record.partition, record.offset, deadline):
+            raise _not_applied_yet()
         try:
-            after = await self._reader.latest(change.booking_id, change.session_id)
+            after = await self._reader.latest(command.booking_id, command.session_id)
         except (ReaderError, RedisError, TimeoutError):
-            # it is published; that reading failed now must not sound as if it were not
-            raise _kept() from None
-        if _is_outrun(change, before, after):
-            raise _Outrun
+            # the event is published: the error must not suggest that it is not
+            raise _not_applied_yet() from None
+        if _is_superseded(command, before, after):
+            raise Superseded
         return None if after is None else after[0]
 
 
-def _kept() -> ApiError:
-    said = "the event is kept and counts as soon as a worker applies it; it need not be sent again"
-    return unavailable("NOT_APPLIED_YET", said)
+def _not_applied_yet() -> ApiError:
+    description = "the event is kept and counts as soon as a worker applies it; it need not be sent again"
+    return unavailable("NOT_APPLIED_YET", description)
 
 
-def event(change: Change, at: int) -> dict[str, Any]:
-    """The CloudEvent of a change that happened then, microseconds."""
+def event(command: Command, event_time: int) -> dict[str, Any]:
+    """The CloudEvent of a command; ``event_time`` in microseconds."""
     return {
         "specversion": "1.0",
         "id": str(uuid4()),
         "source": API_SOURCE,
-        "type": change.kind.value,
-        "time": format_exact_time(at),
-        "data": {"bookingId": change.booking_id, "sessionId": change.session_id, **change.data},
+        "type": command.kind.value,
+        "time": format_exact_time(event_time),
+        "data": {"bookingId": command.booking_id, "sessionId": command.session_id, **command.data},
     }
 
 
-def _is_outrun(change: Change, before: Shown, after: Shown) -> bool:
-    """Whether the change left no trace: not it, nor anything newer, is what one sees.
+def _is_superseded(command: Command, before: Shown, after: Shown) -> bool:
+    """Whether the command had no effect: readers see neither it nor anything newer.
 
-    Its time may count earlier than it says, where this machine's clock is far ahead of Kafka's; so what was seen before
-    is what to compare with.
+    The attendance before is compared, not the time of the event: the event counts with an earlier time if the clock of this
+    machine is far ahead of Kafka's.
     """
     if after is None:
-        return change.kind is EventType.SET
+        return command.kind is EventType.SET
     return before is not None and after[1] <= before[1]
 
 
-async def _each(work: Iterable[Awaitable[T]]) -> list[T | ApiError | _Outrun]:
-    """What each comes to, or why not, where that was to be expected."""
-    came: list[T | ApiError | _Outrun] = []
-    for each in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(each, _Outrun):
-            came.append(each)
-        elif isinstance(each, Exception):
-            problem = problem_of(each)
+async def _gather(work: Iterable[Awaitable[T]]) -> list[T | ApiError | Superseded]:
+    """The result of each awaitable, or its error if it is an expected one."""
+    results: list[T | ApiError | Superseded] = []
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, Superseded):
+            results.append(outcome)
+        elif isinstance(outcome, Exception):
+            problem = problem_of(outcome)
             if problem is None:
-                raise each
-            came.append(problem)
-        elif isinstance(each, BaseException):
-            raise each
+                raise outcome
+            results.append(problem)
+        elif isinstance(outcome, BaseException):
+            raise outcome
         else:
-            came.append(each)
-    return came
+            results.append(outcome)
+    return results

@@ -1,4 +1,4 @@
-"""What is answered instead of what was asked for, in the one shape that errors have.
+"""Error responses, all of one format.
 
 ::
 
@@ -24,12 +24,12 @@ from schemas.query.violations import QueryError, Rule, Violation
 from worker.read_model.reader import OtherLayout, ReaderError
 
 _SOON = {"retry-after": "1"}
-#: Whoever runs this must act first, so there is no use in asking each second.
+#: An operator has to act first: a retry each second is of no use.
 _LATER = {"retry-after": "30"}
 
 
 class ApiError(Exception):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(self, status: int, message: str, details: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class ApiError(Exception):
 
     @property
     def application_error(self) -> dict[str, Any]:
-        """Code, description and data; of one that goes field by field, those of the first field."""
+        """Code, description and data; those of the first field if it is a validation error."""
         if "applicationError" in self.details:
             return dict(self.details["applicationError"])
         first = self.details["validationError"]["fieldViolations"][0]
@@ -50,7 +50,7 @@ class ApiError(Exception):
 
 
 def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A response of JSON."""
+    """A JSON response."""
     return Response(orjson.dumps(document), status, headers, "application/json")
 
 
@@ -64,9 +64,9 @@ def refused(
 
 def invalid(violations: Iterable[Violation]) -> ApiError:
     """A 400 that names each field, what is wrong with it and the rule."""
-    found = [{"field": v.field, "description": v.description, "violatedRule": v.rule} for v in violations]
-    message = "; ".join(f"{each['field']}: {each['description']}" for each in found[:3])
-    return ApiError(400, message, {"validationError": {"fieldViolations": found}})
+    fields = [{"field": v.field, "description": v.description, "violatedRule": v.rule} for v in violations]
+    message = "; ".join(f"{each['field']}: {each['description']}" for each in fields[:3])
+    return ApiError(400, message, {"validationError": {"fieldViolations": fields}})
 
 
 def unavailable(code: str, description: str, data: Mapping[str, Any] | None = None) -> ApiError:
@@ -75,7 +75,7 @@ def unavailable(code: str, description: str, data: Mapping[str, Any] | None = No
 
 
 def problem_of(error: Exception) -> ApiError | None:
-    """The answer that an expected error stands for; None where it was not expected."""
+    """The response to an expected exception; None for any other."""
     match error:
         case ApiError():
             return error
@@ -94,7 +94,7 @@ def problem_of(error: Exception) -> ApiError | None:
 
 
 def framework_problem(error: HTTPException | RequestValidationError, scope: Scope) -> ApiError:
-    """Our answer to what routing and FastAPI refuse: unknown paths, methods, parameters."""
+    """The response to an error of routing or FastAPI: unknown paths, methods, parameters."""
     if isinstance(error, RequestValidationError):
         return invalid(
             Violation(str(each["loc"][-1]), str(each["msg"]), Rule.REQUIRED if each["type"] == "missing" else Rule.MALFORMED)
@@ -102,10 +102,10 @@ def framework_problem(error: HTTPException | RequestValidationError, scope: Scop
         )
     if error.status_code != 405:
         return refused(error.status_code, "NOT_FOUND", "the API has no such path")
-    there = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
-    # a path that is spelt out is no parameter of another's
-    spelt = [route for route in there if not route.param_convertors] or there
-    # whatever answers GET answers HEAD
-    found = {method for route in spelt for method in route.methods}
-    methods = ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
+    matching = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
+    # a literal path takes precedence over a path with parameters
+    routes = [route for route in matching if not route.param_convertors] or matching
+    allowed = {method for route in routes for method in route.methods}
+    # every route of GET also answers HEAD
+    methods = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
     return refused(405, "METHOD_NOT_ALLOWED", f"this path has {methods}", headers={"allow": methods})

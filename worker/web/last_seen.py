@@ -1,4 +1,4 @@
-"""The partitions' watermarks as they were last seen: what is known of them does not vanish while Redis is away."""
+"""The last read watermarks of the partitions: they remain available while Redis is away."""
 
 from dataclasses import replace
 from time import monotonic
@@ -10,37 +10,37 @@ from worker.read_model.freshness import Partition
 from worker.read_model.reader import AttendanceReader, ReaderError
 
 
-class Seen(NamedTuple):
-    """What is known of the partitions now."""
+class Snapshot(NamedTuple):
+    """The partitions as they were last read."""
 
     partitions: list[Partition]
-    """As they were last seen, older by what has passed since."""
+    """Their ages include the time since they were read."""
     error: Exception | None
-    """Why they cannot be seen now."""
+    """Why they cannot be read now."""
 
 
 class LastSeen:
-    """Remembers the last look.
+    """Reads the watermarks and remembers them.
 
     Args:
-        partitions: how many there are, for as long as Redis has never said.
+        partitions: the number of partitions until they have been read once.
     """
 
     def __init__(self, reader: AttendanceReader, partitions: int) -> None:
         self._reader = reader
         self._partitions = [Partition(number, "not filled yet", {}, 0) for number in range(partitions)]
-        self._at = monotonic()
+        self._read_at = monotonic()
 
-    async def look(self) -> Seen:
-        """Looks again; bounded by who calls."""
+    async def check(self) -> Snapshot:
+        """Reads the watermarks; the caller sets a timeout."""
         try:
             partitions = await self._reader.status()
         except (ReaderError, RedisError, TimeoutError, OSError) as error:
             return self.without(error)
-        self._partitions, self._at = partitions, monotonic()
-        return Seen(partitions, None)
+        self._partitions, self._read_at = partitions, monotonic()
+        return Snapshot(partitions, None)
 
-    def without(self, error: Exception) -> Seen:
-        """What is known without Redis."""
-        passed = round((monotonic() - self._at) * 1000)
-        return Seen([replace(each, now_ms=each.now_ms + passed) for each in self._partitions], error)
+    def without(self, error: Exception) -> Snapshot:
+        """The remembered watermarks, with the error of reading them now."""
+        elapsed_ms = round((monotonic() - self._read_at) * 1000)
+        return Snapshot([replace(each, now_ms=each.now_ms + elapsed_ms) for each in self._partitions], error)

@@ -1,4 +1,4 @@
-"""What Prometheus is told of an API process, or of all processes of one `attendance api`."""
+"""Prometheus metrics of an API process, or of all processes of one `attendance api`."""
 
 import os
 from pathlib import Path
@@ -8,14 +8,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-#: Where several processes keep their figures for whichever of them is asked.
+#: Environment variable of the folder where several processes keep their metrics, so that each can export all of them.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-class Meters:
-    """Counters of one app."""
+class Metrics:
+    """The metrics of one app."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -35,11 +35,11 @@ class Meters:
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
     def began(self) -> None:
-        """A request came in."""
+        """Counts a request in flight."""
         self._in_flight.inc()
 
     def ended(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Counts the response to a request."""
         self._in_flight.dec()
         child = self._children.get((route, method, status))
         if child is None:
@@ -49,10 +49,10 @@ class Meters:
             self._denied.labels(status).inc()
 
     def text(self, families: list[Metric]) -> bytes:
-        """Everything in Prometheus' text format, each family once.
+        """All metrics in the text format of Prometheus, each family once.
 
         Args:
-            families: gauges of what Redis says, see `worker.web.partition_metrics`.
+            families: gauges of the partitions, see `worker.web.partition_metrics`.
         """
         registry = CollectorRegistry()
         if FOLDER in os.environ:
@@ -65,7 +65,7 @@ class Meters:
 
 
 class _Families(Collector):
-    """Families that are there already."""
+    """Exports given families."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -75,7 +75,7 @@ class _Families(Collector):
 
 
 def _forget_dead_processes(folder: Path) -> None:
-    """What a process that was killed had under way is under way no longer; what it counted stays."""
+    """Removes the requests in flight of processes that were killed; their counters remain."""
     for file in folder.glob("gauge_live*_*.db"):
         number = int(file.stem.rpartition("_")[2])
         try:

@@ -1,4 +1,4 @@
-"""The gate that every request passes first: who asks, how many at once, for how long; and that every error has its shape."""
+"""Access control for every request: token, requests in flight, timeout; and the response to every error."""
 
 import asyncio
 import ipaddress
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.web.auth import Scope as Allowed
+from worker.web.auth import Scope as TokenScope
 from worker.web.auth import TokensError, presented_token
 from worker.web.errors import ApiError, framework_problem, problem_of, refused, unavailable
 from worker.web.http.bodies import BODY_BYTES, HOLDER
@@ -21,18 +21,17 @@ from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
 from worker.web.permissions import Holder
 from worker.web.repeated import Repeated
-from worker.web.services import Parts
+from worker.web.services import Services
 
 log = structlog.get_logger()
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics"})
-#: Where the scopes of whoever asks are kept in the ASGI scope.
+#: Keys of the ASGI scope: the scopes of the token, and the `Holder` of the request.
 ALLOWED = "attendance.allowed"
-#: Where the `Holder` of a request is kept there.
 CALLER = "attendance.caller"
-_EVERYTHING = frozenset(Allowed)
+_ALL_SCOPES = frozenset(TokenScope)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CHALLENGE = {"www-authenticate": 'Bearer realm="attendance"'}
-#: Headers that a proxy adds: it would let others in as if they were this machine.
+#: Headers of proxies: through a proxy, clients of other machines would pass for this machine.
 _FORWARDED = frozenset(
     {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
 )
@@ -40,74 +39,74 @@ _FORWARDED_PREFIXES = ("x-forwarded", "x-original-forwarded", "x-envoy-external"
 _TOO_MANY = "{} has as many requests under way as it may: ask again"
 
 
-class Gate:
-    """ASGI middleware, the outermost; without a file of tokens it lets this machine alone in."""
+class AccessMiddleware:
+    """The outermost ASGI middleware; without a token file it accepts requests from this machine only."""
 
-    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+    def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._repeated = Repeated(app)
-        self._parts = parts
-        self._tokens = parts.tokens
-        self._meters = parts.meters
-        self._origins = Origins(parts.settings.api_cors_origins)
-        self._seconds = parts.settings.api_request_timeout.total_seconds()
+        self._services = services
+        self._tokens = services.tokens
+        self._metrics = services.metrics
+        self._origins = Origins(services.settings.api_cors_origins)
+        self._seconds = services.settings.api_request_timeout.total_seconds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         status = 0
-        asked = scope["method"]
-        added = self._origins.headers(scope)
+        requested_method = scope["method"]
+        cors_headers = self._origins.headers(scope)
 
-        async def sending(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if added:
-                    message = {**message, "headers": [*message.get("headers", ()), *added]}
-            elif asked == "HEAD":
+                if cors_headers:
+                    message = {**message, "headers": [*message.get("headers", ()), *cors_headers]}
+            elif requested_method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
 
-        if asked == "HEAD":
-            # whatever answers GET answers HEAD
+        if requested_method == "HEAD":
+            # every route of GET also answers HEAD
             scope["method"] = "GET"
         began = time.perf_counter()
-        self._meters.began()
-        running, task = self._parts.running, asyncio.current_task()
+        self._metrics.began()
+        running, task = self._services.running, asyncio.current_task()
         assert task is not None
         running.add(task)
         try:
-            problem = await self._pass(scope, receive, sending)
+            problem = await self._handle(scope, receive, send_response)
             if problem is not None and not status:
-                await problem.response()(scope, receive, sending)
+                await problem.response()(scope, receive, send_response)
         finally:
             running.discard(task)
-            method = asked if asked in _METHODS else "other"
-            self._meters.ended(_route(scope), method, status, time.perf_counter() - began)
+            method = requested_method if requested_method in _METHODS else "other"
+            self._metrics.ended(_route(scope), method, status, time.perf_counter() - began)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
-        """Lets the request through; the error to answer where it was stopped, or stopped itself."""
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
+        """Handles the request; returns the error response if there is one."""
         try:
             check_target(scope)
             if self._tokens is None:
-                self._only_this_machine(scope)
-            if scope["method"] == "OPTIONS" and (granted := self._origins.answer_options(scope)) is not None:
-                await granted(scope, receive, send)
+                self._check_loopback(scope)
+            if scope["method"] == "OPTIONS" and (options_response := self._origins.answer_options(scope)) is not None:
+                await options_response(scope, receive, send)
                 return None
             if scope["path"] in PUBLIC:
                 await (self._repeated if scope["method"] == "GET" else self._app)(scope, receive, send)
                 return None
             scope[CALLER] = holder = self._holder(scope)
             scope[HOLDER], scope[ALLOWED] = holder.name, holder.scopes
-            return await self._pass_known(scope, receive, send)
+            return await self._handle_authenticated(scope, receive, send)
         except ClientDisconnect:
             return None
         except (HTTPException, RequestValidationError) as error:
             return framework_problem(error, scope)
         except asyncio.CancelledError:
-            # the server's time to stop gracefully is over
+            # the time of the graceful stop is over
             return unavailable("STOPPING", "this process stops: ask again")
         except Exception as error:
             if (problem := problem_of(error)) is not None:
@@ -115,29 +114,29 @@ class Gate:
             log.error("request failed", method=scope["method"], path=scope["path"][:200], error=repr(error), exc_info=True)
             return refused(500, "INTERNAL", "this should not happen; the server's log says more")
 
-    async def _pass_known(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
-        """Lets the request of a holder through, within its share."""
-        slots, holder = self._parts.slots, scope[HOLDER]
+    async def _handle_authenticated(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
+        """Handles the request within the holder's share of requests in flight, and within the timeout."""
+        slots, holder = self._services.slots, scope[HOLDER]
         if not slots.take(holder):
             who = "this token" if holder else "this machine"
             return refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who), headers={"retry-after": "1"})
         try:
-            async with asyncio.timeout(self._seconds) as limit:
+            async with asyncio.timeout(self._seconds) as timeout:
                 await self._app(scope, receive, send)
         except TimeoutError:
-            if limit.expired():
+            if timeout.expired():
                 return unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: ask again")
             raise
         finally:
             slots.give_back(holder)
-            if (held := scope.get(BODY_BYTES, 0)) > 0:
-                self._parts.body_bytes.give_back(holder, held)
+            if (body_bytes := scope.get(BODY_BYTES, 0)) > 0:
+                self._services.body_bytes.give_back(holder, body_bytes)
         return None
 
     def _holder(self, scope: Scope) -> Holder:
-        """Whoever asks; raises ApiError where that is nobody."""
+        """The holder of the request's token. Raises ApiError (401, or 503 if the token file cannot be read)."""
         if self._tokens is None:
-            return Holder("", _EVERYTHING, None)
+            return Holder("", _ALL_SCOPES, None)
         presented = presented_token([value for name, value in scope["headers"] if name == b"authorization"])
         if presented is None:
             raise refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
@@ -151,8 +150,14 @@ class Gate:
             raise refused(401, "UNAUTHENTICATED", "this token is not known, or has expired", headers=challenge)
         return Holder(holder.name, holder.scopes, holder.source)
 
-    def _only_this_machine(self, scope: Scope) -> None:
-        """Without tokens the machine's own programs may ask; a web page in its browser may not, whatever name it calls us."""
+    def _check_loopback(self, scope: Scope) -> None:
+        """Without tokens, programs of this machine may send requests, but no web page of another site in its browser may.
+
+        The checks of Host and Origin also stop a page that reaches this machine by a DNS name of its own (DNS rebinding).
+
+        Raises:
+            ApiError: the request is not from this machine (403).
+        """
         client: Any = scope.get("client")
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         for name, _ in headers:
@@ -163,12 +168,12 @@ class Gate:
                 raise refused(403, "LOOPBACK_ONLY", description)
         hosts = [value for name, value in headers if name == "host"]
         origins = [value for name, value in headers if name == "origin"]
-        listed = bool(origins) and all(map(self._origins.lists, origins))
-        foreign = any(pair == ("sec-fetch-site", "cross-site") for pair in headers)
-        good = client is not None and is_loopback(client[0]) and (listed or not foreign)
-        good = good and all(is_loopback(_hostname(f"//{host}")) for host in hosts)
-        good = good and (listed or all(is_loopback(_hostname(origin)) for origin in origins))
-        if not good:
+        is_listed = bool(origins) and all(map(self._origins.lists, origins))
+        is_cross_site = any(pair == ("sec-fetch-site", "cross-site") for pair in headers)
+        is_local = client is not None and is_loopback(client[0]) and (is_listed or not is_cross_site)
+        is_local = is_local and all(is_loopback(_hostname(f"//{host}")) for host in hosts)
+        is_local = is_local and (is_listed or all(is_loopback(_hostname(origin)) for origin in origins))
+        if not is_local:
             description = "without ATTENDANCE_API_TOKENS this machine alone is served, under its own name (localhost)"
             raise refused(403, "LOOPBACK_ONLY", description)
 

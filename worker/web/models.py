@@ -1,5 +1,5 @@
-"""What requests and answers look like, for OpenAPI and nothing else: requests are checked by their own readers, answers are
-written as they are. The tests hold the two against each other.
+"""Models of requests and responses, for OpenAPI only: `worker.web.requests` and others validate requests, and responses are
+written without validation. Tests compare them with the models.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict
 
+from schemas import ids
 from schemas.alerts import AlertData
 from schemas.attendance import Attendance, AttendanceStatus
 from schemas.events import AttendanceEvent, BookingEvent
 from worker.web.requests import MAX_ENTRIES
 from worker.web.routes.events import MAX_EVENTS
 
-_Id = Annotated[str, Field(min_length=1, max_length=128)]
-_SessionId = Annotated[str, Field(min_length=1, max_length=250)]
-_Number = Annotated[int, Field(ge=0, le=100_000)]
+_Id = Annotated[str, Field(min_length=1, max_length=ids.MAX_BOOKING_ID)]
+_SessionId = Annotated[str, Field(min_length=1, max_length=ids.MAX_SESSION_ID)]
+_Number = Annotated[int, Field(ge=0, le=ids.MAX_ATTENDEES)]
 
 
 class ApplicationError(TypedDict):

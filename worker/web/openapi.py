@@ -1,4 +1,4 @@
-"""OpenAPI: what FastAPI knows of the calls, the bodies that they read themselves, and the token."""
+"""The OpenAPI document: that of FastAPI, with the request bodies that routes parse themselves, and the bearer token."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from schemas.attendance import STATUSES
+from schemas.query.filter import MAX_VALUES_OF_OPERATOR
+from schemas.query.request import MAX_FIELDS, MAX_LIMIT, MAX_SORTS
 from worker.web.auth import Scope
 from worker.web.errors import answer
 from worker.web.models import BulkDeleteRequest, BulkSetRequest, IncomingBatch, IncomingEvent, SetRequest
@@ -41,10 +43,10 @@ async def get_openapi_document(request: Request) -> Response:
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of the app."""
-    made = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
-    components = made.setdefault("components", {})
+    openapi = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
+    components = openapi.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    # of the 422 that FastAPI adds to whatever has parameters; here they are a 400
+    # schemas of the 422 that FastAPI documents for parameters; this API answers 400
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for name, shape in _BODIES.items():
@@ -53,11 +55,11 @@ def document(app: FastAPI) -> dict[str, Any]:
             schemas.setdefault(inner, definition)
         schemas[name] = schema
     schemas |= _query_schemas()
-    for path in made["paths"].values():
-        for call in path.values():
-            call["responses"].pop("422", None)
+    for path in openapi["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
     components["securitySchemes"] = {SECURITY: {"type": "http", "scheme": "bearer"}}
-    return made
+    return openapi
 
 
 def _query_schemas() -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _query_schemas() -> dict[str, Any]:
     paging = {
         "type": "object",
         "properties": {
-            "limit": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
+            "limit": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_LIMIT},
             "cursor": {"type": ["string", "null"]},
         },
         "additionalProperties": False,
@@ -86,9 +88,9 @@ def _query_schemas() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "filter": {"anyOf": [reference, nothing]},
-            "sort": {"anyOf": [{"type": "array", "items": sort, "maxItems": 2}, nothing]},
+            "sort": {"anyOf": [{"type": "array", "items": sort, "maxItems": MAX_SORTS}, nothing]},
             "cursorPaging": {"anyOf": [paging, nothing]},
-            "fields": {"anyOf": [{"type": "array", "items": shown, "maxItems": 100}, nothing]},
+            "fields": {"anyOf": [{"type": "array", "items": shown, "maxItems": MAX_FIELDS}, nothing]},
         },
         "additionalProperties": False,
     }
@@ -101,10 +103,10 @@ def _query_schemas() -> dict[str, Any]:
 
 
 def _conditions(value: dict[str, Any], *operators: str) -> dict[str, Any]:
-    """A value, which is ``$eq``, or an object of operators."""
-    many = {"type": "array", "items": value, "maxItems": 100}
-    said = {"$eq": value, "$ne": value, "$in": many, "$nin": many, "$hasSome": many} | dict.fromkeys(operators, value)
-    return {"anyOf": [value, {"type": "object", "properties": said, "additionalProperties": False}]}
+    """A value, which means ``$eq``, or an object of operators."""
+    many = {"type": "array", "items": value, "maxItems": MAX_VALUES_OF_OPERATOR}
+    properties = {"$eq": value, "$ne": value, "$in": many, "$nin": many, "$hasSome": many} | dict.fromkeys(operators, value)
+    return {"anyOf": [value, {"type": "object", "properties": properties, "additionalProperties": False}]}
 
 
 def _request(name: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Web pages and webhook senders of other origins: CORS, and the handshake of CloudEvents webhooks, for configured ones.
+"""CORS for web pages of configured origins, and the validation handshake of CloudEvents webhooks for configured senders.
 
-A page's origin is ``https://app.example.org``; a webhook sender names itself by a DNS name, as ``eventgrid.example``.
+The origin of a page is ``https://app.example.org``; a webhook sender identifies itself by a DNS name, ``eventgrid.example``.
 """
 
 import re
@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from worker.web.errors import refused
 
-#: The call that webhooks are delivered to.
+#: The path that webhooks are delivered to.
 WEBHOOK_PATH = "/v1/events"
 _METHODS = "GET, HEAD, POST, DELETE"
 _HEADERS = "authorization, content-type"
@@ -36,34 +36,34 @@ class Origins:
         self._senders = entries - self._pages | {urlsplit(each).hostname or "" for each in self._pages}
 
     def lists(self, origin: str) -> bool:
-        """Whether a page's origin is listed by itself: ``*`` does not count."""
+        """Whether the origin of a page is listed by name; ``*`` does not count."""
         return origin.lower() in self._pages
 
     def answer_options(self, scope: Scope) -> Response | None:
-        """The answer to a preflight, or to a webhook sender's handshake; None where the origin is not a configured one."""
+        """The response to a preflight request or to a webhook handshake; None if the origin is not configured."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         sender = headers.get("webhook-request-origin")
         if sender is not None and scope["path"] == WEBHOOK_PATH:
             return self._handshake(sender, headers) if self._any or sender.lower() in self._senders else None
         if "access-control-request-method" not in headers or not self._allows(headers.get("origin", "")):
             return None
-        asked = headers.get("access-control-request-headers", "")
+        requested = headers.get("access-control-request-headers", "")
         granted = {
             "access-control-allow-methods": _METHODS,
-            "access-control-allow-headers": asked if _NAMES(asked) else _HEADERS,
+            "access-control-allow-headers": requested if _NAMES(requested) else _HEADERS,
             "access-control-max-age": _MAX_AGE_SECONDS,
         }
         return Response(status_code=204, headers=granted)
 
     def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """What an answer tells the browser of a page, in addition."""
+        """The CORS headers of a response."""
         if not self._pages and not self._any:
             return []
         origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
-        told = [(b"vary", b"Origin")]
+        headers = [(b"vary", b"Origin")]
         if origin and self._allows(origin.decode("latin-1")):
-            told += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED.encode())]
-        return told
+            headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED.encode())]
+        return headers
 
     def _allows(self, origin: str) -> bool:
         return bool(origin) and (self._any or self.lists(origin))

@@ -1,6 +1,6 @@
-"""Gauges of what Redis says of the partitions. Every series is there in every state: the unknown is NaN, or an infinite age.
+"""Gauges of the partitions, from Redis. Every series exists in every state: an unknown value is NaN, or an infinite age.
 
-They are families, not `Gauge`, which would be kept in the files of several processes too.
+They are metric families, not `Gauge` objects: those would also be written to the files that several processes share.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from redis.exceptions import RedisError
 
 from schemas.times import parse_time
 from worker.read_model.freshness import TOPICS, Partition
-from worker.web.last_seen import Seen
+from worker.web.last_seen import Snapshot
 
 
-def partition_families(seen: Seen) -> list[Metric]:
-    """The gauges. While Redis is away the ages grow from where they were last seen."""
-    partitions = seen.partitions
-    away = isinstance(seen.error, RedisError | TimeoutError | OSError)
+def partition_families(snapshot: Snapshot) -> list[Metric]:
+    """The gauges. While Redis is away, ages keep growing from the last read ones."""
+    partitions = snapshot.partitions
+    is_redis_away = isinstance(snapshot.error, RedisError | TimeoutError | OSError)
     return [
-        _one("attendance_redis_up", "1 where Redis answers", not away),
+        _one("attendance_redis_up", "1 where Redis answers", not is_redis_away),
         _one("attendance_partitions", "Partitions of the read models", len(partitions)),
         _one(
             "attendance_partitions_without_owner",
@@ -42,7 +42,7 @@ def partition_families(seen: Seen) -> list[Metric]:
             "attendance_partition_lag",
             "Records not applied yet; NaN: unknown, without a worker or Kafka",
             partitions,
-            lambda each: nan if seen.error or each.lag is None else each.lag,
+            lambda each: nan if snapshot.error or each.lag is None else each.lag,
         ),
         _each(
             "attendance_partition_event_time_seconds",
@@ -54,7 +54,7 @@ def partition_families(seen: Seen) -> list[Metric]:
             "attendance_partition_serving",
             "1 where readers are served",
             partitions,
-            lambda each: each.state == "live" and not seen.error,
+            lambda each: each.state == "live" and not snapshot.error,
         ),
         _each_topic(
             "attendance_partition_held",

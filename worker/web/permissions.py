@@ -1,7 +1,7 @@
-"""Who may publish which event over HTTP: by the token's scopes, and by the source prefix that it is bound to.
+"""Who may publish which event over HTTP: by the scopes of the token, and by the source prefix that it is bound to.
 
-The check of `attendance.cleared` reads the attendance as it is shown when the request comes; an event that another device
-sends at the same moment may still come between.
+The check of `attendance.cleared` reads the attendance when the request arrives; an event of another device may still be
+applied between the check and the clear.
 """
 
 import asyncio
@@ -17,31 +17,31 @@ from worker.read_model.reader import AttendanceReader
 from worker.web.auth import Scope
 from worker.web.errors import ApiError, refused
 
-#: The source of what the API itself publishes for sets and deletes.
+#: The source of the events that the API itself publishes for sets and deletes.
 API_SOURCE = "/api"
 _INVISIBLE = re.compile(r"[\s\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]").sub
 _DOTS = frozenset({".", ".."})
 _OF_DEVICES = frozenset({EventType.CHECK_IN, EventType.NO_SHOW, EventType.PARTICIPANT_SCANNED})
 _OF_BOOKING_SYSTEMS = frozenset({EventType.BOOKING_UPSERTED, EventType.BOOKING_DELETED})
-#: What a caller may do in `POST /v1/events` needs one of these.
+#: `POST /v1/events` needs one of these.
 PUBLISHING = (Scope.PUBLISH, Scope.INGEST, Scope.MANAGE)
 
 
 class Holder(NamedTuple):
-    """Whoever sends a request."""
+    """The holder of the token with which a request is sent."""
 
     name: str
-    """Of the token; empty without tokens."""
+    """The name of the token; empty without tokens."""
     scopes: frozenset[str]
     source: str | None
     """The source prefix that the token is bound to."""
 
 
 class Published(NamedTuple):
-    """What of an event decides who may publish it."""
+    """The fields of an event that decide who may publish it."""
 
     where: str
-    """Its place in the request: empty, or its index in the batch and a dot."""
+    """The event's path in the request: empty, or its index in the batch and a dot."""
     type: str
     source: str
     booking_id: str
@@ -49,14 +49,14 @@ class Published(NamedTuple):
 
 
 class Forbidden(NamedTuple):
-    """A field of an event that its sender may not send so."""
+    """A field of an event with a value that the holder may not publish."""
 
     field: str
     description: str
 
 
 def is_within(source: str, prefix: str) -> bool:
-    """Whether a source is the prefix itself or follows it after a slash, without a step up (``..``)."""
+    """Whether a source is the prefix itself or continues it after a slash, without a step up (``..``)."""
     if source == prefix:
         return True
     root = f"{prefix.rstrip('/')}/"
@@ -64,7 +64,7 @@ def is_within(source: str, prefix: str) -> bool:
 
 
 def names_the_api(source: str) -> bool:
-    """Whether a source is the API's own, or would be taken for it or for a part of it by whoever reads it as a path."""
+    """Whether a source is that of the API or below it, also after percent-decoding and normalisation as a path."""
     first, *rest = _segments(source)
     path = [first]
     for segment in rest:
@@ -76,20 +76,22 @@ def names_the_api(source: str) -> bool:
 
 
 def _segments(path: str) -> list[str]:
-    """What stands between the slashes, percent-decoded, in lower case and without what does not show."""
+    """The segments between slashes, percent-decoded, case-folded, without invisible characters."""
     return _INVISIBLE("", normalize("NFKC", unquote(path))).casefold().split("/")
 
 
 async def check_publish(holder: Holder, events: Sequence[Published], reader: AttendanceReader) -> None:
-    """Checks that a caller may publish all of these events.
+    """Checks that a holder may publish all of these events.
 
     Raises:
-        ApiError: 403 that names each event that it may not publish.
-        ReaderError, redis.RedisError: the attendance that one would clear cannot be read.
+        ApiError: 403 that names each event that the holder may not publish.
+        ReaderError, redis.RedisError: an attendance to clear cannot be read.
     """
-    forbidden = [found for event in events if (found := _forbidden(holder, event)) is not None]
+    forbidden = [problem for event in events if (problem := _forbidden(holder, event)) is not None]
     if not forbidden and holder.source is not None and Scope.MANAGE not in holder.scopes:
-        forbidden = await _of_others(holder.source, [event for event in events if event.type == EventType.CLEARED], reader)
+        forbidden = await _clears_of_others(
+            holder.source, [event for event in events if event.type == EventType.CLEARED], reader
+        )
     if forbidden:
         raise _refusal(forbidden)
 
@@ -102,22 +104,22 @@ def _forbidden(holder: Holder, event: Published) -> Forbidden | None:
     if Scope.MANAGE in holder.scopes:
         return None
     if event.type in _OF_DEVICES:
-        return _unless(Scope.PUBLISH, holder.scopes, event)
+        return _require(Scope.PUBLISH, holder.scopes, event)
     if event.type in _OF_BOOKING_SYSTEMS:
-        return _unless(Scope.INGEST, holder.scopes, event)
+        return _require(Scope.INGEST, holder.scopes, event)
     if event.type == EventType.CLEARED and Scope.PUBLISH in holder.scopes:
         if holder.source is not None:
             return None
         return Forbidden(f"{event.where}type", f"{event.type} needs the scope manage, or publish bound to a source prefix")
-    return _unless(Scope.MANAGE, holder.scopes, event)
+    return _require(Scope.MANAGE, holder.scopes, event)
 
 
-def _unless(needed: Scope, scopes: Collection[str], event: Published) -> Forbidden | None:
+def _require(needed: Scope, scopes: Collection[str], event: Published) -> Forbidden | None:
     return None if needed in scopes else Forbidden(f"{event.where}type", f"{event.type} needs the scope {needed}")
 
 
-async def _of_others(prefix: str, cleared: Sequence[Published], reader: AttendanceReader) -> list[Forbidden]:
-    """Those of the events that would clear what was reported by a source outside the prefix."""
+async def _clears_of_others(prefix: str, cleared: Sequence[Published], reader: AttendanceReader) -> list[Forbidden]:
+    """The events that would clear an attendance which was last changed by a source outside the prefix."""
     shown = await asyncio.gather(*(reader.get(guid(attendance_id(each.booking_id, each.session_id))) for each in cleared))
     return [
         Forbidden(f"{event.where}type", f"the attendance was last changed by a source outside {prefix}: staff clear it")

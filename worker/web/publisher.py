@@ -1,4 +1,4 @@
-"""The one producer of an API process: it starts when Kafka is there, and whoever needs it sooner is told."""
+"""The Kafka producer of an API process: it connects in the background; until then publishing fails with a 503."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,81 +9,81 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from worker.settings import Settings
-from worker.tasks import end
+from worker.tasks import cancel_all
 from worker.topics import create_producer, partition_of
 from worker.web.errors import ApiError, unavailable
 
 _START_SECONDS = 5.0
-_AGAIN_SECONDS = 1.0
-_PATIENCE_SECONDS = 3.0
+_RETRY_SECONDS = 1.0
+_WAIT_SECONDS = 3.0
 _REQUEST_MS = 10_000
 
 
-class Place(NamedTuple):
-    """Where Kafka put a record."""
+class RecordPosition(NamedTuple):
+    """Where Kafka stored a record."""
 
     partition: int
     offset: int
 
 
 class Publisher:
-    """Publishes with acks from every replica. Use `open` and `close` in the running loop."""
+    """Publishes with ``acks=all``. Call `open` and `close` in the running event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._starting: asyncio.Task[AIOKafkaProducer] | None = None
 
     def open(self) -> None:
-        """Begins to connect; returns at once, whether Kafka is there or not."""
+        """Begins to connect and returns at once."""
         self._starting = asyncio.create_task(self._start())
 
     async def close(self) -> None:
-        """Sends what is under way and disconnects."""
+        """Sends pending records and disconnects."""
         if self._starting is None:
             return
         if self._starting.done() and not self._starting.cancelled():
             with suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(_START_SECONDS):
                     await self._starting.result().stop()
-        await end([self._starting])
+        await cancel_all([self._starting])
 
     @property
     def connected(self) -> bool:
         """Whether Kafka has answered since `open`."""
         return self._starting is not None and self._starting.done()
 
-    async def publish(self, topic: str, booking_id: str, value: bytes, seconds: float) -> Place:
-        """Publishes a record of a booking and says where it is.
+    async def publish(self, topic: str, booking_id: str, value: bytes, seconds: float) -> RecordPosition:
+        """Publishes a record of a booking and returns its position.
 
         Raises:
-            ApiError: a 503; its description says whether the record may be there all the same.
+            ApiError: 503; its description says whether the record may have been published.
         """
         producer = await self._producer()
         try:
             async with asyncio.timeout(seconds):
-                # the topic's own number, as every publisher takes it
+                # the topic's number of partitions, not the setting's, as every publisher does
                 partition = partition_of(booking_id, len(await producer.partitions_for(topic)))
-                sent = await producer.send(topic, key=booking_id.encode(), value=value, partition=partition)
-                placed = await asyncio.shield(sent)
+                delivery = await producer.send(topic, key=booking_id.encode(), value=value, partition=partition)
+                metadata = await asyncio.shield(delivery)
         except TimeoutError:
             raise _unacknowledged() from None
         except KafkaError as error:
             if error.retriable:
                 raise _unacknowledged() from None
             raise unavailable("BROKER_REFUSES", f"Kafka took no event ({type(error).__name__})") from None
-        return Place(partition, placed.offset)
+        return RecordPosition(partition, metadata.offset)
 
     async def publish_all(self, records: Sequence[tuple[str, str, bytes]], seconds: float) -> None:
-        """Publishes (topic, booking, value) and waits for all of them. Raises as `publish`."""
-        came = await asyncio.gather(*(self.publish(*record, seconds) for record in records), return_exceptions=True)
-        for each in came:
-            if isinstance(each, BaseException):
-                raise each
+        """Publishes records of (topic, bookingId, value) and waits for all of them. Raises as `publish`."""
+        results = await asyncio.gather(*(self.publish(*record, seconds) for record in records), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _producer(self) -> AIOKafkaProducer:
         assert self._starting is not None, "open() was not called"
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_WAIT_SECONDS):
                 return await asyncio.shield(self._starting)
         except TimeoutError:
             raise unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again") from None
@@ -96,7 +96,7 @@ class Publisher:
                     await producer.start()
             except (KafkaError, OSError, TimeoutError):
                 await producer.stop()
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             except BaseException:
                 await producer.stop()
                 raise

@@ -1,4 +1,4 @@
-"""Answers to calls that need no token: made once for all who ask at a time, so that asking often costs little."""
+"""Responses of public routes: computed once for concurrent requests, so that frequent requests cost little."""
 
 import asyncio
 import time
@@ -6,45 +6,46 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: How long an answer serves after it was made: whether the process is ready holds for those who asked meanwhile alone.
-_KEPT_SECONDS = {"/metrics": 0.5}
+#: How long a response is reused after it is complete. For other paths 0: only concurrent requests share a response.
+_REUSE_SECONDS = {"/metrics": 0.5}
 
 
-class _Answer:
-    """Messages of one answer, and when they were complete."""
+class _SharedResponse:
+    """The messages of a response, and until when they are reused once they are complete."""
 
-    def __init__(self, making: "asyncio.Task[list[Message]]") -> None:
-        self.making = making
-        self.until: float | None = None
+    def __init__(self, task: "asyncio.Task[list[Message]]") -> None:
+        self.task = task
+        self.valid_until: float | None = None
 
 
 class Repeated:
-    """Passes GET requests without parameters on to an application, for each path at most one at a time.
+    """Passes GET requests without parameters on to an application, at most one at a time for each path.
 
-    An answer, or the exception in its place, serves all who asked before it was there, and figures for half a second more.
+    Its response, or its exception, goes to all requests that arrived before it was complete; metrics are reused for half a
+    second longer.
     """
 
     def __init__(self, app: ASGIApp, now: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._now = now
-        self._answers: dict[str, _Answer] = {}
+        self._responses: dict[str, _SharedResponse] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        kept = self._answers.get(path)
-        if kept is None or (kept.until is not None and kept.until <= self._now()):
-            kept = self._answers[path] = _Answer(asyncio.create_task(self._make(scope, receive)))
-            kept.making.add_done_callback(lambda made: self._keep(path, made))
-        # whoever asked first may leave: the others still wait
-        for message in await asyncio.shield(kept.making):
+        shared = self._responses.get(path)
+        if shared is None or (shared.valid_until is not None and shared.valid_until <= self._now()):
+            shared = self._responses[path] = _SharedResponse(asyncio.create_task(self._respond(scope, receive)))
+            shared.task.add_done_callback(lambda task: self._complete(path, task))
+        # shielded: the first client may disconnect while others wait
+        for message in await asyncio.shield(shared.task):
             await send(message)
 
-    def _keep(self, path: str, made: "asyncio.Task[list[Message]]") -> None:
-        if not made.cancelled():
-            made.exception()  # somebody has seen it, even where all who asked have gone
-        self._answers[path].until = self._now() + _KEPT_SECONDS.get(path, 0)
+    def _complete(self, path: str, task: "asyncio.Task[list[Message]]") -> None:
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved, in case all clients have disconnected
+        self._responses[path].valid_until = self._now() + _REUSE_SECONDS.get(path, 0)
 
-    async def _make(self, scope: Scope, receive: Receive) -> list[Message]:
+    async def _respond(self, scope: Scope, receive: Receive) -> list[Message]:
         messages: list[Message] = []
 
         async def collect(message: Message) -> None:

@@ -1,23 +1,21 @@
-"""Requests to set or delete, as they are read: checked as the worker will check the event, every finding with its place."""
+"""Parses requests to set or delete: validated as the worker validates the event, every violation with its path."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
 
 from schemas.decoding.explain import decode
-from schemas.decoding.hints import CURES, STATUS_CURES
+from schemas.decoding.hints import FIX_HINTS, STATUS_FIX_HINTS
 from schemas.events import CONTROL_CHARACTER, DATA, DeadLetter, EventType, Topic
-from schemas.query.violations import Refusals, Rule
-from worker.web.commands import Change, event
+from schemas.ids import is_guid
+from schemas.query.violations import Rule, Violations
+from worker.web.commands import Command, event
 from worker.web.errors import ApiError, invalid, refused
 from worker.web.http.bodies import write_json
 
 MAX_ENTRIES = 100
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _FIELDS = ("bookingId", "sessionId", "status", "numberOfAttendees")
 _RULES = {
     "missing": Rule.REQUIRED,
@@ -34,135 +32,130 @@ _RULES = {
 
 
 def attendance_guid(text: str) -> str | None:
-    """An attendance's id as it is looked up; None where it is no GUID, and so nobody's."""
+    """An attendance's id in normal form; None if it is not a GUID, so that no attendance has it."""
     text = text.strip().lower()
-    return text if _GUID(text) else None
+    return text if is_guid(text) else None
 
 
-def guid_bytes(text: str) -> bytes:
-    """The 16 bytes of `attendance_guid`."""
-    return UUID(text).bytes
-
-
-def read_set(document: dict[str, Any]) -> Change:
-    """One attendance to set.
+def read_set(document: dict[str, Any]) -> Command:
+    """Parses a request to set one attendance.
 
     Raises:
-        ApiError: what is wrong (400).
+        ApiError: the request is not valid (400).
     """
-    refusals = Refusals()
+    violations = Violations()
     attendance = document.get("attendance")
     if isinstance(attendance, dict) and attendance.get("sessionId") is None and attendance.get("eventId") is None:
         raise refused(400, "SESSION_ID_NOT_PROVIDED", "attendance.sessionId: give it, or attendance.eventId")
-    change = _change(document, "", refusals)
-    if change is None:
-        raise invalid(refusals.found)
-    return change
+    command = _command(document, "", violations)
+    if command is None:
+        raise invalid(violations.items)
+    return command
 
 
-def read_sets(document: dict[str, Any]) -> list[Change]:
-    """The attendances of a bulk call to set; one entry that is wrong fails them all. Raises as `read_set`."""
-    refusals = Refusals()
-    found = [
-        _change(entry, f"attendanceDetails.{index}.", refusals)
-        for index, entry in enumerate(_listed(document, "attendanceDetails"))
+def read_sets(document: dict[str, Any]) -> list[Command]:
+    """Parses a bulk request to set attendances; one invalid entry fails the request. Raises as `read_set`."""
+    violations = Violations()
+    commands = [
+        _command(entry, f"attendanceDetails.{index}.", violations)
+        for index, entry in enumerate(_entries(document, "attendanceDetails"))
     ]
-    if refusals.found:
-        raise invalid(refusals.found)
-    return [change for change in found if change is not None]
+    if violations.items:
+        raise invalid(violations.items)
+    return [command for command in commands if command is not None]
 
 
 def read_ids(document: dict[str, Any]) -> list[str]:
-    """The ids of a bulk call to delete, as they came. Raises as `read_set`."""
-    refusals = Refusals()
-    listed = _listed(document, "attendanceIds")
-    for index, each in enumerate(listed):
-        if not isinstance(each, str):
-            refusals.add(f"attendanceIds.{index}", "write the id of an attendance, a GUID", Rule.WRONG_TYPE)
-    refusals.settle()
-    return [str(each) for each in listed]
+    """The ids of a bulk request to delete, not normalised. Raises as `read_set`."""
+    violations = Violations()
+    entries = _entries(document, "attendanceIds")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            violations.add(f"attendanceIds.{index}", "write the id of an attendance, a GUID", Rule.WRONG_TYPE)
+    violations.raise_if_any()
+    return [str(entry) for entry in entries]
 
 
 def read_flag(document: dict[str, Any], name: str) -> bool:
     """A flag that may be left out. Raises as `read_set`."""
-    said = document.get(name)
-    if said is not None and not isinstance(said, bool):
-        refusals = Refusals()
-        refusals.add(name, "write true or false, or leave it out", Rule.WRONG_TYPE)
-        refusals.settle()
-    return bool(said)
+    value = document.get(name)
+    if value is not None and not isinstance(value, bool):
+        violations = Violations()
+        violations.add(name, "write true or false, or leave it out", Rule.WRONG_TYPE)
+        violations.raise_if_any()
+    return bool(value)
 
 
-def _listed(document: dict[str, Any], name: str) -> Sequence[Any]:
-    listed = document.get(name)
-    if listed is None or listed == []:
+def _entries(document: dict[str, Any], name: str) -> Sequence[Any]:
+    entries = document.get(name)
+    if entries is None or entries == []:
         raise missing_list(name)
-    refusals = Refusals()
-    if not isinstance(listed, list):
-        refusals.add(name, f"write a list of 1 to {MAX_ENTRIES}", Rule.WRONG_TYPE)
-    elif len(listed) > MAX_ENTRIES:
-        refusals.add(name, f"has {len(listed)} entries; send at most {MAX_ENTRIES} in a call", Rule.TOO_MANY)
-    refusals.settle()
-    assert isinstance(listed, list)
-    return listed
+    violations = Violations()
+    if not isinstance(entries, list):
+        violations.add(name, f"write a list of 1 to {MAX_ENTRIES}", Rule.WRONG_TYPE)
+    elif len(entries) > MAX_ENTRIES:
+        violations.add(name, f"has {len(entries)} entries; send at most {MAX_ENTRIES} in a call", Rule.TOO_MANY)
+    violations.raise_if_any()
+    assert isinstance(entries, list)
+    return entries
 
 
 def missing_list(name: str) -> ApiError:
-    """The error of a bulk call without entries."""
+    """The error response to a bulk request without entries."""
     return refused(400, "ATTENDANCES_MISSING_IN_REQUEST", f"{name}: list 1 to {MAX_ENTRIES} of them")
 
 
-def _change(entry: Any, where: str, refusals: Refusals) -> Change | None:
-    """The change that an entry asks for, None where something is wrong with it."""
+def _command(entry: Any, where: str, violations: Violations) -> Command | None:
+    """The command of an entry; None if the entry is not valid."""
     if not isinstance(entry, dict) or not isinstance(entry.get("attendance"), dict):
         rule = Rule.REQUIRED if isinstance(entry, dict) and entry.get("attendance") is None else Rule.WRONG_TYPE
-        refusals.add(f"{where}attendance", "write an object of bookingId, sessionId, status and numberOfAttendees", rule)
+        violations.add(f"{where}attendance", "write an object of bookingId, sessionId, status and numberOfAttendees", rule)
         return None
-    before = len(refusals.found)
-    data = _data(entry["attendance"], f"{where}attendance.", refusals)
-    _checked(data, f"{where}attendance.", refusals)
+    previous_count = len(violations.items)
+    data = _data(entry["attendance"], f"{where}attendance.", violations)
+    _check_data(data, f"{where}attendance.", violations)
     notification = entry.get("participantNotification")
     if notification is not None and not isinstance(notification, dict):
-        refusals.add(f"{where}participantNotification", "write a JSON object, or leave it out", Rule.WRONG_TYPE)
-    if len(refusals.found) > before:
+        violations.add(f"{where}participantNotification", "write a JSON object, or leave it out", Rule.WRONG_TYPE)
+    if len(violations.items) > previous_count:
         return None
-    rest: dict[str, Any] = {name: data[name] for name in ("status", "numberOfAttendees") if name in data}
+    other_data: dict[str, Any] = {name: data[name] for name in ("status", "numberOfAttendees") if name in data}
     if notification is not None:
-        rest["participantNotification"] = notification
-    change = Change(EventType.SET, data["bookingId"], data["sessionId"], rest)
-    return _as_published(change, where, refusals)
+        other_data["participantNotification"] = notification
+    command = Command(EventType.SET, data["bookingId"], data["sessionId"], other_data)
+    return _as_published(command, where, violations)
 
 
-def _data(attendance: dict[str, Any], where: str, refusals: Refusals) -> dict[str, Any]:
-    """The event's data: what counts of an attendance, eventId by its other name; null is left out."""
+def _data(attendance: dict[str, Any], where: str, violations: Violations) -> dict[str, Any]:
+    """The data of the event: the fields of an attendance that can be set, without null; eventId becomes sessionId."""
     data = {name: attendance[name] for name in _FIELDS if attendance.get(name) is not None}
     alias = attendance.get("eventId")
     if alias is not None and data.setdefault("sessionId", alias) != alias:
-        refusals.add(f"{where}eventId", "differs from sessionId, whose other name it is: give one", Rule.REPEATED)
+        violations.add(f"{where}eventId", "differs from sessionId, whose other name it is: give one", Rule.REPEATED)
     return data
 
 
-def _checked(data: dict[str, Any], where: str, refusals: Refusals) -> None:
+def _check_data(data: dict[str, Any], where: str, violations: Violations) -> None:
     try:
         DATA[Topic.EVENTS][EventType.SET].validate_python(data)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False, include_context=False):
             field = str(each["loc"][0])
-            cure = STATUS_CURES[EventType.SET] if field == "status" else CURES[field]
-            said = f"is missing; {cure}" if each["type"] == "missing" else cure
-            refusals.add(where + field, said, _RULES.get(each["type"], Rule.WRONG_TYPE))
+            hint = STATUS_FIX_HINTS[EventType.SET] if field == "status" else FIX_HINTS[field]
+            description = f"is missing; {hint}" if each["type"] == "missing" else hint
+            violations.add(where + field, description, _RULES.get(each["type"], Rule.WRONG_TYPE))
 
 
-def _as_published(change: Change, where: str, refusals: Refusals) -> Change | None:
-    """The change with its ids as the worker will know them; what the worker would refuse is refused here."""
+def _as_published(command: Command, where: str, violations: Violations) -> Command | None:
+    """The command with normalised ids; None with a violation if its event would be a dead letter."""
     try:
-        said = decode(write_json(event(change, 0)), (), 0, max_age=0)
+        decoded = decode(write_json(event(command, 0)), (), 0, max_age=0)
     except orjson.JSONEncodeError:
-        refusals.add(f"{where}participantNotification", "is nested too deeply", Rule.TOO_DEEP)
+        violations.add(f"{where}participantNotification", "is nested too deeply", Rule.TOO_DEEP)
         return None
-    if isinstance(said, DeadLetter):
-        place, _, detail = said.detail.partition(": ")
-        field = f"{where}attendance.{place.removeprefix('data.')}" if place.startswith("data.") else where.rstrip(".") or "body"
-        refusals.add(field, detail, Rule.TOO_LARGE if place == "value" else Rule.MALFORMED)
+    if isinstance(decoded, DeadLetter):
+        path, _, detail = decoded.detail.partition(": ")
+        field = f"{where}attendance.{path.removeprefix('data.')}" if path.startswith("data.") else where.rstrip(".") or "body"
+        violations.add(field, detail, Rule.TOO_LARGE if path == "value" else Rule.MALFORMED)
         return None
-    return change._replace(booking_id=said.booking_id, session_id=said.session_id)
+    return command._replace(booking_id=decoded.booking_id, session_id=decoded.session_id)

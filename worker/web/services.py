@@ -1,4 +1,4 @@
-"""What the calls of one app work with, put together in one place."""
+"""The services that the routes of an app use, built in one place."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -9,67 +9,67 @@ from worker.read_model.reader import AttendanceReader
 from worker.redis.client import Client, create_redis
 from worker.settings import Settings
 from worker.web.auth import TokenFile
-from worker.web.commands import Changes
+from worker.web.commands import Commands
 from worker.web.http.bodies import Bodies
 from worker.web.last_seen import LastSeen
-from worker.web.metrics import Meters
+from worker.web.metrics import Metrics
 from worker.web.publisher import Publisher
 from worker.web.shares import Shares
-from worker.web.watermark_waiter import Marks
+from worker.web.watermark_waiter import WatermarkWaiter
 
-#: What the bodies of all requests under way may hold together.
+#: The memory for the bodies of all requests in flight.
 _BODY_BYTES = 64 * 1024 * 1024
 
 
-class Parts(NamedTuple):
-    """Nothing of it is connected before `open`."""
+class Services(NamedTuple):
+    """The services of one app; they connect after `open`."""
 
     settings: Settings
     client: Client
     reader: AttendanceReader
     bodies: Bodies
     publisher: Publisher
-    marks: Marks
-    changes: Changes
+    waiter: WatermarkWaiter
+    commands: Commands
     tokens: TokenFile | None
-    meters: Meters
-    #: requests that are worked on at once, and bytes of their bodies, shared by the holders of tokens
+    metrics: Metrics
+    #: requests in flight, and bytes of their bodies, shared by the holders of tokens
     slots: Shares
     body_bytes: Shares
-    #: the task of each request under way
+    #: the tasks of the requests in flight
     running: set["asyncio.Task[Any]"]
     last_seen: LastSeen
 
     @classmethod
-    def of(cls, settings: Settings) -> "Parts":
-        """The parts for these settings.
+    def of(cls, settings: Settings) -> "Services":
+        """Builds the services for these settings.
 
         Raises:
-            TokensError: the tokens' file is missing or malformed.
+            TokensError: the token file is malformed.
         """
         client = create_redis(settings)
         reader = AttendanceReader(client, settings.redis_namespace)
-        publisher, marks = Publisher(settings), Marks(reader)
-        changes = Changes(settings, reader, publisher, marks)
+        publisher, waiter = Publisher(settings), WatermarkWaiter(reader)
+        commands = Commands(settings, reader, publisher, waiter)
         tokens = None if settings.api_tokens is None else TokenFile(settings.api_tokens)
         last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
         bodies = Bodies(settings, body_bytes)
         shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen
-        return cls(settings, client, reader, bodies, publisher, marks, changes, tokens, Meters(), *shared)
+        return cls(settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared)
 
     def open(self) -> None:
-        """Begins to connect to Kafka; Redis is connected to by the first question."""
+        """Begins to connect to Kafka; the first read connects to Redis."""
         self.publisher.open()
 
     async def close(self) -> None:
-        """Ends what is under way and disconnects."""
-        await self.marks.close()
+        """Stops waiting for watermarks, sends pending records and disconnects."""
+        await self.waiter.close()
         await self.publisher.close()
         await self.client.aclose()
 
 
-def parts_of(request: Request) -> Parts:
-    """The parts of the app that got the request."""
-    parts: Parts = request.app.state.parts
-    return parts
+def services_of(request: Request) -> Services:
+    """The services of the app that received the request."""
+    services: Services = request.app.state.services
+    return services

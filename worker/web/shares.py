@@ -1,16 +1,16 @@
-"""A limited amount of something that several holders share, so that no holder can take it from all others."""
+"""A limited resource that several holders share, so that no holder can use it up."""
 
 from collections import Counter
 
 
 class Shares:
-    """Slots for requests, or bytes of bodies.
+    """Requests in flight, or bytes of their bodies.
 
-    A holder may have as much as is left for the others: alone at most half of it, beside one that has taken all it may a
-    third. So whoever asks for the first time always finds something, whatever the others hold.
+    A holder may take at most as much as it leaves free for the others: half of the total if it is alone, a third beside one
+    that holds a third, and so on. So a holder without a share always gets one.
 
     Args:
-        total: how much there is.
+        total: the amount to share.
     """
 
     def __init__(self, total: int) -> None:
@@ -19,7 +19,7 @@ class Shares:
         self._held: Counter[str] = Counter()
 
     def take(self, holder: str, amount: int = 1) -> bool:
-        """Takes so much more for a holder; False, and nothing taken, where that is more than its share."""
+        """Takes an amount for a holder; returns False and takes nothing if that is more than its share."""
         held = self._held[holder] + amount
         if held > self._total - self._taken:
             return False
@@ -28,7 +28,7 @@ class Shares:
         return True
 
     def give_back(self, holder: str, amount: int = 1) -> None:
-        """Returns what was taken."""
+        """Returns an amount that was taken."""
         self._taken -= amount
         self._held[holder] -= amount
         if not self._held[holder]:

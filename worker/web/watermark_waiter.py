@@ -1,38 +1,38 @@
-"""Waits until a worker has applied what was published: one look at a partition's watermark for all who wait for it."""
+"""Waits until a worker has applied a published event; all waiters of a partition share one poll of its watermark."""
 
 import asyncio
 
 from redis.exceptions import RedisError
 
 from worker.read_model.reader import AttendanceReader, ReaderError
-from worker.tasks import end
+from worker.tasks import cancel_all
 
-_LOOK_SECONDS = 0.01
-_TROUBLE_SECONDS = 0.1
+_POLL_SECONDS = 0.01
+_ERROR_SECONDS = 0.1
 
 
-class Marks:
-    """Who waits for which offset. Bound to the running loop by its first wait."""
+class WatermarkWaiter:
+    """Waits for offsets. Its first wait binds it to the running event loop."""
 
     def __init__(self, reader: AttendanceReader) -> None:
         self._reader = reader
         self._waiting: dict[int, dict[asyncio.Future[None], int]] = {}
-        self._looking: dict[int, asyncio.Task[None]] = {}
+        self._polls: dict[int, asyncio.Task[None]] = {}
 
     async def passed(self, booking_id: str, partition: int, offset: int, deadline: float) -> bool:
-        """Whether the event at the offset was applied before the deadline (the loop's time).
+        """Waits until the event is applied; returns whether it was applied before the deadline.
 
         Args:
-            booking_id: a booking of the partition.
-            partition: where the event is.
-            offset: the event's.
-            deadline: how long to wait.
+            booking_id: the booking of the event.
+            partition: the partition of the event.
+            offset: the offset of the event.
+            deadline: in the time of the event loop.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(partition, {})
         waiting[waiter] = offset
-        if partition not in self._looking:
-            self._looking[partition] = asyncio.create_task(self._look(partition, booking_id, waiting))
+        if partition not in self._polls:
+            self._polls[partition] = asyncio.create_task(self._poll(partition, booking_id, waiting))
         try:
             async with asyncio.timeout_at(deadline):
                 await waiter
@@ -43,18 +43,18 @@ class Marks:
         return True
 
     async def close(self) -> None:
-        """Stops looking."""
-        await end(self._looking.values())
+        """Stops polling."""
+        await cancel_all(self._polls.values())
 
-    async def _look(self, partition: int, booking_id: str, waiting: dict[asyncio.Future[None], int]) -> None:
+    async def _poll(self, partition: int, booking_id: str, waiting: dict[asyncio.Future[None], int]) -> None:
         try:
             while waiting:
-                pause = _LOOK_SECONDS
+                pause = _POLL_SECONDS
                 try:
                     place = await self._reader.place(booking_id)
                 except (ReaderError, RedisError, TimeoutError, OSError):
-                    # whoever waits has a deadline
-                    pause = _TROUBLE_SECONDS
+                    # each waiter has a deadline
+                    pause = _ERROR_SECONDS
                 else:
                     for waiter, offset in list(waiting.items()):
                         if place.events_offset > offset and not waiter.done():
@@ -63,4 +63,4 @@ class Marks:
                 if waiting:
                     await asyncio.sleep(pause)
         finally:
-            self._looking.pop(partition, None)
+            self._polls.pop(partition, None)

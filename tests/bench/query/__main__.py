@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.bench import machine
 from tests.bench.process import BenchFailed
 from tests.bench.query import dataset, filling, http, report
-from tests.bench.query.asking import Asking, Effort
+from tests.bench.query.asking import Asking, Progress
 from tests.bench.query.attacks import ATTACKS
 from tests.bench.query.classes import CLASSES, FIELDS, PAIRS, Asked
 from tests.bench.query.report import Found
@@ -30,7 +30,7 @@ from worker.settings import load_settings
 
 SIZE, PARTITIONS, SEED = 1_000_000, 16, 7
 GETS = 2000
-_SINGLE, _DOUBLE, _COUNT = Effort(0.3), Effort(0.15, 50), Effort(0.3)
+_SINGLE, _DOUBLE, _COUNT = Progress(0.3), Progress(0.15, 50), Progress(0.3)
 
 _progress = Console(stderr=True, highlight=False)
 

@@ -22,7 +22,7 @@ _MOST, _LEAST, _FEWEST, _MOST_S = 100, 25, 10, 1.5
 _WARM = 2
 
 
-class Effort(NamedTuple):
+class Progress(NamedTuple):
     """How long one combination of filter, order and place may be asked."""
 
     seconds: float
@@ -60,7 +60,7 @@ class Asking:
     def __init__(self, reader: AttendanceReader, data: Dataset, server: Server, seed: int) -> None:
         self._reader, self._data, self._server, self._rng = reader, data, server, random.Random(seed)
 
-    async def sorts(self, asked: Asked, sorts: Sequence[tuple[str, ...]], effort: Effort) -> tuple[list[Cell], Block]:
+    async def sorts(self, asked: Asked, sorts: Sequence[tuple[str, ...]], effort: Progress) -> tuple[list[Cell], Block]:
         """One class in these orders, at every place.
 
         Raises:
@@ -78,7 +78,7 @@ class Asking:
         each = 1e3 / max(queries, 1)
         return cells, Block(used * each, worked * each, *await self._server.slowest())
 
-    async def _samples(self, asked: Asked, sort: tuple[str, ...], place: str, effort: Effort) -> list[float]:
+    async def _samples(self, asked: Asked, sort: tuple[str, ...], place: str, effort: Progress) -> list[float]:
         samples: list[float] = []
         asked_before = -_WARM
         for query, there in self._queries(asked, sort, place):
@@ -109,7 +109,7 @@ class Asking:
             query = Query(parse_filter(document), sorting, LIMIT, position, place == "back")
             yield query, place == "first" and attendance is not None
 
-    async def counts(self, asked: Asked, effort: Effort) -> list[float]:
+    async def counts(self, asked: Asked, effort: Progress) -> list[float]:
         """Milliseconds of `count`. Raises BenchFailed where it counts wrong."""
         samples: list[float] = []
         while len(samples) < effort.samples and (sum(samples) < effort.seconds * 1e3 or len(samples) < _LEAST):

@@ -1,4 +1,4 @@
-"""Fills Redis with a dataset the way a worker repairs it from its table: through `whole` and `PartitionWriter`.
+"""Fills Redis with a dataset the way a worker repairs it from its table: through `project_all` and `PartitionWriter`.
 
 No alerts come with it: what is asked here are attendances.
 """
@@ -18,7 +18,7 @@ from worker.domain.row_codec import encode
 from worker.domain.summaries import summarise
 from worker.read_model.keys import LAYOUT_VERSION, namespace
 from worker.read_model.writer import PartitionWriter, Write, announce
-from worker.stream.projection import whole
+from worker.stream.projection import project_all
 from worker.topics import partition_of
 
 BASE = "bench-query"
@@ -67,7 +67,7 @@ async def _fill(client: Redis, data: Dataset, partitions: int) -> None:
 async def _writes(data: Dataset, bookings: Sequence[int]) -> AsyncIterator[Write]:
     write = Write()
     for booking in bookings:
-        whole(_state(data, booking), write)
+        project_all(_state(data, booking), write)
         if len(write) >= _BATCH:
             yield write
             write = Write()

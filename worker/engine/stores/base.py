@@ -1,7 +1,7 @@
-"""Where the rows of tables rest: one database per worker for all partitions and tables, in memory or in RocksDB.
+"""Stores for the rows of tables: one database per worker for all partitions and tables, in memory or in RocksDB.
 
-A row's key is that of its changelog record: group, NUL, suffix. With its rows a partition keeps a mark, up to where of
-the changelog they go; both change in one write, so that whatever dies, the rows are at the mark.
+A row's key is that of its changelog record: group, NUL, suffix. A partition stores a mark with its rows: the changelog
+offset up to which they are complete. Both change in one atomic write, so that after any crash the mark is true.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,50 +12,50 @@ from urllib.parse import urlsplit
 
 SEPARATOR = b"\0"
 Record = tuple[bytes, bytes | None]
-"""(key, value); without a value the row is gone."""
+"""(key, value); None deletes the row."""
 
 
 class StoreUnusable(Exception):
-    """Rows cannot be kept there; the message is one line that says what to do."""
+    """The store cannot be used. The message is one line that tells what to do."""
 
 
 class Mark(NamedTuple):
-    """Everything before this offset of the changelog is in the rows."""
+    """The rows contain everything before this offset of the changelog."""
 
     offset: int
     checksum: int
-    """Of the record before the offset, 32 bits: tells a topic that was deleted and made again."""
+    """Of the record before the offset, 32 bits: it detects a topic that was deleted and created again."""
 
 
 class TableStore(Protocol):
-    """The rows of one table. A partition that was never written to is empty."""
+    """The rows of one table. A partition without writes is empty."""
 
     def mark(self, partition: int) -> Mark | None:
-        """How far its rows go; None: it has none that can be used."""
+        """The partition's mark; None: it has no rows that can be used."""
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
-        """The rows of each of these groups by suffix; not to be changed."""
+        """The rows of each group, by suffix. The caller must not change them."""
 
     def groups(self, partition: int) -> Iterator[bytes]:
-        """Every group that has rows, once, in no particular order."""
+        """Every group that has rows, once, in any order."""
 
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of these keys."""
 
     def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
-        """Writes and deletes rows, and the mark where one is given, all or nothing."""
+        """Writes and deletes rows, and sets the mark if there is one, atomically."""
 
     def drop(self, partition: int) -> None:
-        """Forgets a partition's rows and mark."""
+        """Deletes a partition's rows and mark."""
 
     def release(self, partition: int) -> None:
-        """The partition went to another worker; what costs memory is let go."""
+        """The partition was revoked: frees its memory."""
 
     def begin_filling(self, partition: int) -> None:
-        """A recovery begins: `get` is called with mostly new keys."""
+        """A recovery begins: most keys of the following `get` will be new."""
 
     def end_filling(self, partition: int) -> None:
-        """The recovery is over."""
+        """The recovery has ended."""
 
 
 class Store(Protocol):
@@ -65,11 +65,11 @@ class Store(Protocol):
         """The table of this number, from 0 to 250."""
 
     def close(self) -> None:
-        """Lets go of everything; neither store nor tables may be used any more. Again is harmless."""
+        """Closes the store and its tables. A second call is harmless."""
 
 
 class MemoryTable:
-    """Rows in dicts, gone with their partition."""
+    """Rows in dicts, dropped when their partition is revoked."""
 
     def __init__(self) -> None:
         self._groups: dict[int, dict[bytes, dict[bytes, bytes]]] = {}
@@ -79,19 +79,19 @@ class MemoryTable:
         return self._marks.get(partition)
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
-        known = self._groups.get(partition, {})
-        return [known.get(group, {}) for group in groups]
+        rows_by_group = self._groups.get(partition, {})
+        return [rows_by_group.get(group, {}) for group in groups]
 
     def groups(self, partition: int) -> Iterator[bytes]:
         return iter(list(self._groups.get(partition, ())))
 
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        groups, found = self._groups.get(partition, {}), []
+        groups, values = self._groups.get(partition, {}), []
         for key in keys:
             group, _, suffix = key.partition(SEPARATOR)
             rows = groups.get(group)
-            found.append(None if rows is None else rows.get(suffix))
-        return found
+            values.append(None if rows is None else rows.get(suffix))
+        return values
 
     def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
         groups = self._groups.setdefault(partition, {})
@@ -117,11 +117,11 @@ class MemoryTable:
         """Nothing to prepare."""
 
     def end_filling(self, partition: int) -> None:
-        """Nothing to let go."""
+        """Nothing to free."""
 
 
 class MemoryStore:
-    """Tables of dicts."""
+    """Tables in memory."""
 
     def __init__(self) -> None:
         self._tables: dict[int, MemoryTable] = {}
@@ -137,8 +137,8 @@ def open_store(url: str, name: str) -> Store:
     """The store that a URL names.
 
     Args:
-        url: ``memory://``; ``rocksdb:///absolute/folder``; ``rocksdb://`` for a folder of this user, by the name.
-        name: what the rows belong to; rows that a folder holds of another name are dropped.
+        url: ``memory://``; ``rocksdb:///absolute/folder``; ``rocksdb://`` for the `default_folder` of this name.
+        name: of what the rows belong to; rows of another name in the folder are dropped.
 
     Raises:
         StoreUnusable: the folder cannot be written to.
@@ -146,14 +146,14 @@ def open_store(url: str, name: str) -> Store:
     parts = urlsplit(url)
     if parts.scheme == "memory":
         return MemoryStore()
-    from worker.engine.stores.rocksdb import RocksStore  # memory:// does without its code
+    from worker.engine.stores.rocksdb import RocksStore  # memory:// does not need rocksdict
 
     return RocksStore(Path(parts.path) if parts.path else default_folder(name), name)
 
 
 def default_folder(name: str) -> Path:
-    """Where RocksDB keeps what belongs to a name, for this user."""
+    """The folder for the databases of a name, for this user."""
     state = environ.get("XDG_STATE_HOME", "")
-    # the rule of XDG: a path that is not absolute is no path
+    # XDG: a path that is not absolute is ignored
     home = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
     return home / "attendance-worker" / name

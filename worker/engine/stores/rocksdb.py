@@ -1,8 +1,8 @@
 """Rows in RocksDB: one database per worker process, in the first free slot of a folder that workers may share.
 
-Keys are table (1 byte), partition (2), CRC-32 of the group (4), group, NUL, suffix. The first seven bytes are the prefix
-that RocksDB's bloom filters know, so that a group that has no rows is known without reading: measured at 1,000,000 rows,
-3 us against 17. Without fsync: what a crash of the machine takes back, rows and mark together, the changelog still has.
+A key is table (1 byte), partition (2), CRC-32 of the group (4), group, NUL, suffix. The first seven bytes are the prefix for
+RocksDB's bloom filters, which detect a group without rows without reading it: at 1,000,000 rows in 3 us instead of 17.
+Writes are not synced: a crash of the machine may undo the last ones, rows and mark together; the changelog has them.
 """
 
 import fcntl
@@ -27,31 +27,31 @@ from rocksdict import (
 
 from worker.engine.stores.base import SEPARATOR, Mark, Record, StoreUnusable, TableStore
 
-#: rocksdict's types say str and numbers too; in raw mode it is all bytes.
+#: rocksdict's types include str and numbers; in raw mode keys and values are bytes.
 _Raw = Any
 _MIB = 1024 * 1024
 _HEAD = Struct(">BHI")
 _PARTITION = Struct(">BH")
 _MARK = Struct(">qI")
-#: Of no table: marks and the name that the database belongs to.
+#: Keys of no table: prefix of the marks, and the name that the database belongs to.
 _MARKS = b"\xff\xff\xff\xff\xff\xff\xff"
 _NAME = b"\xfe\xfe\xfe\xfe\xfe\xfe\xfename"
 _FORMAT = b"1 "
 _SLOTS = 1000
 _PAGE_ROWS = 2000
-#: Slots of what a recovery remembers of its keys: one byte each, a wrong yes only costs a look.
-_SEEN_SLOTS = 1 << 24
-_SEEN_MASK = _SEEN_SLOTS - 1
+#: Slots of `_KeyFilter`, one byte each; a false positive only costs a read.
+_FILTER_SLOTS = 1 << 24
+_FILTER_MASK = _FILTER_SLOTS - 1
 
 
 class Slot:
-    """A folder that belongs to this process until it ends, however it ends."""
+    """A folder that is locked by this process until it ends, even by a crash."""
 
     def __init__(self, base: Path) -> None:
-        """Raises StoreUnusable."""
+        """Locks the first free slot; raises StoreUnusable."""
         try:
             base.mkdir(parents=True, exist_ok=True)
-            number, self._lock = next(_free(base))
+            number, self._lock = next(_lock_free_slots(base))
         except OSError as error:
             raise StoreUnusable(f"cannot write to {base} ({error.strerror}): name another folder, or memory://") from None
         except StopIteration:
@@ -59,13 +59,13 @@ class Slot:
         self.folder = base / f"rows-{number}"
 
     def free(self) -> None:
-        """Another process may have it."""
+        """Unlocks the slot for other processes."""
         if self._lock >= 0:
             os.close(self._lock)
         self._lock = -1
 
 
-def _free(base: Path) -> Iterator[tuple[int, int]]:
+def _lock_free_slots(base: Path) -> Iterator[tuple[int, int]]:
     for number in range(_SLOTS):
         lock = os.open(base / f"rows-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -82,14 +82,14 @@ class RocksStore:
     def __init__(self, base: Path, name: str) -> None:
         """
         Args:
-            base: the folder; several workers may be given the same.
-            name: what the rows belong to; a slot that holds another's begins empty.
+            base: the folder; several workers may share it.
+            name: of what the rows belong to; a slot with rows of another name is emptied.
 
         Raises:
             StoreUnusable: the folder cannot be written to.
         """
         self._slot = Slot(base)
-        self._seen = _Seen()
+        self._filter = _KeyFilter()
         self._tables: dict[int, RocksTable] = {}
         self._is_open = False
         try:
@@ -106,7 +106,7 @@ class RocksStore:
 
     def table(self, number: int) -> TableStore:
         if number not in self._tables:
-            self._tables[number] = RocksTable(self._db, number, self._seen)
+            self._tables[number] = RocksTable(self._db, number, self._filter)
         return self._tables[number]
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class RocksStore:
             db.close()
         except Exception:  # noqa: BLE001, S110 - rocksdict has no type for a database that is damaged
             pass
-        # damaged, half removed or another's: the changelog has it all
+        # damaged, incomplete or of another name: it is created again, since the changelog has all rows
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             db = _database(self.folder)
@@ -135,66 +135,66 @@ class RocksStore:
 
 
 class RocksTable:
-    """The rows of one table in RocksDB; a partition's rows stay when it goes to another worker."""
+    """The rows of one table in RocksDB. A partition's rows stay when it is revoked."""
 
-    def __init__(self, db: _Raw, number: int, seen: "_Seen") -> None:
+    def __init__(self, db: _Raw, number: int, key_filter: "_KeyFilter") -> None:
         self._db = db
         self._number = number
-        self._seen = seen
+        self._filter = key_filter
         self._filling: set[int] = set()
         self._group_only = ReadOptions()
         self._group_only.set_prefix_same_as_start(True)
 
     def mark(self, partition: int) -> Mark | None:
-        kept = self._db.get(_MARKS + _PARTITION.pack(self._number, partition))
-        return None if kept is None else Mark(*_MARK.unpack(kept))
+        mark = self._db.get(_MARKS + _PARTITION.pack(self._number, partition))
+        return None if mark is None else Mark(*_MARK.unpack(mark))
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
-        number, pack, found = self._number, _HEAD.pack, list[Mapping[bytes, bytes]]()
-        # one for all groups, since to make it costs more than to move it; none outlives the call
-        at = self._db.iter(self._group_only)
+        number, pack, rows_by_group = self._number, _HEAD.pack, list[Mapping[bytes, bytes]]()
+        # one iterator for all groups: creating it costs more than a seek; it does not outlive the call
+        iterator = self._db.iter(self._group_only)
         for group in groups:
             start = pack(number, partition, crc32(group)) + group + SEPARATOR
             rows: dict[bytes, bytes] = {}
-            at.seek(start)
-            # others of the same CRC-32 may follow
-            while at.valid() and (key := at.key()).startswith(start):
-                rows[key[len(start) :]] = at.value()
-                at.next()
-            at.status()  # raises where it ended at a damaged block
-            found.append(rows)
-        return found
+            iterator.seek(start)
+            # groups with the same CRC-32 may follow
+            while iterator.valid() and (key := iterator.key()).startswith(start):
+                rows[key[len(start) :]] = iterator.value()
+                iterator.next()
+            iterator.status()  # raises an error if it ended at a damaged block
+            rows_by_group.append(rows)
+        return rows_by_group
 
     def groups(self, partition: int) -> Iterator[bytes]:
         start = _PARTITION.pack(self._number, partition)
         after: bytes | None = start
         while after is not None:
-            found, after = self._page(start, after)
-            yield from found
+            groups, after = self._page(start, after)
+            yield from groups
 
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         if partition not in self._filling:
-            return list(self._db.get(self._places(partition, keys))) if keys else []
-        found: list[bytes | None] = [None] * len(keys)
-        if known := self._seen.among((self._number, partition), keys):
-            values = self._db.get(self._places(partition, [keys[index] for index in known]))
-            for index, value in zip(known, values, strict=True):
-                found[index] = value
-        return found
+            return list(self._db.get(self._db_keys(partition, keys))) if keys else []
+        values: list[bytes | None] = [None] * len(keys)
+        if indexes := self._filter.matches((self._number, partition), keys):
+            stored = self._db.get(self._db_keys(partition, [keys[index] for index in indexes]))
+            for index, value in zip(indexes, stored, strict=True):
+                values[index] = value
+        return values
 
     def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
         records = list(records)
         keys = [key for key, _ in records]
         batch = WriteBatch(raw_mode=True)
-        for place, (_, value) in zip(self._places(partition, keys), records, strict=True):
+        for db_key, (_, value) in zip(self._db_keys(partition, keys), records, strict=True):
             if value is None:
-                batch.delete(place)
+                batch.delete(db_key)
             else:
-                batch[place] = value
+                batch[db_key] = value
         if mark is not None:
             batch[_MARKS + _PARTITION.pack(self._number, partition)] = _MARK.pack(*mark)
         if partition in self._filling:
-            self._seen.add((self._number, partition), keys)
+            self._filter.add((self._number, partition), keys)
         self._db.write(batch)
 
     def drop(self, partition: int) -> None:
@@ -208,79 +208,79 @@ class RocksTable:
         self.end_filling(partition)
 
     def begin_filling(self, partition: int) -> None:
-        # only a partition without any row is known well enough to be remembered
+        # only for an empty partition: the filter must have every key that is stored
         start = _PARTITION.pack(self._number, partition)
         if not self._page(start, start)[0]:
             self._filling.add(partition)
-            self._seen.use((self._number, partition))
+            self._filter.use((self._number, partition))
 
     def end_filling(self, partition: int) -> None:
         self._filling.discard(partition)
-        self._seen.leave((self._number, partition))
+        self._filter.leave((self._number, partition))
 
-    def _places(self, partition: int, keys: Iterable[bytes]) -> list[bytes]:
-        """The keys of the database; cheapest where the rows of a group follow each other."""
-        pack, number, places = _HEAD.pack, self._number, list[bytes]()
-        head = before = b""
+    def _db_keys(self, partition: int, keys: Iterable[bytes]) -> list[bytes]:
+        """The database keys of rows; cheapest if the rows of a group follow each other."""
+        pack, number, db_keys = _HEAD.pack, self._number, list[bytes]()
+        head = group = b""
         for key in keys:
-            if not before or not key.startswith(before):
-                before = key[: key.index(SEPARATOR) + 1]
-                head = pack(number, partition, crc32(before[:-1]))
-            places.append(head + key)
-        return places
+            if not group or not key.startswith(group):
+                group = key[: key.index(SEPARATOR) + 1]
+                head = pack(number, partition, crc32(group[:-1]))
+            db_keys.append(head + key)
+        return db_keys
 
     def _page(self, start: bytes, after: bytes) -> tuple[list[bytes], bytes | None]:
-        """Some groups of a partition from a key on, and the key from which to go on; no iterator stays open."""
+        """Some groups of a partition from a key on, and the key of the next page; no iterator stays open."""
         options = ReadOptions()
         options.set_total_order_seek(True)
         options.set_iterate_upper_bound(_after(start))
-        found: list[bytes] = []
+        groups: list[bytes] = []
         last = b""
         for count, key in enumerate(self._db.keys(from_key=after, read_opt=options)):
             if not key.startswith(last) or not last:
                 if count >= _PAGE_ROWS:
-                    return found, key
+                    return groups, key
                 last = key[: key.index(SEPARATOR, _HEAD.size) + 1]
-                found.append(last[_HEAD.size : -1])
-        return found, None
+                groups.append(last[_HEAD.size : -1])
+        return groups, None
 
 
-class _Seen:
-    """Which keys recoveries have written, roughly: no wrong no, few wrong yes; 16 MiB while there are recoveries."""
+class _KeyFilter:
+    """A bloom filter with one hash for the keys that recoveries have written; 16 MiB while there are recoveries."""
 
     def __init__(self) -> None:
         self._users: set[tuple[int, int]] = set()
-        self._marks = bytearray()
+        self._slots = bytearray()
 
     def use(self, user: tuple[int, int]) -> None:
         self._users.add(user)
-        if not self._marks:
-            self._marks = bytearray(_SEEN_SLOTS)
+        if not self._slots:
+            self._slots = bytearray(_FILTER_SLOTS)
 
     def leave(self, user: tuple[int, int]) -> None:
         self._users.discard(user)
         if not self._users:
-            self._marks = bytearray()
+            self._slots = bytearray()
 
     def add(self, user: tuple[int, int], keys: Iterable[bytes]) -> None:
-        marks, salt = self._marks, hash(user)
+        slots, salt = self._slots, hash(user)
         for key in keys:
-            marks[hash(key) + salt & _SEEN_MASK] = 1
+            slots[hash(key) + salt & _FILTER_MASK] = 1
 
-    def among(self, user: tuple[int, int], keys: Iterable[bytes]) -> list[int]:
-        """Which of the keys may have been added, by their place among them."""
-        marks, salt = self._marks, hash(user)
-        return [index for index, key in enumerate(keys) if marks[hash(key) + salt & _SEEN_MASK]]
+    def matches(self, user: tuple[int, int], keys: Iterable[bytes]) -> list[int]:
+        """Indexes of the keys that may have been added."""
+        slots, salt = self._slots, hash(user)
+        return [index for index, key in enumerate(keys) if slots[hash(key) + salt & _FILTER_MASK]]
 
 
 def _after(start: bytes) -> bytes:
-    """The first key after all that begin so."""
+    """The first key after all keys with this prefix."""
     return (int.from_bytes(start, "big") + 1).to_bytes(len(start), "big")
 
 
 def _database(folder: Path) -> _Raw:
     options = _options()
-    # named too: of a database that exists, rocksdict opens families that are not named without filters and cache
+    # with column families: without them, rocksdict opens an existing database with no filters and no cache
     return Rdict(str(folder), options, column_families={"default": options})
 
 
@@ -301,7 +301,7 @@ def _options() -> Options:
     options.set_write_buffer_size(16 * _MIB)
     options.set_max_write_buffer_number(3)
     options.set_max_total_wal_size(64 * _MIB)
-    # larger files have filters that do not stay in the cache: 140 us a read
+    # the filters of larger files do not stay in the cache: 140 us per read
     options.set_target_file_size_base(16 * _MIB)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(2)

@@ -1,55 +1,58 @@
--- Applies one chunk of a batch to a partition's read models: pairs, tallies, summaries, alerts, watermark.
+-- Applies one chunk of a batch to the read models of a partition: pairs, tallies, summaries, alerts, watermark.
 --
 -- KEYS  1 watermark
 -- ARGV  1 generation  2 epoch  3 seq  4 key generation  5 prefix of that key generation  6 shift of document buckets
---       7 pairs: each kind (1), id (16), length (2), with kind 2 the length (1) and bytes of what the pair contributed before,
---         then the packed pair (read_model/documents.py; empty: gone). Kinds: 0 what was before is looked up; 1 the
---         contribution is as it was; 2 it was as given (empty: there was no pair)
---       8 summaries: per booking bucket (2), length (2), bookingId, minus its noShowRate (8, double; 0: it has none and had
---         none, 1: it may have had one), length (4), JSON (empty: gone)
---       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (no longer open)]
+--       7 pairs, each: kind (1 byte), id (16), length (2); with kind 2 the length (1) and bytes of the old contribution; then
+--         the packed pair (read_model/documents.py; empty: delete). Kinds: 0 the script reads the old contribution from
+--         Redis; 1 the contribution is unchanged; 2 the old contribution is given (empty: the pair did not exist)
+--       8 summaries, each: booking bucket (2), length (2), bookingId, minus the noShowRate (8, double; 0: has none and had
+--         none, 1: has none and may have had one), length (4), JSON (empty: delete)
+--       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (closed)]
 --      10.. field, value pairs of the watermark to set with this chunk
--- Keys written besides KEYS[1] begin with ARGV[5], which carries the same hash tag.
--- Returns 'ok', 'repeat' (applied before), 'fenced' (another owner), 'gone' (data lost), 'gap' (a chunk is missing).
+-- Writes KEYS[1] and keys that begin with ARGV[5], which has the same hash tag.
+-- Returns 'ok', 'repeat' (already applied), 'fenced' (another owner), 'gone' (data lost), 'gap' (a chunk is missing).
 local call, unpack_, sub, byte, floor = redis.call, struct.unpack, string.sub, string.byte, math.floor
-local mark = call('HMGET', KEYS[1], 'generation', 'epoch', 'seq', 'keys', 'building')
-if not mark[2] then return 'gone' end
-if mark[2] ~= ARGV[2] then return 'fenced' end
-if mark[1] ~= ARGV[1] or (mark[4] ~= ARGV[4] and mark[5] ~= ARGV[4]) then return 'gone' end
-local seq, stored = tonumber(ARGV[3]), tonumber(mark[3])
-if seq <= stored then return 'repeat' end
-if seq ~= stored + 1 then return 'gap' end
+local watermark = call('HMGET', KEYS[1], 'generation', 'epoch', 'seq', 'keys', 'building')
+if not watermark[2] then return 'gone' end
+if watermark[2] ~= ARGV[2] then return 'fenced' end
+if watermark[1] ~= ARGV[1] or (watermark[4] ~= ARGV[4] and watermark[5] ~= ARGV[4]) then return 'gone' end
+local seq, last_seq = tonumber(ARGV[3]), tonumber(watermark[3])
+if seq <= last_seq then return 'repeat' end
+if seq ~= last_seq + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
 local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. 'doc:', prefix .. 'ids:', prefix .. 'by-booking:', prefix .. 'sessions'
 local BY_STATUS, NO_SHOWS = prefix .. 'by-status', prefix .. 'no-shows'
 local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
--- a tally's changes: 1 attended, 2 notAttended, 3 notSet, 4 bookings, 5 attendees, 6 expectedParticipants
+-- the fields of a tally; a list of changes has the same order
 local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
-local tallies, windows, order = {}, {}, {}
+-- changes by session, and the sessions in the order in which they were first changed
+local tallies, windows, session_order = {}, {}, {}
 
-local function contribute(session, contributed, sign)
-  local flags, status, number, expected, window = unpack_(HEAD, contributed)
+-- Adds the contribution of a pair to the tally of its session, or subtracts it (sign -1). Returns the score and status of the
+-- attendance, if the pair has one.
+local function add_to_tally(session, packed, sign)
+  local flags, status, number, expected, window = unpack_(HEAD, packed)
   local tally = tallies[session]
   if not tally then
     tally = { 0, 0, 0, 0, 0, 0 }
     tallies[session] = tally
-    order[#order + 1] = session
+    session_order[#session_order + 1] = session
   end
   tally[4] = tally[4] + sign
   tally[status + 1] = tally[status + 1] + sign
   if status == 0 then tally[5] = tally[5] + sign * number end
   tally[6] = tally[6] + sign * expected
   if window ~= '' then
-    local of = windows[session]
-    if not of then of = {}; windows[session] = of end
-    of[window] = (of[window] or 0) + sign
+    local changes = windows[session]
+    if not changes then changes = {}; windows[session] = changes end
+    changes[window] = (changes[window] or 0) + sign
   end
   if flags % 2 == 1 then return status * NUMBERS + number, status end
 end
 
-local function names(packed)
+local function session_and_booking(packed)
   local at = HEAD_SIZE + byte(packed, HEAD_SIZE) + 9
   local session, next_ = unpack_('>Hc0', packed, at)
   return session, (unpack_('>Hc0', packed, next_))
@@ -57,20 +60,21 @@ end
 
 local by_status, by_booking, by_session = {}, { [0] = {}, {}, {} }, {}
 
-local function index(session, booking, id, score, status, had, had_status)
-  if score ~= had then
+-- Collects the new index entries of an attendance; removes the old one from the booking index of its status.
+local function index_attendance(session, booking, id, score, status, old_score, old_status)
+  if score ~= old_score then
     by_status[#by_status + 1] = score
     by_status[#by_status + 1] = id
-    local of = by_session[session]
-    if not of then of = {}; by_session[session] = of end
-    of[#of + 1] = score
-    of[#of + 1] = id
+    local entries = by_session[session]
+    if not entries then entries = {}; by_session[session] = entries end
+    entries[#entries + 1] = score
+    entries[#entries + 1] = id
   end
-  if status ~= had_status then
-    local of, member = by_booking[status], booking .. '\0' .. id
-    of[#of + 1] = 0
-    of[#of + 1] = member
-    if had_status then call('ZREM', BY_BOOKING .. had_status, member) end
+  if status ~= old_status then
+    local entries, member = by_booking[status], booking .. '\0' .. id
+    entries[#entries + 1] = 0
+    entries[#entries + 1] = member
+    if old_status then call('ZREM', BY_BOOKING .. old_status, member) end
   end
 end
 
@@ -78,7 +82,7 @@ local pairs_, at, size = ARGV[7], 1, #ARGV[7]
 while at <= size do
   local kind, id, length = unpack_('>Bc16H', pairs_, at)
   at = at + 19
-  local old
+  local old -- the old packed pair, or only its contribution
   if kind == 2 then
     old, at = unpack_('>Bc0', pairs_, at)
   end
@@ -89,31 +93,31 @@ while at <= size do
   if kind == 1 then
     call('HSET', bucket, id, packed)
   elseif old ~= packed then
-    local session, booking = names(packed ~= '' and packed or old)
-    local had, had_status, has, status
-    if old ~= '' then had, had_status = contribute(session, old, -1) end
+    local session, booking = session_and_booking(packed ~= '' and packed or old)
+    local old_score, old_status, new_score, status
+    if old ~= '' then old_score, old_status = add_to_tally(session, old, -1) end
     if packed ~= '' then
-      has, status = contribute(session, packed, 1)
+      new_score, status = add_to_tally(session, packed, 1)
       call('HSET', bucket, id, packed)
     else
       call('HDEL', bucket, id)
     end
-    if has then
-      index(session, booking, id, has, status, had, had_status)
-    elseif had then
+    if new_score then
+      index_attendance(session, booking, id, new_score, status, old_score, old_status)
+    elseif old_score then
       call('ZREM', BY_STATUS, id)
       call('ZREM', IDS .. session, id)
-      call('ZREM', BY_BOOKING .. had_status, booking .. '\0' .. id)
+      call('ZREM', BY_BOOKING .. old_status, booking .. '\0' .. id)
     end
   end
 end
--- one command for all of them: a chunk holds each pair once, so that none of them was removed above
+-- one ZADD per index: a chunk has each pair once, so none of these members was removed above
 if #by_status > 0 then call('ZADD', BY_STATUS, unpack(by_status)) end
 for status = 0, 2 do
   if #by_booking[status] > 0 then call('ZADD', BY_BOOKING .. status, unpack(by_booking[status])) end
 end
-for session, of in pairs(by_session) do call('ZADD', IDS .. session, unpack(of)) end
-for _, session in ipairs(order) do
+for session, entries in pairs(by_session) do call('ZADD', IDS .. session, unpack(entries)) end
+for _, session in ipairs(session_order) do
   local key, changes = prefix .. 'tally:' .. session, tallies[session]
   local bookings
   for index = 1, 6 do

@@ -1,57 +1,61 @@
--- Entries of the indexes of attendances that are in question: what `scan.lua` and `numbers.lua` have in common.
+-- Reads the indexes of attendances; shared by scan.lua, numbers.lua, count.lua and ranked.lua.
+--
+-- A source is a sorted set of ids by score: the index of all attendances, or one index for each session of the query.
 
 local byte, sub, floor, min, max = string.byte, string.sub, math.floor, math.min, math.max
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local CHUNK = 128
--- where named sessions have no more entries than this together, all of them are read
-local GATHERED = 200
--- of more sessions than this an attendance's document is looked at instead of each session's index
+-- if the sources of the named sessions have no more entries than this in total, all entries are read
+local MAX_GATHERED = 200
+-- with more sessions than this, an attendance is matched by its document instead of one lookup for each session's index
 local FEW_SESSIONS = 3
--- what a look at a document costs beside the command
-local DECODED = 1
+-- cost of decoding a document, in addition to the command
+local DECODE_COST = 1
 
--- set by `ask_about`
-local up, many, budget, windows, sessions, divisor
--- the windows, one where statuses follow on each other
-local joined = {}
--- names of sessions as a set, where they are many
-local named
--- what was spent when the partition was begun
-local begun = 0
+-- set by `set_query`
+local ascending, limit, budget, ranges_by_status, sessions, divisor
+-- the score ranges of all statuses; ranges that touch are merged
+local merged_ranges = {}
+-- set of the session names, if there are more than FEW_SESSIONS
+local session_set
+-- `spent` when the current partition was started
+local spent_before = 0
 
--- The bounds of a window as text, written once: numbers would be written anew for every command.
-local function bounds(window)
-  if not window.low then
-    window.low, window.high = string.format('%.0f', window[1]), string.format('%.0f', window[2])
+-- The bounds of a score range as text. Cached: redis.call would format a number again for every command.
+local function bounds(range)
+  if not range.low then
+    range.low, range.high = string.format('%.0f', range[1]), string.format('%.0f', range[2])
   end
-  return window.low, window.high
+  return range.low, range.high
 end
 
-local function ask_about(is_up, how_many, units, windows_json, sessions_json, shift)
-  up, many, budget, divisor = is_up, how_many, units, 2 ^ tonumber(shift)
-  windows, sessions = cjson.decode(windows_json), cjson.decode(sessions_json)
-  for _, of_status in ipairs(windows) do
-    for _, window in ipairs(of_status) do
-      local last = joined[#joined]
-      if last and last[2] + 1 == window[1] then last[2] = window[2] else joined[#joined + 1] = { window[1], window[2] } end
+local function set_query(is_ascending, key_limit, unit_budget, ranges_json, sessions_json, shift)
+  ascending, limit, budget, divisor = is_ascending, key_limit, unit_budget, 2 ^ tonumber(shift)
+  ranges_by_status, sessions = cjson.decode(ranges_json), cjson.decode(sessions_json)
+  for _, ranges in ipairs(ranges_by_status) do
+    for _, range in ipairs(ranges) do
+      local last = merged_ranges[#merged_ranges]
+      if last and last[2] + 1 == range[1] then last[2] = range[2]
+      else merged_ranges[#merged_ranges + 1] = { range[1], range[2] } end
     end
   end
   if sessions == cjson.null then sessions = nil end
   if sessions and #sessions > FEW_SESSIONS then
-    named = {}
-    for _, name in ipairs(sessions) do named[name] = true end
+    session_set = {}
+    for _, name in ipairs(sessions) do session_set[name] = true end
   end
 end
 
-local function begin() begun = spent end
-local function is_over() return spent - begun >= budget end
+local function start_budget() spent_before = spent end
+local function is_budget_spent() return spent - spent_before >= budget end
 
-local function in_question(score)
-  local low, high = 1, #joined
+-- Whether a score lies in one of the query's ranges.
+local function matches(score)
+  local low, high = 1, #merged_ranges
   while low <= high do
     local middle = floor((low + high) / 2)
-    if score < joined[middle][1] then high = middle - 1
-    elseif score > joined[middle][2] then low = middle + 1
+    if score < merged_ranges[middle][1] then high = middle - 1
+    elseif score > merged_ranges[middle][2] then low = middle + 1
     else return true end
   end
   return false
@@ -59,7 +63,7 @@ end
 
 local function unhex(text) return (string.gsub(text, '..', function(pair) return string.char(tonumber(pair, 16)) end)) end
 
--- Lua compares strings by the server's locale; keys are in the order of their bytes
+-- Compares bytes, as sorted sets do; Lua's `<` uses the server's locale.
 local function less(one, other)
   for at = 1, min(#one, #other) do
     local a, b = byte(one, at), byte(other, at)
@@ -68,80 +72,87 @@ local function less(one, other)
   return #one < #other
 end
 
--- Where an id lies among all, which are spread evenly: 0 to 2^24.
-local function spread(id)
+-- The position of an id among all possible ids, 0 to 2^24; ids are uniformly distributed.
+local function position_of(id)
   local one, two, three = byte(id, 1, 3)
   return (one or 0) * 65536 + (two or 0) * 256 + (three or 0)
 end
 
--- Rank of the first member that is behind (score, member), or with `itself` at it. A score may be text: a number is cut there.
-local function behind(key, score, member, itself)
-  local known = call('ZSCORE', key, member)
-  if known and tonumber(known) == tonumber(score) then return call('ZRANK', key, member) + (itself and 0 or 1) end
+-- Rank of the first member after (score, member), or at it if `inclusive`. Pass the score as text where a number, converted to
+-- text, would lose digits.
+local function rank_after(key, score, member, inclusive)
+  local stored_score = call('ZSCORE', key, member)
+  if stored_score and tonumber(stored_score) == tonumber(score) then
+    return call('ZRANK', key, member) + (inclusive and 0 or 1)
+  end
   local low = call('ZCOUNT', key, '-inf', '(' .. score)
   local high = low + call('ZCOUNT', key, score, score)
-  local at, first, beyond, guesses = spread(member), 0, 2 ^ 24, 0
+  -- interpolation search by position for a few steps, then binary search
+  local target, low_position, high_position, guesses = position_of(member), 0, 2 ^ 24, 0
   while low < high do
     local middle = floor((low + high) / 2)
-    if guesses < 6 and beyond > first then
-      middle = low + min(high - low - 1, max(0, floor((at - first) / (beyond - first) * (high - low))))
+    if guesses < 6 and high_position > low_position then
+      middle = low
+        + min(high - low - 1, max(0, floor((target - low_position) / (high_position - low_position) * (high - low))))
     end
     guesses = guesses + 1
-    local there = call('ZRANGE', key, middle, middle)[1]
-    if less(member, there) then high, beyond = middle, spread(there) else low, first = middle + 1, spread(there) end
+    local candidate = call('ZRANGE', key, middle, middle)[1]
+    if less(member, candidate) then high, high_position = middle, position_of(candidate)
+    else low, low_position = middle + 1, position_of(candidate) end
   end
   return low
 end
 
--- So many keys by score within some ranges of scores, behind `place` {score, id}: where to go on, then scores and ids in turn.
-local function by_score(source, ranges, place, wanted)
-  local found = { '' }
+-- Up to `count` entries with scores in some ranges, after `after` {score, id}. Returns a segment (see scan.lua): the place to
+-- continue after, then scores and ids alternating.
+local function read_by_score(source, ranges, after, count)
+  local segment = { '' }
   local first, last, step = 1, #ranges, 1
-  if not up then first, last, step = last, first, -1 end
+  if not ascending then first, last, step = last, first, -1 end
   for index = first, last, step do
     local low, high = ranges[index][1], ranges[index][2]
     local rows = {}
-    if place and place[1] >= low and place[1] <= high then
-      if up then
-        local start = behind(source, place[1], place[2])
-        rows = call('ZRANGE', source, start, start + wanted - 1, 'WITHSCORES')
+    if after and after[1] >= low and after[1] <= high then
+      if ascending then
+        local start = rank_after(source, after[1], after[2])
+        rows = call('ZRANGE', source, start, start + count - 1, 'WITHSCORES')
       else
-        local start = call('ZCARD', source) - behind(source, place[1], place[2], true)
-        rows = call('ZREVRANGE', source, start, start + wanted - 1, 'WITHSCORES')
+        local start = call('ZCARD', source) - rank_after(source, after[1], after[2], true)
+        rows = call('ZREVRANGE', source, start, start + count - 1, 'WITHSCORES')
       end
-    elseif not place or (up and place[1] < low) or (not up and place[1] > high) then
+    elseif not after or (ascending and after[1] < low) or (not ascending and after[1] > high) then
       local from, to = bounds(ranges[index])
-      if up then rows = call('ZRANGEBYSCORE', source, from, to, 'WITHSCORES', 'LIMIT', '0', wanted)
-      else rows = call('ZREVRANGEBYSCORE', source, to, from, 'WITHSCORES', 'LIMIT', '0', wanted) end
+      if ascending then rows = call('ZRANGEBYSCORE', source, from, to, 'WITHSCORES', 'LIMIT', '0', count)
+      else rows = call('ZREVRANGEBYSCORE', source, to, from, 'WITHSCORES', 'LIMIT', '0', count) end
     end
     for at = 1, #rows, 2 do
       local score = tonumber(rows[at + 1])
       if score < low or score > high then break end
-      found[#found + 1] = rows[at + 1]
-      found[#found + 1] = rows[at]
-      wanted = wanted - 1
+      segment[#segment + 1] = rows[at + 1]
+      segment[#segment + 1] = rows[at]
+      count = count - 1
     end
-    if wanted <= 0 then
-      found[1] = found[#found - 1] .. ' ' .. found[#found]
+    if count <= 0 then
+      segment[1] = segment[#segment - 1] .. ' ' .. segment[#segment]
       break
     end
   end
-  return found
+  return segment
 end
 
-local function document(prefix, id)
-  charge(DECODED)
+local function read_document(prefix, id)
+  charge(DECODE_COST)
   return call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
 end
 
 local function session_of(packed) return (struct.unpack('>Hc0', packed, 20 + byte(packed, 11))) end
 
--- Whether an attendance is in question, by its document; for questions of many sessions.
-local function is_named(prefix, id)
-  local packed = document(prefix, id)
-  if not packed or byte(packed, 1) % 2 == 0 or not named[session_of(packed)] then return false end
+-- Whether an attendance matches, read from its document; used if `session_set` is set.
+local function document_matches(prefix, id)
+  local packed = read_document(prefix, id)
+  if not packed or byte(packed, 1) % 2 == 0 or not session_set[session_of(packed)] then return false end
   local status, number = struct.unpack('>BI4', packed, 2)
-  return in_question(status * NUMBERS + number)
+  return matches(status * NUMBERS + number)
 end
 
 local function sources_of(prefix)
@@ -151,19 +162,20 @@ local function sources_of(prefix)
   return sources
 end
 
--- Gives every entry in question to `visit`, with the place of its session; false where the sessions have too many entries.
+-- Calls visit(id, score, index of the source) for every matching entry; returns false, without a call, if the sources have
+-- more than MAX_GATHERED entries in total.
 local function gather(sources, visit)
   local sizes, total = {}, 0
   for at, source in ipairs(sources) do
     sizes[at] = call('ZCARD', source)
     total = total + sizes[at]
-    if total > GATHERED then return false end
+    if total > MAX_GATHERED then return false end
   end
   for at, source in ipairs(sources) do
     if sizes[at] > 0 then
       local rows = call('ZRANGE', source, '0', '-1', 'WITHSCORES')
       for entry = 1, #rows, 2 do
-        if in_question(tonumber(rows[entry + 1])) then visit(rows[entry], rows[entry + 1], at) end
+        if matches(tonumber(rows[entry + 1])) then visit(rows[entry], rows[entry + 1], at) end
       end
     end
   end

@@ -1,21 +1,21 @@
--- Packed pairs by their ids, and all that bookings have.
+-- Packed pairs by id, and all attendances of bookings.
 --
--- KEYS  as for live.lua
--- ARGV  1 shift of document buckets  2 units that a partition may spend  3.. for each partition ids (16 bytes each), then
---       bookingIds, each before a NUL, then where to go on (empty: from the first booking); or ids alone, which are in one of
---       the partitions, whichever
--- Says of each partition where to go on (empty: there is no more), then ids and packed pairs in turn.
+-- KEYS  as in live.lua
+-- ARGV  1 shift of document buckets  2 units that a partition may spend
+--       3.. for each partition three arguments: ids (16 bytes each), bookingIds (each followed by NUL), and the place to
+--       continue from (empty: the first booking); or a single argument, ids whose partition is unknown
+-- Answers for each partition: the place to continue from (empty: there are no more), then ids and packed pairs alternating.
 local get, byte, sub, floor = redis.call, string.byte, string.sub, math.floor
 local divisor, budget, CHUNK = 2 ^ tonumber(ARGV[1]), tonumber(ARGV[2]), 128
--- what a document and a look into an index of bookings cost beside the command
-local DOCUMENT, INDEX = 1, 2
+-- cost of a document and of a range of the booking index, in addition to the command
+local DOCUMENT_COST, INDEX_COST = 1, 2
 
 local function bucket_of(id) return 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor) end
 
-local function add(packed, id, found)
+local function append_pair(packed, id, answer)
   if packed then
-    found[#found + 1] = id
-    found[#found + 1] = packed
+    answer[#answer + 1] = id
+    answer[#answer + 1] = packed
   end
   return packed
 end
@@ -26,11 +26,11 @@ if #ARGV == 3 then
     ids[#ids + 1] = sub(ARGV[3], at, at + 15)
     buckets[#ids] = bucket_of(ids[#ids])
   end
-  return of_partitions(function(prefix, found)
-    found[2] = ''
-    charge((1 + DOCUMENT) * #ids)
+  return of_partitions(function(prefix, answer)
+    answer[2] = ''
+    charge((1 + DOCUMENT_COST) * #ids)
     for at = #ids, 1, -1 do
-      if add(get('HGET', prefix .. buckets[at], ids[at]), ids[at], found) then
+      if append_pair(get('HGET', prefix .. buckets[at], ids[at]), ids[at], answer) then
         table.remove(ids, at)
         table.remove(buckets, at)
       end
@@ -38,24 +38,28 @@ if #ARGV == 3 then
   end)
 end
 
--- All of bookings from a place on, which is the booking's number, the status and a member of its index.
-local function all_of(prefix, bookings, place, look)
-  local begun, number = spent, 0
-  local first, status_then, member = string.match(place, '^(%d+) (%d) ?(.*)$')
-  first = tonumber(first or 1)
+-- Calls read(id) for every attendance of the bookings from `place` on: the booking's number in the list, the status, and the
+-- last member of its index that was read. Returns the next place.
+local function read_bookings(prefix, bookings, place, read)
+  local spent_before, number = spent, 0
+  local first_booking, first_status, member = string.match(place, '^(%d+) (%d) ?(.*)$')
+  first_booking = tonumber(first_booking or 1)
   for booking in string.gmatch(bookings, '%Z+') do
     number = number + 1
-    if number >= first then
-      for status = number == first and tonumber(status_then or 0) or 0, 2 do
+    if number >= first_booking then
+      for status = number == first_booking and tonumber(first_status or 0) or 0, 2 do
         local from = '[' .. booking .. '\0'
-        if number == first and status_then and status == tonumber(status_then) and member ~= '' then from = '(' .. member end
+        if number == first_booking and first_status and status == tonumber(first_status) and member ~= '' then
+          from = '(' .. member
+        end
         while from do
-          if spent - begun >= budget then
+          if spent - spent_before >= budget then
             return number .. ' ' .. status .. (sub(from, 1, 1) == '(' and ' ' .. sub(from, 2) or '')
           end
-          local members = call('ZRANGEBYLEX', prefix .. 'by-booking:' .. status, from, '(' .. booking .. '\1', 'LIMIT', 0, CHUNK)
-          charge(INDEX)
-          for _, each in ipairs(members) do look(sub(each, -16)) end
+          local members = call('ZRANGEBYLEX', prefix .. 'by-booking:' .. status, from,
+            '(' .. booking .. '\1', 'LIMIT', 0, CHUNK)
+          charge(INDEX_COST)
+          for _, each in ipairs(members) do read(sub(each, -16)) end
           from = #members == CHUNK and '(' .. members[CHUNK]
         end
       end
@@ -64,13 +68,13 @@ local function all_of(prefix, bookings, place, look)
   return ''
 end
 
-return of_partitions(function(prefix, found, index)
+return of_partitions(function(prefix, answer, index)
   local ids, bookings, place = ARGV[3 * index], ARGV[3 * index + 1], ARGV[3 * index + 2]
-  local function look(id)
-    charge(1 + DOCUMENT)
-    add(get('HGET', prefix .. bucket_of(id), id), id, found)
+  local function read(id)
+    charge(1 + DOCUMENT_COST)
+    append_pair(get('HGET', prefix .. bucket_of(id), id), id, answer)
   end
-  found[2] = ''
-  for at = 1, #ids, 16 do look(sub(ids, at, at + 15)) end
-  found[2] = all_of(prefix, bookings, place, look)
+  answer[2] = ''
+  for at = 1, #ids, 16 do read(sub(ids, at, at + 15)) end
+  answer[2] = read_bookings(prefix, bookings, place, read)
 end)

@@ -1,32 +1,32 @@
--- The steps of a repair: 'begin' opens a new key generation that nobody reads, 'switch' makes it the live one, 'forget'
--- drops an unlinked one from those that are to be retired, which are remembered until then.
+-- The steps of a repair: 'begin' starts a new key generation that is not read yet, 'switch' makes it the live one, 'forget'
+-- removes an unlinked key generation from the list of retired ones.
 --
 -- KEYS  1 watermark
 -- ARGV  1 'begin', 'switch' or 'forget'  2 generation  3 epoch
 --       4.. with switch: field, value pairs of the watermark to set; with forget: the key generation
--- Returns 'fenced', or {key generation that is built or live, key generations to retire...}.
+-- Returns 'fenced', or {key generation that is being built or live, retired key generations to unlink...}.
 local call = redis.call
 if call('HGET', KEYS[1], 'epoch') ~= ARGV[3] then return 'fenced' end
-local mark = call('HMGET', KEYS[1], 'keys', 'building', 'retired')
-local answer = {}
+local watermark = call('HMGET', KEYS[1], 'keys', 'building', 'retired')
+local retired = {}
 local function retire(name)
-  if name and name ~= '' then answer[#answer + 1] = name end
+  if name and name ~= '' then retired[#retired + 1] = name end
 end
-for name in string.gmatch(mark[3] or '', '%S+') do
+for name in string.gmatch(watermark[3] or '', '%S+') do
   if not (ARGV[1] == 'forget' and name == ARGV[4]) then retire(name) end
 end
-local current = mark[1] or ''
+local current = watermark[1] or ''
 if ARGV[1] == 'begin' then
-  retire(mark[2])
-  -- an epoch is never given twice, also where the watermark was lost and the keys it named were not
+  retire(watermark[2])
+  -- an epoch is unique even if the watermark was lost, so the new keys never mix with keys that are left over
   current = ARGV[3]
   call('HSET', KEYS[1], 'generation', ARGV[2], 'state', 'repairing', 'building', current, 'seq', 0)
 elseif ARGV[1] == 'switch' then
-  if not mark[2] then return 'fenced' end
-  retire(mark[1])
-  current = mark[2]
+  if not watermark[2] then return 'fenced' end
+  retire(watermark[1])
+  current = watermark[2]
   call('HSET', KEYS[1], 'keys', current, 'state', 'live', unpack(ARGV, 4))
   call('HDEL', KEYS[1], 'building')
 end
-call('HSET', KEYS[1], 'retired', table.concat(answer, ' '))
-return { current, unpack(answer) }
+call('HSET', KEYS[1], 'retired', table.concat(retired, ' '))
+return { current, unpack(retired) }

@@ -1,8 +1,8 @@
--- Tries commands, and says which of them the user may not run.
+-- Tries commands and returns the errors of those that the user may not run.
 --
 -- KEYS  1 a key that holds nothing
--- ARGV  1 JSON: commands, each a list of its words
--- Returns what the server says of each that it refuses, behind the command's name.
+-- ARGV  1 JSON: commands, each a list of words
+-- Returns for each refused command its name, a colon and the server's error.
 local refused = {}
 for _, words in ipairs(cjson.decode(ARGV[1])) do
   local answer = redis.pcall(unpack(words))

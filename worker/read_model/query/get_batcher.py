@@ -1,58 +1,58 @@
-"""Gets by id that are asked at the same time go in one round trip: who comes while one is under way goes with the next."""
+"""Batches concurrent gets by id: those that arrive during a round trip are sent together in the next one."""
 
 import asyncio
 from functools import partial
 
-from worker.read_model.partition_reader import FEW_IDS, Live
-from worker.read_model.resolver import Finder
+from worker.read_model.partition_reader import IDS_PER_ROUND_TRIP, NamespaceView
+from worker.read_model.resolver import NamespaceResolver
 
 
-class Gets:
-    """Looks up packed pairs. Bound to the running loop while something is asked."""
+class GetBatcher:
+    """Looks up packed pairs by id. Bound to the running event loop while gets are pending."""
 
-    def __init__(self, finder: Finder) -> None:
-        self._finder = finder
-        self._waiting: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
-        self._asking: asyncio.Task[None] | None = None
+    def __init__(self, resolver: NamespaceResolver) -> None:
+        self._resolver = resolver
+        self._pending: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
+        self._task: asyncio.Task[None] | None = None
 
     async def packed(self, identity: bytes) -> bytes | None:
-        """The packed pair with an id, None where there is none.
+        """The packed pair with an id; None if there is none.
 
         Raises:
             ReaderError: see `worker.read_model.partition_reader`.
-            redis.RedisError: Redis is away.
+            redis.RedisError: Redis is unavailable.
         """
-        waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((identity, waiter))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-        return await waiter
+        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._pending.append((identity, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._ask())
+        return await future
 
     async def _ask(self) -> None:
-        asked: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
+        batch: list[tuple[bytes, asyncio.Future[bytes | None]]] = []
         try:
-            while self._waiting:
-                asked, self._waiting = self._waiting[:FEW_IDS], self._waiting[FEW_IDS:]
+            while self._pending:
+                batch, self._pending = self._pending[:IDS_PER_ROUND_TRIP], self._pending[IDS_PER_ROUND_TRIP:]
                 try:
-                    ids = list(dict.fromkeys(identity for identity, _ in asked))
-                    found, missed = await self._finder.answer(partial(Live.packed, ids=ids))
-                except Exception as error:  # noqa: BLE001 - it is for those who asked
-                    for _, waiter in asked:
-                        _tell(waiter, error)
+                    ids = list(dict.fromkeys(identity for identity, _ in batch))
+                    pairs, unread = await self._resolver.answer(partial(NamespaceView.find_pairs, ids=ids))
+                except Exception as error:  # noqa: BLE001 - raised by each get
+                    for _, future in batch:
+                        _resolve(future, error)
                 else:
-                    for identity, waiter in asked:
-                        _tell(waiter, found.get(identity, missed))
+                    for identity, future in batch:
+                        _resolve(future, pairs.get(identity, unread))
         finally:
-            self._asking = None
-            # only where this task was ended
-            for _, waiter in (*asked, *self._waiting):
-                waiter.cancel()
+            self._task = None
+            # no effect unless this task was cancelled: otherwise all are done
+            for _, future in (*batch, *self._pending):
+                future.cancel()
 
 
-def _tell(waiter: asyncio.Future[bytes | None], found: bytes | Exception | None) -> None:
-    if waiter.done():
+def _resolve(future: asyncio.Future[bytes | None], result: bytes | Exception | None) -> None:
+    if future.done():
         return
-    if isinstance(found, Exception):
-        waiter.set_exception(found)
+    if isinstance(result, Exception):
+        future.set_exception(result)
     else:
-        waiter.set_result(found)
+        future.set_result(result)

@@ -1,4 +1,4 @@
-"""What a reader's questions find in the live namespace; `worker.read_model.reader` says what each is."""
+"""The queries of `worker.read_model.reader.AttendanceReader`, which documents them, on a namespace."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from schemas.query.request import Cursor, Filter, Page, Position, Query, QueryFi
 from schemas.times import format_time
 from worker.read_model.freshness import Freshness
 from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
-from worker.read_model.partition_reader import Live, fields_of
+from worker.read_model.partition_reader import NamespaceView, parse_hash
 from worker.read_model.query.index_scan import order_by, pinned
 from worker.read_model.query.planner import Planner
 from worker.read_model.ranked import Place, ranked
@@ -21,56 +21,58 @@ from worker.read_model.ranked import Place, ranked
 ALERTS, NO_SHOWS = "alerts", "no-shows"
 _COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
 _WINDOW = b"window:"
-#: Attendances asked for at once where a filter's denied values drop many.
+#: Maximum number of attendances that are read at once if the filter drops many of them.
 _MOST_AT_ONCE = 1000
 
 
-async def page(live: Live, query: Query) -> Page:
+async def page(view: NamespaceView, query: Query) -> Page:
     sort = tuple(Sort(each.field, each.descending is not query.backwards) for each in query.sort)
-    planner = Planner(live)
+    planner = Planner(view)
     order, after = order_by(sort, query.filter), None
     if query.position is not None:
-        after = _position(query.position, query.sort, order)
-    found: list[tuple[Position, Attendance]] = []
-    wanted, take = query.limit + 1, query.limit + 1
-    while len(found) < wanted:
+        after = _position_in_order(query.position, query.sort, order)
+    items: list[tuple[Position, Attendance]] = []
+    target, take = query.limit + 1, query.limit + 1
+    while len(items) < target:
         positions = await planner.select(query.filter, order, after, take)
-        read = await planner.read(positions)
-        found += [
+        attendances = await planner.read(positions)
+        items += [
             (position, each)
-            for position, each in zip(positions, read, strict=True)
-            # what moved since its key was read has another place, or none
+            for position, each in zip(positions, attendances, strict=True)
+            # an attendance that changed after its key was read may have another position, or no longer match
             if each is not None and query.filter.matches(each) and position_of(each, order) == position
         ]
         if len(positions) < take:
             break
         after, take = positions[-1], min(2 * take, _MOST_AT_ONCE)
-    return _page(query, order, found, live)
+    return _page(query, order, items, view)
 
 
-async def session(live: Live, session_id: str) -> dict[str, Any] | None:
-    answers, fresh = await live.read(live.everywhere, [[("HGETALL", f"tally:{session_id}")] for _ in live.everywhere])
-    tallies = [fields_of(tally) for (tally,) in answers if tally]
+async def session(view: NamespaceView, session_id: str) -> dict[str, Any] | None:
+    answers, freshness = await view.read(
+        view.all_partitions, [[("HGETALL", f"tally:{session_id}")] for _ in view.all_partitions]
+    )
+    tallies = [parse_hash(tally) for (tally,) in answers if tally]
     if not tallies:
         return None
     counts = {name: sum(int(tally.get(name.encode(), 0)) for tally in tallies) for name in _COUNTS}
     starts, ends = _bounds(field for tally in tallies for field in tally if field.startswith(_WINDOW))
-    return {"sessionId": session_id, **counts, "startsAt": starts, "endsAt": ends, "freshness": fresh.document()}
+    return {"sessionId": session_id, **counts, "startsAt": starts, "endsAt": ends, "freshness": freshness.document()}
 
 
-async def sessions(live: Live, limit: int) -> list[str]:
-    answers, _ = await live.read(live.everywhere, [[("ZRANGE", "sessions", 0, limit - 1)] for _ in live.everywhere])
+async def sessions(view: NamespaceView, limit: int) -> list[str]:
+    answers, _ = await view.read(view.all_partitions, [[("ZRANGE", "sessions", 0, limit - 1)] for _ in view.all_partitions])
     return [name.decode() for name in sorted({name for (names,) in answers for name in names})[:limit]]
 
 
-async def booking(live: Live, booking_id: str) -> dict[str, Any] | None:
+async def booking(view: NamespaceView, booking_id: str) -> dict[str, Any] | None:
     command = "HGET", f"booking:{booking_bucket(booking_id.encode())}", booking_id
-    ((json,),), fresh = await live.read([live.of(booking_id)], [[command]])
-    return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": fresh.document()}
+    ((json,),), freshness = await view.read([view.of(booking_id)], [[command]])
+    return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": freshness.document()}
 
 
 class ListPage(NamedTuple):
-    """A page of a list, and the cursor to go on with where there are more."""
+    """A page of a list, and the cursor of the next page, if there is one."""
 
     items: list[Any]
     next: str | None
@@ -78,38 +80,38 @@ class ListPage(NamedTuple):
 
     @property
     def paging(self) -> dict[str, Any]:
-        """As a query's page says it."""
+        """The paging information, in the format of a query's page."""
         cursors = {} if self.next is None else {"next": self.next}
         return {"count": len(self.items), "cursors": cursors, "hasNext": self.next is not None}
 
 
-async def no_shows(live: Live, limit: int, after: Place | None) -> ListPage:
-    found, fresh = await ranked(live, live.everywhere, ["no-shows"], after, limit + 1, descending=False)
-    commands: list[list[Any]] = [[] for _ in live.everywhere]
-    for place, number in found[:limit]:
+async def no_shows(view: NamespaceView, limit: int, after: Place | None) -> ListPage:
+    places, freshness = await ranked(view, view.all_partitions, ["no-shows"], after, limit + 1, descending=False)
+    commands: list[list[Any]] = [[] for _ in view.all_partitions]
+    for place, number in places[:limit]:
         commands[number].append(("HGET", f"booking:{booking_bucket(place.member)}", place.member))
-    answers, _ = await live.read(live.everywhere, commands)
-    told = [iter(each) for each in answers]
-    summaries = [(place.member, next(told[number])) for place, number in found[:limit]]
+    answers, _ = await view.read(view.all_partitions, commands)
+    replies = [iter(each) for each in answers]
+    summaries = [(place.member, next(replies[number])) for place, number in places[:limit]]
     bookings = [{"bookingId": name.decode(), **orjson.loads(json)} for name, json in summaries if json is not None]
-    return ListPage(bookings, _next(live, NO_SHOWS, (), found, limit), fresh)
+    return ListPage(bookings, _next_cursor(view, NO_SHOWS, (), places, limit), freshness)
 
 
-async def alerts(live: Live, narrowed: "Narrowed", limit: int, after: Place | None) -> ListPage:
-    where = live.everywhere if narrowed.booking_id is None else [live.of(narrowed.booking_id)]
-    found, fresh = await ranked(live, where, narrowed.indexes, after, limit + 1, descending=True)
-    shown = found[:limit]
-    ids: dict[int, list[bytes]] = {number: [] for number in where}
+async def alerts(view: NamespaceView, conditions: "AlertConditions", limit: int, after: Place | None) -> ListPage:
+    numbers = view.all_partitions if conditions.booking_id is None else [view.of(conditions.booking_id)]
+    places, freshness = await ranked(view, numbers, conditions.indexes, after, limit + 1, descending=True)
+    shown = places[:limit]
+    ids: dict[int, list[bytes]] = {number: [] for number in numbers}
     for place, number in shown:
         ids[number].append(place.member)
-    answers, _ = await live.read(where, [[("HMGET", "alerts", *ids[number])] if ids[number] else [] for number in where])
-    told = {number: iter(each[0] if each else ()) for number, each in zip(where, answers, strict=True)}
-    opened: list[AlertData] = [orjson.loads(json) for _, number in shown if (json := next(told[number]))]
-    return ListPage(opened, _next(live, ALERTS, narrowed, found, limit), fresh)
+    answers, _ = await view.read(numbers, [[("HMGET", "alerts", *ids[number])] if ids[number] else [] for number in numbers])
+    replies = {number: iter(each[0] if each else ()) for number, each in zip(numbers, answers, strict=True)}
+    opened: list[AlertData] = [orjson.loads(json) for _, number in shown if (json := next(replies[number]))]
+    return ListPage(opened, _next_cursor(view, ALERTS, conditions, places, limit), freshness)
 
 
-class Narrowed(NamedTuple):
-    """Which alerts; all given conditions hold."""
+class AlertConditions(NamedTuple):
+    """Conditions that an alert must meet; None: any value."""
 
     kind: str | None = None
     session_id: str | None = None
@@ -117,71 +119,75 @@ class Narrowed(NamedTuple):
 
     @property
     def indexes(self) -> list[str]:
-        given = ("kind", self.kind), ("session", self.session_id), ("booking", self.booking_id)
-        return [f"alerts:{name}:{value}" for name, value in given if value is not None] or ["alerts:at"]
+        conditions = ("kind", self.kind), ("session", self.session_id), ("booking", self.booking_id)
+        return [f"alerts:{name}:{value}" for name, value in conditions if value is not None] or ["alerts:at"]
 
 
-def _next(
-    live: Live, name: str, conditions: tuple[str | None, ...], found: Sequence[tuple[Place, int]], limit: int
+def _next_cursor(
+    view: NamespaceView, name: str, conditions: tuple[str | None, ...], places: Sequence[tuple[Place, int]], limit: int
 ) -> str | None:
-    if len(found) <= limit:
+    if len(places) <= limit:
         return None
-    score, member = found[limit - 1][0]
-    return encode_list_cursor(ListCursor(name, tuple(conditions), score, member), live.cursor_key)
+    score, member = places[limit - 1][0]
+    return encode_list_cursor(ListCursor(name, tuple(conditions), score, member), view.cursor_key)
 
 
-async def count_alerts(live: Live, kind: AlertKind) -> int:
-    answers, _ = await live.read(live.everywhere, [[("ZCARD", f"alerts:kind:{kind}")] for _ in live.everywhere])
+async def count_alerts(view: NamespaceView, kind: AlertKind) -> int:
+    answers, _ = await view.read(view.all_partitions, [[("ZCARD", f"alerts:kind:{kind}")] for _ in view.all_partitions])
     return sum(count for (count,) in answers)
 
 
-async def of_booking_buckets(live: Live, command: str) -> list[list[Any]]:
+async def read_booking_buckets(view: NamespaceView, command: str) -> list[list[Any]]:
     commands = [(command, f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
-    answers, _ = await live.read(live.everywhere, [commands for _ in live.everywhere])
+    answers, _ = await view.read(view.all_partitions, [commands for _ in view.all_partitions])
     return answers
 
 
-def _position(given: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:
-    """A position in the order that is left of a sort."""
-    values = {each.field: value for each, value in zip(sort, given.values, strict=True)}
-    return Position((*(values[each.field] for each in order[:-1]), given.id), given.id)
+def _position_in_order(position: Position, sort: tuple[Sort, ...], order: tuple[Sort, ...]) -> Position:
+    """Converts a position in a sort to one in the order that `order_by` made of it."""
+    values = {each.field: value for each, value in zip(sort, position.values, strict=True)}
+    return Position((*(values[each.field] for each in order[:-1]), position.id), position.id)
 
 
-def _page(query: Query, order: tuple[Sort, ...], found: list[tuple[Position, Attendance]], live: Live) -> Page:
-    """Up to one more than the page was found, in the direction that was asked for."""
-    more = len(found) > query.limit
-    shown = found[: query.limit]
+def _page(query: Query, order: tuple[Sort, ...], items: list[tuple[Position, Attendance]], view: NamespaceView) -> Page:
+    """The page of a query.
+
+    Args:
+        items: in the direction of paging, one more than the page has if there are more.
+    """
+    more = len(items) > query.limit
+    shown = items[: query.limit]
     if query.backwards:
         shown.reverse()
-    ahead, back = (query.position is not None, more) if query.backwards else (more, query.position is not None)
+    has_next, has_previous = (query.position is not None, more) if query.backwards else (more, query.position is not None)
 
     def cursor(at: int, backwards: bool) -> str:
         position, attendance = shown[at]
-        known: dict[QueryField, Any] = {each.field: value for each, value in zip(order, position.values, strict=True)}
-        values = tuple(_value(query.filter, field, known, attendance) for field, _ in query.sort)
-        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards), live.cursor_key)
+        by_field: dict[QueryField, Any] = {each.field: value for each, value in zip(order, position.values, strict=True)}
+        values = tuple(_value(query.filter, field, by_field, attendance) for field, _ in query.sort)
+        return encode_cursor(Cursor(query.filter, query.sort, Position(values, position.id), backwards), view.cursor_key)
 
     return Page(
         [project(attendance, query.fields) for _, attendance in shown],
-        cursor(-1, False) if ahead and shown else None,
-        cursor(0, True) if back and shown else None,
-        ahead and bool(shown),
+        cursor(-1, False) if has_next and shown else None,
+        cursor(0, True) if has_previous and shown else None,
+        has_next and bool(shown),
     )
 
 
-def _value(wanted: Filter, field: QueryField, known: dict[QueryField, Any], attendance: Attendance) -> str | int:
-    """What the page's order went by; a field behind the id went for nothing."""
-    if field in known:
-        return known[field]  # type: ignore[no-any-return]
-    value = pinned(wanted, field)
+def _value(filter_: Filter, field: QueryField, by_field: dict[QueryField, Any], attendance: Attendance) -> str | int:
+    """The value of a sort field for a cursor: from the position, the filter, or, for a field after the id, the attendance."""
+    if field in by_field:
+        return by_field[field]  # type: ignore[no-any-return]
+    value = pinned(filter_, field)
     if value is not None:
         return value
-    found: Any = attendance
-    return str(found[field.value]) if isinstance(found[field.value], str) else found[field.value]
+    fields: Any = attendance
+    return str(fields[field.value]) if isinstance(fields[field.value], str) else fields[field.value]
 
 
 def _bounds(windows: Iterable[bytes]) -> tuple[str | None, str | None]:
-    """Earliest start and latest end of ``window:<startMs>:<endMs>`` fields, either of which may be empty."""
+    """Earliest start and latest end of ``window:<startMs>:<endMs>`` fields; startMs or endMs may be empty."""
     starts, ends = [], []
     for window in windows:
         start, _, end = window[len(_WINDOW) :].decode().partition(":")

@@ -1,1 +1,1 @@
-""
+"""The HTTP server and request bodies."""

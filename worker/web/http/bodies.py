@@ -1,4 +1,4 @@
-"""Request bodies: bounded in size, time and number of parts, then JSON that means one thing only."""
+"""Reads request bodies within limits of size, time and number of parts, and parses unambiguous JSON."""
 
 import asyncio
 import json
@@ -14,19 +14,19 @@ from worker.web.errors import ApiError, refused
 from worker.web.http.rsgi import BodyBroken
 from worker.web.shares import Shares
 
-#: Where the ASGI scope keeps the name of the token, empty without tokens, and how many bytes of `Shares` its body holds.
+#: Keys of the ASGI scope: the name of the token, empty without tokens; and the bytes of `Shares` that the body holds.
 HOLDER = "attendance.holder"
 BODY_BYTES = "attendance.body-bytes"
-#: Parts of a body, as the network or chunked framing cuts it, each costs a wake-up: so many, and one more per KiB.
+#: Each part of a body, as network or chunked framing splits it, costs a wake-up. A body may have this many, and one per KiB.
 _PARTS = 1024
 _BYTES_PER_PART = 1024
-#: Work on a larger body is done in a thread, so that other requests go on beside it.
+#: A larger body is parsed in a thread, so that other requests continue meanwhile.
 _LARGE_BYTES = 32 * 1024
 _CLOSE = {"connection": "close"}
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 T = TypeVar("T")
 
-#: In one body: so many are decoded in some hundredths of a second, in which the process does nothing else.
+#: Of one body. Decoding this many takes some hundredths of a second, in which the process does nothing else.
 MAX_JSON_VALUES = 100_000
 
 
@@ -34,27 +34,27 @@ class Bodies:
     """Reads bodies within the limits of the settings.
 
     Args:
-        shared: what the bodies of all requests under way may hold together; the gate gives it back.
+        shared: the memory for the bodies of all requests in flight; `AccessMiddleware` gives it back.
     """
 
     def __init__(self, settings: Settings, shared: Shares) -> None:
-        self._most = settings.api_max_body
+        self._max_bytes = settings.api_max_body
         self._seconds = settings.api_body_timeout.total_seconds()
         self._shared = shared
         self._one_at_a_time = asyncio.Semaphore(1)
 
     async def read(self, request: Request) -> bytearray:
-        """The body, its content coding undone.
+        """The body, decoded if it has a content coding.
 
         Raises:
-            ApiError: it is too large (413), coded in an unknown way (415), badly framed or too slow (400), or more than the
-                token's share (429).
-            starlette.requests.ClientDisconnect: the client has gone.
+            ApiError: the body is too large (413), has an unknown content coding (415), is malformed or too slow (400), or
+                exceeds the token's share (429).
+            starlette.requests.ClientDisconnect: the client has disconnected.
         """
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > self._most:
+        content_length = request.headers.get("content-length", "")
+        if content_length.isdecimal() and int(content_length) > self._max_bytes:
             raise self._too_large()
-        body = _Gunzipped(self._most) if _is_gzip(request) else _Plain()
+        body = _Gunzipped(self._max_bytes) if _is_gzip(request) else _Plain()
         arrived = parts = 0
         try:
             async with asyncio.timeout(self._seconds):
@@ -66,7 +66,7 @@ class Bodies:
                             400, "BODY_FRAGMENTED", "the body comes in too small parts: send larger ones", headers=_CLOSE
                         )
                     before = len(body.decoded)
-                    if arrived > self._most or not body.feed(part) or len(body.decoded) > self._most:
+                    if arrived > self._max_bytes or not body.feed(part) or len(body.decoded) > self._max_bytes:
                         raise self._too_large()
                     self._hold(request, len(body.decoded) - before)
             body.finish()
@@ -82,18 +82,18 @@ class Bodies:
         return body.decoded
 
     async def document(self, request: Request) -> dict[str, Any]:
-        """The JSON object in the body. Raises as `read`, and ApiError (400) for anything else than one."""
+        """The JSON object in the body. Raises as `read`, and ApiError (400) if the body is anything else."""
         kind = media_type(request)
         if kind and not is_json(kind):
             raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the body as application/json", {"contentType": kind[:100]})
         body = await self.read(request)
-        found = await self.apart(len(body), parse_json, body)
-        if not isinstance(found, dict):
+        document = await self.off_loop(len(body), parse_json, body)
+        if not isinstance(document, dict):
             raise _bad_json("JSON, but no object")
-        return found
+        return document
 
-    async def apart(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
-        """What the work on a body of this size comes to: a large one is worked on in a thread, one at a time."""
+    async def off_loop(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
+        """The result of the work on a body of this size; the work on a large one runs in a thread, one at a time."""
         if size <= _LARGE_BYTES:
             return work(*arguments)
         async with self._one_at_a_time:
@@ -106,12 +106,12 @@ class Bodies:
         request.scope[BODY_BYTES] = request.scope.get(BODY_BYTES, 0) + size
 
     def _too_large(self) -> ApiError:
-        description = f"the body has more than {self._most} bytes"
-        return refused(413, "BODY_TOO_LARGE", description, {"maxBytes": self._most}, _CLOSE)
+        description = f"the body has more than {self._max_bytes} bytes"
+        return refused(413, "BODY_TOO_LARGE", description, {"maxBytes": self._max_bytes}, _CLOSE)
 
 
 class _Plain:
-    """A body as it comes."""
+    """A body without content coding."""
 
     def __init__(self) -> None:
         self.decoded = bytearray()
@@ -121,51 +121,51 @@ class _Plain:
         return True
 
     def finish(self) -> None:
-        """Nothing is missing."""
+        """Does nothing: such a body is never incomplete."""
 
 
 class _Gunzipped:
-    """A body in gzip, decoded as it comes, one member or several, and never beyond ``most`` bytes."""
+    """A gzip body of one or more members, decoded as it arrives, up to one byte more than ``max_bytes``."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.decoded = bytearray()
-        self._most = most
+        self._max_bytes = max_bytes
         self._member = zlib.decompressobj(_GZIP_WINDOW)
         self._begun = False
 
     def feed(self, part: bytes) -> bool:
-        """Whether the body is still within its limit. Raises zlib.error."""
+        """Decodes a part; returns whether the body is within its limit. Raises zlib.error."""
         while part:
             if self._member.eof:
                 self._member = zlib.decompressobj(_GZIP_WINDOW)
-            # one byte over the limit tells that it is over
-            self.decoded += self._member.decompress(part, self._most + 1 - len(self.decoded))
+            # one byte more than the limit shows that the body exceeds it
+            self.decoded += self._member.decompress(part, self._max_bytes + 1 - len(self.decoded))
             self._begun = True
-            if len(self.decoded) > self._most:
+            if len(self.decoded) > self._max_bytes:
                 return False
             part = self._member.unconsumed_tail or self._member.unused_data
         return True
 
     def finish(self) -> None:
-        """Raises zlib.error where the end is missing."""
+        """Raises zlib.error if the end is missing."""
         if not self._begun or not self._member.eof:
             raise zlib.error("incomplete")
 
 
 def _is_gzip(request: Request) -> bool:
-    """Whether the body is in gzip; raises ApiError (415) for any other coding."""
-    said = ",".join(request.headers.getlist("content-encoding")).lower()
-    codings = [each for each in map(str.strip, said.split(",")) if each not in ("", "identity")]
+    """Whether the body is gzip. Raises ApiError (415) for any other content coding."""
+    header = ",".join(request.headers.getlist("content-encoding")).lower()
+    codings = [each for each in map(str.strip, header.split(",")) if each not in ("", "identity")]
     if not codings:
         return False
     if codings not in (["gzip"], ["x-gzip"]):
-        description = f"Content-Encoding: send gzip, or the body as it is; not {said[:100]}"
+        description = f"Content-Encoding: send gzip, or the body as it is; not {header[:100]}"
         raise refused(415, "CONTENT_ENCODING_NOT_SUPPORTED", description, headers={"accept-encoding": "gzip", **_CLOSE})
     return True
 
 
 def media_type(request: Request) -> str:
-    """The body's type in lower case, without parameters; empty where the request does not say."""
+    """The media type of the body in lower case, without parameters; empty without a Content-Type."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -175,19 +175,19 @@ def is_json(kind: str) -> bool:
 
 
 def parse_json(body: bytes | bytearray) -> Any:
-    """Decodes JSON by the letter of RFC 8259: UTF-8, no NaN, no lone surrogates, no name twice in an object.
+    """Parses strict JSON (RFC 8259): UTF-8, no NaN, no lone surrogates, no name twice in an object.
 
     Raises:
-        ApiError: it is none (400), means different things to different readers, or holds more than `MAX_JSON_VALUES`.
+        ApiError: the body is not such JSON, or has more than `MAX_JSON_VALUES` values (400).
     """
-    # every value but the first of a list or object is behind a comma; commas in texts count too, which are far fewer
+    # an upper bound: every value but the first of a list or object follows a comma, and commas in texts are few
     if body.count(b",") + body.count(b"[") + body.count(b"{") >= MAX_JSON_VALUES:
         raise _bad_json(f"it has more than {MAX_JSON_VALUES} values; send fewer in a call")
     try:
         orjson.loads(body)  # strict, and bounded in depth and in digits
         return json.loads(body, object_pairs_hook=_object)
-    except _TwiceError as twice:
-        raise _bad_json(f"the name {str(twice)[:60]!r} comes twice in one object") from None
+    except _DuplicateNameError as error:
+        raise _bad_json(f"the name {str(error)[:60]!r} comes twice in one object") from None
     except RecursionError:
         raise _bad_json("it is nested too deeply") from None
     except ValueError as error:
@@ -195,10 +195,10 @@ def parse_json(body: bytes | bytearray) -> Any:
 
 
 def write_json(document: Any) -> bytes:
-    """JSON of what `parse_json` gave, integers of any length as they came.
+    """Writes a document of `parse_json` as JSON; integers of any length are unchanged.
 
     Raises:
-        orjson.JSONEncodeError: it is nested too deeply.
+        orjson.JSONEncodeError: the document is nested too deeply.
     """
     try:
         return orjson.dumps(document)
@@ -208,19 +208,19 @@ def write_json(document: Any) -> bytes:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class _TwiceError(ValueError):
-    """A name that comes twice."""
+class _DuplicateNameError(ValueError):
+    """An object has a name twice."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    document = dict(pairs)
+    if len(document) < len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _TwiceError(name)
+                raise _DuplicateNameError(name)
             seen.add(name)
-    return found
+    return document
 
 
 def _bad_json(why: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""Serves the API in several processes on one socket: Granian's process manager starts, replaces and ends them."""
+"""Serves the API in several processes on one socket; Granian's process manager starts, replaces and stops them."""
 
 import asyncio
 import math
@@ -21,13 +21,13 @@ from worker.web.http.server import run
 from worker.web.metrics import FOLDER
 
 log = structlog.get_logger()
-_LOOK_SECONDS = 1.0
-#: How much longer than its own time to stop a process has before it is killed.
+_POLL_SECONDS = 1.0
+#: A process that stops is killed this long after the end of its stop timeout.
 _GRACE_SECONDS = 5
 
 
 class _Manager(MPServer):
-    """Granian's process manager; its processes share a socket that is already bound, and run `_serve_process`."""
+    """Granian's process manager for processes that share a bound socket and run `_serve_process`."""
 
     def __init__(self, settings: Settings, bound: socket.socket, processes: int) -> None:
         self._listening = bound
@@ -41,54 +41,54 @@ class _Manager(MPServer):
         )
 
     def _init_shared_socket(self) -> None:
-        # given to each process as a socket of Python: a new interpreter has none of our file descriptors
+        # passed to each process as a Python socket: a spawned interpreter does not inherit file descriptors
         self._ssp, self._shd, self._sso = None, None, self._listening
 
-    def _respawn_workers(self, workers: list[int], *given: Any, **named: Any) -> None:
+    def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
         log.error("a process ended by itself: another takes its place", processes=len(workers))
-        super()._respawn_workers(workers, *given, **named)
+        super()._respawn_workers(workers, *args, **kwargs)
 
     def signal_handler_reload(self, *_: Any, **__: Any) -> None:
-        # a terminal that closes ends what runs in it
+        # SIGHUP: a terminal that closes ends its processes
         self.signal_handler_interrupt()  # type: ignore[no-untyped-call]
 
 
 def serve_many(settings: Settings, bound: socket.socket, processes: int) -> int:
-    """Serves in so many processes until SIGTERM or SIGINT. One that ends by itself is replaced while the others serve on.
+    """Serves in several processes until SIGTERM or SIGINT. A process that ends by itself is replaced.
 
     Returns:
-        The exit code: 0 where it was told to stop, 1 where a process ends again and again.
+        The exit code: 0 after a signal, 1 if processes keep ending by themselves.
 
     Raises:
-        worker.web.auth.TokensError: the tokens' file cannot be used.
+        worker.web.auth.TokensError: the token file is malformed.
     """
     configure_logs(settings)
     if settings.api_tokens is not None:
         TokenFile(settings.api_tokens)
-    # new interpreters: a fork would share what threads hold
+    # not fork: it would copy locks that other threads hold
     multiprocessing.set_start_method("spawn", force=True)
     with tempfile.TemporaryDirectory(prefix="attendance-api-") as folder:
         os.environ[FOLDER] = folder
         try:
             _Manager(settings, bound, processes).serve(spawn_target=_serve_process)
-        except SystemExit as ended:
+        except SystemExit as error:
             log.error("processes end again and again: see what they said above")
-            return int(ended.code or 0)
+            return int(error.code or 0)
         finally:
             del os.environ[FOLDER]
     return 0
 
 
 def _serve_process(_: int, __: str | None, ___: Callable[[], Any], sockets: tuple[Any, socket.socket], *____: Any) -> None:
-    """What each process runs; the arguments are Granian's."""
-    # Ctrl-C in a terminal reaches every process: the manager ends the others
+    """The main function of each process; the arguments are Granian's."""
+    # Ctrl-C in a terminal reaches all processes: only the manager handles it, and stops the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run(load_settings(), sockets[1], (signal.SIGTERM,), _until_orphaned)
 
 
 async def _until_orphaned() -> None:
-    """Returns when the manager is gone: nobody else would end this process."""
-    # as it was when this process was started: it may be gone by now
+    """Returns when the manager has ended: nothing else would stop this process."""
+    # the parent that started this process, even if it has ended by now
     manager = multiprocessing.parent_process()
-    while manager is not None and manager.is_alive():  # noqa: ASYNC110 - no event says so
-        await asyncio.sleep(_LOOK_SECONDS)
+    while manager is not None and manager.is_alive():  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(_POLL_SECONDS)

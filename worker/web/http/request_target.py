@@ -1,4 +1,4 @@
-"""What a request's first line and framing headers must be, where the server beneath lets more through."""
+"""Checks the request line and the framing headers more strictly than Granian does."""
 
 from starlette.types import Scope
 
@@ -10,7 +10,7 @@ _DEFAULT_PORT = ":80"
 
 
 def check_target(scope: Scope) -> None:
-    """Raises ApiError (400 or 431) where a request cannot be meant for this server, or reads differently elsewhere."""
+    """Raises ApiError (400 or 431) if a request is not for this server, or a proxy could interpret it differently."""
     path, headers = scope["path"], scope["headers"]
     size = len(path) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
     if size > MAX_HEAD_BYTES:
@@ -23,14 +23,14 @@ def check_target(scope: Scope) -> None:
     hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
     if scope["http_version"] == "1.1" and (len(hosts) != 1 or not hosts[0]):
         raise _malformed("Host: send it, once")
-    if (authority := scope.get(AUTHORITY)) is not None and hosts and _named(authority) != _named(hosts[0]):
+    if (authority := scope.get(AUTHORITY)) is not None and hosts and _without_port(authority) != _without_port(hosts[0]):
         raise _malformed(f"Host: the request target names another host, {authority[:100]}")
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings and [each.strip().lower() for each in codings] != [b"chunked"]:
         raise _malformed("Transfer-Encoding: chunked, once, is all there is")
 
 
-def _named(host: str) -> str:
+def _without_port(host: str) -> str:
     return host.lower().removesuffix(_DEFAULT_PORT)
 
 

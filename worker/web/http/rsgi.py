@@ -1,7 +1,7 @@
-"""Granian's own interface (RSGI) as ASGI, which FastAPI speaks.
+"""Adapts Granian's own interface (RSGI) to ASGI for FastAPI.
 
-Granian speaks ASGI too, but there it hides two things that have to be checked: the host of a request target in absolute
-form, and that a request has no Host header.
+Granian supports ASGI too, but then hides two things that have to be checked: the host of a request target in absolute form,
+and whether a request has no Host header.
 """
 
 import asyncio
@@ -10,20 +10,20 @@ from typing import Any
 from granian.rsgi import Scope as RSGIScope
 from starlette.types import ASGIApp, Message, Scope
 
-#: Where the ASGI scope keeps the host of a request target in absolute form; None for the usual form.
+#: Key of the ASGI scope: the host of a request target in absolute form; None in origin form.
 AUTHORITY = "attendance.authority"
-#: Where it keeps the names of headers whose values are not ASCII: RSGI leaves those values out.
+#: Key of the ASGI scope: the names of headers whose values are not ASCII. RSGI omits those values.
 UNREADABLE = "attendance.unreadable"
-#: How long the answer to a request whose body is given up waits for Granian to let go of that body.
-_GIVE_UP_SECONDS = 0.05
+#: How long a response before the end of the body waits until Granian releases the body.
+_RELEASE_SECONDS = 0.05
 
 
 class BodyBroken(Exception):
-    """The request's body was cut short, was framed wrongly, or had trailers."""
+    """The body of a request was incomplete, had wrong framing, or had trailers."""
 
 
 class Bridge:
-    """An RSGI application that passes each request on to an ASGI one; the ASGI application must not raise."""
+    """An RSGI application that passes each request to an ASGI application, which must not raise."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -33,23 +33,23 @@ class Bridge:
         await self._app(_asgi_scope(scope), exchange.receive, exchange.send)
 
 
-def _asgi_scope(given: RSGIScope) -> Scope:
-    headers: Any = given.headers
+def _asgi_scope(rsgi: RSGIScope) -> Scope:
+    headers: Any = rsgi.headers
     items: list[tuple[str, str]] = headers.items()
-    host, _, port = given.client.rpartition(":")
+    host, _, port = rsgi.client.rpartition(":")
     scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.0" if given.http_version == "1" else given.http_version,
-        "method": given.method,
-        "scheme": given.scheme,
-        "path": given.path,
+        "http_version": "1.0" if rsgi.http_version == "1" else rsgi.http_version,
+        "method": rsgi.method,
+        "scheme": rsgi.scheme,
+        "path": rsgi.path,
         "root_path": "",
-        "query_string": given.query_string.encode(),
+        "query_string": rsgi.query_string.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in items],
         "client": (host.strip("[]"), int(port)),
         "server": None,
-        AUTHORITY: given.authority,
+        AUTHORITY: rsgi.authority,
     }
     if len(headers) > len({name for name, _ in items}):
         scope[UNREADABLE] = sorted(set(headers.keys()) - {name for name, _ in items})
@@ -57,12 +57,12 @@ def _asgi_scope(given: RSGIScope) -> Scope:
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, protocol: Any, content_length: str | None) -> None:
         self._protocol = protocol
         self._parts: Any = None
-        #: bytes still to come, where the request says how many
+        #: bytes of the body that have not arrived; None without a Content-Length
         self._missing = int(content_length) if content_length and content_length.isdecimal() else None
         self._ended = False
         self._head: tuple[int, list[tuple[str, str]]] | None = None
@@ -72,12 +72,12 @@ class _Exchange:
         """The next part of the body.
 
         Raises:
-            BodyBroken: it does not end as HTTP has it.
+            BodyBroken: the body does not end as HTTP requires.
         """
         if self._ended:
             await self._protocol.client_disconnect()
             return {"type": "http.disconnect"}
-        if self._protocol is None:  # given up
+        if self._protocol is None:  # answered early
             return {"type": "http.disconnect"}
         if self._parts is None:
             self._parts = aiter(self._protocol)
@@ -90,7 +90,7 @@ class _Exchange:
         return {"type": "http.request", "body": part, "more_body": not self._ended}
 
     async def _end(self) -> None:
-        """After the empty part that ends a body nothing follows, unless that part stands for trailers or an error."""
+        """An empty part ends the body. Another part after it means trailers or an error."""
         self._ended = True
         try:
             await anext(self._parts)
@@ -110,21 +110,21 @@ class _Exchange:
                 if self._parts is None or self._ended:
                     self._protocol.response_bytes(*self._head, body)
                 else:
-                    self._give_up(body)
+                    self._answer_early(body)
                 return
             self._stream = self._protocol.response_stream(*self._head)
         await self._stream.send_bytes(body)
         if not more:
             self._stream = None
 
-    def _give_up(self, answer: bytes) -> None:
-        """Answers although the body has not ended.
+    def _answer_early(self, content: bytes) -> None:
+        """Answers before the end of the request's body.
 
-        Granian holds the body until the application returns, and hyper looks whether it is held only when it has something
-        to do: an answer that ends before that leaves the connection open for as long as the client sends nothing. So the
-        answer ends later, and nothing here keeps the body.
+        Granian holds the body until the application returns, and hyper only checks for that when it has something else to do.
+        If the response ends before Granian releases the body, the connection stays open until the client sends something. So
+        no reference to the body is kept here, and the response ends later.
         """
         assert self._head is not None
         stream = self._protocol.response_stream(*self._head)
         self._protocol = self._parts = None
-        asyncio.get_running_loop().call_later(_GIVE_UP_SECONDS, stream.send_bytes, answer)
+        asyncio.get_running_loop().call_later(_RELEASE_SECONDS, stream.send_bytes, content)

@@ -1,4 +1,4 @@
-"""Serves the API in this process with Granian (hyper, in Rust) on a socket that is already bound; ends it gracefully."""
+"""Serves the API in this process with Granian (hyper, in Rust) on a bound socket, and stops gracefully."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from uvloop import new_event_loop
 
 from worker.logs import configure_client_logs, configure_logs
 from worker.settings import Settings
-from worker.tasks import end
+from worker.tasks import cancel_all
 from worker.web.app import create_app
 from worker.web.http.request_target import MAX_HEAD_BYTES
 from worker.web.http.rsgi import Bridge
@@ -28,14 +28,14 @@ from worker.web.middleware import is_loopback
 
 log = structlog.get_logger()
 MAX_CONNECTIONS = 8192
-#: Files that the process needs beside connections.
+#: Open files of the process in addition to connections.
 _OTHER_FILES = 256
 _BACKLOG = 1024
-#: A client that takes nothing of its answer for so long is dropped.
+#: A client that does not read its response for this long is disconnected.
 UNREAD_SECONDS = 30
-#: What the kernel keeps of an answer that the client does not take.
+#: The kernel's buffer for a response that the client does not read.
 _SEND_BUFFER_BYTES = 128 * 1024
-#: How long connections that are told to end may take.
+#: How long connections may take to end after cancellation.
 _END_SECONDS = 1.0
 
 
@@ -44,12 +44,12 @@ class ServeError(Exception):
 
 
 class _Server(Server):
-    """Granian's embedded server, on a given socket."""
+    """Granian's embedded server on a bound socket."""
 
     def __init__(self, app: Bridge, bound: socket.socket, settings: Settings) -> None:
         self._listening = bound
-        # HTTP/1.1 alone: where Granian also looks for HTTP/2, a connection that has not sent anything has no time limit,
-        # and one connection may open many streams
+        # HTTP/1.1 only: with HTTP/2, Granian has no timeout for a connection that sends nothing, and one connection may open
+        # many streams
         super().__init__(
             app,
             interface=Interfaces.RSGI,
@@ -65,17 +65,17 @@ class _Server(Server):
         )
 
     def _init_shared_socket(self) -> None:
-        # Granian closes it when it stops
+        # a duplicate, since Granian closes it when it stops
         arguments: tuple[Any, ...] = (os.dup(self._listening.fileno()), False)
         self._ssp = None
         self._shd: Any = SocketHolder(*arguments, *([_BACKLOG] if sys.platform == "linux" else []))
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A socket at ``ATTENDANCE_API_BIND``, listening.
+    """A socket that listens at ``ATTENDANCE_API_BIND``.
 
     Raises:
-        ServeError: the address is taken, is not this machine's, or is not its own while there are no tokens.
+        ServeError: the address is in use or not an address of this machine; or it is not loopback, and there are no tokens.
     """
     host, port = settings.api_address
     if settings.api_tokens is None and not is_loopback(host):
@@ -87,9 +87,9 @@ def bind(settings: Settings) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        said = error.strerror or str(error)
-        raise ServeError(f"ATTENDANCE_API_BIND: cannot listen at {settings.api_bind} ({said}): set another address") from None
-    # accepted connections inherit all of these
+        reason = error.strerror or str(error)
+        raise ServeError(f"ATTENDANCE_API_BIND: cannot listen at {settings.api_bind} ({reason}): set another address") from None
+    # accepted connections inherit these options
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -99,19 +99,19 @@ def bind(settings: Settings) -> socket.socket:
 
 
 async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -> None:
-    """Serves in this process until ``stop``; then requests under way are finished, within ``ATTENDANCE_API_STOP_TIMEOUT``.
+    """Serves until ``stop`` is set, then finishes the requests in flight within ``ATTENDANCE_API_STOP_TIMEOUT``.
 
     Args:
-        bound: as `bind` gives it; closed as soon as ``stop`` is set.
+        bound: the socket of `bind`; it is closed as soon as ``stop`` is set.
 
     Raises:
-        worker.web.auth.TokensError: the tokens' file cannot be used.
+        worker.web.auth.TokensError: the token file is malformed.
     """
     configure_logs(settings)
     configure_client_logs(settings)
     app = create_app(settings)
-    served = "this machine alone, without a token" if settings.api_tokens is None else f"tokens of {settings.api_tokens}"
-    # what was imported and built by now stays: a full collection would walk it for 50 ms, with requests waiting
+    clients = "this machine alone, without a token" if settings.api_tokens is None else f"tokens of {settings.api_tokens}"
+    # objects built until now live as long as the process: without the freeze each full collection takes 50 ms for them
     gc.collect()
     gc.freeze()
     with closing(bound):
@@ -119,20 +119,20 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
         async with app.router.lifespan_context(app):
             server = _Server(Bridge(app), bound, settings)
             serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
-            log.info("serving", address=address, to=served)
+            log.info("serving", address=address, to=clients)
             if settings.api_tokens is not None and not settings.api_tokens.exists():
                 log.warning("nobody gets in: the file of tokens is not there; `attendance tokens create` makes it")
             try:
                 await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
                 bound.close()
                 server.stop()  # type: ignore[no-untyped-call]
-                await _until_ended(serving, app.state.parts.running, settings.api_stop_timeout.total_seconds(), port)
+                await _until_ended(serving, app.state.services.running, settings.api_stop_timeout.total_seconds(), port)
             finally:
-                await end((serving, stopped))
+                await cancel_all((serving, stopped))
 
 
 async def _until_ended(serving: "asyncio.Task[None]", running: set["asyncio.Task[Any]"], seconds: float, port: int) -> None:
-    """Waits for the requests under way; those that are late are answered with 503, then connections are cut."""
+    """Waits for the requests in flight; answers late ones with 503, then closes the remaining connections."""
     await asyncio.wait((serving,), timeout=seconds)
     for task in tuple(running):
         task.cancel()
@@ -145,7 +145,7 @@ async def _until_ended(serving: "asyncio.Task[None]", running: set["asyncio.Task
 
 
 def _cut_connections(port: int) -> int:
-    """Shuts down this process's connections at the port: Granian waits for each, also for one that never reads."""
+    """Shuts down the connections of this process at the port: Granian would wait for a client that never reads."""
     cut = 0
     for name in os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"):
         with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
@@ -156,11 +156,11 @@ def _cut_connections(port: int) -> int:
 
 
 def _connections() -> int:
-    """How many connections this process takes; the next wait in the backlog. Raises the limit of open files for it."""
+    """The most connections that this process accepts; more wait in the backlog. Raises the limit of open files if needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = MAX_CONNECTIONS + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(16, soft - _OTHER_FILES))
 
@@ -172,7 +172,7 @@ def address_of(bound: socket.socket) -> str:
 
 
 def run_until_stopped(settings: Settings, bound: socket.socket) -> None:
-    """`serve` until SIGTERM or SIGINT."""
+    """Runs `serve` until SIGTERM or SIGINT."""
     run(settings, bound, (signal.SIGTERM, signal.SIGINT))
 
 
@@ -182,7 +182,7 @@ def run(
     signals: Sequence[signal.Signals],
     until: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
-    """`serve` until one of the signals comes, or ``until`` returns."""
+    """Runs `serve` until one of the signals arrives, or ``until`` returns."""
 
     async def running() -> None:
         stop = asyncio.Event()
@@ -194,7 +194,7 @@ def run(
         try:
             await serve(settings, stop, bound)
         finally:
-            await end([watching] if watching else [])
+            await cancel_all([watching] if watching else [])
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(running())

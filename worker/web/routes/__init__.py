@@ -1,1 +1,1 @@
-""
+"""The routes of the API."""

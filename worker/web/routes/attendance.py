@@ -1,4 +1,4 @@
-"""The Attendance API's calls (contract, section 4): get, query, count, set, delete, and both in bulk."""
+"""The routes of attendances: get, query, count, set, delete, bulk set and bulk delete."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -9,22 +9,22 @@ from schemas.attendance import Attendance, attendance_id, guid
 from schemas.events import EventType
 from schemas.query.request import document as page_document
 from schemas.query.request import parse_filter
-from schemas.query.violations import Refusals, Rule
+from schemas.query.violations import Rule, Violations
 from worker.web.auth import Scope
-from worker.web.commands import Change
+from worker.web.commands import Command
 from worker.web.errors import ApiError, answer, problem_of, refused
 from worker.web.models import AttendanceAnswer, BulkAnswer, CountAnswer, Nothing, QueryAnswer
 from worker.web.requests import attendance_guid, read_flag, read_ids, read_set, read_sets
 from worker.web.routing import add, json_body
-from worker.web.services import Parts, parts_of
+from worker.web.services import Services, services_of
 
 _ONE = "/bookings/v2/attendance"
 _BULK = "/bookings/v2/bulk/attendance"
 AttendanceId = Annotated[str, Path(alias="id", description="an attendance's id, a GUID")]
 
 
-def add_attendance_calls(router: APIRouter) -> None:
-    """Declares all of them."""
+def add_attendance_routes(router: APIRouter) -> None:
+    """Declares the routes of this module."""
     read, manage = Scope.READ, Scope.MANAGE
     add(router, "GET", _ONE + "/{id}", get_attendance, read, AttendanceAnswer, errors=(404,))
     add(router, "POST", f"{_ONE}/query", query_attendance, read, QueryAnswer, body=json_body("QueryRequest"))
@@ -37,117 +37,117 @@ def add_attendance_calls(router: APIRouter) -> None:
 
 async def get_attendance(request: Request, attendance: AttendanceId) -> Response:
     """The attendance with this id."""
-    wanted = attendance_guid(attendance)
-    found = None if wanted is None else await parts_of(request).reader.get(wanted)
-    if found is None:
+    normalised = attendance_guid(attendance)
+    document = None if normalised is None else await services_of(request).reader.get(normalised)
+    if document is None:
         raise _not_found(attendance)
-    return answer({"attendance": found})
+    return answer({"attendance": document})
 
 
 async def query_attendance(request: Request) -> Response:
     """A page of attendances: any filters and sorts, with cursors both ways."""
-    parts = parts_of(request)
-    document = _only(await parts.bodies.document(request), "query")
-    query = await parts.reader.parse(document.get("query"), first_filter_only=parts.settings.query_first_filter_only)
-    return answer(page_document(await parts.reader.query(query)))
+    services = services_of(request)
+    document = _only(await services.bodies.document(request), "query")
+    query = await services.reader.parse(document.get("query"), first_filter_only=services.settings.query_first_filter_only)
+    return answer(page_document(await services.reader.query(query)))
 
 
 async def count_attendance(request: Request) -> Response:
     """How many attendances a filter matches."""
-    parts = parts_of(request)
-    document = _only(await parts.bodies.document(request), "filter")
-    wanted = parse_filter(document.get("filter"), first_filter_only=parts.settings.query_first_filter_only)
-    return answer({"count": await parts.reader.count(wanted)})
+    services = services_of(request)
+    document = _only(await services.bodies.document(request), "filter")
+    filter_ = parse_filter(document.get("filter"), first_filter_only=services.settings.query_first_filter_only)
+    return answer({"count": await services.reader.count(filter_)})
 
 
 async def set_attendance(request: Request) -> Response:
     """Sets one attendance, contradictions included, and shows it once it has been applied."""
-    parts = parts_of(request)
-    change = read_set(await parts.bodies.document(request))
-    (done,) = await parts.changes.carry_out([change])
-    if isinstance(done, ApiError):
-        raise done
-    return answer({"attendance": done})
+    services = services_of(request)
+    command = read_set(await services.bodies.document(request))
+    (result,) = await services.commands.execute([command])
+    if isinstance(result, ApiError):
+        raise result
+    return answer({"attendance": result})
 
 
 async def bulk_set_attendance(request: Request) -> Response:
     """Sets up to 100 attendances; of several entries for the same one the last wins."""
-    parts = parts_of(request)
-    document = await parts.bodies.document(request)
-    entire = read_flag(document, "returnFullEntity")
-    changes = read_sets(document)
-    done = await parts.changes.carry_out(changes)
-    ids = [guid(attendance_id(change.booking_id, change.session_id)) for change in changes]
-    return _bulk_answer(ids, done, entire=entire)
+    services = services_of(request)
+    document = await services.bodies.document(request)
+    full = read_flag(document, "returnFullEntity")
+    commands = read_sets(document)
+    results = await services.commands.execute(commands)
+    ids = [guid(attendance_id(command.booking_id, command.session_id)) for command in commands]
+    return _bulk_answer(ids, results, full=full)
 
 
 async def delete_attendance(request: Request, attendance: AttendanceId) -> Response:
     """Deletes an attendance; a later event makes it anew."""
-    parts = parts_of(request)
-    (change,) = await _deletions(parts, [attendance])
-    if isinstance(change, ApiError):
-        raise change
-    (done,) = await parts.changes.carry_out([change])
-    if isinstance(done, ApiError):
-        raise done
+    services = services_of(request)
+    (command,) = await _deletions(services, [attendance])
+    if isinstance(command, ApiError):
+        raise command
+    (result,) = await services.commands.execute([command])
+    if isinstance(result, ApiError):
+        raise result
     return answer({})
 
 
 async def bulk_delete_attendance(request: Request) -> Response:
     """Deletes up to 100 attendances."""
-    parts = parts_of(request)
-    ids = read_ids(await parts.bodies.document(request))
-    changes = await _deletions(parts, ids)
-    carried = iter(await parts.changes.carry_out([each for each in changes if isinstance(each, Change)]))
-    done = [next(carried) if isinstance(each, Change) else each for each in changes]
-    return _bulk_answer(ids, done, entire=False)
+    services = services_of(request)
+    ids = read_ids(await services.bodies.document(request))
+    deletions = await _deletions(services, ids)
+    executed = iter(await services.commands.execute([each for each in deletions if isinstance(each, Command)]))
+    results = [next(executed) if isinstance(each, Command) else each for each in deletions]
+    return _bulk_answer(ids, results, full=False)
 
 
-async def _deletions(parts: Parts, ids: Sequence[str]) -> list[Change | ApiError]:
-    """What to delete, or why that cannot be."""
-    changes: list[Change | ApiError] = []
-    for each in ids:
-        wanted = attendance_guid(each)
+async def _deletions(services: Services, ids: Sequence[str]) -> list[Command | ApiError]:
+    """The command that deletes each attendance, or the error why it cannot be deleted."""
+    deletions: list[Command | ApiError] = []
+    for text in ids:
+        normalised = attendance_guid(text)
         try:
-            found = None if wanted is None else await parts.reader.get(wanted)
+            attendance = None if normalised is None else await services.reader.get(normalised)
         except Exception as error:
             problem = problem_of(error)
             if problem is None:
                 raise
-            changes.append(problem)
+            deletions.append(problem)
             continue
-        if found is None:
-            changes.append(_not_found(each))
+        if attendance is None:
+            deletions.append(_not_found(text))
         else:
-            changes.append(Change(EventType.DELETED, found["bookingId"], found["sessionId"], {}))
-    return changes
+            deletions.append(Command(EventType.DELETED, attendance["bookingId"], attendance["sessionId"], {}))
+    return deletions
 
 
-def _bulk_answer(ids: Sequence[str], done: Sequence[Attendance | ApiError | None], *, entire: bool) -> Response:
-    """What came of each; where nothing came of any because a service is away, its error."""
-    failed = [each for each in done if isinstance(each, ApiError)]
-    if len(failed) == len(done) and all(each.status == 503 for each in failed):
+def _bulk_answer(ids: Sequence[str], results: Sequence[Attendance | ApiError | None], *, full: bool) -> Response:
+    """The response with the result of each entry. Raises the first error if all entries failed because a service is away."""
+    failed = [result for result in results if isinstance(result, ApiError)]
+    if len(failed) == len(results) and all(error.status == 503 for error in failed):
         raise failed[0]
-    results: list[dict[str, Any]] = []
-    for index, (identity, each) in enumerate(zip(ids, done, strict=True)):
-        metadata: dict[str, Any] = {"id": identity, "originalIndex": index, "success": not isinstance(each, ApiError)}
-        if isinstance(each, ApiError):
-            metadata["error"] = each.application_error
-        result: dict[str, Any] = {"itemMetadata": metadata}
-        if entire and each is not None and not isinstance(each, ApiError):
-            result["item"] = each
-        results.append(result)
-    totals = {"totalSuccesses": len(done) - len(failed), "totalFailures": len(failed), "undetailedFailures": 0}
-    return answer({"results": results, "bulkActionMetadata": totals})
+    entries: list[dict[str, Any]] = []
+    for index, (identity, result) in enumerate(zip(ids, results, strict=True)):
+        metadata: dict[str, Any] = {"id": identity, "originalIndex": index, "success": not isinstance(result, ApiError)}
+        if isinstance(result, ApiError):
+            metadata["error"] = result.application_error
+        entry: dict[str, Any] = {"itemMetadata": metadata}
+        if full and result is not None and not isinstance(result, ApiError):
+            entry["item"] = result
+        entries.append(entry)
+    totals = {"totalSuccesses": len(results) - len(failed), "totalFailures": len(failed), "undetailedFailures": 0}
+    return answer({"results": entries, "bulkActionMetadata": totals})
 
 
 def _only(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """The request, if it holds nothing but this: a filter in the wrong place would ask for everything."""
-    refusals = Refusals()
+    """Checks that the request has no other key: an ignored filter in the wrong place would match everything."""
+    violations = Violations()
     for key in document:
         if key != name:
-            refusals.add(key[:100], f"unknown; the request has {name} alone", Rule.UNKNOWN_FIELD)
-    refusals.settle()
+            violations.add(key[:100], f"unknown; the request has {name} alone", Rule.UNKNOWN_FIELD)
+    violations.raise_if_any()
     return document
 
 

@@ -1,4 +1,4 @@
-"""CloudEvents over HTTP for devices that do not speak Kafka: structured, binary and batched."""
+"""Parses CloudEvents over HTTP, for devices without Kafka: structured, binary and batched mode."""
 
 import re
 import time
@@ -28,7 +28,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL).sub
 
 
 class Incoming(NamedTuple):
-    """An event that may be published, as JSON in structured mode."""
+    """A valid event as JSON in structured mode."""
 
     topic: str
     booking_id: str
@@ -37,77 +37,77 @@ class Incoming(NamedTuple):
 
 
 async def read_events(request: Request, bodies: Bodies, settings: Settings) -> list[Incoming]:
-    """The events of a request, in its order.
+    """The events of a request, in order.
 
     Raises:
-        ApiError: the request is none of the three modes, or an event cannot be used: 400 that names every one.
+        ApiError: the request is in none of the three modes, or has invalid events, all of which are named (400).
     """
     kind = media_type(request)
     body = await bodies.read(request)
-    return await bodies.apart(len(body), _read, request, kind, body, settings)
+    return await bodies.off_loop(len(body), _read, request, kind, body, settings)
 
 
 def _read(request: Request, kind: str, body: bytearray, settings: Settings) -> list[Incoming]:
     if kind == STRUCTURED:
-        found: Sequence[tuple[str, Any]] = [("", parse_json(body))]
+        events: Sequence[tuple[str, Any]] = [("", parse_json(body))]
     elif kind == BATCH:
-        found = [(f"{index}.", each) for index, each in enumerate(_batch(body))]
+        events = [(f"{index}.", event) for index, event in enumerate(_batch(body))]
     elif any(name.startswith(_PREFIX) for name in request.headers):
-        found = [("", _binary(request, body, kind))]
+        events = [("", _binary(request, body, kind))]
     else:
         accepted = f"{STRUCTURED}, {BATCH}, or ce- headers with application/json"
         raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", f"send CloudEvents: {accepted}", {"contentType": kind[:100]})
-    return _judged(found, settings)
+    return _validate(events, settings)
 
 
-def _judged(found: Sequence[tuple[str, Any]], settings: Settings) -> list[Incoming]:
+def _validate(events: Sequence[tuple[str, Any]], settings: Settings) -> list[Incoming]:
     topics, now = TopicNames.of(settings.topic_prefix), time.time_ns() // 1_000_000
-    good: list[Incoming] = []
-    bad: list[Violation] = []
-    for where, document in found:
-        value = _written(document, where)
-        topic, said = _decoded(document, value, now, settings)
-        if isinstance(said, DeadLetter):
-            bad.append(_violation(where, said))
+    incoming: list[Incoming] = []
+    violations: list[Violation] = []
+    for where, document in events:
+        value = _encode(document, where)
+        topic, decoded = _decode(document, value, now, settings)
+        if isinstance(decoded, DeadLetter):
+            violations.append(_violation(where, decoded))
         else:
-            session_id = said.session_id if isinstance(said, Event) else ""
-            published = Published(where, document["type"], document["source"], said.booking_id, session_id)
+            session_id = decoded.session_id if isinstance(decoded, Event) else ""
+            published = Published(where, document["type"], document["source"], decoded.booking_id, session_id)
             name = topics.bookings if topic is Topic.BOOKINGS else topics.events
-            good.append(Incoming(name, said.booking_id, value, published))
-    if bad:
-        raise invalid(bad)
-    return good
+            incoming.append(Incoming(name, decoded.booking_id, value, published))
+    if violations:
+        raise invalid(violations)
+    return incoming
 
 
-def _decoded(
+def _decode(
     document: Any, value: bytes, now_ms: int, settings: Settings
 ) -> tuple[Topic, Event | Booking | BookingGone | DeadLetter]:
     kind = document.get("type") if isinstance(document, dict) else None
     if isinstance(kind, str) and kind in DATA[Topic.BOOKINGS]:
         return Topic.BOOKINGS, decode_booking(value, ())
-    said = decode(value, (), now_ms, max_age=micros(settings.max_event_age))
-    if isinstance(said, DeadLetter) and said.reason is Reason.UNKNOWN_TYPE:
-        every = ", ".join(name for types in DATA.values() for name in types)
-        said = said._replace(detail=f"type: not one of {every}")
-    return Topic.EVENTS, said
+    decoded = decode(value, (), now_ms, max_age=micros(settings.max_event_age))
+    if isinstance(decoded, DeadLetter) and decoded.reason is Reason.UNKNOWN_TYPE:
+        all_types = ", ".join(name for types in DATA.values() for name in types)
+        decoded = decoded._replace(detail=f"type: not one of {all_types}")
+    return Topic.EVENTS, decoded
 
 
-def _violation(where: str, letter: DeadLetter) -> Violation:
-    field, _, detail = letter.detail.partition(": ")
-    return Violation(f"{where}{field}", detail, letter.reason.value)
+def _violation(where: str, dead_letter: DeadLetter) -> Violation:
+    field, _, detail = dead_letter.detail.partition(": ")
+    return Violation(f"{where}{field}", detail, dead_letter.reason.value)
 
 
 def _batch(body: bytearray) -> list[Any]:
-    found = parse_json(body)
-    if not isinstance(found, list):
+    events = parse_json(body)
+    if not isinstance(events, list):
         raise refused(400, "MALFORMED_BATCH", "a batch is a JSON array of events")
-    if len(found) > MAX_EVENTS:
+    if len(events) > MAX_EVENTS:
         raise refused(400, "TOO_MANY_EVENTS", f"a batch has at most {MAX_EVENTS} events", {"maxEvents": MAX_EVENTS})
-    return found
+    return events
 
 
 def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
-    """The event as structured mode writes it."""
+    """The event of a request in binary mode, as a document of structured mode."""
     if kind and not is_json(kind):
         raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the data as application/json", {"contentType": kind[:100]})
     attributes: dict[str, Any] = {}
@@ -123,7 +123,7 @@ def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
 
 
 def _attribute(name: str, raw: bytes) -> str:
-    """The value of a header: out of its quotes, where it has some, then percent-decoded once."""
+    """The value of a header: unquoted if it is quoted, then percent-decoded once."""
     if raw[:1] == b'"':
         if _QUOTED(raw) is None:
             raise refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark, end it with one")
@@ -136,7 +136,7 @@ def _attribute(name: str, raw: bytes) -> str:
         raise refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
 
 
-def _written(document: Any, where: str) -> bytes:
+def _encode(document: Any, where: str) -> bytes:
     try:
         return write_json(document)
     except orjson.JSONEncodeError:

@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it can answer, and its figures; none of them needs a token."""
+"""The routes of liveness, readiness and metrics, which need no token."""
 
 import asyncio
 
@@ -6,22 +6,22 @@ from fastapi import APIRouter, Request, Response
 
 from worker.read_model.freshness import troubles
 from worker.web.errors import answer, unavailable
-from worker.web.last_seen import Seen
+from worker.web.last_seen import Snapshot
 from worker.web.metrics import CONTENT_TYPE
 from worker.web.models import Health, Readiness
 from worker.web.partition_metrics import partition_families
-from worker.web.routing import add_public, problems
-from worker.web.services import parts_of
+from worker.web.routing import add_public, error_responses
+from worker.web.services import services_of
 
 _SECONDS = 2.0
 
 
-def add_health_calls(router: APIRouter) -> None:
-    """Declares all three."""
+def add_health_routes(router: APIRouter) -> None:
+    """Declares the routes of this module."""
     for path, endpoint, shape in (("/healthz", get_health, Health), ("/readyz", get_readiness, Readiness)):
-        add_public(router, path, endpoint, {200: {"model": shape}, **problems(403, 503)})
+        add_public(router, path, endpoint, {200: {"model": shape}, **error_responses(403, 503)})
     text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
-    add_public(router, "/metrics", get_metrics, {200: text, **problems(403)}, response_class=Response)
+    add_public(router, "/metrics", get_metrics, {200: text, **error_responses(403)}, response_class=Response)
 
 
 async def get_health(request: Request) -> Response:  # noqa: ARG001 - as FastAPI calls it
@@ -34,29 +34,29 @@ async def get_readiness(request: Request) -> Response:
 
     Whatever else keeps some partitions from going on is said with a 200: the others are served.
     """
-    seen = await _seen(request)
-    if seen.error is not None:
-        raise seen.error
-    if not any(each.state == "live" for each in seen.partitions):
+    snapshot = await _snapshot(request)
+    if snapshot.error is not None:
+        raise snapshot.error
+    if not any(each.state == "live" for each in snapshot.partitions):
         raise unavailable("NOT_SERVING", "every partition is being filled: ask again")
-    found = troubles(seen.partitions)
-    documents = [each._asdict() for each in found]
-    worst = [each for each in found if each.stops_all_news]
+    problems = troubles(snapshot.partitions)
+    documents = [each._asdict() for each in problems]
+    worst = [each for each in problems if each.stops_all_news]
     if worst:
         raise unavailable(worst[0].code, "; ".join(each.description for each in worst), {"problems": documents})
-    return answer({"status": "ready", "problems": documents} if found else {"status": "ready"})
+    return answer({"status": "ready", "problems": documents} if problems else {"status": "ready"})
 
 
 async def get_metrics(request: Request) -> Response:
     """Figures in Prometheus' text format."""
-    families = partition_families(await _seen(request))
-    return Response(parts_of(request).meters.text(families), headers={"content-type": CONTENT_TYPE})
+    families = partition_families(await _snapshot(request))
+    return Response(services_of(request).metrics.text(families), headers={"content-type": CONTENT_TYPE})
 
 
-async def _seen(request: Request) -> Seen:
-    last_seen = parts_of(request).last_seen
+async def _snapshot(request: Request) -> Snapshot:
+    last_seen = services_of(request).last_seen
     try:
         async with asyncio.timeout(_SECONDS):
-            return await last_seen.look()
+            return await last_seen.check()
     except TimeoutError as error:
         return last_seen.without(error)
