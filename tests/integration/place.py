@@ -17,6 +17,7 @@ from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.writer import AlertChange, PartitionWriter, Write, pack_summary
 from worker.redis.client import Client, create_redis, masters
+from worker.redis.scripts import Script
 from worker.settings import Settings
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
@@ -62,11 +63,11 @@ class Unreliable(PartitionWriter):
     lose_answer = False
     calls_left = 1_000_000
 
-    async def _run(self, script: str, *arguments: Any) -> Any:
+    async def _run(self, script: Script, *arguments: Any) -> Any:
         self._call_or_die(1)
         return self._answer_or_lose(await super()._run(script, *arguments))
 
-    async def _run_all(self, script: str, calls: list[tuple[Any, ...]]) -> list[Any]:
+    async def _run_all(self, script: Script, calls: list[tuple[Any, ...]]) -> list[Any]:
         if self.calls_left < len(calls):
             some = calls[: self.calls_left]
             self.calls_left = 0

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -19,9 +18,8 @@ from worker.ops import doctor
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.writer import NeedsRepair, announce
 from worker.redis import client as client_module
-from worker.redis import scripts
 from worker.redis.client import Client, create_redis, masters
-from worker.redis.scripts import ScriptInterrupted, ask_all, run, run_all
+from worker.redis.scripts import Script, ScriptInterrupted, ask_all, run, run_all
 from worker.settings import Settings
 from worker.stream.retry import until_done
 
@@ -44,15 +42,9 @@ def each_redis(request: pytest.FixtureRequest) -> Redis:
     return request.getfixturevalue("redis_server" if request.param == "server" else "redis_cluster")
 
 
-@pytest.fixture
-def lua(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes a text the script of every name; as no server knows it yet, where it is new."""
-
-    def uses(text: str) -> None:
-        text = f"{text} -- {random.random()}"
-        monkeypatch.setattr(scripts, "_source", lambda name: (text, sha1(text.encode()).hexdigest()))
-
-    return uses
+def new_script(text: str) -> Script:
+    """A script that no server knows."""
+    return Script.of(f"{text} -- {random.random()}")
 
 
 def settings(url: str) -> Settings:
@@ -70,18 +62,16 @@ def asking(url: str, scenario: Callable[[Client], Awaitable[None]]) -> None:
     asyncio.run(running())
 
 
-def test_a_question_to_many_keys_is_answered_in_order_where_a_server_does_not_know_the_script(
-    each_redis: Redis, lua: Callable[[str], None]
-) -> None:
-    lua(SAYS_ITS_KEY)
+def test_a_question_to_many_keys_is_answered_in_order_where_a_server_does_not_know_the_script(each_redis: Redis) -> None:
+    script = new_script(SAYS_ITS_KEY)
     wanted = [[key.encode(), str(number).encode(), 0] for number, key in enumerate(KEYS * 2)]
 
     async def scenario(client: Client) -> None:
         calls = [(key, (number,)) for number, key in enumerate(KEYS * 2)]
-        assert await ask_all(client, "any", calls) == wanted
+        assert await ask_all(client, script, calls) == wanted
         await (await masters(client))[0].script_flush()
-        assert await ask_all(client, "any", calls) == wanted
-        assert await ask_all(client, "any", []) == []
+        assert await ask_all(client, script, calls) == wanted
+        assert await ask_all(client, script, []) == []
 
     asking(each_redis.url, scenario)
 
@@ -94,26 +84,26 @@ def test_no_connection_has_a_timeout_that_could_lose_a_cancellation(each_redis: 
     asking(each_redis.url, scenario)
 
 
-def test_a_question_cannot_write(each_redis: Redis, lua: Callable[[str], None]) -> None:
-    lua(COUNTS)
+def test_a_question_cannot_write(each_redis: Redis) -> None:
+    script = new_script(COUNTS)
 
     async def scenario(client: Client) -> None:
         with pytest.raises(RedisError, match=r"[Ww]rite"):
-            await ask_all(client, "any", [("counted-not", (1,))])
+            await ask_all(client, script, [("counted-not", (1,))])
         assert await client.exists("counted-not") == 0
 
     asking(each_redis.url, scenario)
 
 
-def test_calls_are_run_in_order_where_a_server_forgot_the_script(each_redis: Redis, lua: Callable[[str], None]) -> None:
-    lua(COUNTS)
+def test_calls_are_run_in_order_where_a_server_forgot_the_script(each_redis: Redis) -> None:
+    script = new_script(COUNTS)
 
     async def scenario(client: Client) -> None:
         await client.unlink("counted")
-        assert await run_all(client, "any", "counted", [(1,), (10,), (100,)]) == [1, 11, 111]
+        assert await run_all(client, script, "counted", [(1,), (10,), (100,)]) == [1, 11, 111]
         for server in await masters(client):
             await server.script_flush()
-        assert await run(client, "any", "counted", 1000) == 1111
+        assert await run(client, script, "counted", 1000) == 1111
 
     asking(each_redis.url, scenario)
 
@@ -153,13 +143,13 @@ def test_a_command_without_a_key_and_a_transaction_of_two_slots_are_refused(redi
     asking(redis_cluster.url, scenario)
 
 
-def test_a_slot_that_has_moved_is_followed(redis_cluster: RedisCluster, lua: Callable[[str], None]) -> None:
-    lua(COUNTS)
+def test_a_slot_that_has_moved_is_followed(redis_cluster: RedisCluster) -> None:
+    script = new_script(COUNTS)
 
     async def scenario(client: Client) -> None:
         base = f"moves-{random.random()}"
         assert await announce(client, base, "first", 4) == ("first", 4)
-        await run_all(client, "any", "moved", [(1,)])
+        await run_all(client, script, "moved", [(1,)])
         before = await client.hget("moved", "count")
         for key in (f"{base}:live", "moved"):
             moving = await asyncio.to_thread(MovingSlot, redis_cluster, key)
@@ -167,7 +157,7 @@ def test_a_slot_that_has_moved_is_followed(redis_cluster: RedisCluster, lua: Cal
             await asyncio.to_thread(moving.finish)
             assert owner_of(redis_cluster, key) is moving.target
         assert await announce(client, base, "second", 5) == ("first", 4)
-        counted = await run_all(client, "any", "moved", [(1,), (1,), (1,)])
+        counted = await run_all(client, script, "moved", [(1,), (1,), (1,)])
         assert counted == [int(before or b"") + more for more in (1, 2, 3)]
         assert len(await masters(client)) == 3
 
@@ -207,8 +197,8 @@ def test_while_a_slot_is_being_moved_its_partition_waits_and_is_whole_afterwards
     on(redis_cluster, scenario)
 
 
-def test_calls_that_are_given_up_leave_no_answer_for_others(redis_cluster: RedisCluster, lua: Callable[[str], None]) -> None:
-    lua(SAYS_ITS_KEY)
+def test_calls_that_are_given_up_leave_no_answer_for_others(redis_cluster: RedisCluster) -> None:
+    script = new_script(SAYS_ITS_KEY)
 
     async def scenario(client: Client) -> None:
         chance, whole = random.Random(5), [0, 0]
@@ -218,7 +208,7 @@ def test_calls_that_are_given_up_leave_no_answer_for_others(redis_cluster: Redis
             said = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(chance.choice([0.001, 0.004, 5])):
-                    answers = await ask_all(client, "any", [(key, (key,)) for key in some_keys])
+                    answers = await ask_all(client, script, [(key, (key,)) for key in some_keys])
                     assert [answer[:2] for answer in answers] == [[key.encode()] * 2 for key in some_keys]
                     said = True
             whole[said] += 1
@@ -262,18 +252,18 @@ def test_a_dead_master_fails_its_own_keys_only_and_is_found_again(own_cluster: R
             dead.start()
 
 
-def test_a_frozen_master_whose_replica_takes_over_is_left(monkeypatch: pytest.MonkeyPatch, lua: Callable[[str], None]) -> None:
+def test_a_frozen_master_whose_replica_takes_over_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes what it is sent and never answers: only that a caller gave up tells."""
     monkeypatch.setattr(client_module, "_ANSWER_SECONDS", 0.5)
-    lua(COUNTS)
+    script = new_script(COUNTS)
     with RedisCluster(3) as cluster, replica_of(cluster, frozen := owner_of(cluster, "frozen")) as replica:
 
         async def scenario(client: Client) -> None:
-            await run_all(client, "any", "frozen", [(1,)])
+            await run_all(client, script, "frozen", [(1,)])
             assert await asyncio.to_thread(wait_until, lambda: has_caught_up_with(frozen), 20)
             frozen.pause()
             async with asyncio.timeout(60):
-                assert await until_done("redis", lambda: run(client, "any", "frozen", 1)) == 2
+                assert await until_done("redis", lambda: run(client, script, "frozen", 1)) == 2
             addresses = [server.get_connection_kwargs()["port"] for server in await masters(client)]
             assert replica.port in addresses
             assert frozen.port not in addresses

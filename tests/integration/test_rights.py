@@ -15,7 +15,7 @@ from worker.settings import Settings
 BASE = "rights"
 #: The rights that deploy/README.md lists.
 ENOUGH = (f"~{BASE}:*", "+@all", "-@dangerous", "+info")
-SCRIPTS = ("apply", "beat", "claim", "identity", "repair", "retire")
+SCRIPTS = ("apply", "heartbeat", "claim", "identity", "repair", "retire")
 
 
 def found(redis: str, partitions: int = 4) -> Finding:

@@ -12,6 +12,7 @@ from tests.services import Redis
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, BookingState, Place, apply_records
 from worker.read_model.keys import live_key, namespace
+from worker.read_model.lua_scripts import REPAIR
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.writer import PartitionWriter, Write, announce
 from worker.redis.client import Client, create_redis, masters
@@ -72,7 +73,7 @@ class Filled:
         """The first step of a repair, after which the worker died."""
         writer = self._writers[number]
         await writer.claim()
-        assert await writer._run("repair", "begin", writer._generation, writer._epoch) != b"fenced"
+        assert await writer._run(REPAIR, "begin", writer._generation, writer._epoch) != b"fenced"
 
     async def rebuild(self, partitions: int) -> None:
         """Fills another namespace, of so many partitions, beside the live one, and makes it the live one."""

@@ -7,6 +7,7 @@ in between, the next one completes the claim. A claim has the id that it replace
 from typing import NamedTuple
 
 from worker.read_model.keys import PartitionKeys, live_key
+from worker.read_model.lua_scripts import IDENTITY
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import run
 
@@ -42,7 +43,7 @@ async def read_id(client: Client, base: str) -> RedisId:
 
 async def replace_id(client: Client, base: str, expected: RedisId, new: RedisId) -> RedisId:
     """Compare-and-set: writes ``new`` if the id is ``expected``. Returns the id after the call."""
-    return RedisId.parse((await run(client, "identity", live_key(base), str(expected), str(new))).decode())
+    return RedisId.parse((await run(client, IDENTITY, live_key(base), str(expected), str(new))).decode())
 
 
 async def heartbeats(client: Client, namespace: str, partitions: int) -> list[bytes | None]:

@@ -1,4 +1,4 @@
-"""Every key in Redis and its type; a test checks that the README lists the same keys.
+"""Every key in Redis and its type; `worker/read_model/README.md` lists the same keys.
 
 ``NS`` is a namespace: ``<ATTENDANCE_NAMESPACE>:<layout version>.<build>``. ``{p}`` is the partition's number in braces, the
 hash tag that puts all keys of a partition into one slot of a Redis Cluster. ``G`` is a key generation: a repair fills a new
@@ -14,30 +14,46 @@ DOC_SHIFT = 5
 """The bucket of a document is the first 16 bits of its id shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
 
+# what follows the prefix of a key generation; in the Lua scripts KEY_<name> stands for the same text
+DOC = "doc:"
+BY_BOOKING = "by-booking:"
+BY_STATUS = "by-status"
+IDS = "ids:"
+TALLY = "tally:"
+SESSIONS = "sessions"
+BOOKING = "booking:"
+NO_SHOWS = "no-shows"
+ALERTS = "alerts"
+ALERTS_AT = "alerts:at"
+ALERTS_KIND = "alerts:kind:"
+ALERTS_SESSION = "alerts:session:"
+ALERTS_BOOKING = "alerts:booking:"
+WATERMARK = "watermark"
+
 LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
     "sign cursors (kept over rebuilds), `redisId` (random; recorded with the tables, until then followed by `<` and the "
     "id that it replaces)",
     "NS:{p}:probe": "normally absent: a starting worker tests its Redis permissions on it",
-    "NS:{p}:watermark": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
+    f"NS:{{p}}:{WATERMARK}": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
     "each `.offset` (next to apply), `.time` (newest effective time applied; of bookings the time received), `.end` (last "
     "stable offset), `.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets after it, held by open transactions), "
     "`.unreadable` (offset of a batch that cannot be read, or empty); `writtenAt` (of the heartbeat, ms); both by Redis' clock",
-    "NS:{p}:G:doc:<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
-    "NS:{p}:G:by-booking:<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
+    f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
+    f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
     "which is given as its index in `STATUSES`",
-    "NS:{p}:G:by-status": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
-    "NS:{p}:G:ids:<sessionId>": "sorted set: the same of one session",
-    "NS:{p}:G:tally:<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, `expectedParticipants`, "
-    "and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
-    "NS:{p}:G:sessions": "sorted set by bytes: every sessionId that has a tally",
-    "NS:{p}:G:booking:<bucket>": "hash: bookingId to its summary, JSON",
-    "NS:{p}:G:no-shows": "sorted set: bookingId by minus its noShowRate, if it has one",
-    "NS:{p}:G:alerts": "hash: alertId to the open alert, JSON",
-    "NS:{p}:G:alerts:at": "sorted set: alertId of every open alert by `openedAt` (ms)",
-    "NS:{p}:G:alerts:kind:<kind>": "sorted set: the same of one kind",
-    "NS:{p}:G:alerts:session:<sessionId>": "sorted set: the same of one session",
-    "NS:{p}:G:alerts:booking:<bookingId>": "sorted set: the same of one booking",
+    f"NS:{{p}}:G:{BY_STATUS}": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
+    f"NS:{{p}}:G:{IDS}<sessionId>": "sorted set: the same of one session",
+    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, "
+    "`expectedParticipants`, and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
+    f"NS:{{p}}:G:{SESSIONS}": "sorted set by bytes: every sessionId that has a tally",
+    f"NS:{{p}}:G:{BOOKING}<bucket>": "hash: bookingId to its summary, JSON",
+    f"NS:{{p}}:G:{NO_SHOWS}": "sorted set: bookingId by minus its noShowRate, if it has one",
+    f"NS:{{p}}:G:{ALERTS}": "hash: alertId to the open alert, JSON",
+    f"NS:{{p}}:G:{ALERTS_AT}": "sorted set: alertId of every open alert by `openedAt` (ms)",
+    f"NS:{{p}}:G:{ALERTS_KIND}<kind>": "sorted set: the same of one kind",
+    f"NS:{{p}}:G:{ALERTS_SESSION}<sessionId>": "sorted set: the same of one session",
+    f"NS:{{p}}:G:{ALERTS_BOOKING}<bookingId>": "sorted set: the same of one booking",
 }
 
 
@@ -53,7 +69,7 @@ class PartitionKeys(NamedTuple):
 
     @property
     def watermark(self) -> str:
-        return self.tag + "watermark"
+        return self.tag + WATERMARK
 
     @property
     def probe(self) -> str:

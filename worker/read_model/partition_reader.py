@@ -19,8 +19,9 @@ from schemas.query.violations import Rule
 from worker.read_model.documents import unpack
 from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.keys import DOC_SHIFT, PartitionKeys, live_key
+from worker.read_model.lua_scripts import FIND
 from worker.redis.client import Client, Server
-from worker.redis.scripts import ask_all, raise_first_error
+from worker.redis.scripts import Script, ask_all, raise_first_error
 from worker.topics import partition_of
 
 _ATTEMPTS = 3
@@ -40,13 +41,6 @@ _MAX_IDS, _MAX_LOOKUPS = 256, 1024
 IDS_PER_ROUND_TRIP = 64
 #: Maximum number of attendances of the bookings in a filter.
 MOST_OF_BOOKINGS = 20_000
-_SCRIPTS = {
-    "scan": "live+entries+scan",
-    "numbers": "live+entries+numbers",
-    "count": "live+entries+count",
-    "find": "live+find",
-    "ranked": "live+entries+ranked",
-}
 
 #: Returns the fields of a watermark, followed by the server's time in ms as the field ``now``.
 _WATERMARK = """local watermark, time = redis.call('HGETALL', KEYS[1]), redis.call('TIME')
@@ -184,7 +178,7 @@ class NamespaceView:
 
     async def ask(
         self,
-        script: str,
+        script: Script,
         numbers: Iterable[int],
         arguments: Sequence[Any],
         extra: Mapping[int, Sequence[Any]] | None = None,
@@ -204,7 +198,7 @@ class NamespaceView:
 
     async def _ask(
         self,
-        script: str,
+        script: Script,
         numbers: Sequence[int],
         arguments: Sequence[Any],
         extra: Mapping[int, Sequence[Any]] | None,
@@ -229,13 +223,13 @@ class NamespaceView:
 
     async def _run(
         self,
-        script: str,
+        script: Script,
         groups: Sequence[Sequence[int]],
         arguments: Sequence[Any],
         extra: Mapping[int, Sequence[Any]] | None,
     ) -> list[Any]:
         """The answers of the script for each group of partitions, in one round trip."""
-        last = DOCUMENT_UNITS if script == "find" else MOST_UNITS, self.namespace if self._live_key else ""
+        last = DOCUMENT_UNITS if script is FIND else MOST_UNITS, self.namespace if self._live_key else ""
         calls = [
             (
                 [*(self._watermarks[number] for number in group), *self._live_key],
@@ -244,8 +238,8 @@ class NamespaceView:
             for group in groups
         ]
         # a lookup by id must not wait for index scans
-        async with self._round_trips if extra or script != "find" else nullcontext():
-            answers = await ask_all(self._client, _SCRIPTS[script], calls)
+        async with self._round_trips if extra or script is not FIND else nullcontext():
+            answers = await ask_all(self._client, script, calls)
         if not all(answers):
             raise Switched
         return answers
@@ -257,7 +251,7 @@ class NamespaceView:
         for batch in _batches(ids, _MAX_IDS):
             group_size = max(1, _MAX_LOOKUPS // len(batch))
             arguments = DOC_SHIFT, DOCUMENT_UNITS, b"".join(batch)
-            for number, (state, *parts) in (await self._ask("find", self.all_partitions, arguments, None, group_size)).items():
+            for number, (state, *parts) in (await self._ask(FIND, self.all_partitions, arguments, None, group_size)).items():
                 pairs.update(zip(parts[1::2], parts[2::2], strict=True))
                 if state != b"live":
                     unread = _not_serving(number, _describe_state(state.decode()))
@@ -269,7 +263,7 @@ class NamespaceView:
         for identity, number in ids.items():
             by_partition.setdefault(number, []).append(identity)
         arguments = {number: (b"".join(batch), b"", b"") for number, batch in by_partition.items()}
-        answers = await self.ask("find", arguments, (DOC_SHIFT, DOCUMENT_UNITS), arguments)
+        answers = await self.ask(FIND, arguments, (DOC_SHIFT, DOCUMENT_UNITS), arguments)
         return _attendances(parts[1:] for parts in answers.values())
 
     async def fetch_by_keys(self, filter_: Filter) -> list[Attendance]:
@@ -289,7 +283,7 @@ class NamespaceView:
         pending = {number: (b"", b"".join(names), b"") for number, names in bookings.items()}
         attendances: dict[bytes, Attendance] = {}
         while pending:
-            for number, (place, *parts) in (await self.ask("find", pending, (DOC_SHIFT, DOCUMENT_UNITS), pending)).items():
+            for number, (place, *parts) in (await self.ask(FIND, pending, (DOC_SHIFT, DOCUMENT_UNITS), pending)).items():
                 attendances.update(_attendances([parts]))
                 ids, names, _ = pending.pop(number)
                 if place:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from worker.read_model.freshness import Freshness, freshness_of
+from worker.read_model.lua_scripts import RANKED
 from worker.read_model.partition_reader import NamespaceView, parse_hash, parse_watermark
 from worker.read_model.query.planner import BUDGET, share
 
@@ -46,7 +47,7 @@ async def ranked(
     while waiting:
         extra = {number: (_encode(open_[number]),) for number in waiting}
         arguments = -1 if descending else 1, take, BUDGET, orjson.dumps(names)
-        for number, (watermark, end, *rows) in (await view.ask("ranked", extra, arguments, extra)).items():
+        for number, (watermark, end, *rows) in (await view.ask(RANKED, extra, arguments, extra)).items():
             watermarks.setdefault(number, watermark)
             places += [(Place(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)]
             open_[number] = _decode(end)

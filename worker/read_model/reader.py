@@ -153,7 +153,7 @@ class AttendanceReader:
 
     async def no_shows_page(self, limit: int = 100, cursor: str | None = None) -> ListPage:
         """A page of `no_shows`. Raises QueryError if the cursor is not from this list."""
-        after, _ = await self._start_of_page(pages.NO_SHOWS, cursor, ())
+        after, _ = await self._start_of_page(pages.NO_SHOW_LIST, cursor, ())
         return await self._resolver.answer(lambda view: pages.no_shows(view, limit, after))
 
     async def alerts(
@@ -190,7 +190,7 @@ class AttendanceReader:
             QueryError: the cursor is not from this list, or has other conditions.
         """
         requested = AlertConditions(None if kind is None else str(kind), session_id, booking_id)
-        after, conditions = await self._start_of_page(pages.ALERTS, cursor, requested)
+        after, conditions = await self._start_of_page(pages.ALERT_LIST, cursor, requested)
         return await self._resolver.answer(lambda view: pages.alerts(view, AlertConditions(*conditions), limit, after))
 
     async def _start_of_page(

@@ -10,6 +10,7 @@ import orjson
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from worker.read_model.keys import PartitionKeys, live_key, namespace
+from worker.read_model.lua_scripts import RIGHTS
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import commands_of, raise_first_error
 
@@ -72,7 +73,7 @@ async def _try_partitions(client: Client, base: str, partitions: int) -> Iterato
         pipe = client.pipeline(transaction=False)
         for number in range(partitions):
             key = PartitionKeys(namespace(base), number).probe
-            for command in commands_of("rights", key, orjson.dumps(trials(key))):
+            for command in commands_of(RIGHTS, key, orjson.dumps(trials(key))):
                 pipe.execute_command(*command)
         return _refusals(await pipe.execute(raise_on_error=False))
 

@@ -20,8 +20,9 @@ import orjson
 
 from schemas.query.signatures import KEY_BYTES
 from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, booking_bucket, live_key
+from worker.read_model.lua_scripts import APPLY, CLAIM, HEARTBEAT, REPAIR, RETIRE
 from worker.redis.client import Client, answer_timeout
-from worker.redis.scripts import ScriptInterrupted, run, run_all
+from worker.redis.scripts import Script, ScriptInterrupted, run, run_all
 
 #: Entries (pairs, summaries and alerts) in one script call: initial size, and limits of its adaptation; see `Pace`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
@@ -88,7 +89,7 @@ class PartitionWriter:
 
     async def claim(self) -> Claim:
         """Becomes the only writer; writes of earlier ones are refused from now on."""
-        epoch, state, keys, events, bookings, *times = await self._run("claim", self._generation)
+        epoch, state, keys, events, bookings, *times = await self._run(CLAIM, self._generation)
         self._epoch, self._key_generation, self._seq = epoch, keys.decode(), 0
         return Claim(state == b"live" and bool(keys), events, bookings, *(time.decode() for time in times))
 
@@ -102,7 +103,7 @@ class PartitionWriter:
     async def _apply(self, write: "Write") -> None:
         while chunks := write.next(self._pace.chunk):
             started, worked = perf_counter(), thread_time()
-            answers = await self._run_all("apply", [self._arguments(*numbered) for numbered in enumerate(chunks, 1)])
+            answers = await self._run_all(APPLY, [self._arguments(*numbered) for numbered in enumerate(chunks, 1)])
             self._pace.adapt(perf_counter() - started, thread_time() - worked, len(chunks))
             for answer in answers:
                 self._raise_if_refused(answer)
@@ -121,14 +122,14 @@ class PartitionWriter:
             watermark: its fields after the repair.
         """
         await self.claim()
-        answer = await self._run("repair", "begin", self._generation, self._epoch)
+        answer = await self._run(REPAIR, "begin", self._generation, self._epoch)
         self._raise_if_refused(answer)
         self._key_generation, *retired = (name.decode() for name in answer)
         self._seq = 0
         await self._retire(retired)
         async for write in writes:
             await self._apply(write)
-        answer = await self._run("repair", "switch", self._generation, self._epoch, *_flatten(watermark))
+        answer = await self._run(REPAIR, "switch", self._generation, self._epoch, *_flatten(watermark))
         self._raise_if_refused(answer)
         await self._retire(name.decode() for name in answer[1:])
 
@@ -146,20 +147,20 @@ class PartitionWriter:
             end_ages_ms: time since Kafka confirmed the end of ``events`` and ``bookings``, if it did.
         """
         ages = (end_ages_ms.get(topic, "") for topic in ("events", "bookings"))
-        self._raise_if_refused(await self._run("beat", self._generation, self._epoch, *ages, *_flatten(fields)))
+        self._raise_if_refused(await self._run(HEARTBEAT, self._generation, self._epoch, *ages, *_flatten(fields)))
 
     async def _retire(self, key_generations: Iterable[str]) -> None:
         buckets = (65536 >> DOC_SHIFT, BOOKING_BUCKETS)
         for name in key_generations:
             remaining = 0
             while remaining >= 0:
-                remaining = await self._run("retire", self._keys.prefix(name), _RETIRE_AT_ONCE, *buckets, remaining)
-            self._raise_if_refused(await self._run("repair", "forget", self._generation, self._epoch, name))
+                remaining = await self._run(RETIRE, self._keys.prefix(name), _RETIRE_AT_ONCE, *buckets, remaining)
+            self._raise_if_refused(await self._run(REPAIR, "forget", self._generation, self._epoch, name))
 
-    async def _run(self, script: str, *arguments: Any) -> Any:
+    async def _run(self, script: Script, *arguments: Any) -> Any:
         return await run(self._client, script, self._keys.watermark, *arguments)
 
-    async def _run_all(self, script: str, calls: list[tuple[Any, ...]]) -> list[Any]:
+    async def _run_all(self, script: Script, calls: list[tuple[Any, ...]]) -> list[Any]:
         return await run_all(self._client, script, self._keys.watermark, calls)
 
     def _raise_if_refused(self, answer: Any) -> None:

@@ -1,14 +1,12 @@
-"""Runs the Lua scripts, which are package data: EVALSHA first, and EVAL if the server does not know the script.
+"""Runs Lua scripts: EVALSHA first, and EVAL if the server does not know the script.
 
 In a cluster each master has its own script cache. EVAL adds a script to the cache of the master that owns the key; there is no
 SCRIPT LOAD.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from hashlib import sha1
-from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -26,69 +24,72 @@ class ScriptInterrupted(RedisError):
     """A script stopped in the middle; its writes until then were applied."""
 
 
-@cache
-def _source(name: str) -> tuple[str, str]:
-    # a+b+c: the files are concatenated
-    text = "".join(files("worker.read_model").joinpath("lua", f"{part}.lua").read_text() for part in name.split("+"))
-    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
+class Script(NamedTuple):
+    """A Lua script, and the digest by which servers know it."""
+
+    text: str
+    digest: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run(client: Client, name: str, key: str, *arguments: Any) -> Any:
-    """The answer of the script ``name`` for one key."""
-    (answer,) = await run_all(client, name, key, [arguments])
+async def run(client: Client, script: Script, key: str, *arguments: Any) -> Any:
+    """The answer of a script for one key."""
+    (answer,) = await run_all(client, script, key, [arguments])
     return answer
 
 
-async def run_all(client: Client, name: str, key: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-    """The answers of the script ``name`` to the calls, sent as one pipeline.
+async def run_all(client: Client, script: Script, key: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+    """The answers of a script to the calls, sent as one pipeline.
 
     Raises:
         ScriptInterrupted: the key's slot is being moved; the first call that failed may have been run in part.
         redis.RedisError: a call failed; the calls before it were run, those after it may have been run.
     """
     keyed_calls = [(key, arguments) for arguments in calls]
-    answers = await _write(client, _commands(name, keyed_calls, "EVAL", set()))
+    answers = await _write(client, _commands(script, keyed_calls, "EVAL", set()))
     for _ in range(_MAX_SENDS - 1):
         if not any(isinstance(answer, NoScriptError) for answer in answers):
             break
         # retry all calls, because their order matters; repeating one that was run changes nothing
-        answers = await _write(client, _commands(name, keyed_calls, "EVAL", {0}))
+        answers = await _write(client, _commands(script, keyed_calls, "EVAL", {0}))
     return raise_first_error(answers)
 
 
-def commands_of(name: str, key: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Two commands that run the script ``name``: an EVAL, then an EVALSHA."""
+def commands_of(script: Script, key: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """Two commands that run a script: an EVAL, then an EVALSHA."""
     calls = [(key, arguments)] * 2
-    return _commands(name, calls, "EVAL", {0})
+    return _commands(script, calls, "EVAL", {0})
 
 
-async def ask_all(client: Client, name: str, calls: Sequence[Call]) -> list[Any]:
-    """The answers of the read-only script ``name`` to the calls, in their order; one round trip to each master.
+async def ask_all(client: Client, script: Script, calls: Sequence[Call]) -> list[Any]:
+    """The answers of a read-only script to the calls, in their order; one round trip to each master.
 
     Raises:
         redis.RedisError: a call failed, or a master is unavailable.
     """
-    answers: list[Any] = await client.ask(_commands(name, calls, "EVAL_RO", set()))
+    answers: list[Any] = await client.ask(_commands(script, calls, "EVAL_RO", set()))
     for _ in range(_MAX_SENDS - 1):
         unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if not unknown:
             break
         retries = [calls[number] for number in unknown]
-        retried = await client.ask(_commands(name, retries, "EVAL_RO", _first_call_of_each_key(retries)))
+        retried = await client.ask(_commands(script, retries, "EVAL_RO", _first_call_of_each_key(retries)))
         for number, answer in zip(unknown, retried, strict=True):
             answers[number] = answer
     return raise_first_error(answers)
 
 
-def _commands(name: str, calls: Sequence[Call], command: str, in_full: set[int]) -> list[tuple[Any, ...]]:
+def _commands(script: Script, calls: Sequence[Call], command: str, in_full: set[int]) -> list[tuple[Any, ...]]:
     """The commands for the calls: EVAL for the indexes in ``in_full``, EVALSHA for the others."""
-    text, digest = _source(name)
     by_digest = command.replace("EVAL", "EVALSHA")
     commands = []
     for number, (key, arguments) in enumerate(calls):
-        script = (command, text) if number in in_full else (by_digest, digest)
+        head = (command, script.text) if number in in_full else (by_digest, script.digest)
         keys = (key,) if isinstance(key, str) else key
-        commands.append((*script, len(keys), *keys, *arguments))
+        commands.append((*head, len(keys), *keys, *arguments))
     return commands
 
 

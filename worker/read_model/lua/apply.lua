@@ -21,8 +21,8 @@ if seq <= last_seq then return 'repeat' end
 if seq ~= last_seq + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
-local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. 'doc:', prefix .. 'ids:', prefix .. 'by-booking:', prefix .. 'sessions'
-local BY_STATUS, NO_SHOWS = prefix .. 'by-status', prefix .. 'no-shows'
+local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_BY_BOOKING, prefix .. KEY_SESSIONS
+local BY_STATUS, NO_SHOWS = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS
 local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 -- the fields of a tally; a list of changes has the same order
@@ -118,7 +118,7 @@ for status = 0, 2 do
 end
 for session, entries in pairs(by_session) do call('ZADD', IDS .. session, unpack(entries)) end
 for _, session in ipairs(session_order) do
-  local key, changes = prefix .. 'tally:' .. session, tallies[session]
+  local key, changes = prefix .. KEY_TALLY .. session, tallies[session]
   local bookings
   for index = 1, 6 do
     if changes[index] ~= 0 then
@@ -143,7 +143,7 @@ at, size = 1, #summaries
 while at <= size do
   local bucket, booking, rate, json, next_ = unpack_('>HHc0dI4c0', summaries, at)
   at = next_
-  local key = prefix .. 'booking:' .. bucket
+  local key = prefix .. KEY_BOOKING .. bucket
   if json == '' then call('HDEL', key, booking) else call('HSET', key, booking, json) end
   if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) elseif rate > 0 then call('ZREM', NO_SHOWS, booking) end
 end
@@ -151,9 +151,9 @@ end
 if ARGV[9] ~= '' then
   for _, alert in ipairs(cjson.decode(ARGV[9])) do
     local id, kind, booking, session, opened, json = unpack(alert)
-    local indexes = { 'alerts:at', 'alerts:kind:' .. kind, 'alerts:booking:' .. booking }
-    if session ~= '' then indexes[4] = 'alerts:session:' .. session end
-    if json == '' then call('HDEL', prefix .. 'alerts', id) else call('HSET', prefix .. 'alerts', id, json) end
+    local indexes = { KEY_ALERTS_AT, KEY_ALERTS_KIND .. kind, KEY_ALERTS_BOOKING .. booking }
+    if session ~= '' then indexes[4] = KEY_ALERTS_SESSION .. session end
+    if json == '' then call('HDEL', prefix .. KEY_ALERTS, id) else call('HSET', prefix .. KEY_ALERTS, id, json) end
     for _, index in ipairs(indexes) do
       if json == '' then call('ZREM', prefix .. index, id) else call('ZADD', prefix .. index, opened, id) end
     end

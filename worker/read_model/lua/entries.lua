@@ -142,7 +142,7 @@ end
 
 local function read_document(prefix, id)
   charge(DECODE_COST)
-  return call('HGET', prefix .. 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
+  return call('HGET', prefix .. KEY_DOC .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
 end
 
 local function session_of(packed) return (struct.unpack('>Hc0', packed, 20 + byte(packed, 11))) end
@@ -156,9 +156,9 @@ local function document_matches(prefix, id)
 end
 
 local function sources_of(prefix)
-  if not sessions then return { prefix .. 'by-status' } end
+  if not sessions then return { prefix .. KEY_BY_STATUS } end
   local sources = {}
-  for at, name in ipairs(sessions) do sources[at] = prefix .. 'ids:' .. name end
+  for at, name in ipairs(sessions) do sources[at] = prefix .. KEY_IDS .. name end
   return sources
 end
 

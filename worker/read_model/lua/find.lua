@@ -10,7 +10,7 @@ local divisor, budget, CHUNK = 2 ^ tonumber(ARGV[1]), tonumber(ARGV[2]), 128
 -- cost of a document and of a range of the booking index, in addition to the command
 local DOCUMENT_COST, INDEX_COST = 1, 2
 
-local function bucket_of(id) return 'doc:' .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor) end
+local function bucket_of(id) return KEY_DOC .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor) end
 
 local function append_pair(packed, id, answer)
   if packed then
@@ -26,7 +26,7 @@ if #ARGV == 3 then
     ids[#ids + 1] = sub(ARGV[3], at, at + 15)
     buckets[#ids] = bucket_of(ids[#ids])
   end
-  return of_partitions(function(prefix, answer)
+  return answer_partitions(function(prefix, answer)
     answer[2] = ''
     charge((1 + DOCUMENT_COST) * #ids)
     for at = #ids, 1, -1 do
@@ -56,7 +56,7 @@ local function read_bookings(prefix, bookings, place, read)
           if spent - spent_before >= budget then
             return number .. ' ' .. status .. (sub(from, 1, 1) == '(' and ' ' .. sub(from, 2) or '')
           end
-          local members = call('ZRANGEBYLEX', prefix .. 'by-booking:' .. status, from,
+          local members = call('ZRANGEBYLEX', prefix .. KEY_BY_BOOKING .. status, from,
             '(' .. booking .. '\1', 'LIMIT', 0, CHUNK)
           charge(INDEX_COST)
           for _, each in ipairs(members) do read(sub(each, -16)) end
@@ -68,7 +68,7 @@ local function read_bookings(prefix, bookings, place, read)
   return ''
 end
 
-return of_partitions(function(prefix, answer, index)
+return answer_partitions(function(prefix, answer, index)
   local ids, bookings, place = ARGV[3 * index], ARGV[3 * index + 1], ARGV[3 * index + 2]
   local function read(id)
     charge(1 + DOCUMENT_COST)

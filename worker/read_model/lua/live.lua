@@ -1,4 +1,4 @@
--- The first part of every script that reads partitions; worker/redis/scripts.py concatenates the files.
+-- The first part of every script that reads partitions; worker/read_model/lua_scripts.py concatenates the files.
 --
 -- KEYS  watermarks, all in one slot or on one server; on a single server followed by the key that names the live namespace
 -- ARGV  the last two: units that the call may spend before it starts another partition; the namespace of the watermarks, or
@@ -20,7 +20,7 @@ local function call(...)
 end
 
 -- Calls append_answer(key prefix, answer, index of the watermark) for every live partition; it appends to `answer`.
-local function of_partitions(append_answer)
+local function answer_partitions(append_answer)
   local answers = {}
   for index, key in ipairs(KEYS) do
     if index > 1 and spent >= max_spent then
@@ -29,7 +29,7 @@ local function of_partitions(append_answer)
       local watermark = redis.call('HMGET', key, 'state', 'keys')
       local answer = { watermark[1] or '' }
       answers[index] = answer
-      if watermark[1] == 'live' then append_answer(string.sub(key, 1, -10) .. watermark[2] .. ':', answer, index) end
+      if watermark[1] == 'live' then append_answer(string.sub(key, 1, -#KEY_WATERMARK - 1) .. watermark[2] .. ':', answer, index) end
     end
   end
   return answers

@@ -70,7 +70,7 @@ local function visit_numbers(sources, visit)
   end
 end
 
-return of_partitions(function(prefix, answer)
+return answer_partitions(function(prefix, answer)
   local total = 0
   answer[2] = ''
   visit_numbers(sources_of(prefix), function(number, count)

@@ -9,7 +9,7 @@ ascending, limit, budget = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
 local names, place = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 if place == cjson.null then place = nil end
 
-return of_partitions(function(prefix, answer, index)
+return answer_partitions(function(prefix, answer, index)
   start_budget()
   local watermark, time = call('HGETALL', KEYS[index]), redis.call('TIME')
   watermark[#watermark + 1] = 'now'

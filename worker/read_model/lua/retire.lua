@@ -8,22 +8,22 @@
 local call, prefix, limit, remaining = redis.call, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[5])
 local documents, bookings = tonumber(ARGV[3]), tonumber(ARGV[4])
 if remaining == 0 then
-  local sessions = call('ZPOPMIN', prefix .. 'sessions', limit)
+  local sessions = call('ZPOPMIN', prefix .. KEY_SESSIONS, limit)
   for i = 1, #sessions, 2 do
-    call('UNLINK', prefix .. 'tally:' .. sessions[i], prefix .. 'ids:' .. sessions[i])
+    call('UNLINK', prefix .. KEY_TALLY .. sessions[i], prefix .. KEY_IDS .. sessions[i])
   end
-  local alerts = call('ZPOPMIN', prefix .. 'alerts:at', limit)
+  local alerts = call('ZPOPMIN', prefix .. KEY_ALERTS_AT, limit)
   for i = 1, #alerts, 2 do
-    local alert = cjson.decode(call('HGET', prefix .. 'alerts', alerts[i]) or '{}')
-    call('UNLINK', prefix .. 'alerts:booking:' .. (alert.bookingId or ''), prefix .. 'alerts:kind:' .. (alert.kind or ''),
-      prefix .. 'alerts:session:' .. (alert.sessionId or ''))
+    local alert = cjson.decode(call('HGET', prefix .. KEY_ALERTS, alerts[i]) or '{}')
+    call('UNLINK', prefix .. KEY_ALERTS_BOOKING .. (alert.bookingId or ''), prefix .. KEY_ALERTS_KIND .. (alert.kind or ''),
+      prefix .. KEY_ALERTS_SESSION .. (alert.sessionId or ''))
   end
   if #sessions > 0 or #alerts > 0 then return 0 end
-  call('UNLINK', prefix .. 'by-booking:0', prefix .. 'by-booking:1', prefix .. 'by-booking:2', prefix .. 'by-status',
-    prefix .. 'no-shows', prefix .. 'alerts')
+  call('UNLINK', prefix .. KEY_BY_BOOKING .. 0, prefix .. KEY_BY_BOOKING .. 1, prefix .. KEY_BY_BOOKING .. 2, prefix .. KEY_BY_STATUS,
+    prefix .. KEY_NO_SHOWS, prefix .. KEY_ALERTS)
   return documents + bookings
 end
 for number = remaining, math.max(1, remaining - limit + 1), -1 do
-  call('UNLINK', number > documents and prefix .. 'booking:' .. (number - documents - 1) or prefix .. 'doc:' .. (number - 1))
+  call('UNLINK', number > documents and prefix .. KEY_BOOKING .. (number - documents - 1) or prefix .. KEY_DOC .. (number - 1))
 end
 return remaining > limit and remaining - limit or -1

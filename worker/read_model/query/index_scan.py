@@ -25,7 +25,7 @@ _STATUS_CODE = {str(status): code for code, status in enumerate(STATUSES)}
 
 
 class Scan(NamedTuple):
-    """An order of `scan.lua`, and the conversions of its keys."""
+    """An order of the scan scripts, and the conversions of its keys."""
 
     name: str
     keys: Callable[[list[Any]], list[Key]]

@@ -11,14 +11,26 @@ from schemas.query.list_cursor import ListCursor, encode_list_cursor
 from schemas.query.request import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
 from schemas.times import format_time
 from worker.read_model.freshness import Freshness
-from worker.read_model.keys import BOOKING_BUCKETS, booking_bucket
+from worker.read_model.keys import (
+    ALERTS,
+    ALERTS_AT,
+    ALERTS_BOOKING,
+    ALERTS_KIND,
+    ALERTS_SESSION,
+    BOOKING,
+    BOOKING_BUCKETS,
+    NO_SHOWS,
+    SESSIONS,
+    TALLY,
+    booking_bucket,
+)
 from worker.read_model.partition_reader import NamespaceView, parse_hash
 from worker.read_model.query.index_scan import order_by, pinned
 from worker.read_model.query.planner import Planner
 from worker.read_model.ranked import Place, ranked
 
 #: Lists, as their cursors name them.
-ALERTS, NO_SHOWS = "alerts", "no-shows"
+ALERT_LIST, NO_SHOW_LIST = "alerts", "no-shows"
 _COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
 _WINDOW = b"window:"
 #: Maximum number of attendances that are read at once if the filter drops many of them.
@@ -50,7 +62,7 @@ async def page(view: NamespaceView, query: Query) -> Page:
 
 async def session(view: NamespaceView, session_id: str) -> dict[str, Any] | None:
     answers, freshness = await view.read(
-        view.all_partitions, [[("HGETALL", f"tally:{session_id}")] for _ in view.all_partitions]
+        view.all_partitions, [[("HGETALL", f"{TALLY}{session_id}")] for _ in view.all_partitions]
     )
     tallies = [parse_hash(tally) for (tally,) in answers if tally]
     if not tallies:
@@ -61,12 +73,12 @@ async def session(view: NamespaceView, session_id: str) -> dict[str, Any] | None
 
 
 async def sessions(view: NamespaceView, limit: int) -> list[str]:
-    answers, _ = await view.read(view.all_partitions, [[("ZRANGE", "sessions", 0, limit - 1)] for _ in view.all_partitions])
+    answers, _ = await view.read(view.all_partitions, [[("ZRANGE", SESSIONS, 0, limit - 1)] for _ in view.all_partitions])
     return [name.decode() for name in sorted({name for (names,) in answers for name in names})[:limit]]
 
 
 async def booking(view: NamespaceView, booking_id: str) -> dict[str, Any] | None:
-    command = "HGET", f"booking:{booking_bucket(booking_id.encode())}", booking_id
+    command = "HGET", f"{BOOKING}{booking_bucket(booking_id.encode())}", booking_id
     ((json,),), freshness = await view.read([view.of(booking_id)], [[command]])
     return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": freshness.document()}
 
@@ -86,15 +98,15 @@ class ListPage(NamedTuple):
 
 
 async def no_shows(view: NamespaceView, limit: int, after: Place | None) -> ListPage:
-    places, freshness = await ranked(view, view.all_partitions, ["no-shows"], after, limit + 1, descending=False)
+    places, freshness = await ranked(view, view.all_partitions, [NO_SHOWS], after, limit + 1, descending=False)
     commands: list[list[Any]] = [[] for _ in view.all_partitions]
     for place, number in places[:limit]:
-        commands[number].append(("HGET", f"booking:{booking_bucket(place.member)}", place.member))
+        commands[number].append(("HGET", f"{BOOKING}{booking_bucket(place.member)}", place.member))
     answers, _ = await view.read(view.all_partitions, commands)
     replies = [iter(each) for each in answers]
     summaries = [(place.member, next(replies[number])) for place, number in places[:limit]]
     bookings = [{"bookingId": name.decode(), **orjson.loads(json)} for name, json in summaries if json is not None]
-    return ListPage(bookings, _next_cursor(view, NO_SHOWS, (), places, limit), freshness)
+    return ListPage(bookings, _next_cursor(view, NO_SHOW_LIST, (), places, limit), freshness)
 
 
 async def alerts(view: NamespaceView, conditions: "AlertConditions", limit: int, after: Place | None) -> ListPage:
@@ -104,10 +116,10 @@ async def alerts(view: NamespaceView, conditions: "AlertConditions", limit: int,
     ids: dict[int, list[bytes]] = {number: [] for number in numbers}
     for place, number in shown:
         ids[number].append(place.member)
-    answers, _ = await view.read(numbers, [[("HMGET", "alerts", *ids[number])] if ids[number] else [] for number in numbers])
+    answers, _ = await view.read(numbers, [[("HMGET", ALERTS, *ids[number])] if ids[number] else [] for number in numbers])
     replies = {number: iter(each[0] if each else ()) for number, each in zip(numbers, answers, strict=True)}
     opened: list[AlertData] = [orjson.loads(json) for _, number in shown if (json := next(replies[number]))]
-    return ListPage(opened, _next_cursor(view, ALERTS, conditions, places, limit), freshness)
+    return ListPage(opened, _next_cursor(view, ALERT_LIST, conditions, places, limit), freshness)
 
 
 class AlertConditions(NamedTuple):
@@ -119,8 +131,8 @@ class AlertConditions(NamedTuple):
 
     @property
     def indexes(self) -> list[str]:
-        conditions = ("kind", self.kind), ("session", self.session_id), ("booking", self.booking_id)
-        return [f"alerts:{name}:{value}" for name, value in conditions if value is not None] or ["alerts:at"]
+        conditions = (ALERTS_KIND, self.kind), (ALERTS_SESSION, self.session_id), (ALERTS_BOOKING, self.booking_id)
+        return [index + value for index, value in conditions if value is not None] or [ALERTS_AT]
 
 
 def _next_cursor(
@@ -133,12 +145,12 @@ def _next_cursor(
 
 
 async def count_alerts(view: NamespaceView, kind: AlertKind) -> int:
-    answers, _ = await view.read(view.all_partitions, [[("ZCARD", f"alerts:kind:{kind}")] for _ in view.all_partitions])
+    answers, _ = await view.read(view.all_partitions, [[("ZCARD", f"{ALERTS_KIND}{kind}")] for _ in view.all_partitions])
     return sum(count for (count,) in answers)
 
 
 async def read_booking_buckets(view: NamespaceView, command: str) -> list[list[Any]]:
-    commands = [(command, f"booking:{bucket}") for bucket in range(BOOKING_BUCKETS)]
+    commands = [(command, f"{BOOKING}{bucket}") for bucket in range(BOOKING_BUCKETS)]
     answers, _ = await view.read(view.all_partitions, [commands for _ in view.all_partitions])
     return answers
 

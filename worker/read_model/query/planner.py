@@ -1,7 +1,7 @@
 """Plans a query: selects the positions of a page from the indexes of all partitions, then reads their documents.
 
 Each partition returns its share of the page, from an index in the requested order or from one with few matching entries
-(`scan.lua` chooses). Partitions whose share ends before the page does are called again. If no index has the order, the result
+(the scan script chooses). Partitions whose share ends before the page does are called again. If no index has the order, the result
 is grouped by the values of its first field (booking, session, number, status): small groups are read and sorted in this
 process, and each large group is selected by the remaining fields. A field that the filter pins to one value is dropped from
 the order.
@@ -17,6 +17,7 @@ import orjson
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query.request import Filter, Names, Position, order_of, position_of
 from worker.read_model.keys import DOC_SHIFT
+from worker.read_model.lua_scripts import COUNT, NUMBERS, SCAN_BY
 from worker.read_model.partition_reader import too_much
 from worker.read_model.query.index_scan import (
     AFTER_ALL,
@@ -36,6 +37,7 @@ from worker.read_model.query.index_scan import (
     split_filter,
     weight,
 )
+from worker.redis.scripts import Script
 
 #: Attendances that are read and sorted in this process at once.
 _AT_ONCE = 200
@@ -53,7 +55,7 @@ class Source(Protocol):
 
     async def ask(
         self,
-        script: str,
+        script: Script,
         numbers: Iterable[int],
         arguments: Sequence[Any],
         extra: Mapping[int, Sequence[Any]] | None = None,
@@ -140,7 +142,7 @@ class Planner:
         waiting = set(open_)
         while waiting:
             places = {number: (encode_place(scan, open_[number], filter_),) for number in waiting}
-            for number, segments in (await self._ask("scan", arguments, places, filter_)).items():
+            for number, segments in (await self._ask(SCAN_BY[scan.name], arguments, places, filter_)).items():
                 keys, bound = complete_keys(scan, segments, open_[number], descending)
                 keys = sorted(keys, reverse=descending)[:limit]
                 owners.update(dict.fromkeys(keys, number))
@@ -239,7 +241,7 @@ class Planner:
             entries = orjson.dumps(score_ranges(part)), orjson.dumps(sessions)
             arguments = (-1 if descending else 1, self._share(limit), BUDGET, *place, *entries)
             all_partitions: dict[int, Sequence[Any]] = dict.fromkeys(range(self._source.partitions), ())
-            for end, *counts in (await self._ask("numbers", arguments, all_partitions, part)).values():
+            for end, *counts in (await self._ask(NUMBERS, arguments, all_partitions, part)).values():
                 if end != b"":
                     bounds.append(end)
                 for number, size in zip(counts[::2], counts[1::2], strict=True):
@@ -250,7 +252,7 @@ class Planner:
         return [(each, sizes[each]) for each in sorted(complete, reverse=descending)], bound, bound is not None
 
     async def _ask(
-        self, script: str, arguments: Sequence[Any], extra: Mapping[int, Sequence[Any]], filter_: Filter
+        self, script: Script, arguments: Sequence[Any], extra: Mapping[int, Sequence[Any]], filter_: Filter
     ) -> dict[int, list[Any]]:
         self._partition_calls += len(extra)
         if self._partition_calls * BUDGET > MOST_WORK:
@@ -291,7 +293,7 @@ async def _count_entries(source: Source, filter_: Filter) -> int:
     for part in split_filter(filter_):
         allowed = part.sessions.allowed
         arguments = orjson.dumps(score_ranges(part)), orjson.dumps(None if allowed is None else list(allowed))
-        answers = await source.ask("count", range(source.partitions), arguments, weight=weight(part))
+        answers = await source.ask(COUNT, range(source.partitions), arguments, weight=weight(part))
         total += sum(number for (number,) in answers.values())
     return total
 

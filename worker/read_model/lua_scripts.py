@@ -1,0 +1,35 @@
+"""The Lua scripts of the read models: files of the folder ``lua``, in which ``KEY_<name>`` is that constant of `keys`."""
+
+import re
+from importlib.resources import files
+
+from worker.read_model import keys
+from worker.redis.scripts import Script
+
+_KEY = re.compile(r"\bKEY_([A-Z_]+)")
+
+
+def load(*names: str) -> Script:
+    """The script that these files are, one behind the other."""
+    text = "".join(files(__package__).joinpath("lua", f"{name}.lua").read_text() for name in names)
+    return Script.of(_KEY.sub(lambda match: f"'{getattr(keys, match[1])}'", text))
+
+
+APPLY = load("apply")
+CLAIM = load("claim")
+HEARTBEAT = load("heartbeat")
+IDENTITY = load("identity")
+REPAIR = load("repair")
+RETIRE = load("retire")
+RIGHTS = load("rights")
+#: By the name of the order.
+SCAN_BY = {
+    "id": load("live", "entries", "scan", "scan_id", "scan_end"),
+    "booking": load("live", "entries", "scan", "scan_booking", "scan_end"),
+    "session": load("live", "entries", "scan", "scan_id", "scan_session", "scan_end"),
+    "number": load("live", "entries", "scan", "scan_number", "scan_end"),
+}
+NUMBERS = load("live", "entries", "numbers")
+COUNT = load("live", "entries", "count")
+FIND = load("live", "find")
+RANKED = load("live", "entries", "ranked")
