@@ -21,7 +21,7 @@ from schemas.times import format_exact_time
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
-from worker.web.errors import ApiError, problem_of, refused, unavailable
+from worker.web.errors import ApiError, Refused, Unavailable, problem_of
 from worker.web.http.bodies import write_json
 from worker.web.permissions import API_SOURCE
 from worker.web.publisher import Publisher
@@ -88,7 +88,7 @@ class Commands:
             for index, outcome in zip(pending, outcomes, strict=True):
                 if isinstance(outcome, Superseded):
                     superseded.append(index)
-                    results[index] = refused(409, "CHANGED_MEANWHILE", "something later keeps undoing this change: look again")
+                    results[index] = Refused(409, "CHANGED_MEANWHILE", "something later keeps undoing this change: look again")
                 else:
                     results[index] = outcome
             pending = superseded
@@ -143,7 +143,7 @@ class Commands:
 
 def _not_applied_yet() -> ApiError:
     description = "the event is kept and counts as soon as a worker applies it; it need not be sent again"
-    return unavailable("NOT_APPLIED_YET", description)
+    return Unavailable("NOT_APPLIED_YET", description)
 
 
 def event(command: Command, event_time: int) -> dict[str, Any]:

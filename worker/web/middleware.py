@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.web.auth import Scope as TokenScope
 from worker.web.auth import TokensError, presented_token
-from worker.web.errors import ApiError, framework_problem, problem_of, refused, unavailable
+from worker.web.errors import ApiError, Refused, Unavailable, framework_problem, problem_of
 from worker.web.http.bodies import BODY_BYTES, HOLDER
 from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
@@ -107,25 +107,25 @@ class AccessMiddleware:
             return framework_problem(error, scope)
         except asyncio.CancelledError:
             # the time of the graceful stop is over
-            return unavailable("STOPPING", "this process stops: ask again")
+            return Unavailable("STOPPING", "this process stops: ask again")
         except Exception as error:
             if (problem := problem_of(error)) is not None:
                 return problem
             log.error("request failed", method=scope["method"], path=scope["path"][:200], error=repr(error), exc_info=True)
-            return refused(500, "INTERNAL", "this should not happen; the server's log says more")
+            return Refused(500, "INTERNAL", "this should not happen; the server's log says more")
 
     async def _handle_authenticated(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
         """Handles the request within the holder's share of requests in flight, and within the timeout."""
         slots, holder = self._services.slots, scope[HOLDER]
         if not slots.take(holder):
             who = "this token" if holder else "this machine"
-            return refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who), headers={"retry-after": "1"})
+            return Refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who), headers={"retry-after": "1"})
         try:
             async with asyncio.timeout(self._seconds) as timeout:
                 await self._app(scope, receive, send)
         except TimeoutError:
             if timeout.expired():
-                return unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: ask again")
+                return Unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: ask again")
             raise
         finally:
             slots.give_back(holder)
@@ -139,15 +139,15 @@ class AccessMiddleware:
             return Holder("", _ALL_SCOPES, None)
         presented = presented_token([value for name, value in scope["headers"] if name == b"authorization"])
         if presented is None:
-            raise refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
+            raise Refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
         try:
             holder = self._tokens.holder(presented)
         except TokensError as error:
             log.error("nobody gets in", error=str(error))
-            raise unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
+            raise Unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
         if holder is None:
             challenge = {"www-authenticate": 'Bearer realm="attendance", error="invalid_token"'}
-            raise refused(401, "UNAUTHENTICATED", "this token is not known, or has expired", headers=challenge)
+            raise Refused(401, "UNAUTHENTICATED", "this token is not known, or has expired", headers=challenge)
         return Holder(holder.name, holder.scopes, holder.source)
 
     def _check_loopback(self, scope: Scope) -> None:
@@ -165,7 +165,7 @@ class AccessMiddleware:
                 description = (
                     f"{name}: a proxy forwards to an API without ATTENDANCE_API_TOKENS, which serves this machine alone"
                 )
-                raise refused(403, "LOOPBACK_ONLY", description)
+                raise Refused(403, "LOOPBACK_ONLY", description)
         hosts = [value for name, value in headers if name == "host"]
         origins = [value for name, value in headers if name == "origin"]
         is_listed = bool(origins) and all(map(self._origins.lists, origins))
@@ -175,7 +175,7 @@ class AccessMiddleware:
         is_local = is_local and (is_listed or all(is_loopback(_hostname(origin)) for origin in origins))
         if not is_local:
             description = "without ATTENDANCE_API_TOKENS this machine alone is served, under its own name (localhost)"
-            raise refused(403, "LOOPBACK_ONLY", description)
+            raise Refused(403, "LOOPBACK_ONLY", description)
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import Scope
 
-from worker.web.errors import refused
+from worker.web.errors import Refused
 
 #: The path that webhooks are delivered to.
 WEBHOOK_PATH = "/v1/events"
@@ -71,5 +71,5 @@ class Origins:
     def _handshake(self, sender: str, headers: Mapping[str, str]) -> Response:
         rate = headers.get("webhook-request-rate", "*")
         if rate != "*" and not _RATE(rate):
-            raise refused(400, "MALFORMED_HEADER", "WebHook-Request-Rate: write a whole number of requests per minute")
+            raise Refused(400, "MALFORMED_HEADER", "WebHook-Request-Rate: write a whole number of requests per minute")
         return Response(headers={"allow": "POST", "webhook-allowed-origin": sender, "webhook-allowed-rate": rate})

@@ -15,7 +15,7 @@ from schemas.attendance import attendance_id, guid
 from schemas.events import EventType
 from worker.read_model.reader import AttendanceReader
 from worker.web.auth import Scope
-from worker.web.errors import ApiError, refused
+from worker.web.errors import ApiError, Refused
 
 #: The source of the events that the API itself publishes for sets and deletes.
 API_SOURCE = "/api"
@@ -131,4 +131,4 @@ async def _clears_of_others(prefix: str, cleared: Sequence[Published], reader: A
 def _refusal(forbidden: Sequence[Forbidden]) -> ApiError:
     message = "; ".join(f"{each.field}: {each.description}" for each in forbidden[:3])
     events = [each._asdict() for each in forbidden]
-    return refused(403, "NOT_PERMITTED", f"nothing was published: {message}", {"events": events})
+    return Refused(403, "NOT_PERMITTED", f"nothing was published: {message}", {"events": events})

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from worker.settings import Settings
 from worker.tasks import cancel_all
 from worker.topics import create_producer, partition_of
-from worker.web.errors import ApiError, unavailable
+from worker.web.errors import ApiError, Unavailable
 
 _START_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
@@ -70,7 +70,7 @@ class Publisher:
         except KafkaError as error:
             if error.retriable:
                 raise _unacknowledged() from None
-            raise unavailable("BROKER_REFUSES", f"Kafka took no event ({type(error).__name__})") from None
+            raise Unavailable("BROKER_REFUSES", f"Kafka took no event ({type(error).__name__})") from None
         return RecordPosition(partition, metadata.offset)
 
     async def publish_all(self, records: Sequence[tuple[str, str, bytes]], seconds: float) -> None:
@@ -86,7 +86,7 @@ class Publisher:
             async with asyncio.timeout(_WAIT_SECONDS):
                 return await asyncio.shield(self._starting)
         except TimeoutError:
-            raise unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again") from None
+            raise Unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again") from None
 
     async def _start(self) -> AIOKafkaProducer:
         while True:
@@ -105,6 +105,6 @@ class Publisher:
 
 
 def _unacknowledged() -> ApiError:
-    return unavailable(
+    return Unavailable(
         "NOT_ACKNOWLEDGED", "Kafka has not acknowledged the event in time: it may be there all the same; ask again"
     )

@@ -12,7 +12,7 @@ from schemas.events import CONTROL_CHARACTER, DATA, DeadLetter, EventType, Topic
 from schemas.ids import is_guid
 from schemas.query.violations import Rule, Violations
 from worker.web.commands import Command, event
-from worker.web.errors import ApiError, invalid, refused
+from worker.web.errors import ApiError, Invalid, Refused
 from worker.web.http.bodies import write_json
 
 MAX_ENTRIES = 100
@@ -46,10 +46,10 @@ def read_set(document: dict[str, Any]) -> Command:
     violations = Violations()
     attendance = document.get("attendance")
     if isinstance(attendance, dict) and attendance.get("sessionId") is None and attendance.get("eventId") is None:
-        raise refused(400, "SESSION_ID_NOT_PROVIDED", "attendance.sessionId: give it, or attendance.eventId")
+        raise Refused(400, "SESSION_ID_NOT_PROVIDED", "attendance.sessionId: give it, or attendance.eventId")
     command = _command(document, "", violations)
     if command is None:
-        raise invalid(violations.items)
+        raise Invalid(violations.items)
     return command
 
 
@@ -61,7 +61,7 @@ def read_sets(document: dict[str, Any]) -> list[Command]:
         for index, entry in enumerate(_entries(document, "attendanceDetails"))
     ]
     if violations.items:
-        raise invalid(violations.items)
+        raise Invalid(violations.items)
     return [command for command in commands if command is not None]
 
 
@@ -102,7 +102,7 @@ def _entries(document: dict[str, Any], name: str) -> Sequence[Any]:
 
 def missing_list(name: str) -> ApiError:
     """The error response to a bulk request without entries."""
-    return refused(400, "ATTENDANCES_MISSING_IN_REQUEST", f"{name}: list 1 to {MAX_ENTRIES} of them")
+    return Refused(400, "ATTENDANCES_MISSING_IN_REQUEST", f"{name}: list 1 to {MAX_ENTRIES} of them")
 
 
 def _command(entry: Any, where: str, violations: Violations) -> Command | None:

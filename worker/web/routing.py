@@ -9,7 +9,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from worker.web.auth import Scope
-from worker.web.errors import refused
+from worker.web.errors import Refused
 from worker.web.middleware import ALLOWED, PUBLIC
 from worker.web.models import Problem
 
@@ -52,7 +52,7 @@ class ScopedRoute(APIRoute):
             assert scope["path"] in PUBLIC, "every call but the public ones names its scope"
         elif scope[ALLOWED].isdisjoint(self._scopes):
             required = " or ".join(self._scopes)
-            raise refused(403, "MISSING_SCOPE", f"the token lacks the scope {required}", {"scope": self._scopes[0]})
+            raise Refused(403, "MISSING_SCOPE", f"the token lacks the scope {required}", {"scope": self._scopes[0]})
         if not self._is_direct:
             await self._fastapi_app(scope, receive, send)
             return

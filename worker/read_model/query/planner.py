@@ -1,7 +1,7 @@
 """Plans a query: selects the positions of a page from the indexes of all partitions, then reads their documents.
 
-Each partition returns its share of the page, from an index in the requested order or from one with few matching entries
-(the scan script chooses). Partitions whose share ends before the page does are called again. If no index has the order, the result
+Each partition returns its share of the page, from an index in the requested order or from one with few matching entries (the
+scan script chooses). Partitions whose share ends before the page does are called again. If no index has the order, the result
 is grouped by the values of its first field (booking, session, number, status): small groups are read and sorted in this
 process, and each large group is selected by the remaining fields. A field that the filter pins to one value is dropped from
 the order.

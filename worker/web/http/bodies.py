@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import Request
 
 from worker.settings import Settings
-from worker.web.errors import ApiError, refused
+from worker.web.errors import ApiError, Refused
 from worker.web.http.rsgi import BodyBroken
 from worker.web.shares import Shares
 
@@ -62,7 +62,7 @@ class Bodies:
                     arrived += len(part)
                     parts += 1
                     if parts > _PARTS + arrived // _BYTES_PER_PART:
-                        raise refused(
+                        raise Refused(
                             400, "BODY_FRAGMENTED", "the body comes in too small parts: send larger ones", headers=_CLOSE
                         )
                     before = len(body.decoded)
@@ -72,20 +72,20 @@ class Bodies:
             body.finish()
         except TimeoutError:
             description = f"the body was not there within {self._seconds:g} s: send it at once"
-            raise refused(400, "BODY_TOO_SLOW", description, headers=_CLOSE) from None
+            raise Refused(400, "BODY_TOO_SLOW", description, headers=_CLOSE) from None
         except BodyBroken:
-            raise refused(
+            raise Refused(
                 400, "MALFORMED_BODY", "the body is cut short, badly framed, or has trailers", headers=_CLOSE
             ) from None
         except zlib.error:
-            raise refused(400, "MALFORMED_BODY", "the body is not what Content-Encoding says: gzip", headers=_CLOSE) from None
+            raise Refused(400, "MALFORMED_BODY", "the body is not what Content-Encoding says: gzip", headers=_CLOSE) from None
         return body.decoded
 
     async def document(self, request: Request) -> dict[str, Any]:
         """The JSON object in the body. Raises as `read`, and ApiError (400) if the body is anything else."""
         kind = media_type(request)
         if kind and not is_json(kind):
-            raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the body as application/json", {"contentType": kind[:100]})
+            raise Refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the body as application/json", {"contentType": kind[:100]})
         body = await self.read(request)
         document = await self.off_loop(len(body), parse_json, body)
         if not isinstance(document, dict):
@@ -102,12 +102,12 @@ class Bodies:
     def _hold(self, request: Request, size: int) -> None:
         if size and not self._shared.take(request.scope[HOLDER], size):
             description = "the bodies of this token's requests hold as much memory as they may: ask again"
-            raise refused(429, "TOO_MANY_REQUESTS", description, headers={"retry-after": "1", **_CLOSE})
+            raise Refused(429, "TOO_MANY_REQUESTS", description, headers={"retry-after": "1", **_CLOSE})
         request.scope[BODY_BYTES] = request.scope.get(BODY_BYTES, 0) + size
 
     def _too_large(self) -> ApiError:
         description = f"the body has more than {self._max_bytes} bytes"
-        return refused(413, "BODY_TOO_LARGE", description, {"maxBytes": self._max_bytes}, _CLOSE)
+        return Refused(413, "BODY_TOO_LARGE", description, {"maxBytes": self._max_bytes}, _CLOSE)
 
 
 class _Plain:
@@ -160,7 +160,7 @@ def _is_gzip(request: Request) -> bool:
         return False
     if codings not in (["gzip"], ["x-gzip"]):
         description = f"Content-Encoding: send gzip, or the body as it is; not {header[:100]}"
-        raise refused(415, "CONTENT_ENCODING_NOT_SUPPORTED", description, headers={"accept-encoding": "gzip", **_CLOSE})
+        raise Refused(415, "CONTENT_ENCODING_NOT_SUPPORTED", description, headers={"accept-encoding": "gzip", **_CLOSE})
     return True
 
 
@@ -224,4 +224,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _bad_json(why: str) -> ApiError:
-    return refused(400, "MALFORMED_JSON", f"the body must be a JSON object in UTF-8: {why}")
+    return Refused(400, "MALFORMED_JSON", f"the body must be a JSON object in UTF-8: {why}")

@@ -2,7 +2,7 @@
 
 from starlette.types import Scope
 
-from worker.web.errors import ApiError, refused
+from worker.web.errors import ApiError, Refused
 from worker.web.http.rsgi import AUTHORITY, UNREADABLE
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -14,10 +14,10 @@ def check_target(scope: Scope) -> None:
     path, headers = scope["path"], scope["headers"]
     size = len(path) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
     if size > MAX_HEAD_BYTES:
-        raise refused(431, "HEAD_TOO_LARGE", f"line and headers have more than {MAX_HEAD_BYTES} bytes")
+        raise Refused(431, "HEAD_TOO_LARGE", f"line and headers have more than {MAX_HEAD_BYTES} bytes")
     if UNREADABLE in scope:
         name = scope[UNREADABLE][0]
-        raise refused(400, "MALFORMED_HEADER", f"{name}: write it in ASCII, other characters percent-encoded")
+        raise Refused(400, "MALFORMED_HEADER", f"{name}: write it in ASCII, other characters percent-encoded")
     if not path.startswith("/") and not (path == "*" and scope["method"] == "OPTIONS"):
         raise _malformed("the request target must be a path")
     hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
@@ -35,4 +35,4 @@ def _without_port(host: str) -> str:
 
 
 def _malformed(description: str) -> ApiError:
-    return refused(400, "MALFORMED_REQUEST", description, headers={"connection": "close"})
+    return Refused(400, "MALFORMED_REQUEST", description, headers={"connection": "close"})

@@ -12,7 +12,7 @@ from schemas.query.request import parse_filter
 from schemas.query.violations import Rule, Violations
 from worker.web.auth import Scope
 from worker.web.commands import Command
-from worker.web.errors import ApiError, answer, problem_of, refused
+from worker.web.errors import ApiError, Refused, answer, problem_of
 from worker.web.models import AttendanceAnswer, BulkAnswer, CountAnswer, Nothing, QueryAnswer
 from worker.web.requests import attendance_guid, read_flag, read_ids, read_set, read_sets
 from worker.web.routing import add, json_body
@@ -152,4 +152,4 @@ def _only(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _not_found(identity: str) -> ApiError:
-    return refused(404, "ATTENDANCE_NOT_FOUND", "no attendance has this id", {"id": identity[:100]})
+    return Refused(404, "ATTENDANCE_NOT_FOUND", "no attendance has this id", {"id": identity[:100]})

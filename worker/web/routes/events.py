@@ -14,7 +14,7 @@ from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason
 from schemas.query.violations import Rule, Violation
 from worker.settings import Settings, micros
 from worker.topics import TopicNames
-from worker.web.errors import invalid, refused
+from worker.web.errors import Invalid, Refused
 from worker.web.http.bodies import Bodies, is_json, media_type, parse_json, write_json
 from worker.web.permissions import Published
 
@@ -56,7 +56,7 @@ def _read(request: Request, kind: str, body: bytearray, settings: Settings) -> l
         events = [("", _binary(request, body, kind))]
     else:
         accepted = f"{STRUCTURED}, {BATCH}, or ce- headers with application/json"
-        raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", f"send CloudEvents: {accepted}", {"contentType": kind[:100]})
+        raise Refused(400, "CONTENT_TYPE_NOT_SUPPORTED", f"send CloudEvents: {accepted}", {"contentType": kind[:100]})
     return _validate(events, settings)
 
 
@@ -75,7 +75,7 @@ def _validate(events: Sequence[tuple[str, Any]], settings: Settings) -> list[Inc
             name = topics.bookings if topic is Topic.BOOKINGS else topics.events
             incoming.append(Incoming(name, decoded.booking_id, value, published))
     if violations:
-        raise invalid(violations)
+        raise Invalid(violations)
     return incoming
 
 
@@ -100,16 +100,16 @@ def _violation(where: str, dead_letter: DeadLetter) -> Violation:
 def _batch(body: bytearray) -> list[Any]:
     events = parse_json(body)
     if not isinstance(events, list):
-        raise refused(400, "MALFORMED_BATCH", "a batch is a JSON array of events")
+        raise Refused(400, "MALFORMED_BATCH", "a batch is a JSON array of events")
     if len(events) > MAX_EVENTS:
-        raise refused(400, "TOO_MANY_EVENTS", f"a batch has at most {MAX_EVENTS} events", {"maxEvents": MAX_EVENTS})
+        raise Refused(400, "TOO_MANY_EVENTS", f"a batch has at most {MAX_EVENTS} events", {"maxEvents": MAX_EVENTS})
     return events
 
 
 def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
     """The event of a request in binary mode, as a document of structured mode."""
     if kind and not is_json(kind):
-        raise refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the data as application/json", {"contentType": kind[:100]})
+        raise Refused(400, "CONTENT_TYPE_NOT_SUPPORTED", "send the data as application/json", {"contentType": kind[:100]})
     attributes: dict[str, Any] = {}
     for raw_name, raw in request.headers.raw:
         name = raw_name.decode("latin-1").lower()
@@ -117,7 +117,7 @@ def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
             continue
         text = _attribute(name, raw)
         if name[3:] == "data" or name[3:] in attributes:
-            raise refused(400, "MALFORMED_HEADER", f"{name}: give each attribute once, and the data as the body")
+            raise Refused(400, "MALFORMED_HEADER", f"{name}: give each attribute once, and the data as the body")
         attributes[name[3:]] = text
     return {**attributes, "data": parse_json(body)}
 
@@ -126,18 +126,18 @@ def _attribute(name: str, raw: bytes) -> str:
     """The value of a header: unquoted if it is quoted, then percent-decoded once."""
     if raw[:1] == b'"':
         if _QUOTED(raw) is None:
-            raise refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark, end it with one")
+            raise Refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark, end it with one")
         raw = _ESCAPED(rb"\1", raw[1:-1])
     if _BAD_PERCENT(raw) is not None:
-        raise refused(400, "MALFORMED_HEADER", f"{name}: a % begins two hexadecimal digits, write %25 for the sign itself")
+        raise Refused(400, "MALFORMED_HEADER", f"{name}: a % begins two hexadecimal digits, write %25 for the sign itself")
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
-        raise refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
+        raise Refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
 
 
 def _encode(document: Any, where: str) -> bytes:
     try:
         return write_json(document)
     except orjson.JSONEncodeError:
-        raise invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None
+        raise Invalid([Violation(where.rstrip(".") or "value", "is nested too deeply", Rule.TOO_DEEP)]) from None

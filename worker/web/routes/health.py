@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from worker.read_model.freshness import troubles
-from worker.web.errors import answer, unavailable
+from worker.web.errors import Unavailable, answer
 from worker.web.last_seen import Snapshot
 from worker.web.metrics import CONTENT_TYPE
 from worker.web.models import Health, Readiness
@@ -38,12 +38,12 @@ async def get_readiness(request: Request) -> Response:
     if snapshot.error is not None:
         raise snapshot.error
     if not any(each.state == "live" for each in snapshot.partitions):
-        raise unavailable("NOT_SERVING", "every partition is being filled: ask again")
+        raise Unavailable("NOT_SERVING", "every partition is being filled: ask again")
     problems = troubles(snapshot.partitions)
     documents = [each._asdict() for each in problems]
     worst = [each for each in problems if each.stops_all_news]
     if worst:
-        raise unavailable(worst[0].code, "; ".join(each.description for each in worst), {"problems": documents})
+        raise Unavailable(worst[0].code, "; ".join(each.description for each in worst), {"problems": documents})
     return answer({"status": "ready", "problems": documents} if problems else {"status": "ready"})
 
 

@@ -11,7 +11,7 @@ from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, freshness_of, troubles
 from worker.read_model.reader import ListPage
 from worker.web.auth import Scope
-from worker.web.errors import answer, invalid, refused
+from worker.web.errors import Invalid, Refused, answer
 from worker.web.middleware import CALLER
 from worker.web.models import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
 from worker.web.permissions import PUBLISHING, check_publish
@@ -44,7 +44,7 @@ async def get_session(request: Request, session: Annotated[str, Path(alias="sess
     session_id = ids.session_id(session)
     tally = None if session_id is None else await services_of(request).reader.session(session_id)
     if tally is None:
-        raise refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
+        raise Refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
     return answer(tally)
 
 
@@ -53,7 +53,7 @@ async def get_booking(request: Request, booking: Annotated[str, Path(alias="book
     booking_id = ids.booking_id(booking)
     summary = None if booking_id is None else await services_of(request).reader.booking(booking_id)
     if summary is None:
-        raise refused(404, "BOOKING_NOT_FOUND", "this booking lists no session and has no attendance")
+        raise Refused(404, "BOOKING_NOT_FOUND", "this booking lists no session and has no attendance")
     return answer(summary)
 
 
@@ -144,7 +144,7 @@ def _check_parameters(request: Request, *names: str) -> None:
         elif len(request.query_params.getlist(name)) > 1:
             violations.add(name, "give it once", Rule.REPEATED)
     if violations.items:
-        raise invalid(violations.items)
+        raise Invalid(violations.items)
 
 
 def _events_body() -> dict[str, Any]:
