@@ -14,7 +14,8 @@ from tests.services import Broker
 from tests.services.records import create_topic
 from worker.engine.partition_appender import read
 from worker.engine.recovery import recover
-from worker.engine.stores.base import Store, open_store
+from worker.engine.stores import open_store
+from worker.engine.stores.base import Store
 from worker.engine.table import Table
 
 BATCH_BYTES = 64 * 1024

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.stores.base import Mark, MemoryStore, Store, TableStore
+from worker.engine.stores.base import Mark, Store, TableStore
+from worker.engine.stores.memory import MemoryStore
 from worker.engine.stores.rocksdb import RocksStore
 
 GROUPS = [b"", b"a", b"ab", b"b\xff"]

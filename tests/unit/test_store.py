@@ -10,7 +10,9 @@ from zlib import crc32
 
 import pytest
 
-from worker.engine.stores.base import Mark, MemoryStore, Store, StoreUnusable, default_folder, open_store
+from worker.engine.stores import default_folder, open_store
+from worker.engine.stores.base import Mark, Store, StoreUnusable
+from worker.engine.stores.memory import MemoryStore
 from worker.engine.stores.rocksdb import RocksStore
 from worker.settings import Settings, SettingsError
 from worker.stream.worker import _open_store

@@ -17,7 +17,8 @@ from zlib import crc32
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from worker.engine.partition_appender import Group, PartitionAppender, check_ends, read
-from worker.engine.stores.base import SEPARATOR, Mark, MemoryStore, Record, Store
+from worker.engine.stores.base import SEPARATOR, Mark, Record, Store
+from worker.engine.stores.memory import MemoryStore
 
 __all__ = ["SEPARATOR", "Merge", "Rows", "Table"]
 

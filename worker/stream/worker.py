@@ -19,7 +19,8 @@ from worker.engine import faust_consumer
 from worker.engine.partition_appender import check_ends
 from worker.engine.progress import Progress, waiting
 from worker.engine.recovery import recover
-from worker.engine.stores.base import Store, StoreUnusable, open_store
+from worker.engine.stores import open_store
+from worker.engine.stores.base import Store, StoreUnusable
 from worker.engine.table import Table
 from worker.engine.watchdog import Stalled, Watchdog, ends_of
 from worker.read_model.keys import is_ours, namespace
