@@ -12,7 +12,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-iso
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
-.PHONY: run demo test test-full lint bench bench-query lock .env clean
+.PHONY: run demo test test-unit test-full lint bench bench-query lock .env clean
 
 run: $(RUN)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
@@ -22,6 +22,9 @@ demo: $(RUN)  ## the same, ends after the demo's events and prints the totals
 
 test: $(DEV)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
 	$(BIN)/python -m pytest $(PARALLEL)
+
+test-unit: $(DEV)  ## those that need no service, for daily work
+	$(BIN)/python -m pytest -n 2 -q tests/unit
 
 test-full: $(DEV)  ## the slow ones too, and fifty rounds of faults
 	$(BIN)/python -m pytest $(PARALLEL) -m ''

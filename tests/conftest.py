@@ -1,4 +1,4 @@
-"""Session fixtures: a broker and a Redis, started for the tests or named by the environment (tests/services)."""
+"""Session fixtures: a broker and a Redis, started for the tests or named by the environment (tests/support/services)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
+from tests.support.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tests.bench import machine, report, workload
 from tests.bench.programs import PEERS
 from tests.bench.rounds import PARTITIONS, PARTS, Order, Round, warm_up
 from tests.bench.running import Ground
-from tests.services import KafkaCluster, RedisServer, ServiceError
+from tests.support.services import KafkaCluster, RedisServer, ServiceError
 from worker.redis.client import create_redis
 from worker.settings import SettingsError, load_settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.bench.peers import Result, Workplace
 from tests.bench.process import Child
 from tests.bench.programs import command
-from tests.services.processes import wait_until
+from tests.support.services.processes import wait_until
 
 #: What a peer may take for its start, its warm-up and its end.
 _AROUND_S = 150.0

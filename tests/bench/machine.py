@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.programs import JAVA_PROJECT, QUIX_PACKAGES
-from tests.services.kafka_jars import kafka_jars
-from tests.services.processes import run_tool
+from tests.support.services.kafka_jars import kafka_jars
+from tests.support.services.processes import run_tool
 
 _PACKAGES = {"faust": "faust-streaming", "aiokafka": "aiokafka", "orjson": "orjson", "redis-py": "redis"}
 

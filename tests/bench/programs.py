@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.process import BenchFailed
-from tests.services.cache import cache_root, locked
-from tests.services.errors import ToolFailed
-from tests.services.processes import run_tool
+from tests.support.services.cache import cache_root, locked
+from tests.support.services.errors import ToolFailed
+from tests.support.services.processes import run_tool
 
 #: In the order in which they run.
 PEERS = ("raw_aiokafka", "kafka_streams", "quix_streams", "stock_faust")

@@ -19,7 +19,7 @@ from tests.bench.programs import PEERS
 from tests.bench.report import Figures
 from tests.bench.running import Ground, clean_redis
 from tests.bench.workload import Workload
-from tests.services import ServiceError
+from tests.support.services import ServiceError
 from worker.ops import topics
 from worker.topics import TopicNames
 

@@ -8,8 +8,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers import aiokafka as driver
 
-from tests.engine.station import Line, acknowledge, run, until
-from tests.services import Broker
+from tests.support.services import Broker
+from tests.support.station import Line, acknowledge, run, until
 from worker.engine import faust_consumer
 
 
@@ -26,7 +26,7 @@ def all_of(line: Line, count: int, partition: int = 0) -> list[tuple[int, int]]:
 
 
 async def _is(line: Line, offset: int) -> bool:
-    return await line.start_offsets() == offset
+    return await line.committed() == offset
 
 
 def test_what_was_acknowledged_is_committed_before_partitions_are_given_up(kafka: Broker) -> None:
@@ -36,9 +36,9 @@ def test_what_was_acknowledged_is_committed_before_partitions_are_given_up(kafka
         await line.publish(10)
         async with line.station(acknowledge, broker_commit_interval=3600) as station:
             await until(lambda: len(station.offsets) == 10)
-            assert await line.start_offsets() is None
+            assert await line.committed() is None
             await station.consumer.on_partitions_revoked(set(line.partitions))
-            assert await line.start_offsets() == 10
+            assert await line.committed() == 10
 
     run(kafka, scenario)
 
@@ -52,7 +52,7 @@ def test_stock_faust_gives_partitions_up_without_committing_what_was_acknowledge
             await until(lambda: len(station.offsets) == 10)
             await until(lambda: not station.consumer._unacked_messages)
             await station.consumer.on_partitions_revoked(set(line.partitions))
-            assert await line.start_offsets() is None
+            assert await line.committed() is None
 
     run(kafka, scenario)
 
@@ -66,7 +66,7 @@ def test_a_dead_sink_does_not_keep_partitions_and_is_not_committed(kafka: Broker
         async with line.station(never) as station:
             await until(lambda: station.offsets)
             await asyncio.wait_for(station.consumer.on_partitions_revoked(set(line.partitions)), 20)
-        assert await line.start_offsets() is None
+        assert await line.committed() is None
         async with line.station(acknowledge) as again:
             await until(lambda: len(again.offsets) >= 10)
         assert again.offsets == all_of(line, 10)
@@ -87,7 +87,7 @@ def test_an_agent_that_raises_commits_nothing(kafka: Broker) -> None:
         async with line.station(fail) as station:
             await until(lambda: station.offsets)
             await station.consumer.commit()
-        assert await line.start_offsets() is None
+        assert await line.committed() is None
 
     run(kafka, scenario)
 
@@ -99,8 +99,8 @@ def test_stock_faust_commits_what_its_agent_raised_at(kafka: Broker) -> None:
         await line.publish(10)
         async with line.station(fail, stock=True) as station:
             await until(lambda: station.offsets)
-            await until(line.start_offsets)
-            assert (await line.start_offsets() or 0) <= len(station.offsets)
+            await until(line.committed)
+            assert (await line.committed() or 0) <= len(station.offsets)
 
     run(kafka, scenario)
 
@@ -120,7 +120,7 @@ def test_an_acknowledgement_of_an_earlier_assignment_is_refused(kafka: Broker) -
             station.app.consumer_generation_id += 1
             assert not held[0].ack()
             await station.consumer.commit()
-        assert await line.start_offsets() is None
+        assert await line.committed() is None
 
     run(kafka, scenario)
 
@@ -170,7 +170,7 @@ def test_a_commit_that_hangs_keeps_nothing_from_being_given_up(kafka: Broker, mo
         async with line.station(acknowledge) as station:
             await until(lambda: asked)
             await asyncio.wait_for(station.consumer.wait_empty(), 20)
-            assert await line.start_offsets() is None
+            assert await line.committed() is None
             hanging.clear()
             await until(lambda: _is(line, 10))
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from tests.engine.station import Line, Station, acknowledge, run, until
-from tests.services import Broker
+from tests.support.services import Broker
+from tests.support.station import Line, Station, acknowledge, run, until
 from worker.engine.watchdog import CHECK_SECONDS, Watchdog, ends_of
 
 STALL_SECONDS, SEEKING_SECONDS = 30.0, 120.0
@@ -49,7 +49,7 @@ async def plain(line: Line) -> int:
     return 5
 
 
-async def start_offsets(line: Line) -> int:
+async def committed(line: Line) -> int:
     def write() -> None:
         writer = Writer(line.kafka, line.topic)
         writer.begin(3)
@@ -88,7 +88,7 @@ async def deleted(line: Line) -> int:
     return 0
 
 
-ENDS = [plain, start_offsets, aborted, only_aborted, deleted]
+ENDS = [plain, committed, aborted, only_aborted, deleted]
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
@@ -177,14 +177,14 @@ def test_transactions_over_several_fetches_are_read_whole(kafka: Broker) -> None
 
     async def scenario(line: Line) -> None:
         def write() -> None:
-            aborted, start_offsets = Writer(line.kafka, line.topic), Writer(line.kafka, line.topic)
-            for writer in (aborted, start_offsets):
+            aborted, committed = Writer(line.kafka, line.topic), Writer(line.kafka, line.topic)
+            for writer in (aborted, committed):
                 writer.begin(0)
             for _ in range(10):
                 aborted.write(30, value=b"aborted" * 20)
-                start_offsets.write(30, value=b"committed" * 20)
+                committed.write(30, value=b"committed" * 20)
             aborted.abort()
-            start_offsets.commit()
+            committed.commit()
 
         await asyncio.to_thread(write)
         values: set[bytes] = set()
@@ -206,11 +206,11 @@ async def at_its_end(line: Line, station: Station) -> None:
     """Until all that can be read is committed."""
     tp = line.partitions[0]
 
-    def start_offsets() -> bool:
+    def committed() -> bool:
         end = station.consumer.log_end(tp)
         return end is not None and station.consumer.committed_offsets.get(tp, 0) == end.stable == end.high
 
-    await until(start_offsets)
+    await until(committed)
 
 
 async def is_quiet(station: Station) -> None:

@@ -7,10 +7,10 @@ import pytest
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from tests.engine.station import trim, until
 from tests.engine.test_log_ends import Writer
 from tests.integration.test_table import Bench, held, last
-from tests.services import Broker
+from tests.support.services import Broker
+from tests.support.station import trim, until
 from worker.engine import recovery
 from worker.engine.partition_appender import Undecided, read
 from worker.engine.recovery import recover

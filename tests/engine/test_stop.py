@@ -11,8 +11,8 @@ import pytest
 from faust.types import TP
 from mode.threads import QueueServiceThread
 
-from tests.engine.station import Line, acknowledge, run, until
-from tests.services import Broker, KafkaCluster
+from tests.support.services import Broker, KafkaCluster
+from tests.support.station import Line, acknowledge, run, until
 from worker.engine import faust_consumer
 
 

@@ -14,8 +14,8 @@ from aiokafka.errors import GroupAuthorizationFailedError, NotLeaderForPartition
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 
-from tests.engine.station import Line, acknowledge, run, until
-from tests.services import Broker
+from tests.support.services import Broker
+from tests.support.station import Line, acknowledge, run, until
 from worker.engine import faust_consumer
 from worker.engine.faust_recovery import SafeRecovery, SafeTableManager
 from worker.engine.offset_tracker import MAX_IN_FLIGHT
@@ -51,7 +51,7 @@ def test_records_that_the_client_skipped_are_fetched_after_all(kafka: Broker) ->
 
 
 async def _is(line: Line, offset: int) -> bool:
-    return await line.start_offsets() == offset
+    return await line.committed() == offset
 
 
 def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -> None:
@@ -295,7 +295,7 @@ def test_a_stuck_partition_holds_its_batches_and_the_other_goes_on(kafka: Broker
             await until(lambda: sum(p == 1 for p, _ in station.offsets) == 3000, 30)
             await until(lambda: _committed_is(line, 1, 3000))
             assert sum(p == 0 for p, _ in station.offsets) <= MAX_IN_FLIGHT * 100
-            assert await line.start_offsets(0) is None
+            assert await line.committed(0) is None
             fetched = station.consumer._thread._consumer._fetcher._records
             assert len(fetched) <= 1, "the client keeps one fetch of a paused partition, and asks for no more"
 
@@ -303,7 +303,7 @@ def test_a_stuck_partition_holds_its_batches_and_the_other_goes_on(kafka: Broker
 
 
 async def _committed_is(line: Line, partition: int, offset: int) -> bool:
-    return await line.start_offsets(partition) == offset
+    return await line.committed(partition) == offset
 
 
 def test_seeks_run_in_the_thread_of_the_client(kafka: Broker) -> None:

@@ -14,7 +14,9 @@ from aiokafka.protocol.fetch import FetchRequest
 from confluent_kafka import Producer
 from faust.types import TP
 
-from tests.engine.broken_log import (
+from tests.engine.test_log_ends import is_quiet
+from tests.integration.test_table import Bench, held
+from tests.support.broken_log import (
     bad_checksum,
     damage,
     endless_length,
@@ -26,10 +28,8 @@ from tests.engine.broken_log import (
     undecodable,
     unknown_codec,
 )
-from tests.engine.station import Line, Station, acknowledge, run, trim, until
-from tests.engine.test_log_ends import is_quiet
-from tests.integration.test_table import Bench, held
-from tests.services import Broker, KafkaCluster, ServiceUnavailable
+from tests.support.services import Broker, KafkaCluster, ServiceUnavailable
+from tests.support.station import Line, Station, acknowledge, run, trim, until
 from worker.engine import fetching
 from worker.engine.fetching import missing_codecs
 

@@ -8,12 +8,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.engine.station import Line, acknowledge, run, until
-from tests.integration.system import System, WorkerProcess, running
 from tests.integration.test_faults import BUSY, agrees, split
 from tests.integration.test_main_job import World
-from tests.services import Broker, KafkaCluster, RedisServer
-from tests.services.processes import wait_until
+from tests.support.services import Broker, KafkaCluster, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.station import Line, acknowledge, run, until
+from tests.support.system import System, WorkerProcess, running
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import PartitionKeys, namespace
 from worker.tasks import cancel_all
@@ -23,7 +23,7 @@ STUCK = 1
 _SPOIL = "redis.call('RENAME', KEYS[1], KEYS[1] .. '-away'); return redis.call('SET', KEYS[1], 'not a hash')"
 
 
-def start_offsets(system: System) -> list[int]:
+def committed(system: System) -> list[int]:
     """What the group has committed of the events topic, by partition."""
 
     async def asking() -> list[int]:
@@ -31,7 +31,7 @@ def start_offsets(system: System) -> list[int]:
         consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.topic_prefix, enable_auto_commit=False)
         await consumer.start()
         try:
-            return [await consumer.start_offsets(TopicPartition(system.topics.events, p)) or 0 for p in PARTITIONS]
+            return [await consumer.committed(TopicPartition(system.topics.events, p)) or 0 for p in PARTITIONS]
         finally:
             await consumer.stop()
 
@@ -49,7 +49,7 @@ def goes_on(worker: WorkerProcess, partition: int) -> list[str]:
 
 
 def only_the_stuck_one_lags(system: System, ends: list[int]) -> bool:
-    done = start_offsets(system)
+    done = committed(system)
     return all(done[p] == ends[p] for p in PARTITIONS if p != STUCK)
 
 
@@ -61,7 +61,7 @@ def test_while_one_partition_waits_for_redis_the_others_go_on(kafka: Broker, own
         first, *rounds = split(world.records(system, random.Random(9)), 5)
         system.publish(first)
         system.until_applied()
-        stuck_at = start_offsets(system)[STUCK]
+        stuck_at = committed(system)[STUCK]
         key = PartitionKeys(namespace(system.settings.redis_namespace), STUCK).watermark
         # moved in one step, so that no heartbeat finds it missing in between
         assert own_redis.ask("EVAL", _SPOIL, "1", key) == "+OK"
@@ -69,7 +69,7 @@ def test_while_one_partition_waits_for_redis_the_others_go_on(kafka: Broker, own
             system.publish(part)
             ends = system.ends()[system.topics.events]
             assert wait_until(lambda e=ends: only_the_stuck_one_lags(system, e), 30), worker.said()  # type: ignore[misc]
-        now = start_offsets(system)[STUCK]
+        now = committed(system)[STUCK]
         assert stuck_at <= now < system.ends()[system.topics.events][STUCK]
         assert len(waits(worker, STUCK)) == 1, "one line when the wait begins, however many attempts"
         assert goes_on(worker, STUCK) == []
@@ -90,11 +90,11 @@ def test_while_redis_is_away_nothing_is_committed_and_then_all_is_applied(kafka:
         try:
             system.publish(second)
             assert wait_until(lambda: all(waits(worker, p) for p in PARTITIONS), 30), worker.said()
-            before = start_offsets(system)
+            before = committed(system)
             for part in more:
                 system.publish(part)
                 assert not wait_until(lambda: not worker.running, 1.5), worker.said()
-            assert start_offsets(system) == before
+            assert committed(system) == before
         finally:
             own_redis.start()
         agrees(system, world.outcome())
@@ -127,12 +127,12 @@ def test_while_a_changelog_takes_nothing_nothing_is_committed(kafka: Broker, own
         system.until_applied()
         # what is applied is committed a moment later
         before = system.ends()[system.topics.events]
-        assert wait_until(lambda: start_offsets(system) == before, 30), worker.said()
+        assert wait_until(lambda: committed(system) == before, 30), worker.said()
         asyncio.run(_limit_changelogs(system, 1))
         system.publish(second)
         assert wait_until(lambda: all(waits(worker, p) for p in PARTITIONS), 30), worker.said()
         assert not wait_until(lambda: not worker.running, 1.5), worker.said()
-        assert start_offsets(system) == before
+        assert committed(system) == before
         asyncio.run(_limit_changelogs(system, None))
         agrees(system, world.outcome())
         assert all(len(waits(worker, p)) == len(goes_on(worker, p)) == 1 for p in PARTITIONS), worker.said()

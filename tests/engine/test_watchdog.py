@@ -9,8 +9,8 @@ from faust.exceptions import ConsumerNotStarted
 from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
-from tests.engine.station import Line, acknowledge, run, until
-from tests.services import Broker
+from tests.support.services import Broker
+from tests.support.station import Line, acknowledge, run, until
 from worker import tasks
 from worker.engine.faust_recovery import SafeRecovery, SafeTableManager
 from worker.engine.fetching import Fetched

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from tests.faults.schedule import MAX_WORKERS
-from tests.integration.system import WORKER, System, WorkerProcess
+from tests.support.system import WORKER, System, WorkerProcess
 
 #: Where workers keep their tables: each slot has a folder, which outlives its worker.
 STORE = "rocksdb://{folder}"
 #: A worker with small batches and small chunks.
-BUSY = (sys.executable, "-m", "tests.integration.dying_worker", "never", "any", "0")
+BUSY = (sys.executable, "-m", "tests.support.dying_worker", "never", "any", "0")
 #: How long a worker may take to end after SIGTERM, seconds.
 _GRACE = 30.0
 

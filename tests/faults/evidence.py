@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.integration.system import System
+from tests.support.system import System
 
 _OFFSETS = "__consumer_offsets"
 

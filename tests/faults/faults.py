@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from tests.faults import group
 from tests.faults.crew import Crew
 from tests.faults.schedule import AT_WORK, Fault, Kind
-from tests.integration.system import System
-from tests.services import KafkaCluster, KafkaNode, KafkaProxy, RedisServer
+from tests.support.services import KafkaCluster, KafkaNode, KafkaProxy, RedisServer
+from tests.support.system import System
 
 #: How long the proxy holds back an answer to OffsetFetch, seconds; less than the session timeout.
 SLOW = 3.0

@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from tests.integration.system import System
+from tests.support.system import System
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from tests.integration.system import Record
+from tests.support.system import Record
 from worker.settings import Settings
 from worker.topics import create_producer
 

@@ -16,10 +16,10 @@ from tests.faults.publisher import Publisher
 from tests.faults.schedule import AT_WORK, Fault, Kind, Plan
 from tests.faults.stage import Stage, delete_topics
 from tests.faults.world import World
-from tests.integration.system import System
-from tests.oracle import Outcome
-from tests.services import RedisServer
-from tests.services.processes import wait_until
+from tests.support.oracle import Outcome
+from tests.support.services import RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.system import System
 
 PARTITIONS = 6
 #: Where wrong rounds leave what can be looked at later.

@@ -8,8 +8,8 @@ from typing import Any, Self
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.faults.schedule import Plan
-from tests.integration.system import System
-from tests.services import KafkaCluster, KafkaProxy
+from tests.support.services import KafkaCluster, KafkaProxy
+from tests.support.system import System
 
 #: The cleaner looks at the changelogs twice a second instead of every 15 s.
 _SETTINGS = {"log.cleaner.backoff.ms": "500"}

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.system import System, WorkerProcess
 from tests.integration.test_main_job import World
-from tests.services import KafkaCluster, RedisServer
-from tests.services.processes import wait_until
+from tests.support.services import KafkaCluster, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.system import System, WorkerProcess
 
 SECONDS = 15.0
 #: Tenants of one round, each with two workers that are told to stop.

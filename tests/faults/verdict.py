@@ -7,10 +7,10 @@ from typing import Any
 
 from tests.faults import group
 from tests.faults.world import NUMBER, Item
-from tests.integration.system import System, attendances_of
-from tests.integration.system import _alert as alert_state
-from tests.oracle import Outcome
-from tests.services.processes import wait_until
+from tests.support.oracle import Outcome
+from tests.support.services.processes import wait_until
+from tests.support.system import System, attendances_of
+from tests.support.system import _alert as alert_state
 from worker.read_model.reader import AttendanceReader, ReaderError
 
 _SHOWN = 3

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from schemas.times import format_time
 from tests import oracle
-from tests.integration.bad_records import GUID, bad_events
-from tests.integration.system import Record, System
 from tests.integration.test_main_job import KINDS, MINUTE, envelope, exact
-from tests.oracle import BookingRecord, Delivery
-from tests.oracle.reading import normalised
+from tests.support.bad_records import GUID, bad_events
+from tests.support.oracle import BookingRecord, Delivery
+from tests.support.oracle.reading import normalised
+from tests.support.system import Record, System
 from worker.topics import partition_of
 
 HOUR = 60 * MINUTE

@@ -5,12 +5,12 @@ from typing import Any
 
 from schemas.times import format_time
 from tests import oracle
-from tests.integration.odd_worker import odd
-from tests.integration.system import WORKER, Record, System
 from tests.integration.test_main_job import MINUTE, envelope, exact
-from tests.oracle import BookingRecord, Delivery
-from tests.services import Broker, Redis
-from tests.services.processes import wait_until
+from tests.support.odd_worker import odd
+from tests.support.oracle import BookingRecord, Delivery
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import WORKER, Record, System
 
 START = 1_795_000_000_000_000
 

@@ -11,11 +11,11 @@ import pytest
 
 from schemas.times import format_time, parse_time
 from tests import oracle
-from tests.integration.bad_records import Bad, bad_events, delivery, envelope, letters_as_expected, odd_events, send
-from tests.integration.system import Record, System, WorkerProcess, running
-from tests.oracle import BookingRecord
-from tests.oracle.reading import normalised
-from tests.services import Broker, Redis
+from tests.support.bad_records import Bad, bad_events, delivery, envelope, letters_as_expected, odd_events, send
+from tests.support.oracle import BookingRecord
+from tests.support.oracle.reading import normalised
+from tests.support.services import Broker, Redis
+from tests.support.system import Record, System, WorkerProcess, running
 from worker.topics import partition_of
 
 GOOD_EVENTS = 10_000

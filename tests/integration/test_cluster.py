@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.slots import owner_of
-from tests.integration.system import System, running
 from tests.integration.test_faults import split
 from tests.integration.test_main_job import World
-from tests.services import Broker, RedisCluster
-from tests.services.processes import wait_until
+from tests.support.services import Broker, RedisCluster
+from tests.support.services.processes import wait_until
+from tests.support.slots import owner_of
+from tests.support.system import System, running
 from worker.read_model.keys import PartitionKeys, namespace
 
 

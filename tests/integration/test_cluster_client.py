@@ -10,10 +10,10 @@ import pytest
 from redis.exceptions import AskError, RedisError
 from redis.exceptions import ConnectionError as RedisAway
 
-from tests.integration.place import MARKS, Place, batches, document, on, some, write
-from tests.integration.slots import MovingSlot, owner_of
-from tests.services import Redis, RedisCluster, RedisServer
-from tests.services.processes import wait_until
+from tests.support.place import MARKS, Place, batches, document, on, some, write
+from tests.support.services import Redis, RedisCluster, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.slots import MovingSlot, owner_of
 from worker.ops import doctor
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.writer import NeedsRepair, announce

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from schemas.attendance import attendance_id, guid
-from tests.integration.system import ROOT, System, attendances_of, running
-from tests.services import Broker, Redis
-from tests.services.forwarding import forwarding
-from tests.services.ports import ReservedPort
-from tests.services.processes import wait_until
+from tests.support.services import Broker, Redis
+from tests.support.services.forwarding import forwarding
+from tests.support.services.ports import ReservedPort
+from tests.support.services.processes import wait_until
+from tests.support.system import ROOT, System, attendances_of, running
 from worker.read_model.reader import AttendanceReader
 
 NOW, THEN = "2026-11-22T10:00:00Z", "2020-01-01T10:00:00Z"

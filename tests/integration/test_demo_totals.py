@@ -4,9 +4,9 @@ import random
 import time
 from collections import Counter
 
-from tests.integration.system import Record, System, running
-from tests.services import Broker, Redis
-from tests.services.processes import wait_until
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import Record, System, running
 from worker.ops import demo, dev
 from worker.read_model.reader import ReaderError
 from worker.topics import partition_of

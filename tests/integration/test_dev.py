@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.system import ROOT
-from tests.services.processes import exists, tail_of_file, wait_until
+from tests.support.services.processes import exists, tail_of_file, wait_until
+from tests.support.system import ROOT
 
 TOTALS = "bookings=680 sessions=32 attended=17780 not_attended=3980 frequent_no_shows=39"
 START_SECONDS = 60

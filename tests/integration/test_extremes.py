@@ -1,8 +1,8 @@
 """The largest booking record, and devices with every fault at once."""
 
-from tests.integration.system import System, running
 from tests.integration.test_main_job import envelope
-from tests.services import Broker, Redis
+from tests.support.services import Broker, Redis
+from tests.support.system import System, running
 
 START = 1_795_000_000_000_000
 LIMIT = 512 * 1024

@@ -14,18 +14,18 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from schemas.times import format_time
 from tests import oracle
-from tests.integration.dying_worker import EXIT_CODE, POINTS, POLL_RECORDS, UNTOLD
-from tests.integration.system import Record, System, WorkerProcess, running
 from tests.integration.test_main_job import MINUTE, World, envelope, exact
-from tests.oracle import BookingRecord, Delivery, Outcome
-from tests.services import Broker, Redis, RedisServer
-from tests.services.processes import wait_until
+from tests.support.dying_worker import EXIT_CODE, POINTS, POLL_RECORDS, UNTOLD
+from tests.support.oracle import BookingRecord, Delivery, Outcome
+from tests.support.services import Broker, Redis, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.system import Record, System, WorkerProcess, running
 from worker.read_model.keys import PartitionKeys, namespace
 from worker.read_model.reader import ReaderError
 from worker.read_model.writer import PartitionWriter
 from worker.redis.client import create_redis
 
-DYING = (sys.executable, "-m", "tests.integration.dying_worker")
+DYING = (sys.executable, "-m", "tests.support.dying_worker")
 #: A worker with small batches and small chunks, so that faults meet it in the middle of something.
 BUSY = (*DYING, "never", "any", "0")
 #: Events batches never change both tables.

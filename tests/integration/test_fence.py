@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisGone
 
-from tests.integration.place import (
+from tests.support.place import (
     ATTENDED,
     MARKS,
     MINUTE,
@@ -22,8 +22,8 @@ from tests.integration.place import (
     some,
     write,
 )
-from tests.integration.system import attendances_of
-from tests.services import Redis, RedisServer
+from tests.support.services import Redis, RedisServer
+from tests.support.system import attendances_of
 from worker.read_model import writer as writer_module
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce

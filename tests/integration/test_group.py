@@ -10,10 +10,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from tests.faults.group import members
-from tests.integration.odd_worker import odd
-from tests.integration.system import System, WorkerProcess, running
-from tests.services import Broker, Redis, RedisServer
-from tests.services.processes import wait_until
+from tests.support.odd_worker import odd
+from tests.support.services import Broker, Redis, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.system import System, WorkerProcess, running
 from worker.ops import session_timeout, topics
 from worker.read_model.identity import NO_ID, RedisId, read_id, replace_id
 from worker.read_model.keys import PartitionKeys, namespace

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.services import KafkaCluster, KafkaProxy
-from tests.services.records import create_topic
+from tests.support.services import KafkaCluster, KafkaProxy
+from tests.support.services.records import create_topic
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 
 from schemas.times import format_time, parse_time
 from tests import oracle
-from tests.integration.system import Record, System, running
-from tests.oracle import BookingRecord, Delivery
-from tests.oracle.reading import held_records
-from tests.services import Broker, Redis
+from tests.support.oracle import BookingRecord, Delivery
+from tests.support.oracle.reading import held_records
+from tests.support.services import Broker, Redis
+from tests.support.system import Record, System, running
 from worker.topics import partition_of
 
 MINUTE = 60_000_000

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as Away
 
-from tests.services import RedisServer
+from tests.support.services import RedisServer
 from worker.redis.client import Server, create_redis
 from worker.redis.multiplexed import Multiplexed
 from worker.settings import Settings

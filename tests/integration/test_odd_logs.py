@@ -13,12 +13,12 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.engine.broken_log import bad_checksum, damage
-from tests.engine.station import trim
 from tests.engine.test_log_ends import Writer
-from tests.integration.system import System, WorkerProcess, running
-from tests.services import Broker, KafkaCluster, RedisServer
-from tests.services.processes import wait_until
+from tests.support.broken_log import bad_checksum, damage
+from tests.support.services import Broker, KafkaCluster, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.station import trim
+from tests.support.system import System, WorkerProcess, running
 from worker.ops import topics as topic_ops
 from worker.read_model.partition_reader import Partition
 from worker.read_model.reader import AttendanceReader, ReaderError

@@ -9,10 +9,10 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas.times import format_time
-from tests.integration.bad_records import envelope
-from tests.integration.system import System, running
-from tests.services import Broker, Redis
-from tests.services.processes import wait_until
+from tests.support.bad_records import envelope
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import System, running
 from worker.topics import partition_of
 
 BOOKINGS = 12

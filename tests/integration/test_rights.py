@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import RedisCluster, RedisServer
+from tests.support.services import RedisCluster, RedisServer
 from worker.ops import doctor
 from worker.ops.doctor import Finding
 from worker.read_model import rights

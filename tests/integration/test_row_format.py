@@ -4,8 +4,8 @@ from struct import pack
 
 import pytest
 
-from tests.integration.system import Record, System
-from tests.services import Broker, Redis
+from tests.support.services import Broker, Redis
+from tests.support.system import Record, System
 from worker.topics import partition_of
 
 BOOKING = b"BK-1"

@@ -1,4 +1,4 @@
-"""The harness of tests/services itself: services start, keep what they must, suffer faults and leave nothing behind."""
+"""The harness of tests/support/services itself: services start, keep what they must, suffer faults and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis import Redis as RedisClient
 
-from tests.services import (
+from tests.support.services import (
     Broker,
     EmbeddedBroker,
     KafkaCluster,
@@ -28,11 +28,11 @@ from tests.services import (
     chosen_broker,
     chosen_redis,
 )
-from tests.services.kafka_jars import kafka_jars
-from tests.services.ports import LOOPBACK, ReservedPort
-from tests.services.processes import exists, wait_until
-from tests.services.records import consume, create_topic, produce
-from tests.services.redis import valkey_binary
+from tests.support.services.kafka_jars import kafka_jars
+from tests.support.services.ports import LOOPBACK, ReservedPort
+from tests.support.services.processes import exists, wait_until
+from tests.support.services.records import consume, create_topic, produce
+from tests.support.services.redis import valkey_binary
 
 ROOT = Path(__file__).parents[2]
 TWO_MIB = 2 * 1024 * 1024
@@ -190,7 +190,7 @@ def test_a_process_that_ignores_sigterm_is_killed_after_the_bound(paused: bool) 
 
 def test_a_service_dies_with_a_runner_that_is_sigkilled(tmp_path: Path) -> None:
     code = (
-        "import signal; from tests.services import RedisServer\n"
+        "import signal; from tests.support.services import RedisServer\n"
         "server = RedisServer(); server.start(); print(server.pid, flush=True); signal.pause()"
     )
     env = {**os.environ, "TMPDIR": str(tmp_path)}  # the one case in which the data folder is left behind
@@ -205,7 +205,7 @@ def test_a_service_dies_with_a_runner_that_is_sigkilled(tmp_path: Path) -> None:
 
 def test_a_runner_that_just_ends_leaves_no_process_and_no_folder() -> None:
     code = (
-        "from tests.services import RedisServer\n"
+        "from tests.support.services import RedisServer\n"
         "server = RedisServer(); server.start(); print(server.pid, server.folder, flush=True)"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

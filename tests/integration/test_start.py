@@ -5,12 +5,12 @@ import random
 import pytest
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
-from tests.integration.odd_worker import MOMENTS, odd
-from tests.integration.system import System, WorkerProcess
 from tests.integration.test_faults import agrees
 from tests.integration.test_main_job import World
-from tests.services import Broker, KafkaCluster, Redis, RedisServer
-from tests.services.processes import wait_until
+from tests.support.odd_worker import MOMENTS, odd
+from tests.support.services import Broker, KafkaCluster, Redis, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.system import System, WorkerProcess
 
 NOBODY = "127.0.0.1:1"
 AWAY = {"kafka": {"ATTENDANCE_BROKER": f"kafka://{NOBODY}"}, "redis": {"ATTENDANCE_REDIS": f"redis://us:hidden@{NOBODY}/0"}}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.services import Broker
-from tests.services.records import create_topic
+from tests.support.services import Broker
+from tests.support.services.records import create_topic
 from worker.engine.partition_appender import read
 from worker.engine.recovery import recover
 from worker.engine.stores import open_store

@@ -7,9 +7,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.integration.system import System, running
-from tests.services import Broker, Redis
-from tests.services.processes import wait_until
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import System, running
 from worker.ops import topics as topic_ops
 
 

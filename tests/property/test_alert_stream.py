@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracle
-from tests.oracle import BookingRecord, Delivery
-from tests.oracle.make import SCANNER, at, erased, ev, listed, missed, scan, upsert
-from tests.oracle.reading import held_records
-from tests.property import subject
-from tests.property.strategies import Batch, World, sized
 from tests.property.test_projection import CONTRADICTED, MISSED
+from tests.support import subject
+from tests.support.oracle import BookingRecord, Delivery
+from tests.support.oracle.make import SCANNER, at, erased, ev, listed, missed, scan, upsert
+from tests.support.oracle.reading import held_records
+from tests.support.strategies import Batch, World, sized
 
 OPENED, RESOLVED = "attendance.mismatch.opened", "attendance.mismatch.resolved"
 STREAMS = st.one_of(CONTRADICTED, MISSED)

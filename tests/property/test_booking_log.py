@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from schemas.events import Booking
 from schemas.times import parse_time
-from tests.oracle.make import record as envelope
-from tests.oracle.reading import normalised
-from tests.property.strategies import sized
+from tests.support.oracle.make import record as envelope
+from tests.support.oracle.reading import normalised
+from tests.support.strategies import sized
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place, apply_records
 from worker.domain.rows import encode_reference, load, merge_booking_rows, original_of, place_of

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracle
-from tests.oracle import Delivery
-from tests.oracle.make import at, ev, scan
-from tests.oracle.reading import written
-from tests.property import subject
-from tests.property.strategies import (
+from tests.support import subject
+from tests.support.oracle import Delivery
+from tests.support.oracle.make import at, ev, scan
+from tests.support.oracle.reading import written
+from tests.support.strategies import (
     IDS,
     NUMBERS,
     PARTICIPANTS,

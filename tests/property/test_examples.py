@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.oracle.examples_alerts import ALERTS
-from tests.oracle.examples_counts import BASE, SCANS, SHOWN
-from tests.oracle.examples_law import CLOCK, HORIZON, IDENTITY, IDS, ORDER
-from tests.oracle.examples_read_models import SUMMARIES, TALLIES
-from tests.oracle.make import Example, check
-from tests.property import subject
+from tests.support import subject
+from tests.support.oracle.examples_alerts import ALERTS
+from tests.support.oracle.examples_counts import BASE, SCANS, SHOWN
+from tests.support.oracle.examples_law import CLOCK, HORIZON, IDENTITY, IDS, ORDER
+from tests.support.oracle.examples_read_models import SUMMARIES, TALLIES
+from tests.support.oracle.make import Example, check
 
 EXAMPLES = [
     *((one.name, one) for one in (*CLOCK, *IDENTITY, *ORDER, *HORIZON, *IDS, *BASE, *SCANS, *SHOWN)),

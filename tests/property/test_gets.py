@@ -9,8 +9,8 @@ import pytest
 from schemas.attendance import attendance_id, guid
 from schemas.events import Event
 from schemas.query.request import parse_filter
-from tests.property.filled import Filled, on
-from tests.services import Redis
+from tests.support.filled import Filled, on
+from tests.support.services import Redis
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.topics import partition_of
 

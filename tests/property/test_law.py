@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracle
-from tests.oracle import Delivery, Rules
-from tests.oracle.make import at, erased, ev
-from tests.property import subject
-from tests.property.strategies import BASES, SESSIONS, arrivals, filled, happenings, histories, prompt, sized, splits
+from tests.support import subject
+from tests.support.oracle import Delivery, Rules
+from tests.support.oracle.make import at, erased, ev
+from tests.support.strategies import BASES, SESSIONS, arrivals, filled, happenings, histories, prompt, sized, splits
 
 PLAIN = sized(60)
 COUNTED = (*BASES, "participant_scanned")

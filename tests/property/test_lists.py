@@ -11,8 +11,8 @@ import pytest
 from schemas.alerts import AlertKind
 from schemas.events import Event
 from schemas.query.request import QueryError
-from tests.property.filled import Filled, on
-from tests.services import Redis
+from tests.support.filled import Filled, on
+from tests.support.services import Redis
 from worker.read_model import ranked
 from worker.read_model.reader import AttendanceReader, ListPage
 

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.oracle import Delivery
-from tests.oracle.make import at, ev, scan
-from tests.property import subject
-from tests.property.strategies import histories, sized
+from tests.support import subject
+from tests.support.oracle import Delivery
+from tests.support.oracle.make import at, ev, scan
+from tests.support.strategies import histories, sized
 
 PLAIN = sized(60)
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracle
-from tests.oracle import Rules
-from tests.oracle.make import KIOSK, at, ev, listed, missed, upsert
-from tests.oracle.reading import held_records
-from tests.property import subject
-from tests.property.strategies import (
+from tests.support import subject
+from tests.support.oracle import Rules
+from tests.support.oracle.make import KIOSK, at, ev, listed, missed, upsert
+from tests.support.oracle.reading import held_records
+from tests.support.strategies import (
     BOOKINGS,
     FOUR_SESSIONS,
     KINDS,

@@ -9,8 +9,8 @@ from redis.asyncio import Redis as Client
 from schemas.attendance import attendance_id, guid
 from schemas.events import Event
 from schemas.query.request import parse_query
-from tests.property.filled import Filled, on
-from tests.services import Redis
+from tests.support.filled import Filled, on
+from tests.support.services import Redis
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import load_settings

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from schemas.query.request import Position, Query, QueryField, Sort, parse_filter, parse_query
-from tests.oracle import queries
-from tests.property.asked import FIELDS, Asking
-from tests.property.attending import World
-from tests.property.filled import Filled, on
-from tests.property.walking import Walk
-from tests.services import Redis
+from tests.support.asked import FIELDS, Asking
+from tests.support.attending import World
+from tests.support.filled import Filled, on
+from tests.support.oracle import queries
+from tests.support.services import Redis
+from tests.support.walking import Walk
 from worker.read_model import partition_reader
 from worker.read_model.query import index_scan, planner
 from worker.read_model.query import pages as pages_module

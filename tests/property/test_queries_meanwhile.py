@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from schemas.query.request import Page, parse_query
-from tests.oracle import queries
-from tests.property.asked import Asking
-from tests.property.attending import World
-from tests.property.filled import Filled, on
-from tests.services import Redis
+from tests.support.asked import Asking
+from tests.support.attending import World
+from tests.support.filled import Filled, on
+from tests.support.oracle import queries
+from tests.support.services import Redis
 from worker.read_model.reader import AttendanceReader, NotServing
 
 WALKS = 12

@@ -8,8 +8,8 @@ import pytest
 
 from schemas.events import Event
 from schemas.query.request import parse_query
-from tests.property.filled import Filled, on
-from tests.services import Redis
+from tests.support.filled import Filled, on
+from tests.support.services import Redis
 from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query import planner
 

@@ -27,7 +27,7 @@ from schemas.query.request import (
     parse_query,
     position_of,
 )
-from tests.oracle.reading import INVISIBLE
+from tests.support.oracle.reading import INVISIBLE
 
 IDS = [f"0f8fad5b-d9cb-469f-a165-{n:012x}" for n in (0, 10, 255)]
 BOOKINGS = ["b1", "B1", "b", "b1é", "b1￿", "b1😀", IDS[1]]

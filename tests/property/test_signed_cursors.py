@@ -12,8 +12,8 @@ from redis.asyncio import Redis as Client
 from schemas.events import Event
 from schemas.query.request import Page, QueryError, parse_query
 from schemas.query.signatures import is_signed, sign, unsigned
-from tests.property.filled import Filled, on
-from tests.services import Redis
+from tests.support.filled import Filled, on
+from tests.support.services import Redis
 from worker.read_model.keys import live_key
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis

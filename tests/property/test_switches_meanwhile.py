@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from schemas.alerts import AlertKind
 from schemas.query.request import parse_filter, parse_query
-from tests.property.attending import World
-from tests.property.filled import Filled
-from tests.property.interleaving import Interleaving
-from tests.services import Redis
+from tests.support.attending import World
+from tests.support.filled import Filled
+from tests.support.interleaving import Interleaving
+from tests.support.services import Redis
 from worker.read_model.keys import namespaces
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis, masters

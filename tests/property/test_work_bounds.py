@@ -9,10 +9,10 @@ import pytest
 
 from schemas.events import Event
 from schemas.query.request import QueryError, parse_filter, parse_query
-from tests.oracle import queries
-from tests.property.attending import World
-from tests.property.filled import Filled, on
-from tests.services import Redis, RedisServer
+from tests.support.attending import World
+from tests.support.filled import Filled, on
+from tests.support.oracle import queries
+from tests.support.services import Redis, RedisServer
 from worker.read_model import partition_reader as live_module
 from worker.read_model.query import planner
 from worker.read_model.reader import AttendanceReader

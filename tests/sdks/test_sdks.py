@@ -25,11 +25,11 @@ from cloudevents.v1.http import CloudEvent as OldCloudEvent
 from cloudevents.v1.kafka import to_binary, to_structured
 
 from schemas.events import DeadLetter, Event
-from tests.services import ServiceUnavailable
-from tests.services.cache import cache_root, locked
-from tests.services.errors import ToolFailed
-from tests.services.processes import run_tool
-from tests.unit.incoming import RECEIVED, take
+from tests.support.incoming import RECEIVED, take
+from tests.support.services import ServiceUnavailable
+from tests.support.services.cache import cache_root, locked
+from tests.support.services.errors import ToolFailed
+from tests.support.services.processes import run_tool
 
 HERE = Path(__file__).parent
 DATA = {"bookingId": "b1", "sessionId": "s1", "numberOfAttendees": 2}

@@ -12,7 +12,7 @@ from tests.bench.query.attacks import ATTACKS
 from tests.bench.query.classes import CLASSES, FIELDS, Asked
 from tests.bench.query.dataset import Dataset
 from tests.bench.query.report import Found
-from tests.oracle import queries
+from tests.support.oracle import queries
 
 SIZE = 30_000
 

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.decoding.explain import Headers, decode, decode_all, received_at
 from schemas.events import Booking, DeadLetter, Event
-from tests.unit.incoming import MAX_AGE, MISSING, RECEIVED, RECEIVED_MS, binary, document, raw, spoiled, take, take_booking
+from tests.support.incoming import MAX_AGE, MISSING, RECEIVED, RECEIVED_MS, binary, document, raw, spoiled, take, take_booking
 from tests.unit.test_decode_properties import Polled
 
 FRAME, MARK = b"\0\0\0\0\x2a", b"\xef\xbb\xbf"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.events import DeadLetter, Event
-from tests.unit.incoming import (
+from tests.support.incoming import (
     DATA,
     GUID,
     MISSING,

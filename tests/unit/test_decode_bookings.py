@@ -5,7 +5,19 @@ from typing import Any
 import pytest
 
 from schemas.events import Booking, BookingGone, DeadLetter, Window
-from tests.unit.incoming import BOOKING_DATA, DATA, GUID, MISSING, RECEIVED, TIME, binary, document, raw, spoiled, take_booking
+from tests.support.incoming import (
+    BOOKING_DATA,
+    DATA,
+    GUID,
+    MISSING,
+    RECEIVED,
+    TIME,
+    binary,
+    document,
+    raw,
+    spoiled,
+    take_booking,
+)
 
 UPSERTED, DELETED = "booking.upserted", "booking.deleted"
 HOUR = 3_600_000_000

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.decoding.explain import decode_all
 from schemas.events import MAX_EVENT_BYTES, RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
-from tests.unit.incoming import (
+from tests.support.incoming import (
     BOOKING_DATA,
     DATA,
     GUID,

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.decoding.explain import Headers, decode
 from schemas.events import DeadLetter, Event
-from tests.unit.incoming import (
+from tests.support.incoming import (
     DAY,
     MAX_AGE,
     RECEIVED,

@@ -159,7 +159,7 @@ def codes_of_errors() -> Iterator[str]:
     for path in (ROOT / "worker/web").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                arguments = {"refused": node.args[1:2], "unavailable": node.args[:1]}.get(node.func.id, [])
+                arguments = {"Refused": node.args[1:2], "Unavailable": node.args[:1]}.get(node.func.id, [])
                 yield from (each.value for each in arguments if isinstance(each, ast.Constant))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.incoming import BOOKING_DATA, DATA, MISSING, document, spoiled
+from tests.support.incoming import BOOKING_DATA, DATA, MISSING, document, spoiled
 from worker.ops import export
 
 COMMITTED = Path(__file__).parents[2] / "schemas" / "export"

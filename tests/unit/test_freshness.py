@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.times import format_exact_time
-from tests.unit.incoming import MAX_AGE, RECEIVED, RECEIVED_MS
+from tests.support.incoming import MAX_AGE, RECEIVED, RECEIVED_MS
 from worker.domain.rows import APPLIED_SUFFIX, Applied, decode_applied, encode_applied, merge_attendance_rows
 from worker.read_model.freshness import STALE_AFTER, Freshness, Partition, freshness_of, troubles
 from worker.stream.decode_batch import read_events

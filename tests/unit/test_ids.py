@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas import ids
 from schemas.events import DeadLetter, Event
 from schemas.query.filter import BOOKING, ID, SESSION, usable
-from tests.unit.incoming import GUID, document, raw, take, take_booking
+from tests.support.incoming import GUID, document, raw, take, take_booking
 
 Normalise = Callable[[str], str | None]
 KINDS: list[tuple[Normalise, int]] = [(ids.booking_id, 128), (ids.session_id, 250), (ids.participant_id, 128)]

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.oracle import Delivery, outcome
-from tests.oracle.examples_alerts import ALERTS
-from tests.oracle.examples_counts import BASE, SCANS, SHOWN
-from tests.oracle.examples_law import CLOCK, HORIZON, IDENTITY, IDS, ORDER
-from tests.oracle.examples_read_models import SUMMARIES, TALLIES
-from tests.oracle.law import digest
-from tests.oracle.make import SCANNER, Example, at, check, erased, ev, missed, scan, upsert
-from tests.oracle.reading import Fact, fact, instant, written
+from tests.support.oracle import Delivery, outcome
+from tests.support.oracle.examples_alerts import ALERTS
+from tests.support.oracle.examples_counts import BASE, SCANS, SHOWN
+from tests.support.oracle.examples_law import CLOCK, HORIZON, IDENTITY, IDS, ORDER
+from tests.support.oracle.examples_read_models import SUMMARIES, TALLIES
+from tests.support.oracle.law import digest
+from tests.support.oracle.make import SCANNER, Example, at, check, erased, ev, missed, scan, upsert
+from tests.support.oracle.reading import Fact, fact, instant, written
 
 LAW = [*CLOCK, *IDENTITY, *ORDER, *HORIZON, *IDS, *BASE, *SCANS, *SHOWN]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from schemas.times import format_time
-from tests.unit.incoming import document
+from tests.support.incoming import document
 from worker.ops import publish
 from worker.ops.publish import BadLine, Outgoing, read_line
 from worker.settings import Settings

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import Broker, Redis
-from tests.web.serving import Api, served
+from tests.support.services import Broker, Redis
+from tests.support.serving import Api, served
 
 
 @pytest.fixture(scope="session")

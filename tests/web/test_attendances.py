@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.serving import Api, booking_name, identity
+from tests.support.serving import Api, booking_name, identity
 
 SET = "/bookings/v2/attendance/set"
 

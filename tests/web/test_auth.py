@@ -15,8 +15,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from tests.services.processes import wait_until
-from tests.web.serving import Api, identity
+from tests.support.services.processes import wait_until
+from tests.support.serving import Api, identity
 from tests.web.test_attendances import problem
 from worker.cli.commands import app
 from worker.settings import Settings, SettingsError

@@ -11,10 +11,10 @@ import pytest
 from redis import Redis as Client
 
 from schemas.times import format_time
-from tests.integration.system import System, running
-from tests.services import KafkaCluster, RedisServer
-from tests.services.processes import wait_until
-from tests.web.serving import Api, booking_name, event
+from tests.support.services import KafkaCluster, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.serving import Api, booking_name, event
+from tests.support.system import System, running
 from tests.web.test_attendances import problem
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from tests.web.serving import Api, booking_name, identity
+from tests.support.serving import Api, booking_name, identity
 from tests.web.test_attendances import problem, violations
 
 SET, DELETE = "/bookings/v2/bulk/attendance/set", "/bookings/v2/bulk/attendance/delete"

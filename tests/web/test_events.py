@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.serving import Api, booking_name, event, upserted
+from tests.support.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem, violations
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.processes import wait_until
-from tests.web.serving import Api
+from tests.support.services.processes import wait_until
+from tests.support.serving import Api
 from tests.web.test_attendances import problem
 
 SET = "/bookings/v2/attendance/set"

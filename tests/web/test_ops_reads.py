@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.web.serving import Api, booking_name, event, upserted
+from tests.support.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem, violations
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from schemas.times import parse_time
-from tests.web.serving import MINUTE, Api, booking_name, event, identity
+from tests.support.serving import MINUTE, Api, booking_name, event, identity
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 

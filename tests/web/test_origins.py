@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.services.processes import wait_until
-from tests.web.serving import Api, identity
+from tests.support.services.processes import wait_until
+from tests.support.serving import Api, identity
 from tests.web.test_auth import CALLS
 from worker.settings import SettingsError, load_settings
 from worker.web.middleware import PUBLIC

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.serving import Api, booking_name, event, upserted
+from tests.support.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem
 from worker.web.auth import Scope, TokensError, create_token, read_tokens
 from worker.web.permissions import is_within, names_the_api

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.services.processes import exists, wait_until
-from tests.web.raw import Raw, request
-from tests.web.serving import API, Api, booking_name
+from tests.support.raw import Raw, request
+from tests.support.services.processes import exists, wait_until
+from tests.support.serving import API, Api, booking_name
 from worker.settings import load_settings
 from worker.web.http.server import bind
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from tests.web.serving import Api, booking_name
+from tests.support.serving import Api, booking_name
 from tests.web.test_attendances import violations
 
 COUNT = "/bookings/v2/attendance/count"

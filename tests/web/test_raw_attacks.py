@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.processes import wait_until
-from tests.web.raw import Answer, Closed, Raw, chunked, request
-from tests.web.serving import Api
+from tests.support.raw import Answer, Closed, Raw, chunked, request
+from tests.support.services.processes import wait_until
+from tests.support.serving import Api
 from worker.web.auth import Scope, create_token
 
 STATUS, QUERY = "/v1/status", "/bookings/v2/attendance/query"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.web.raw import Closed, Raw, chunked, request
-from tests.web.serving import Api, booking_name, event
+from tests.support.raw import Closed, Raw, chunked, request
+from tests.support.serving import Api, booking_name, event
 
 STATUS, QUERY, EVENTS = "/v1/status", "/bookings/v2/attendance/query", "/v1/events"
 JSON, CLOUDEVENT = "Content-Type: application/json", "Content-Type: application/cloudevents+json"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.serving import Api
+from tests.support.serving import Api
 
 #: Of what the document allows some things are refused, which no schema can say: a cursor nobody gave out, a time too long ago.
 LEFT_OUT = "positive_data_acceptance"

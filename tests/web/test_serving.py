@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.system import ROOT
-from tests.services.processes import wait_until
-from tests.web.serving import API, Api, booking_name
+from tests.support.services.processes import wait_until
+from tests.support.serving import API, Api, booking_name
+from tests.support.system import ROOT
 from tests.web.test_attendances import problem
 from worker.settings import Settings, load_settings
 from worker.web.http.server import ServeError, bind

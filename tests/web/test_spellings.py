@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from tests.web.serving import Api, booking_name, event, upserted
+from tests.support.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem
 from tests.web.test_events import BATCH, post
 

@@ -1,6 +1,6 @@
 """What the seed document says this API is for, each as a test by its name."""
 
-from tests.web.serving import Api, booking_name, event, upserted
+from tests.support.serving import Api, booking_name, event, upserted
 
 
 def prepared(api: Api, *documents: dict[str, object]) -> None:

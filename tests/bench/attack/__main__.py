@@ -23,10 +23,10 @@ from rich.table import Table
 
 from tests.bench.attack.attacks import ATTACKS, Target, attack
 from tests.bench.query.report import share
-from tests.integration.system import System, running
-from tests.services import ServiceError, chosen_broker, chosen_redis
-from tests.web.raw import Closed, Raw, request
-from tests.web.serving import Api, identity
+from tests.support.raw import Closed, Raw, request
+from tests.support.services import ServiceError, chosen_broker, chosen_redis
+from tests.support.serving import Api, identity
+from tests.support.system import System, running
 from worker.web.auth import Scope, create_token
 
 SECONDS = 8.0

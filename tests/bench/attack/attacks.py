@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
-from tests.web.raw import chunked, request
+from tests.support.raw import chunked, request
 
 QUERY, EVENTS, STATUS = "/bookings/v2/attendance/query", "/v1/events", "/v1/status"
 JSON, TE, LARGE = "Content-Type: application/json", "Transfer-Encoding: chunked", "Content-Length: 1048576"

@@ -23,7 +23,7 @@ from tests.bench.query.attacks import ATTACKS
 from tests.bench.query.classes import CLASSES, FIELDS, PAIRS, Asked
 from tests.bench.query.report import Found
 from tests.bench.query.server import Pinging, Server
-from tests.services import RedisServer, ServiceError
+from tests.support.services import RedisServer, ServiceError
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import load_settings

@@ -26,7 +26,7 @@ from tests.bench.loading import load
 from tests.bench.process import BenchFailed, Child
 from tests.bench.query.report import share
 from tests.bench.running import Ground, Watch, clean_redis
-from tests.services import KafkaCluster, RedisServer
+from tests.support.services import KafkaCluster, RedisServer
 from worker.ops import topics
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
@@ -166,7 +166,7 @@ async def measure(folder: Path) -> dict[str, float]:
 
     Raises:
         BenchFailed: a process ended, or the API answered anything but 200.
-        tests.services.ServiceError: a service is missing.
+        tests.support.services.ServiceError: a service is missing.
     """
     with KafkaCluster() as kafka, RedisServer() as redis:
         settings = load_settings(_env_file=None, broker=kafka.url, redis=redis.url, namespace="", topic_prefix="http")

@@ -1,1 +1,1 @@
-""
+"""Plans of queries: pages, orders, index scans, gets by id."""

@@ -1,7 +1,7 @@
 """Hand-worked examples for session tallies and booking summaries."""
 
-from tests.oracle.make import Example, at, ev, listed, missed, record, scan, text, upsert
-from tests.oracle.shapes import BookingRecord
+from tests.support.oracle.make import Example, at, ev, listed, missed, record, scan, text, upsert
+from tests.support.oracle.shapes import BookingRecord
 
 NINE, TEN, ELEVEN, NOON = at(-60), at(0), at(60), at(120)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.attendance import JOIN, NAMESPACE
 from schemas.events import Booking, Event, Window
-from tests.oracle.reading import written
+from tests.support.oracle.reading import written
 
 Pair = tuple[str, str]
 """Booking and session."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from aiokafka.structs import RecordMetadata
 
 from schemas.times import format_time, parse_time
-from tests.integration.system import Record, System
-from tests.oracle import Delivery
+from tests.support.oracle import Delivery
+from tests.support.system import Record, System
 from worker.topics import create_producer, partition_of
 
 GUID = "88214716-ABCD-4EF0-9012-3456789ABCDE"

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
 from schemas.packing import pack_text
-from tests.services import Redis
+from tests.support.services import Redis
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.writer import AlertChange, PartitionWriter, Write, pack_summary

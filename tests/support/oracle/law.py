@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tests.oracle.reading import Fact, fact, written
-from tests.oracle.shapes import Delivery, Rules
+from tests.support.oracle.reading import Fact, fact, written
+from tests.support.oracle.shapes import Delivery, Rules
 
 BASES = {"attendance.check_in", "attendance.no_show", "attendance.set", "attendance.cleared"}
 SETTLING = {"attendance.set", "attendance.cleared"}

@@ -17,9 +17,9 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from tests.oracle import Outcome
-from tests.services import Broker, Redis
-from tests.services.processes import spawn, tail_of_file, wait_until
+from tests.support.oracle import Outcome
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import spawn, tail_of_file, wait_until
 from worker.cli.ask import Question, ask
 from worker.ops import topics as topic_ops
 from worker.read_model.reader import AttendanceReader, ReaderError

@@ -6,7 +6,7 @@ import random
 import uuid
 from typing import Any
 
-from tests.property.attending import STATUSES, World
+from tests.support.attending import STATUSES, World
 
 FIELDS = ("id", "bookingId", "sessionId", "status", "numberOfAttendees")
 _SHOWN = (*FIELDS, "eventId", "updatedDate", "source")

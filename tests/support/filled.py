@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from schemas.events import Booking, Event
-from tests.services import Redis
+from tests.support.services import Redis
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, BookingState, Place, apply_records
 from worker.read_model.keys import live_key, namespace

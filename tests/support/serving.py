@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.attendance import attendance_id, guid
 from schemas.times import format_exact_time
-from tests.integration.system import System, WorkerProcess, running
-from tests.services import Broker, Redis
-from tests.services.processes import wait_until
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import System, WorkerProcess, running
 from worker.web.auth import Scope, create_token
 
 API = (sys.executable, "-m", "worker", "api")

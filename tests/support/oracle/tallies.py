@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.oracle.reading import Reference, Window, earliest, latest, written
+from tests.support.oracle.reading import Reference, Window, earliest, latest, written
 
 Attendances = dict[tuple[str, str], dict[str, Any]]
 Known = dict[str, Reference]

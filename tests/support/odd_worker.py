@@ -1,6 +1,6 @@
 """A normal worker with one thing made odd: what it never does by itself, or only after a while.
 
-``python -m tests.integration.odd_worker ODDITY``
+``python -m tests.support.odd_worker ODDITY``
 """
 
 import asyncio
@@ -93,7 +93,7 @@ ODDITIES: dict[str, Callable[[], None]] = {
 
 def odd(oddity: str) -> list[str]:
     """The command of such a worker."""
-    return [sys.executable, "-m", "tests.integration.odd_worker", oddity]
+    return [sys.executable, "-m", "tests.support.odd_worker", oddity]
 
 
 def main(oddity: str) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from tests.oracle.reading import instant
-from tests.oracle.shapes import BookingRecord, Delivery, Outcome, Rules
+from tests.support.oracle.reading import instant
+from tests.support.oracle.shapes import BookingRecord, Delivery, Outcome, Rules
 
 T0 = instant("2026-11-22T10:00:00Z")
 MINUTE = 60_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 
-from tests.services import KafkaCluster
+from tests.support.services import KafkaCluster
 
 #: Of a record batch (magic 2): 8 bytes of base offset, 4 of length, 4 of leader epoch, 1 of magic, 4 of CRC, 2 of attributes.
 _LENGTH, _MAGIC, _CRC, _ATTRIBUTES, _RECORDS = 8, 16, 17, 21, 61

@@ -1,6 +1,6 @@
 """Hand-worked examples for the sentences of "The law of the fold": clock, identity, order, horizon."""
 
-from tests.oracle.make import SCANNER, Example, at, att, erased, ev, scan
+from tests.support.oracle.make import SCANNER, Example, at, att, erased, ev, scan
 
 GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 SESSION_GUID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"

@@ -3,7 +3,7 @@
 from redis import Redis
 from redis.crc import key_slot
 
-from tests.services import RedisCluster, RedisServer
+from tests.support.services import RedisCluster, RedisServer
 
 
 class MovingSlot:

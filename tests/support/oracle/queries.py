@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.oracle.reading import normalised
+from tests.support.oracle.reading import normalised
 
 Documents = list[dict[str, Any]]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.oracle.make import SCANNER, Example, at, att, ev, scan
+from tests.support.oracle.make import SCANNER, Example, at, att, ev, scan
 
 STATED: list[tuple[str, dict[str, Any], str, int]] = [
     ("check_in", {}, "ATTENDED", 1),

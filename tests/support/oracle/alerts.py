@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tests.oracle.law import Judged
-from tests.oracle.reading import Reference
-from tests.oracle.shapes import Rules
+from tests.support.oracle.law import Judged
+from tests.support.oracle.reading import Reference
+from tests.support.oracle.shapes import Rules
 
 FREQUENT_AT_LEAST = 3
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tests.oracle.make import SCANNER, Example, Key, at, erased, ev, listed, missed, record, scan, upsert
-from tests.oracle.shapes import BookingRecord, Delivery, Rules
+from tests.support.oracle.make import SCANNER, Example, Key, at, erased, ev, listed, missed, record, scan, upsert
+from tests.support.oracle.shapes import BookingRecord, Delivery, Rules
 
 
 def case(

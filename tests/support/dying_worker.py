@@ -1,6 +1,6 @@
 """A normal worker with small batches that ends at once, as by SIGKILL, at its n-th pass of a named point.
 
-``python -m tests.integration.dying_worker POINT TOPIC N``: TOPIC is events, bookings or any, and counts only the passes
+``python -m tests.support.dying_worker POINT TOPIC N``: TOPIC is events, bookings or any, and counts only the passes
 in batches of that topic. Point ``never`` makes it a worker with small batches and nothing else.
 """
 

@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from faust.types import TP
 
-from tests.services import Broker
-from tests.services.records import create_topic
+from tests.support.services import Broker
+from tests.support.services.records import create_topic
 from worker.engine import faust_consumer
 from worker.engine.faust_recovery import SafeTableManager
 from worker.engine.fetching import Fetched
@@ -40,12 +40,12 @@ class Line:
         """See `trim`."""
         await trim(self.kafka.bootstrap, self.topic, offset, partition)
 
-    async def start_offsets(self, partition: int = 0) -> int | None:
+    async def committed(self, partition: int = 0) -> int | None:
         """What Kafka has for the group, asked by a client that is no member."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, group_id=self.group, enable_auto_commit=False)
         await consumer.start()
         try:
-            found: int | None = await consumer.start_offsets(TopicPartition(self.topic, partition))
+            found: int | None = await consumer.committed(TopicPartition(self.topic, partition))
             return found
         finally:
             await consumer.stop()

@@ -5,11 +5,11 @@ Written from the contract alone, without the product's code, so that the two can
 
 from collections.abc import Iterable
 
-from tests.oracle.alerts import open_alerts
-from tests.oracle.law import judged_pairs
-from tests.oracle.reading import known_bookings
-from tests.oracle.shapes import BookingRecord, Delivery, Outcome, Rules
-from tests.oracle.tallies import summaries, tallies
+from tests.support.oracle.alerts import open_alerts
+from tests.support.oracle.law import judged_pairs
+from tests.support.oracle.reading import known_bookings
+from tests.support.oracle.shapes import BookingRecord, Delivery, Outcome, Rules
+from tests.support.oracle.tallies import summaries, tallies
 
 __all__ = ["BookingRecord", "Delivery", "Outcome", "Rules", "outcome"]
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.oracle import BookingRecord, Delivery
-from tests.oracle.make import MILLISECOND, MINUTE, at, ev, record, text
+from tests.support.oracle import BookingRecord, Delivery
+from tests.support.oracle.make import MILLISECOND, MINUTE, at, ev, record, text
 
 GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 SESSION_GUID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
