@@ -43,9 +43,9 @@ bench-query: $(DEV)  ## what queries of a million attendances cost; BENCH="--siz
 	$(BIN)/python -m tests.bench.query $(BENCH)
 
 lock: $(DEV)  ## the dependencies of pyproject.toml with hashes, to deploy/; LOCK_FLAGS=--upgrade for the newest versions
-	$(LOCK) --extra embedded --extra dev pyproject.toml --output-file deploy/requirements-dev.txt
-	$(LOCK) --extra embedded pyproject.toml --constraints deploy/requirements-dev.txt --output-file deploy/requirements-run.txt
-	$(LOCK) pyproject.toml --constraints deploy/requirements-dev.txt --output-file deploy/requirements.txt
+	$(LOCK) --extra worker --extra api --extra embedded --extra dev pyproject.toml --output-file deploy/requirements-dev.txt
+	$(LOCK) --extra worker --extra api --extra embedded pyproject.toml --constraints deploy/requirements-dev.txt --output-file deploy/requirements-run.txt
+	$(LOCK) --extra worker --extra api pyproject.toml --constraints deploy/requirements-dev.txt --output-file deploy/requirements.txt
 	$(LOCK) deploy/requirements-build.in --constraints deploy/requirements-dev.txt --output-file deploy/requirements-build.txt
 
 $(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml deploy/requirements-build.txt deploy/requirements-%.txt

@@ -8,11 +8,17 @@ from worker import EXIT_INTERRUPTED
 def main() -> None:
     """Entry point of the console script."""
     try:
-        # this import takes a moment: Ctrl-C meanwhile must end the command without a traceback
-        from worker.cli.commands import main as run
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    run()
+        try:
+            # this import takes a moment: Ctrl-C meanwhile must end the command without a traceback
+            from worker.cli.commands import main as run
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+        run()
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package in ("schemas", "worker", ""):
+            raise
+        sys.exit(f"attendance: {package} is not installed: install the extras worker and api (without them this is the reader)")
 
 
 if __name__ == "__main__":

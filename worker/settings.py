@@ -1,4 +1,4 @@
-"""Settings from the environment (``ATTENDANCE_*``) and an optional ``.env``; the README lists them all."""
+"""Settings from the environment (``ATTENDANCE_*``) and an optional ``.env``; `deploy/README.md` lists them all."""
 
 import os
 import re
@@ -6,15 +6,17 @@ import socket
 import ssl
 from datetime import timedelta
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "ATTENDANCE_"
+_DISTRIBUTION = "attendance-worker"
 
 _BROKER_HINT = "write kafka://host:port, several joined by commas"
 _LOGIN_HINT = "percent-encode user and password: # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B, % as %25"
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
     api_cors_origins: str = Field(
         "", description="web pages and webhook senders of other origins that may call the API, joined by commas"
     )
+    api_access_log: bool = Field(False, description="whether the API logs each request")
     query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
     log_format: Literal["logfmt", "json"] = Field("logfmt", description="how workers log: logfmt or json")
@@ -333,5 +336,57 @@ def unknown_variables() -> list[str]:
         if nearest := get_close_matches(name, names, 1, 0.8):
             lines.append(f"{name}: there is no such setting; did you mean {nearest[0]}?")
         else:
-            lines.append(f"{name}: there is no such setting; README lists them")
+            lines.append(f"{name}: there is no such setting; deploy/README.md lists them")
     return lines
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """All settings by environment variable, secrets masked."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
+
+
+def changed(settings: Settings) -> dict[str, str]:
+    """Those of `shown` that differ from their defaults."""
+    fields = type(settings).model_fields
+    values = shown(settings)
+    return {
+        variable: value
+        for (name, field), (variable, value) in zip(fields.items(), values.items(), strict=True)
+        if getattr(settings, name) != field.get_default()
+    }
+
+
+def installed_version() -> str:
+    """The version of this distribution."""
+    try:
+        return version(_DISTRIBUTION)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _masked_option(option: str) -> str:
+    """An option of a Redis URL, masked if it is a password; its name may be percent-encoded."""
+    name, equals, _ = option.partition("=")
+    return f"{name}{equals}***" if "password" in unquote(name).lower() else option
+
+
+def _masked(name: str, value: Any) -> str:
+    if name == "redis":
+        url = urlsplit(str(value.get_secret_value()))
+        query = "&".join(_masked_option(option) for option in url.query.split("&"))
+        login, at, servers = url.netloc.rpartition("@")
+        user, colon, _ = login.partition(":")
+        netloc = f"{user}{colon}***{at}{servers}" if colon else url.netloc
+        return url._replace(query=query, netloc=netloc).geturl()
+    if name == "broker_password":
+        return "***" if value.get_secret_value() else ""
+    return _written(value) if isinstance(value, timedelta) else str(value)
+
+
+def _written(duration: timedelta) -> str:
+    """A duration as a setting has it, in the largest unit of which it is a whole number."""
+    for unit, name in reversed(_UNITS.items()):
+        if duration and not duration % timedelta(**{name: 1}):
+            return f"{duration // timedelta(**{name: 1})}{unit}"
+    return f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"

@@ -1,12 +1,8 @@
-"""The names of the topics, the partition of a booking, and a producer."""
+"""The names of the topics, and the partition of a booking."""
 
 from functools import lru_cache
 from struct import unpack
-from typing import Any, NamedTuple
-
-from aiokafka import AIOKafkaProducer
-
-from worker.settings import Settings
+from typing import NamedTuple
 
 MIB = 1024 * 1024
 #: The largest record batch that a broker accepts; a dead letter may be a record of that size with further headers.
@@ -57,16 +53,3 @@ def murmur2(key: bytes) -> int:
         hashed = (hashed ^ int.from_bytes(key[whole:], "little")) * mix & mask
     hashed = (hashed ^ hashed >> 13) * mix & mask
     return hashed ^ hashed >> 15
-
-
-def create_producer(settings: Settings, **changes: Any) -> AIOKafkaProducer:
-    """A producer with ``acks=all``. Not idempotent: repeats after a lost answer are harmless here."""
-    return AIOKafkaProducer(
-        **{
-            **settings.kafka_client(),
-            "acks": "all",
-            "max_batch_size": BATCH_BYTES,
-            "max_request_size": MAX_DEAD_LETTER_BYTES,
-            **changes,
-        }
-    )

@@ -19,8 +19,9 @@ from tests.bench.loading import end_offsets
 from tests.bench.process import BenchFailed
 from tests.bench.running import Watch
 from tests.bench.workload import Workload, event
+from worker.kafka import create_producer
 from worker.settings import Settings
-from worker.topics import TopicNames, create_producer
+from worker.topics import TopicNames
 
 EVENTS_PER_S = 1000
 SECONDS = 20

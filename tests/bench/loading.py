@@ -9,8 +9,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.bench.workload import Record
+from worker.kafka import create_producer
 from worker.settings import Settings
-from worker.topics import create_producer
 
 _DEADLINE_S = 120.0
 

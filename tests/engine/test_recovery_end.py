@@ -132,7 +132,7 @@ async def _mended(bench: Bench, owner: object) -> bool:
     return not owner.foreign_writes(0)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("foreign", [range(2), range(1, 9), range(7, 9)])
+@pytest.mark.parametrize("foreign_writes", [range(2), range(1, 9), range(7, 9)])
 def test_foreign_offsets_that_are_gone_are_read_to_their_end(kafka: Broker, tmp_path: Path, foreign_writes: range) -> None:
     """Deleted before, or cut off behind the end: neither comes any more, and nothing else is read in their place."""
     bench = Bench(kafka, "memory", tmp_path)

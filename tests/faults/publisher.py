@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from tests.support.system import Record
+from worker.kafka import create_producer
 from worker.settings import Settings
-from worker.topics import create_producer
 
 _STEP = 0.1
 

@@ -5,8 +5,8 @@ import random
 from typing import Any, NamedTuple
 
 from schemas.times import format_time
-from tests import oracle
 from tests.integration.test_main_job import KINDS, MINUTE, envelope, exact
+from tests.support import oracle
 from tests.support.bad_records import GUID, bad_events
 from tests.support.oracle import BookingRecord, Delivery
 from tests.support.oracle.reading import normalised

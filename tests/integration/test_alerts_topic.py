@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from schemas.times import format_time
-from tests import oracle
 from tests.integration.test_main_job import MINUTE, envelope, exact
+from tests.support import oracle
 from tests.support.odd_worker import odd
 from tests.support.oracle import BookingRecord, Delivery
 from tests.support.services import Broker, Redis

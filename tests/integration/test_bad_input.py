@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.times import format_time, parse_time
-from tests import oracle
+from tests.support import oracle
 from tests.support.bad_records import Bad, bad_events, delivery, envelope, letters_as_expected, odd_events, send
 from tests.support.oracle import BookingRecord
 from tests.support.oracle.reading import normalised

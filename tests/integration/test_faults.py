@@ -13,8 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from schemas.times import format_time
-from tests import oracle
 from tests.integration.test_main_job import MINUTE, World, envelope, exact
+from tests.support import oracle
 from tests.support.dying_worker import EXIT_CODE, POINTS, POLL_RECORDS, UNTOLD
 from tests.support.oracle import BookingRecord, Delivery, Outcome
 from tests.support.services import Broker, Redis, RedisServer

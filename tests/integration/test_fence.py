@@ -25,8 +25,10 @@ from tests.support.place import (
 from tests.support.services import Redis, RedisServer
 from tests.support.system import attendances_of
 from worker.read_model import writer as writer_module
+from worker.read_model.lua_scripts import APPLY
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce
+from worker.redis.scripts import Script
 
 
 @pytest.fixture(params=["server", "cluster"])
@@ -63,9 +65,9 @@ def test_an_old_owner_in_the_middle_of_a_repair_is_refused(redis_server: Redis, 
         came = False
 
         def interrupted(run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-            async def running(script: str, *arguments: Any) -> Any:
+            async def running(script: Script, *arguments: Any) -> Any:
                 nonlocal came
-                if not came and step in (script, arguments[0]):
+                if not came and (step == arguments[0] or (step == "apply" and script is APPLY)):
                     came = True
                     await new.repair(batches(some(40)), MARKS)
                 return await run(script, *arguments)

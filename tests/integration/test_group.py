@@ -14,6 +14,7 @@ from tests.support.odd_worker import odd
 from tests.support.services import Broker, Redis, RedisServer
 from tests.support.services.processes import wait_until
 from tests.support.system import System, WorkerProcess, running
+from worker.kafka import create_producer
 from worker.ops import session_timeout, topics
 from worker.read_model.identity import NO_ID, RedisId, read_id, replace_id
 from worker.read_model.keys import PartitionKeys, namespace
@@ -22,7 +23,7 @@ from worker.settings import Settings
 from worker.stream import group
 from worker.stream.errors import SettingsConflict
 from worker.stream.group import Group, GroupRecord, has_members
-from worker.topics import TopicNames, create_producer, group_changelog
+from worker.topics import TopicNames, group_changelog
 
 REFUSED_SECONDS = 60
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.times import format_time, parse_time
-from tests import oracle
+from tests.support import oracle
 from tests.support.oracle import BookingRecord, Delivery
 from tests.support.oracle.reading import held_records
 from tests.support.services import Broker, Redis

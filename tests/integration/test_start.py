@@ -1,6 +1,7 @@
 """How a worker starts where not everything is there, and how it ends: told to at any moment, refused, or stalled."""
 
 import random
+from importlib.metadata import version
 
 import pytest
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
@@ -10,7 +11,7 @@ from tests.integration.test_main_job import World
 from tests.support.odd_worker import MOMENTS, odd
 from tests.support.services import Broker, KafkaCluster, Redis, RedisServer
 from tests.support.services.processes import wait_until
-from tests.support.system import System, WorkerProcess
+from tests.support.system import System, WorkerProcess, running
 
 NOBODY = "127.0.0.1:1"
 AWAY = {"kafka": {"ATTENDANCE_BROKER": f"kafka://{NOBODY}"}, "redis": {"ATTENDANCE_REDIS": f"redis://us:hidden@{NOBODY}/0"}}
@@ -192,3 +193,11 @@ def test_a_worker_that_stalls_ends_with_one_line(kafka: Broker, redis_server: Re
         assert "Traceback" not in worker.said()
         system.start_worker()
         agrees(system, world.outcome())
+
+
+def test_a_worker_logs_its_version_and_changed_settings_once(kafka: Broker, redis_server: Redis) -> None:
+    with running(System(kafka, redis_server)) as system:
+        (started,) = [line for line in lines(system.workers[0]) if "event=starting" in line]
+        assert f"version={version('attendance-worker')}" in started
+        assert f"ATTENDANCE_TOPIC_PREFIX={system.settings.topic_prefix}" in started
+        assert "ATTENDANCE_CLOCK_TOLERANCE" not in started, "a default"

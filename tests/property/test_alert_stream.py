@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import oracle
 from tests.property.test_projection import CONTRADICTED, MISSED
-from tests.support import subject
+from tests.support import oracle, subject
 from tests.support.oracle import BookingRecord, Delivery
 from tests.support.oracle.make import SCANNER, at, erased, ev, listed, missed, scan, upsert
 from tests.support.oracle.reading import held_records

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import oracle
-from tests.support import subject
+from tests.support import oracle, subject
 from tests.support.oracle import Delivery
 from tests.support.oracle.make import at, ev, scan
 from tests.support.oracle.reading import written

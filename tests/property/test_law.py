@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import oracle
-from tests.support import subject
+from tests.support import oracle, subject
 from tests.support.oracle import Delivery, Rules
 from tests.support.oracle.make import at, erased, ev
 from tests.support.strategies import BASES, SESSIONS, arrivals, filled, happenings, histories, prompt, sized, splits

@@ -5,8 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import oracle
-from tests.support import subject
+from tests.support import oracle, subject
 from tests.support.oracle import Rules
 from tests.support.oracle.make import KIOSK, at, ev, listed, missed, upsert
 from tests.support.oracle.reading import held_records

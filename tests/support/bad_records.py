@@ -11,7 +11,8 @@ from aiokafka.structs import RecordMetadata
 from schemas.times import format_time, parse_time
 from tests.support.oracle import Delivery
 from tests.support.system import Record, System
-from worker.topics import create_producer, partition_of
+from worker.kafka import create_producer
+from worker.topics import partition_of
 
 GUID = "88214716-ABCD-4EF0-9012-3456789ABCDE"
 Headers = list[tuple[str, bytes]]

@@ -14,7 +14,7 @@ from typing import Any
 from schemas.decoding.explain import decode, decode_booking
 from schemas.events import Booking, DeadLetter, Event
 from schemas.times import format_time
-from tests import oracle
+from tests.support import oracle
 from tests.support.oracle import Delivery, Outcome, Rules
 from worker.domain import alert_rules, row_codec
 from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply_records

@@ -21,11 +21,12 @@ from tests.support.oracle import Outcome
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import spawn, tail_of_file, wait_until
 from worker.cli.ask import Question, ask
+from worker.kafka import create_producer
 from worker.ops import topics as topic_ops
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.redis.client import create_redis
 from worker.settings import Settings
-from worker.topics import TopicNames, create_producer, partition_of
+from worker.topics import TopicNames, partition_of
 
 T = TypeVar("T")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +21,9 @@ DOCUMENT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT: dict[str, Any] = DOCUMENT["project"]
 #: The extras of each file.
 FILES: dict[str, tuple[str, ...]] = {
-    "requirements.txt": (),
-    "requirements-run.txt": ("embedded",),
-    "requirements-dev.txt": ("embedded", "dev"),
+    "requirements.txt": ("worker", "api"),
+    "requirements-run.txt": ("worker", "api", "embedded"),
+    "requirements-dev.txt": ("worker", "api", "embedded", "dev"),
 }
 ENVIRONMENTS = [
     {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": platform, "platform_machine": machine}
@@ -103,3 +105,43 @@ def test_the_build_backend_is_locked() -> None:
     for line in DOCUMENT["build-system"]["requires"]:
         requirement = Requirement(line)
         assert requirement.specifier.contains(versions[requirement.name]), CURE
+
+
+#: What the extras bring, by the names that Python imports.
+OF_EXTRAS = (
+    "aiokafka",
+    "cramjam",
+    "fastapi",
+    "faust",
+    "granian",
+    "prometheus_client",
+    "rich",
+    "rocksdict",
+    "structlog",
+    "typer",
+)
+
+
+def run_without(modules: Iterable[str], code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a Python that has none of these modules."""
+    missing = f"import sys; sys.modules.update(dict.fromkeys({list(modules)!r}))"
+    return subprocess.run([sys.executable, "-c", f"{missing}\n{code}"], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_the_reader_and_the_schemas_need_no_extra() -> None:
+    code = "import schemas.decoding.explain, schemas.query.request, worker.read_model.reader, worker.redis.client"
+    assert run_without(OF_EXTRAS, code).stderr == ""
+
+
+@pytest.mark.parametrize("module", ["typer", "aiokafka"])
+def test_a_command_without_its_packages_names_the_extras(module: str) -> None:
+    ended = run_without([module], "import sys; sys.argv[1:] = ['--version']; from worker.__main__ import main; main()")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines() == [
+        f"attendance: {module} is not installed: install the extras worker and api (without them this is the reader)"
+    ]
+
+
+def test_an_error_of_the_product_itself_is_not_hidden() -> None:
+    ended = run_without(["worker.settings"], "from worker.__main__ import main; main()")
+    assert "ModuleNotFoundError" in ended.stderr

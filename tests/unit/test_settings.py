@@ -5,14 +5,16 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+import hypothesis
 import pytest
 from aiokafka.protocol.admin import SaslAuthenticateRequest_v0
 from aiokafka.protocol.metadata import MetadataRequest_v0
+from hypothesis import strategies as st
 from redis.asyncio.connection import parse_url
 
 from worker.logs import configure_client_logs
 from worker.ops import doctor
-from worker.settings import Settings, SettingsError, load_settings, unknown_variables
+from worker.settings import Settings, SettingsError, changed, duration, load_settings, shown, unknown_variables
 
 SECRET = "hidden-word"
 VARIABLES = [f"ATTENDANCE_{name.upper()}" for name in Settings.model_fields]
@@ -84,7 +86,7 @@ def test_unknown_variables_are_named_with_the_nearest(monkeypatch: pytest.Monkey
     monkeypatch.setenv("ATTENDANCE_ZZZ", "")
     assert [line for line in unknown_variables() if "TEST" not in line] == [
         "ATTENDANCE_BROKR: there is no such setting; did you mean ATTENDANCE_BROKER?",
-        "ATTENDANCE_ZZZ: there is no such setting; README lists them",
+        "ATTENDANCE_ZZZ: there is no such setting; deploy/README.md lists them",
     ]
 
 
@@ -162,12 +164,12 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, scheme: str, url: s
     monkeypatch.setenv("ATTENDANCE_REDIS", f"{scheme}://{url.format(SECRET)}")
     monkeypatch.setenv("ATTENDANCE_BROKER_PASSWORD", SECRET)
     settings = load_settings()
-    shown = doctor.shown(settings)
-    assert SECRET not in str(shown)
+    values = shown(settings)
+    assert SECRET not in str(values)
     assert SECRET not in repr(settings)
     assert SECRET not in doctor.redis_away(settings, OSError("refused"))
-    assert ("host" if "host" in url else "::1") in shown["ATTENDANCE_REDIS"]
-    assert shown["ATTENDANCE_BROKER_PASSWORD"] not in ("", SECRET)
+    assert ("host" if "host" in url else "::1") in values["ATTENDANCE_REDIS"]
+    assert values["ATTENDANCE_BROKER_PASSWORD"] not in ("", SECRET)
 
 
 def test_a_cluster_has_servers_that_share_password_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,14 +193,14 @@ def test_a_password_in_the_brokers_url_is_not_shown(monkeypatch: pytest.MonkeyPa
     """The password has a setting of its own; who writes it here, or has it refused, must not find it in a log."""
     monkeypatch.setenv("ATTENDANCE_BROKER", f"kafka://joe:{SECRET}@host:9092")
     try:
-        said = str(doctor.shown(load_settings()))
+        said = str(shown(load_settings()))
     except SettingsError as refused:
         said = str(refused)
     assert SECRET not in said
 
 
 def test_the_doctor_shows_every_setting() -> None:
-    assert set(doctor.shown(load_settings())) == set(VARIABLES)
+    assert set(shown(load_settings())) == set(VARIABLES)
 
 
 def test_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +242,7 @@ def test_any_password_of_redis_arrives(monkeypatch: pytest.MonkeyPatch, address:
     for server in loaded.redis_servers:
         assert parse_url(loaded.redis_url(*server))["password"] == password
     for text in (password, quote(password, safe="")):
-        assert f":{text}@" not in doctor.shown(loaded)["ATTENDANCE_REDIS"]
+        assert f":{text}@" not in shown(loaded)["ATTENDANCE_REDIS"]
         assert f":{text}@" not in repr(loaded)
 
 
@@ -256,8 +258,8 @@ def test_a_password_that_cuts_its_address_is_refused_unseen(monkeypatch: pytest.
 @pytest.mark.parametrize("option", ["password=cret", "PassWord=cret", "%70assword=cret", "ssl_password=cret"])
 def test_a_password_among_the_options_is_masked(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
     monkeypatch.setenv("ATTENDANCE_REDIS", f"redis://h:6379/0?socket_timeout=3&{option}")
-    assert "cret" not in doctor.shown(load_settings())["ATTENDANCE_REDIS"]
-    assert "socket_timeout=3" in doctor.shown(load_settings())["ATTENDANCE_REDIS"]
+    assert "cret" not in shown(load_settings())["ATTENDANCE_REDIS"]
+    assert "socket_timeout=3" in shown(load_settings())["ATTENDANCE_REDIS"]
 
 
 def test_the_login_at_kafka_is_in_no_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,3 +276,21 @@ def test_the_login_at_kafka_is_in_no_log(monkeypatch: pytest.MonkeyPatch, capsys
     said = capsys.readouterr().err
     assert "Metadata" in said
     assert "cret" not in said
+
+
+def test_changed_settings_are_those_that_differ_from_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changed(load_settings()) == {}
+    monkeypatch.setenv("ATTENDANCE_PARTITIONS", "4")
+    monkeypatch.setenv("ATTENDANCE_SESSION_TIMEOUT", "20s")
+    monkeypatch.setenv("ATTENDANCE_REDIS", f"redis://joe:{SECRET}@host:6379/0")
+    assert changed(load_settings()) == {
+        "ATTENDANCE_PARTITIONS": "4",
+        "ATTENDANCE_REDIS": "redis://joe:***@host:6379/0",
+        "ATTENDANCE_SESSION_TIMEOUT": "20s",
+    }
+
+
+@hypothesis.given(st.timedeltas(timedelta(0), timedelta(days=36_500)))
+def test_a_duration_is_shown_as_a_setting_may_have_it(value: timedelta) -> None:
+    settings = Settings(_env_file=None, conflict_window=value)  # type: ignore[call-arg]
+    assert duration(shown(settings)["ATTENDANCE_CONFLICT_WINDOW"]) == value

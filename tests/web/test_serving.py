@@ -183,3 +183,19 @@ def test_a_request_that_takes_too_long_does_not_keep_it(api: Api, tmp_path: Path
         one.process.signal(signal.SIGTERM)
         assert b"STOPPING" in b"".join(iter(lambda: slow.recv(65536), b""))
         assert one.process.wait(10) == 0
+
+
+def test_each_request_is_logged_where_the_access_log_is_on(api: Api, tmp_path: Path) -> None:
+    with Api(api.system, tmp_path, ATTENDANCE_API_ACCESS_LOG="true") as one:
+        one.client.get("/v1/status")
+        one.client.get("/v1/sessions/a%0Ab%1B")
+        httpx.post(f"{one.url}/bookings/v2/attendance/query", json={})
+        logged = [line for line in one.process.said().splitlines() if "event=request " in line and "/healthz" not in line]
+        assert [re.sub(r"^.* event=request | ms=[0-9.]+", "", line) for line in logged] == [
+            "method=GET path=/v1/status status=200 token=all client=127.0.0.1",
+            "method=GET path=/v1/sessions/a%0Ab%1B status=404 token=all client=127.0.0.1",
+            "method=POST path=/bookings/v2/attendance/query status=401 token= client=127.0.0.1",
+        ]
+        assert "event=serving" in one.process.said()
+        assert "ATTENDANCE_API_ACCESS_LOG=True" in one.process.said()
+    assert "event=request" not in api.process.said()

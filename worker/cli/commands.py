@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,21 +23,20 @@ from worker.cli.api import api, tokens_app
 from worker.cli.reads import Json, alerts, booking, query, session
 from worker.cli.show import escape_controls, fail, prepare_output
 from worker.domain.row_codec import OtherFormat
+from worker.kafka import create_producer
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
 from worker.read_model.reader import ReaderError
-from worker.settings import Settings, SettingsError, load_settings, unknown_variables
+from worker.settings import Settings, SettingsError, installed_version, load_settings, shown, unknown_variables
 from worker.stream.errors import StreamError
 from worker.tasks import run_until
-from worker.topics import create_producer
 from worker.web.auth import TokensError
 
 T = TypeVar("T")
 
-_DISTRIBUTION = "attendance-worker"
 
 app = typer.Typer(
     help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
@@ -95,7 +93,7 @@ def main() -> None:
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"attendance {version(_DISTRIBUTION)}")
+        print(f"attendance {installed_version()}")
         raise typer.Exit
 
 
@@ -232,9 +230,9 @@ def doctor_(as_json: Json = False) -> None:
     settings = load_settings()
     findings = asyncio.run(doctor.examine(settings))
     if as_json:
-        print(json.dumps({"settings": doctor.shown(settings), "findings": [f._asdict() for f in findings]}))
+        print(json.dumps({"settings": shown(settings), "findings": [f._asdict() for f in findings]}))
     else:
-        for name, value in doctor.shown(settings).items():
+        for name, value in shown(settings).items():
             print(f"{name}={value}")
         for finding in findings:
             print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")

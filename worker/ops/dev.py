@@ -20,6 +20,7 @@ from rich.table import Table
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schemas.alerts import AlertKind
+from worker.kafka import create_producer
 from worker.ops import demo, doctor, publish, topics
 from worker.ops.children import Child, ChildFailed, is_listening, usable_port
 from worker.ops.embedded import DEFAULT_BROKER_PORT, DEFAULT_REDIS_PORT, broker_command, redis_command
@@ -27,7 +28,7 @@ from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import ENV_PREFIX, Settings
 from worker.tasks import cancel_all
-from worker.topics import TopicNames, create_producer
+from worker.topics import TopicNames
 
 #: With an embedded broker, a worker joins its group after half of this time.
 _SESSION_TIMEOUT = "6s"

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
@@ -158,12 +157,6 @@ def _lacks_rights(settings: Settings, error: str) -> str:
     return f"{ENV_PREFIX}REDIS: the user at {_where(settings)} lacks a right that a worker needs ({error}): {hint}"
 
 
-def shown(settings: Settings) -> dict[str, str]:
-    """All settings by environment variable, secrets masked."""
-    values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
-
-
 async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     try:
         infos: list[dict[str, Any]] = [await server.info() for server in await masters(client)]
@@ -227,22 +220,3 @@ def _where(settings: Settings) -> str:
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-
-
-def _masked_option(option: str) -> str:
-    """An option of a Redis URL, masked if it is a password; its name may be percent-encoded."""
-    name, equals, _ = option.partition("=")
-    return f"{name}{equals}***" if "password" in unquote(name).lower() else option
-
-
-def _masked(name: str, value: Any) -> str:
-    if name == "redis":
-        url = urlsplit(str(value.get_secret_value()))
-        query = "&".join(_masked_option(option) for option in url.query.split("&"))
-        login, at, servers = url.netloc.rpartition("@")
-        user, colon, _ = login.partition(":")
-        netloc = f"{user}{colon}***{at}{servers}" if colon else url.netloc
-        return url._replace(query=query, netloc=netloc).geturl()
-    if name == "broker_password":
-        return "***" if value.get_secret_value() else ""
-    return str(value)

@@ -23,10 +23,11 @@ from worker.engine.stores import open_store
 from worker.engine.stores.base import Store, StoreUnusable
 from worker.engine.table import Table
 from worker.engine.watchdog import Stalled, Watchdog, ends_of
+from worker.kafka import create_producer
 from worker.read_model.keys import is_ours, namespace
 from worker.read_model.writer import announce
 from worker.redis.client import Client, create_redis
-from worker.settings import Settings, SettingsError
+from worker.settings import Settings, SettingsError, changed, installed_version
 from worker.stream.app import create_app
 from worker.stream.errors import SettingsConflict, WorkerCrashed
 from worker.stream.group import Group
@@ -36,7 +37,7 @@ from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.stream.stopping import Stopping
 from worker.tasks import cancel_all, run_until
-from worker.topics import BATCH_BYTES, TopicNames, create_producer
+from worker.topics import BATCH_BYTES, TopicNames
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class Worker:
         try:
             live = await run_until(stop, self._reach(producer, redis))
             if live is not None:
+                log.info("starting", version=installed_version(), **changed(self.settings))
                 await self._run(stop, producer, redis, store, live)
         except BaseException as error:
             self._stopping.begin(1, str(error) or repr(error))

@@ -5,7 +5,7 @@ import ipaddress
 import time
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -50,6 +50,7 @@ class AccessMiddleware:
         self._metrics = services.metrics
         self._origins = Origins(services.settings.api_cors_origins)
         self._seconds = services.settings.api_request_timeout.total_seconds()
+        self._logs_requests = services.settings.api_access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +85,10 @@ class AccessMiddleware:
         finally:
             running.discard(task)
             method = requested_method if requested_method in _METHODS else "other"
-            self._metrics.ended(_route(scope), method, status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.ended(_route(scope), method, status, seconds)
+            if self._logs_requests:
+                _log_request(scope, requested_method, status, seconds)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
         """Handles the request; returns the error response if there is one."""
@@ -194,6 +198,13 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _log_request(scope: Scope, method: str, status: int, seconds: float) -> None:
+    # percent-encoded: a path may hold what a terminal takes for a command
+    path, client = quote(scope["path"][:200]), scope["client"]
+    took = round(seconds * 1000, 1)
+    log.info("request", method=method[:20], path=path, status=status, ms=took, token=scope.get(HOLDER, ""), client=client[0])
 
 
 def _route(scope: Scope) -> str:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from worker.kafka import create_producer
 from worker.settings import Settings
 from worker.tasks import cancel_all
-from worker.topics import create_producer, partition_of
+from worker.topics import partition_of
 from worker.web.errors import ApiError, Unavailable
 
 _START_SECONDS = 5.0

@@ -19,7 +19,7 @@ from granian.server.embed import Server
 from uvloop import new_event_loop
 
 from worker.logs import configure_client_logs, configure_logs
-from worker.settings import Settings
+from worker.settings import Settings, changed, installed_version
 from worker.tasks import cancel_all
 from worker.web.app import create_app
 from worker.web.http.request_target import MAX_HEAD_BYTES
@@ -119,7 +119,7 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
         async with app.router.lifespan_context(app):
             server = _Server(Bridge(app), bound, settings)
             serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
-            log.info("serving", address=address, to=clients)
+            log.info("serving", address=address, to=clients, version=installed_version(), **changed(settings))
             if settings.api_tokens is not None and not settings.api_tokens.exists():
                 log.warning("nobody gets in: the file of tokens is not there; `attendance tokens create` makes it")
             try:
