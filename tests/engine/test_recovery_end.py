@@ -12,7 +12,7 @@ from tests.integration.test_table import Bench, held, last
 from tests.support.services import Broker
 from tests.support.station import trim, until
 from worker.engine import recovery
-from worker.engine.partition_appender import Undecided, read
+from worker.engine.partition_appender import BehindOpenTransaction, read
 from worker.engine.recovery import recover
 
 
@@ -113,7 +113,7 @@ def test_what_an_open_transaction_holds_is_mended_once_it_is_decided(kafka: Brok
             await asyncio.to_thread(writer.begin, 1, 0, b"2")
             await owner.flush(bench.producer, 0, {b"b": {b"s": b"3"}})
             assert owner.foreign_writes(0)
-            with pytest.raises(Undecided):
+            with pytest.raises(BehindOpenTransaction):
                 await owner.rewrite(bench.producer, 0, bench.client)
             assert owner.foreign_writes(0), "it is looked at again"
             await owner.flush(bench.producer, 0, {b"b": {b"s": b"4"}})
@@ -127,7 +127,7 @@ def test_what_an_open_transaction_holds_is_mended_once_it_is_decided(kafka: Brok
 async def _mended(bench: Bench, owner: object) -> bool:
     try:
         await owner.rewrite(bench.producer, 0, bench.client)  # type: ignore[attr-defined]
-    except Undecided:  # the broker has not written the marker yet
+    except BehindOpenTransaction:  # the broker has not written the marker yet
         return False
     return not owner.foreign_writes(0)  # type: ignore[attr-defined]
 

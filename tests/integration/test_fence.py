@@ -224,7 +224,7 @@ def test_another_generation_is_not_sound_and_needs_repair(redis_server: Redis) -
     async def scenario(place: Place) -> None:
         await place.owner(some(5), "old topics")
         new = place.writer("new topics")
-        assert not (await new.claim()).sound
+        assert not (await new.claim()).is_complete
         before = await place.content()
         with pytest.raises(NeedsRepair):
             await new.apply(write((("b1", "s1"), None)))
@@ -233,7 +233,7 @@ def test_another_generation_is_not_sound_and_needs_repair(redis_server: Redis) -
         assert await place.content() == before
         await new.repair(batches(some(2)), MARKS)
         assert await place.holds(some(2))
-        assert (await place.writer("new topics").claim()).sound
+        assert (await place.writer("new topics").claim()).is_complete
 
     on(redis_server, scenario)
 
@@ -244,7 +244,7 @@ def test_a_partition_in_repair_is_not_sound(redis_server: Redis) -> None:
         owner.calls_left = 3
         with pytest.raises(RedisGone):
             await owner.repair(batches(some(5)), MARKS)
-        assert not (await place.writer().claim()).sound
+        assert not (await place.writer().claim()).is_complete
 
     on(redis_server, scenario)
 

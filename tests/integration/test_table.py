@@ -146,7 +146,7 @@ def test_a_partition_that_was_given_away_goes_on_from_what_its_store_kept(bench:
         await other.flush(bench.producer, 0, {b"a": {b"s": b"2"}, b"b": {b"s": b"3"}})
         assert table.open(0) == {"memory": 0, "rocksdb": 1}[bench.kind]
         assert held(await bench.recovered(table, 0), 0) == {b"a": {b"s": b"2"}, b"b": {b"s": b"3"}}
-        assert await table.rewrite_merged(bench.producer, 0) == 0
+        assert await table.rewrite_recovered(bench.producer, 0) == 0
 
     run(bench, scenario)
 
@@ -200,9 +200,9 @@ def test_rows_whose_last_record_is_not_the_merged_one_are_written_back_once(benc
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9", b"t": b"9"}, b"b": {b"s": b"9"}})
         await zombie.flush(bench.producer, 0, {b"a": {b"s": b"3", b"t": b"9"}, b"c": {b"s": b"1"}})
         successor = await bench.recovered(bench.table(), 0)
-        assert await successor.rewrite_merged(bench.producer, 0) == 1
+        assert await successor.rewrite_recovered(bench.producer, 0) == 1
         assert last(await bench.log(0), b"a\0s") == b"9"
-        assert await successor.rewrite_merged(bench.producer, 0) == 0
+        assert await successor.rewrite_recovered(bench.producer, 0) == 0
         assert not successor.foreign_writes(0)
         assert successor.open(0) == await bench.end(0)
 
@@ -219,7 +219,7 @@ def test_what_was_not_written_back_is_met_again(bench: Bench) -> None:
         await died.flush(bench.producer, 0, {b"b": {b"s": b"1"}})
         store.close()
         successor = await bench.recovered(bench.table(store=bench.store("kept")), 0)
-        assert await successor.rewrite_merged(bench.producer, 0) == 1
+        assert await successor.rewrite_recovered(bench.producer, 0) == 1
         assert last(await bench.log(0), b"a\0s") == b"9"
 
     run(bench, scenario)
@@ -285,7 +285,7 @@ def test_what_was_not_mended_is_met_again(bench: Bench) -> None:
         assert owner.foreign_writes(0)
         store.close()
         successor = await bench.recovered(bench.table(store=bench.store("kept")), 0)
-        assert await successor.rewrite_merged(bench.producer, 0) == 1
+        assert await successor.rewrite_recovered(bench.producer, 0) == 1
         assert last(await bench.log(0), b"a\0s") == b"9"
 
     run(bench, scenario)

@@ -126,7 +126,7 @@ class Group:
         """Folds and stores a batch; what is then to be sent."""
         intake = read_bookings(batch, lambda booking_id: partition_of(booking_id, PARTITIONS) == number)
         rows = self._rows[number]
-        loaded = [(load(name, {}, rows.get(name), RULES), (), records) for name, records in intake.references.items()]
+        loaded = [(load(name, {}, rows.get(name), RULES), (), records) for name, records in intake.booking_records.items()]
         for change in apply_records(loaded, RULES):
             if change.record is not None:
                 rows[change.state.booking_id] = encode_reference(change.record, change.state.removed_unprojected)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.times import format_exact_time
 from tests.support.incoming import MAX_AGE, RECEIVED, RECEIVED_MS
 from worker.domain.rows import APPLIED_SUFFIX, Applied, decode_applied, encode_applied, merge_attendance_rows
-from worker.read_model.freshness import STALE_AFTER, Freshness, Partition, freshness_of, troubles
+from worker.read_model.freshness import STALE_AFTER, Freshness, Partition, find_problems, freshness_of
 from worker.stream.decode_batch import read_events
 
 NOW_MS = 1_795_341_600_000
@@ -46,8 +46,8 @@ def test_unknown_lag_is_no_number_and_is_known_within_5_s() -> None:
 def test_a_watermark_without_a_heartbeat_is_endlessly_old() -> None:
     never = Partition(2, "not filled yet", {}, NOW_MS)
     assert (never.age, never.kafka_age, never.lag, never.has_owner) == (float("inf"), float("inf"), None, False)
-    assert [each.code for each in troubles([partition(), never])] == ["NO_WORKER"]
-    assert "partition 2, nothing was written there yet" in troubles([never])[0].description
+    assert [each.code for each in find_problems([partition(), never])] == ["NO_WORKER"]
+    assert "partition 2, nothing was written there yet" in find_problems([never])[0].description
 
 
 def test_the_newest_of_all_partitions_is_shown() -> None:
@@ -63,21 +63,21 @@ def test_troubles_name_partitions_and_cause() -> None:
     dead = [partition(number, written=60) for number in (0, 1, 2, 5)]
     frozen = [partition(number, confirmed=(30, 0)) for number in (3, 4)]
     stands = partition(6, bookings_unreadable=17)
-    found = troubles([*dead, *frozen, stands])
+    found = find_problems([*dead, *frozen, stands])
     assert [(each.code, each.partitions) for each in found] == [
         ("NO_WORKER", [0, 1, 2, 5]),
         ("KAFKA_AWAY", [3, 4]),
         ("UNREADABLE_BATCH", [6]),
     ]
-    assert [each.stops_all_news for each in found] == [True, True, False]
+    assert [each.blocks_all_progress for each in found] == [True, True, False]
     assert found[0].description.startswith("no worker owns partitions 0-2, 5, nothing was written there for 60 s: ")
     assert "offset 17 of bookings" in found[2].description
-    assert troubles([partition()]) == []
+    assert find_problems([partition()]) == []
 
 
 def test_troubles_while_a_partition_is_filled() -> None:
     filling = Partition(4, "being repaired", partition().mark, NOW_MS)
-    assert [(each.code, each.partitions) for each in troubles([filling])] == [("REPAIRING", [4])]
+    assert [(each.code, each.partitions) for each in find_problems([filling])] == [("REPAIRING", [4])]
 
 
 @given(st.lists(st.tuples(st.integers(-DECADES, DECADES), st.integers(0, 10 * MINUTE)), max_size=12))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from worker.web.repeated import Repeated
+from worker.web.repeated import SharedResponses
 from worker.web.shares import Shares
 
 
@@ -65,7 +65,7 @@ async def nothing() -> Message:
 def test_many_who_ask_at_once_cost_one_answer() -> None:
     async def asking() -> None:
         app, clock, got = Counting(), [0.0], []
-        repeated = Repeated(app, lambda: clock[0])
+        repeated = SharedResponses(app, lambda: clock[0])
 
         async def ask() -> None:
             async def send(message: Message) -> None:

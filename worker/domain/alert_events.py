@@ -14,7 +14,7 @@ from worker.domain.row_codec import AttendanceValue, decode, newest_key, opposed
 from worker.domain.summaries import document
 
 
-class Judged(NamedTuple):
+class AlertInput(NamedTuple):
     """What an alert was detected from. For an alert about a whole booking ``row`` is empty and ``attendance`` is None."""
 
     booking_id: str
@@ -33,12 +33,12 @@ class Judged(NamedTuple):
     """Of a whole booking: the newest ``updated`` of its attendances, microseconds; else `NEVER`."""
 
 
-def opened(data: AlertData, judged: Judged) -> AlertEvent:
+def opened(data: AlertData, judged: AlertInput) -> AlertEvent:
     """The CloudEvent of an open alert; ``data`` is made by `open_alert`."""
     return _event(data, _digest(judged), data["openedAt"], resolved=False)
 
 
-def resolved(kind: AlertKind, judged: Judged) -> AlertEvent:
+def resolved(kind: AlertKind, judged: AlertInput) -> AlertEvent:
     """The CloudEvent of an alert that is no longer open."""
     data = _data(kind, judged, f"{kind} no longer holds")
     time = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
@@ -46,12 +46,12 @@ def resolved(kind: AlertKind, judged: Judged) -> AlertEvent:
     return _event(data, _digest(judged), time, resolved=True)
 
 
-def open_alert(kind: AlertKind, judged: Judged) -> AlertData:
+def open_alert(kind: AlertKind, judged: AlertInput) -> AlertData:
     """The alert as readers see it while it is open."""
     return _data(kind, judged, _message(kind, judged))
 
 
-def differs(kind: AlertKind, now: Judged, then: Judged) -> bool:
+def differs(kind: AlertKind, now: AlertInput, then: AlertInput) -> bool:
     """Whether readers see a changed alert. It was open ``then``, and its attendance, if any, is unchanged."""
     return (
         _updated(now) // 1000 != _updated(then) // 1000
@@ -60,7 +60,7 @@ def differs(kind: AlertKind, now: Judged, then: Judged) -> bool:
     )
 
 
-def _data(kind: AlertKind, judged: Judged, message: str) -> AlertData:
+def _data(kind: AlertKind, judged: AlertInput, message: str) -> AlertData:
     booking_id, session_id, value = judged.booking_id, judged.session_id, judged.attendance
     attendance = document(booking_id, session_id, value) if value and session_id else None
     data: AlertData = {
@@ -78,7 +78,7 @@ def _data(kind: AlertKind, judged: Judged, message: str) -> AlertData:
     return data
 
 
-def _updated(judged: Judged) -> int:
+def _updated(judged: AlertInput) -> int:
     """The attendance's ``updated``; of an attendance that is gone, the horizon that removed it."""
     updated = effective_time(judged.attendance.updated) if judged.attendance else judged.newest
     updated = updated if updated > NEVER else max(decode(judged.row)[0].horizon, judged.erasure_horizon)
@@ -108,7 +108,7 @@ def record_digest(booking: Booking | None) -> str:
     return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
 
 
-def _digest(judged: Judged) -> str:
+def _digest(judged: AlertInput) -> str:
     """Identifies what the alert was detected from."""
     status = f"{judged.attendance.status}{judged.attendance.number}" if judged.attendance else ""
     text = JOIN.join(
@@ -118,7 +118,7 @@ def _digest(judged: Judged) -> str:
     return sha256(text.encode() + judged.row[2:]).hexdigest()[:32]
 
 
-def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
+def _expected(kind: AlertKind, judged: AlertInput) -> dict[str, Any]:
     """What would be no mismatch. The most frequent kinds come first, here and in `_message`."""
     attendance, booking = judged.attendance, judged.booking
     if kind is AlertKind.CONFLICTING_REPORTS:
@@ -138,7 +138,7 @@ def _expected(kind: AlertKind, judged: Judged) -> dict[str, Any]:
     return {"time": {"atMost": format_time(effective_time(newest))}} if newest else {}
 
 
-def _message(kind: AlertKind, judged: Judged) -> str:
+def _message(kind: AlertKind, judged: AlertInput) -> str:
     """The actual values, while the alert is open."""
     attendance, booking, row = judged.attendance, judged.booking, judged.row
     number = attendance.number if attendance else 0
@@ -170,7 +170,7 @@ def _conflict(row: bytes) -> str:
     return ", ".join(reports)
 
 
-def _missed_and_decided(judged: Judged) -> tuple[int, int]:
+def _missed_and_decided(judged: AlertInput) -> tuple[int, int]:
     """How many of the booking's attendances are NOT_ATTENDED, and how many are ATTENDED or NOT_ATTENDED."""
     statuses = [status for _, status in judged.statuses]
     missed = statuses.count(AttendanceStatus.NOT_ATTENDED)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from schemas.attendance import STATUSES
 from schemas.events import Booking, Event, EventType, Window
 from worker.domain import fold
-from worker.domain.alert_events import Judged, record_digest
+from worker.domain.alert_events import AlertInput, record_digest
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
 from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
 from worker.domain.row_codec import (
@@ -107,18 +107,20 @@ class BookingState:
             return packed_statuses(self.rows)
         return {name: status for name in self.rows if (status := self.packed_status(name))}
 
-    def judged(self) -> Judged:
+    def judged(self) -> AlertInput:
         """The whole booking, from which FREQUENT_NO_SHOWS is detected."""
         by_session, newest = self.packed_statuses(), NEVER
         for name in by_session:
             row = self.rows[name]
             newest = max(newest, fold.effective_time(row, newest_of(row)))
         statuses = tuple((name, STATUSES[by_session[name][0]]) for name in sorted(by_session))
-        return Judged(self.booking_id, None, EMPTY, None, self.booking, self.erasure_horizon, self._digest(), statuses, newest)
+        return AlertInput(
+            self.booking_id, None, EMPTY, None, self.booking, self.erasure_horizon, self._digest(), statuses, newest
+        )
 
-    def judged_session(self, name: str) -> Judged:
+    def judged_session(self, name: str) -> AlertInput:
         """One session, from which its alerts are detected."""
-        return Judged(
+        return AlertInput(
             self.booking_id, name, self.rows[name], self.seen(name), self.booking, self.erasure_horizon, self._digest()
         )
 
@@ -137,7 +139,7 @@ class BookingBefore(NamedTuple):
     erasure_horizon: int
     summary: Summary | None
     ever_frequent: bool
-    judged: Judged | None
+    judged: AlertInput | None
     """From what FREQUENT_NO_SHOWS was detected, if it was open; else None."""
 
 
@@ -209,7 +211,7 @@ def apply_records(
 def _fold_records(
     state: BookingState,
     events: Sequence[Event],
-    references: Sequence[BookingRecord],
+    booking_records: Sequence[BookingRecord],
     rules: Rules,
     is_redelivery: bool,
     projected_offset: int,
@@ -230,9 +232,9 @@ def _fold_records(
                 continue
         change = change or _begin_change(state, is_redelivery)
         _fold_event(change, event, rules.clock_tolerance)
-    if references:
+    if booking_records:
         change = change or _begin_change(state, is_redelivery)
-        _apply_booking_records(change, references, projected_offset)
+        _apply_booking_records(change, booking_records, projected_offset)
     if change is None or not (change.sessions_before or change.affects_all or change.record):
         return None
     return change

@@ -31,7 +31,7 @@ class Summary(NamedTuple):
         return self.not_attended / decided if decided else 0.0
 
 
-def alike(one: AttendanceValue, other: AttendanceValue) -> bool:
+def same_for_readers(one: AttendanceValue, other: AttendanceValue) -> bool:
     """Whether two attendances look the same to readers, who see times in milliseconds."""
     return (
         one[:2] == other[:2]

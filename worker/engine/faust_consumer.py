@@ -234,7 +234,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher._fetch_max_wait_ms = LINGER_MS if busy else FETCH_WAIT_MS  # noqa: SLF001
         fetcher._fetch_min_bytes = LINGER_BYTES if busy else 1  # noqa: SLF001
 
-    def admit(self, polled: set[TP], tp: TP) -> None:
+    def add_to_current_poll(self, polled: set[TP], tp: TP) -> None:
         """Adds a partition to the poll that is under way; from any thread."""
 
         def wake() -> None:
@@ -436,7 +436,7 @@ class Consumer(driver.Consumer):
             completed = self.tracker.complete(tp, message.offset + 1)
             self._room.set()
             if self._polled and tp not in self._polled and tp in self._active_partitions and self.tracker.has_room(tp):
-                self._thread.admit(self._polled, tp)
+                self._thread.add_to_current_poll(self._polled, tp)
             return completed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:

@@ -29,7 +29,7 @@ _POLL_MS = 200
 _FETCH_BYTES = 4 * 1024 * 1024
 
 
-class Undecided(Exception):
+class BehindOpenTransaction(Exception):
     """Records lie behind an open transaction: whether they count is decided once it is committed or aborted."""
 
 
@@ -165,7 +165,9 @@ async def _has_read(consumer: AIOKafkaConsumer, tp: TopicPartition, stop: int, l
     if end is None or position >= stop:
         return bool(position >= stop)
     if position >= end.stable and end.high > end.stable:
-        raise Undecided(f"{tp.topic} {tp.partition}: an open transaction holds the offsets {end.stable} to {end.high}")
+        raise BehindOpenTransaction(
+            f"{tp.topic} {tp.partition}: an open transaction holds the offsets {end.stable} to {end.high}"
+        )
     # the log may be truncated: what lies beyond its end will not come
     return bool(position >= max(end.high, listed_end))
 

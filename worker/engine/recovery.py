@@ -28,7 +28,7 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
     """Reads the changelogs of each partition from the tables' marks to the end; yields partitions as they are recovered.
 
     Rows that do not belong to the changelog, because its topic was deleted and created again, are dropped first. The owner of
-    a partition then calls `Table.rewrite_merged`. For a batch that cannot be read, or rows behind an open transaction, the
+    a partition then calls `Table.rewrite_recovered`. For a batch that cannot be read, or rows behind an open transaction, the
     recovery waits, with one log line; other partitions are yielded meanwhile.
 
     Args:

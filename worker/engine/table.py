@@ -3,7 +3,7 @@
 A row's key is its group, NUL and a suffix. The rows of a group are read together and written in one record batch, which
 Kafka appends as a whole or not at all. Rows must merge: recovery merges records instead of taking the last one, so that
 neither an old record that a stalled worker appends late nor a record that is read twice changes anything. Compaction does
-not merge: if the last record of a key is not the row, the row is appended again, after a recovery by `rewrite_merged`, later
+not merge: if the last record of a key is not the row, the row is appended again, after a recovery by `rewrite_recovered`, later
 by `rewrite`. Until then the store's mark stays before such records, so that the next recovery reads them again.
 """
 
@@ -164,7 +164,7 @@ class Table:
         self._partitions[partition].appender.next_offset = end
         self._rows.end_filling(partition)
 
-    async def rewrite_merged(self, producer: AIOKafkaProducer, partition: int) -> int:
+    async def rewrite_recovered(self, producer: AIOKafkaProducer, partition: int) -> int:
         """After a recovery: appends the merged rows that are not the last record of their key; returns how many.
 
         Raises:

@@ -54,10 +54,10 @@ class StallTimers:
         before, self._unchanged, late = self._unchanged, {}, []
         for observed in observations:
             position, unchanged = before.get((observed.tp, observed.aspect), (None, 0.0))
-            excused = observed.timeout_factor in (0, inf)
-            unchanged = 0.0 if excused or position != observed.position else unchanged + seconds
+            not_timed = observed.timeout_factor in (0, inf)
+            unchanged = 0.0 if not_timed or position != observed.position else unchanged + seconds
             self._unchanged[observed.tp, observed.aspect] = (observed.position, unchanged)
-            if not excused and unchanged > self._limit * observed.timeout_factor:
+            if not not_timed and unchanged > self._limit * observed.timeout_factor:
                 late.append(observed)
         return late
 

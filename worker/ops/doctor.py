@@ -13,7 +13,7 @@ from worker.engine.fetching import missing_codecs
 from worker.ops import session_timeout, topics
 from worker.ops.refusals import REDIS_REFUSES, kafka_refusal
 from worker.read_model import rights
-from worker.read_model.freshness import troubles
+from worker.read_model.freshness import find_problems
 from worker.read_model.keys import live_key
 from worker.read_model.reader import AttendanceReader, NotServing, OtherLayout
 from worker.redis.client import Client, create_redis, masters
@@ -96,7 +96,7 @@ async def examine_workers(settings: Settings) -> list[Finding]:
         return []
     finally:
         await client.aclose()
-    bad = [Finding("workers", False, each.description) for each in troubles(partitions)]
+    bad = [Finding("workers", False, each.description) for each in find_problems(partitions)]
     return bad or [Finding("workers", True, f"{len(partitions)} partitions have one, and Kafka answers them")]
 
 

@@ -105,7 +105,7 @@ def freshness_of(partitions: Iterable[Partition]) -> Freshness:
     return Freshness(max((partition.event_time or "" for partition in partitions), default="") or None, lag)
 
 
-class Trouble(NamedTuple):
+class Problem(NamedTuple):
     """A problem that stops partitions from making progress."""
 
     code: str
@@ -115,12 +115,12 @@ class Trouble(NamedTuple):
     """A sentence: the problem and its remedy."""
 
     @property
-    def stops_all_news(self) -> bool:
+    def blocks_all_progress(self) -> bool:
         """Whether these partitions receive no new data at all."""
         return self.code in ("NO_WORKER", "KAFKA_AWAY")
 
 
-def troubles(partitions: Iterable[Partition]) -> list[Trouble]:
+def find_problems(partitions: Iterable[Partition]) -> list[Problem]:
     """The problems of the partitions, the worst first."""
     partitions = list(partitions)
     unowned = [each for each in partitions if not each.has_owner]
@@ -131,23 +131,23 @@ def troubles(partitions: Iterable[Partition]) -> list[Trouble]:
     if unowned:
         since = _longest(each.age for each in unowned)
         remedy = "start workers, or wait until those that took over have recovered"
-        problems.append(_trouble("NO_WORKER", unowned, f"no worker owns {{}}, nothing was written there {since}: {remedy}"))
+        problems.append(_problem("NO_WORKER", unowned, f"no worker owns {{}}, nothing was written there {since}: {remedy}"))
     if unconfirmed:
         since = _longest(each.kafka_age for each in unconfirmed)
         cause = "it is away or frozen, or they have no leader"
-        problems.append(_trouble("KAFKA_AWAY", unconfirmed, f"Kafka has not answered the workers of {{}} {since}: {cause}"))
+        problems.append(_problem("KAFKA_AWAY", unconfirmed, f"Kafka has not answered the workers of {{}} {since}: {cause}"))
     for each in owned:
         for topic in TOPICS:
             if (offset := each.unreadable(topic)) is not None:
                 what = f"the record batch at offset {offset} of {topic} cannot be read, {{}} stands there"
-                problems.append(_trouble("UNREADABLE_BATCH", [each], f"{what}: delete it, or restore the log from a replica"))
+                problems.append(_problem("UNREADABLE_BATCH", [each], f"{what}: delete it, or restore the log from a replica"))
     if filling:
-        problems.append(_trouble("REPAIRING", filling, "{} cannot be read while filled from the tables: wait"))
+        problems.append(_problem("REPAIRING", filling, "{} cannot be read while filled from the tables: wait"))
     return problems
 
 
-def _trouble(code: str, partitions: list[Partition], description: str) -> Trouble:
-    return Trouble(code, [each.number for each in partitions], description.format(_numbers(partitions)))
+def _problem(code: str, partitions: list[Partition], description: str) -> Problem:
+    return Problem(code, [each.number for each in partitions], description.format(_numbers(partitions)))
 
 
 def _numbers(partitions: list[Partition]) -> str:

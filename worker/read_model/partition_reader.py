@@ -107,7 +107,7 @@ class NamespaceView:
         self._live_key = [live_key(base)] if isinstance(client, Server) else []
 
     @property
-    def proves_itself(self) -> bool:
+    def checks_namespace(self) -> bool:
         """Whether each answer proves that the namespace was live at that time."""
         return bool(self._live_key)
 

@@ -13,7 +13,7 @@ from worker.redis.client import Client
 from worker.redis.scripts import raise_first_error
 
 _ATTEMPTS = 3
-#: How long the live namespace is cached if every answer proves that it is still live; see `NamespaceView.proves_itself`.
+#: How long the live namespace is cached if every answer proves that it is still live; see `NamespaceView.checks_namespace`.
 _CACHE_SECONDS = 10.0
 
 _T = TypeVar("_T")
@@ -54,7 +54,7 @@ class NamespaceResolver:
 
     async def _is_live(self, view: NamespaceView) -> bool:
         """Whether the namespace is still live. In a cluster only a read after the query can prove that."""
-        if view.proves_itself:
+        if view.checks_namespace:
             return True
         return (await self._locate()).namespace == view.namespace
 

@@ -24,7 +24,7 @@ from worker.read_model.lua_scripts import APPLY, CLAIM, HEARTBEAT, REPAIR, RETIR
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import Script, ScriptInterrupted, run, run_all
 
-#: Entries (pairs, summaries and alerts) in one script call: initial size, and limits of its adaptation; see `Pace`.
+#: Entries (pairs, summaries and alerts) in one script call: initial size, and limits of its adaptation; see `ChunkSizer`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
 #: Script calls in one round trip.
 AHEAD = 64
@@ -67,7 +67,7 @@ class AlertChange(NamedTuple):
 class Claim(NamedTuple):
     """The state that a new owner finds. Offsets: the next to apply, -1 if unknown. Times: RFC 3339, empty if unknown."""
 
-    sound: bool
+    is_complete: bool
     """Whether the read models are complete."""
     events_offset: int
     bookings_offset: int
@@ -85,7 +85,7 @@ class PartitionWriter:
         self._epoch = b""
         self._key_generation = ""
         self._seq = 0
-        self._pace = Pace()
+        self._pace = ChunkSizer()
 
     async def claim(self) -> Claim:
         """Becomes the only writer; writes of earlier ones are refused from now on."""
@@ -133,7 +133,7 @@ class PartitionWriter:
         self._raise_if_refused(answer)
         await self._retire(name.decode() for name in answer[1:])
 
-    async def tidy(self) -> None:
+    async def unlink_retired(self) -> None:
         """Unlinks keys that are left over from a repair by an owner that died."""
         async with answer_timeout():
             retired: Any = await self._client.hget(self._keys.watermark, "retired")
@@ -183,7 +183,7 @@ async def announce(client: Client, base: str, namespace: str, partitions: int) -
     return live.decode(), int(count)
 
 
-class Pace:
+class ChunkSizer:
     """Adapts the number of entries in a script call so that a call blocks the server for a few milliseconds at most.
 
     The time of a call is its share of the round trip. That is more than the server's time, so calls also get smaller when the

@@ -21,7 +21,7 @@ from worker.engine.progress import heartbeat
 from worker.engine.table import Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.writer import Write
-from worker.stream.decode_batch import Intake
+from worker.stream.decode_batch import DecodedBatch
 from worker.stream.group import check_settings
 from worker.stream.originals import KeptRecord, overtaken
 from worker.stream.projection import project_all
@@ -37,12 +37,12 @@ Ends = tuple[int, int]
 """Offsets in the events topic and in the bookings topic."""
 
 
-class Changed:
+class ChangedRows:
     """The rows of both tables that a batch changed, by booking."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, Rows] = {}
-        self.references: dict[bytes, Rows] = {}
+        self.booking_rows: dict[bytes, Rows] = {}
 
     def add(self, changes: Iterable[Change]) -> None:
         """Adds the rows of these changes; each booking may be added once."""
@@ -51,7 +51,7 @@ class Changed:
             if rows:
                 self.rows[group] = rows
             if reference is not None:
-                self.references[group] = {b"": reference}
+                self.booking_rows[group] = {b"": reference}
 
 
 class Bookings:
@@ -74,7 +74,7 @@ class Bookings:
             SettingsConflict: the tables were made with other settings.
         """
         for table in self._tables:
-            await self._until_done("changelog", table.rewrite_merged)
+            await self._until_done("changelog", table.rewrite_recovered)
         attendance, shaping = self._resources.attendance, self._resources.settings.shaping()
         (rows,) = attendance.rows(self._number, [PARTITION_GROUP])
         row = rows.get(PARTITION_SUFFIX)
@@ -91,16 +91,16 @@ class Bookings:
         """Whether the booking is cached; if so, it belongs to this partition."""
         return booking_id in self._cache
 
-    def fold(self, intake: Intake, *, is_redelivery: bool, projected_offset: int) -> Iterator[list[Change]]:
+    def fold(self, intake: DecodedBatch, *, is_redelivery: bool, projected_offset: int) -> Iterator[list[Change]]:
         """Folds a batch, some bookings at a time; yields the changes that have an effect."""
-        rules, states = self._resources.rules, self._states([*intake.events, *intake.references])
-        events, references = intake.events, intake.references
+        rules, states = self._resources.rules, self._states([*intake.events, *intake.booking_records])
+        events, booking_records = intake.events, intake.booking_records
         remaining = iter(states)
         while names := list(islice(remaining, _FOLDED_AT_ONCE)):
-            records = [(states[name], events.get(name, ()), references.get(name, ())) for name in names]
+            records = [(states[name], events.get(name, ()), booking_records.get(name, ())) for name in names]
             yield apply_records(records, rules, is_redelivery=is_redelivery, projected_offset=projected_offset)
 
-    async def store(self, changed: Changed, applied: Applied) -> None:
+    async def store(self, changed: ChangedRows, applied: Applied) -> None:
         """Writes changed rows: to each changelog, then to its table; ``attendance`` before ``bookings``.
 
         So the mask of alerts that a session ever opened is stored before the booking record that opened them.
@@ -111,11 +111,11 @@ class Bookings:
         """
         applied = applied.merged(self.applied)
         # also if the newest event changes no row: readers see its time, which never goes back
-        if changed.rows or changed.references or applied.times != self.applied.times:
+        if changed.rows or changed.booking_rows or applied.times != self.applied.times:
             # first, so that rows are never stored without the offsets that cover them
             row = {APPLIED_SUFFIX: encode_applied(applied)}
             await self._flush(self._resources.attendance, {PARTITION_GROUP: row, **changed.rows})
-            await self._flush(self._resources.bookings, changed.references)
+            await self._flush(self._resources.bookings, changed.booking_rows)
             self.applied = applied
 
     def overtaken(self, last_places: Mapping[str, Place]) -> Iterator[KeptRecord]:
@@ -160,8 +160,8 @@ class Bookings:
     def _load(self, names: Collection[str]) -> Iterator[tuple[str, BookingState]]:
         attendance, bookings, rules = self._resources.attendance, self._resources.bookings, self._resources.rules
         groups = [name.encode() for name in names]
-        references = bookings.get(self._number, [(group, b"") for group in groups])
-        for name, rows, reference in zip(names, attendance.rows(self._number, groups), references, strict=True):
+        booking_rows = bookings.get(self._number, [(group, b"") for group in groups])
+        for name, rows, reference in zip(names, attendance.rows(self._number, groups), booking_rows, strict=True):
             yield name, load(name, rows, reference, rules)
 
     def _names(self) -> Iterator[str]:

@@ -13,12 +13,12 @@ IsOurs = Callable[[str], bool]
 """Whether a booking belongs to the partition that the records were read from."""
 
 
-class Intake(NamedTuple):
+class DecodedBatch(NamedTuple):
     """A decoded batch."""
 
     events: dict[str, list[Event]]
     """By booking."""
-    references: dict[str, list[BookingRecord]]
+    booking_records: dict[str, list[BookingRecord]]
     """Booking records that have their booking's key, by booking."""
     last_places: dict[str, Place]
     """By booking, the place of the last record with the booking's key, also if its data names another booking."""
@@ -30,7 +30,7 @@ class Intake(NamedTuple):
     """The newest effective time of its events, or the newest reception of its booking records; microseconds."""
 
 
-def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int) -> Intake:
+def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int) -> DecodedBatch:
     """Decodes records of the events topic; ``max_age`` and ``tolerance`` (of clocks that are ahead) in microseconds."""
     dead_letters: list[tuple[Any, DeadLetter, int]] = []
     forwards: list[tuple[Any, str, int]] = []
@@ -51,16 +51,16 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
         if newest is None or newest < time:
             effective = min(time, received + tolerance)
             newest = effective if newest is None else max(newest, effective)
-    return Intake(events, {}, {}, dead_letters, forwards, newest)
+    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest)
 
 
-def read_bookings(records: Records, is_ours: IsOurs) -> Intake:
+def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     """Decodes records of the bookings topic.
 
     A dead letter makes the booking of its key unknown, if the key is the booking's normalised id and the partition is the
     booking's: compaction would leave no other record of that booking. Any other dead letter changes nothing.
     """
-    intake = Intake({}, {}, {}, [], [], None)
+    intake = DecodedBatch({}, {}, {}, [], [], None)
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
@@ -82,19 +82,19 @@ def read_bookings(records: Records, is_ours: IsOurs) -> Intake:
             booking = decoded if isinstance(decoded, Booking) else None
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
-        intake.references.setdefault(keyed, []).append(BookingRecord(place, booking, original))
+        intake.booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
     return intake._replace(newest=newest)
 
 
-def joined(parts: Iterable[Intake]) -> Intake:
+def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
     """Joins consecutive parts of a batch."""
-    whole = Intake({}, {}, {}, [], [], None)
+    whole = DecodedBatch({}, {}, {}, [], [], None)
     newest = None
     for part in parts:
         for booking_id, events in part.events.items():
             whole.events.setdefault(booking_id, []).extend(events)
-        for booking_id, records in part.references.items():
-            whole.references.setdefault(booking_id, []).extend(records)
+        for booking_id, records in part.booking_records.items():
+            whole.booking_records.setdefault(booking_id, []).extend(records)
         whole.last_places.update(part.last_places)
         whole.dead_letters.extend(part.dead_letters)
         whole.forwards.extend(part.forwards)

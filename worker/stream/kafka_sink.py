@@ -13,7 +13,7 @@ from schemas.times import format_exact_time, format_time
 from worker.domain.booking_state import BookingState
 from worker.engine.partition_appender import PartitionAppender, Record, read
 from worker.stream import projection
-from worker.stream.decode_batch import Intake
+from worker.stream.decode_batch import DecodedBatch
 from worker.stream.originals import Headers, KeptRecord, kept_headers, unpack_original
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
@@ -41,7 +41,9 @@ class Outgoing(NamedTuple):
     """Key and value of records for the batch's partition of the alerts topic."""
 
 
-def outgoing(intake: Intake, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
+def outgoing(
+    intake: DecodedBatch, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int
+) -> Outgoing:
     """Everything that a batch sends, in the order of sending."""
     dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in intake.dead_letters]
     forwards = [forwarded(*forward, partitions=partitions) for forward in intake.forwards]

@@ -17,12 +17,12 @@ import structlog
 from schemas.alerts import AlertEvent
 from schemas.events import Reason
 from worker.engine.fetching import Fetched
-from worker.engine.partition_appender import Undecided
+from worker.engine.partition_appender import BehindOpenTransaction
 from worker.read_model.writer import Write
 from worker.stream import kafka_sink
-from worker.stream.booking_store import Bookings, Changed
+from worker.stream.booking_store import Bookings, ChangedRows
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
-from worker.stream.decode_batch import Intake, joined, read_bookings, read_events
+from worker.stream.decode_batch import DecodedBatch, joined, read_bookings, read_events
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.projection import project
 from worker.stream.redis_sink import BOOKINGS, EVENTS, ReadModels, TopicEnd
@@ -116,7 +116,7 @@ class Partition:
             async with resources.folding:
                 intake = await self._decode(topic, records)
                 write = read_models.begin(topic, end, intake.newest)
-                changed = Changed()
+                changed = ChangedRows()
                 published: list[AlertEvent] = []
                 for changes in self._bookings.fold(
                     intake, is_redelivery=is_redelivery, projected_offset=read_models.projected_offset
@@ -146,7 +146,7 @@ class Partition:
         folded.delivered.ack()
         self.check_logs()
 
-    async def _decode(self, topic: int, records: list[Any]) -> Intake:
+    async def _decode(self, topic: int, records: list[Any]) -> DecodedBatch:
         if topic == EVENTS:
             rules = self._resources.rules
             return read_events(records, self._is_ours, rules.max_event_age, rules.clock_tolerance)
@@ -180,7 +180,7 @@ class Partition:
         try:
             await self._rewrite_all()
             self._rewrite_after = 0.0
-        except Undecided as error:
+        except BehindOpenTransaction as error:
             # records of an open transaction do not count yet; other work goes on meanwhile
             if not self._rewrite_after:
                 log.info("mends later", partition=self.number, reason=str(error))

@@ -10,11 +10,11 @@ from schemas.attendance import attendance_id
 from schemas.events import Booking
 from schemas.times import parse_time
 from worker.domain import alert_events
-from worker.domain.alert_events import Judged
+from worker.domain.alert_events import AlertInput
 from worker.domain.alert_rules import BITS, FREQUENT, kinds
 from worker.domain.booking_state import BookingState, Change, SessionDelta, listed_by
 from worker.domain.row_codec import attendance_value, ever_opened_of, newest_key, newest_of, source_of
-from worker.domain.summaries import Summary, alike, listing
+from worker.domain.summaries import Summary, listing, same_for_readers
 from worker.read_model.documents import contribution, pack
 from worker.read_model.writer import AlertChange, Write, pack_summary
 
@@ -136,7 +136,7 @@ def _project_alerts(changes: Iterable[Change], write: Write, published: list[Ale
     ]
 
 
-def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, Judged, bool]]:
+def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, AlertInput, bool]]:
     """(kind, what it is detected from, whether it is open) of each alert to emit."""
     for change in changes:
         for delta in change.sessions:
@@ -146,15 +146,15 @@ def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, Judged, 
             yield from _frequent_alert(change)
 
 
-def _session_alerts(change: Change, delta: SessionDelta) -> Iterator[tuple[AlertKind, Judged, bool]]:
+def _session_alerts(change: Change, delta: SessionDelta) -> Iterator[tuple[AlertKind, AlertInput, bool]]:
     state, is_redelivery = change.state, change.is_redelivery
     name, row_before, row, status_before, _, mask_before, mask = delta
     now, then = state.judged_session(name), None
     if mask & mask_before and not is_redelivery:
         attendance_before, before = attendance_value(row_before, status_before), change.before
         # an alert contains its attendance: if that changed, so did the alert
-        if attendance_before is not None and now.attendance is not None and alike(attendance_before, now.attendance):
-            then = Judged(state.booking_id, name, row_before, attendance_before, before.booking, before.erasure_horizon, "")
+        if attendance_before is not None and now.attendance is not None and same_for_readers(attendance_before, now.attendance):
+            then = AlertInput(state.booking_id, name, row_before, attendance_before, before.booking, before.erasure_horizon, "")
     for kind in kinds(mask):
         if then is None or not mask_before & BITS[kind] or alert_events.differs(kind, now, then):
             yield kind, now, True
@@ -162,7 +162,7 @@ def _session_alerts(change: Change, delta: SessionDelta) -> Iterator[tuple[Alert
         yield kind, now, False
 
 
-def _frequent_alert(change: Change) -> Iterator[tuple[AlertKind, Judged, bool]]:
+def _frequent_alert(change: Change) -> Iterator[tuple[AlertKind, AlertInput, bool]]:
     now, then = change.state.judged(), change.before.judged
     if change.state.frequent:
         if change.is_redelivery or then is None or alert_events.differs(FREQUENT, now, then):

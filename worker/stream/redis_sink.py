@@ -67,7 +67,7 @@ class ReadModels:
         return Applied(*self.ends, *self._times)
 
     def begin(self, topic: int, end: int, newest: int | None) -> Write:
-        """Begins a batch: the `Write` for it. ``end`` is the offset after it, ``newest`` its newest time (`Intake.newest`)."""
+        """The `Write` of a batch: ``end`` is the offset after it, ``newest`` its newest time (`DecodedBatch.newest`)."""
         self._watermark[f"{_NAMES[topic]}.offset"] = max(end, self.ends[topic])
         if newest is not None:
             times = list(self._times)
@@ -82,13 +82,13 @@ class ReadModels:
         # the table has newer times than a flushed Redis, and Redis may have newer times than the table
         self._advance(self._bookings.applied.times)
         self._advance([parse_time(time) if time else NEVER for time in (claim.events_time, claim.bookings_time)])
-        if claim.sound and _reaches(ends, committed):
+        if claim.is_complete and _reaches(ends, committed):
             self._set_ends(ends)
             self.projected_offset = ends[BOOKINGS]
             self.matches_table = _reaches(ends, self._bookings.redelivered)
             # another claim is found by the first write or heartbeat; keys that are left are unlinked by the next owner
             with suppress(ReadModelError):
-                await until_done("redis", self._writer.tidy, partition=self._number)
+                await until_done("redis", self._writer.unlink_retired, partition=self._number)
             self.is_live = True
         else:
             self._set_ends(committed)

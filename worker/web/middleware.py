@@ -20,7 +20,7 @@ from worker.web.http.bodies import BODY_BYTES, HOLDER
 from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
 from worker.web.permissions import Holder
-from worker.web.repeated import Repeated
+from worker.web.repeated import SharedResponses
 from worker.web.services import Services
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class AccessMiddleware:
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
-        self._repeated = Repeated(app)
+        self._repeated = SharedResponses(app)
         self._services = services
         self._tokens = services.tokens
         self._metrics = services.metrics

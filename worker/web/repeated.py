@@ -18,7 +18,7 @@ class _SharedResponse:
         self.valid_until: float | None = None
 
 
-class Repeated:
+class SharedResponses:
     """Passes GET requests without parameters on to an application, at most one at a time for each path.
 
     Its response, or its exception, goes to all requests that arrived before it was complete; metrics are reused for half a

@@ -4,7 +4,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
-from worker.read_model.freshness import troubles
+from worker.read_model.freshness import find_problems
 from worker.web.errors import Unavailable, answer
 from worker.web.last_seen import Snapshot
 from worker.web.metrics import CONTENT_TYPE
@@ -39,9 +39,9 @@ async def get_readiness(request: Request) -> Response:
         raise snapshot.error
     if not any(each.state == "live" for each in snapshot.partitions):
         raise Unavailable("NOT_SERVING", "every partition is being filled: ask again")
-    problems = troubles(snapshot.partitions)
+    problems = find_problems(snapshot.partitions)
     documents = [each._asdict() for each in problems]
-    worst = [each for each in problems if each.stops_all_news]
+    worst = [each for each in problems if each.blocks_all_progress]
     if worst:
         raise Unavailable(worst[0].code, "; ".join(each.description for each in worst), {"problems": documents})
     return answer({"status": "ready", "problems": documents} if problems else {"status": "ready"})

@@ -8,7 +8,7 @@ from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
-from worker.read_model.freshness import TOPICS, Partition, freshness_of, troubles
+from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
 from worker.read_model.reader import ListPage
 from worker.web.auth import Scope
 from worker.web.errors import Invalid, Refused, answer
@@ -93,7 +93,7 @@ async def get_status(request: Request) -> Response:
     partitions = await services_of(request).reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
-    problems = [each._asdict() for each in troubles(partitions)]
+    problems = [each._asdict() for each in find_problems(partitions)]
     fresh = freshness_of(partitions).document()
     return answer({"partitions": shown, "rebuild": rebuild, "problems": problems, "freshness": fresh})
 
