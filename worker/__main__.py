@@ -8,12 +8,12 @@ from worker import EXIT_INTERRUPTED
 def main() -> None:
     """Entry point of the console script."""
     try:
-        try:
-            # this import takes a moment: Ctrl-C meanwhile must end the command without a traceback
-            from worker.cli.commands import main as run
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)
+        # this import takes a moment: Ctrl-C meanwhile must end the command without a traceback
+        from worker.cli.commands import main as run
+
         run()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
         if package in ("schemas", "worker", ""):

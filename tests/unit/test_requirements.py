@@ -125,7 +125,9 @@ OF_EXTRAS = (
 def run_without(modules: Iterable[str], code: str) -> subprocess.CompletedProcess[str]:
     """Runs code in a Python that has none of these modules."""
     missing = f"import sys; sys.modules.update(dict.fromkeys({list(modules)!r}))"
-    return subprocess.run([sys.executable, "-c", f"{missing}\n{code}"], capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", f"{missing}\n{code}"], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
 
 
 def test_the_reader_and_the_schemas_need_no_extra() -> None:
@@ -133,9 +135,11 @@ def test_the_reader_and_the_schemas_need_no_extra() -> None:
     assert run_without(OF_EXTRAS, code).stderr == ""
 
 
-@pytest.mark.parametrize("module", ["typer", "aiokafka"])
-def test_a_command_without_its_packages_names_the_extras(module: str) -> None:
-    ended = run_without([module], "import sys; sys.argv[1:] = ['--version']; from worker.__main__ import main; main()")
+@pytest.mark.parametrize(
+    ("module", "command"), [("typer", "--version"), ("aiokafka", "--version"), ("faust", "worker"), ("fastapi", "api")]
+)
+def test_a_command_without_its_packages_names_the_extras(module: str, command: str) -> None:
+    ended = run_without([module], f"import sys; sys.argv[1:] = [{command!r}]; from worker.__main__ import main; main()")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines() == [
         f"attendance: {module} is not installed: install the extras worker and api (without them this is the reader)"

@@ -85,6 +85,8 @@ def main() -> None:
         fail(asyncio.run(doctor.broker_failure(load_settings(), error)))
     except (RedisError, TimeoutError) as error:
         fail(doctor.redis_failure(load_settings(), error))
+    except ModuleNotFoundError:
+        raise  # `worker.__main__` names the extra: only a command's own import shows that it is missing
     except Exception as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
