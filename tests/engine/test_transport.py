@@ -107,7 +107,7 @@ class Hasty(SafeRecovery):
     """Drops what is there between assignment and positioning."""
 
     async def _resume_streams(self, generation_id: int = 0) -> None:
-        await drop(self.app.consumer._thread)
+        await drop(self.app.consumer._thread)  # type: ignore[attr-defined]
         await super()._resume_streams(generation_id)
 
 

@@ -20,8 +20,7 @@ from tests.support.services.processes import wait_until
 from tests.support.station import trim
 from tests.support.system import System, WorkerProcess, running
 from worker.ops import topics as topic_ops
-from worker.read_model.partition_reader import Partition
-from worker.read_model.reader import AttendanceReader, ReaderError
+from worker.read_model.reader import AttendanceReader, Partition, ReaderError
 from worker.topics import partition_of
 
 #: Longer than a worker lets a partition stand still, and Kafka is then asked twice, seconds.

@@ -36,7 +36,7 @@ async def _fill(filled: Filled, world: World, deleted: float = 0.1) -> None:
     """Random events of every pair, some of them again, some deleted; sessions that are only listed."""
     pairs, step = world.pairs(), world.rng.choice(STEPS)
     world.rng.shuffle(pairs)
-    records = world.list(pairs[: len(pairs) // 10])
+    records = world.list_sessions(pairs[: len(pairs) // 10])
     happened = pairs[len(pairs) // 20 :]
     records += world.happen(happened)
     records += world.happen(world.rng.sample(happened, len(happened) // 4), deleted)
@@ -115,7 +115,7 @@ def test_a_store_without_attendances(redis_server: Redis, partitions: int) -> No
         asking = Asking(world, 1)
         await _ask(reader, world, asking, 20)
         pairs = world.pairs()
-        await filled.apply(world.list(pairs[:40]))
+        await filled.apply(world.list_sessions(pairs[:40]))
         await filled.apply(world.happen(pairs))
         await filled.apply(world.happen(pairs, deleted=1.0))
         assert not world.documents

@@ -50,7 +50,7 @@ class Scene:
         self.client = create_redis(self._settings)
         await self.filled.open()
         pairs = self._world.pairs()
-        await self.filled.apply(self._world.list(pairs))
+        await self.filled.apply(self._world.list_sessions(pairs))
         await self.filled.apply(self._world.happen(pairs[: len(pairs) * 4 // 5]))
         self.questions = await self._questions()
         reader = self.filled.reader()

@@ -69,7 +69,7 @@ class World:
         """One event of each of these pairs, and what it makes of them."""
         return [self._delete(pair) if self.rng.random() < deleted else self._report(pair) for pair in pairs]
 
-    def list(self, pairs: Sequence[Pair]) -> list[Record]:
+    def list_sessions(self, pairs: Sequence[Pair]) -> list[Record]:
         """Bookings that list these sessions; that makes no attendance."""
         by_booking: dict[str, dict[str, Window]] = {}
         for booking, session in pairs:

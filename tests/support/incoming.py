@@ -5,7 +5,8 @@ import copy
 import json
 from typing import Any
 
-from schemas.decoding.explain import Headers, decode, decode_booking
+from schemas.decoding.bindings import Headers
+from schemas.decoding.explain import decode, decode_booking
 from schemas.events import Booking, BookingGone, DeadLetter, Event
 
 #: 2026-11-22T10:00:00Z

@@ -13,7 +13,7 @@ from typing import Any
 from worker.cli import commands
 from worker.engine import faust_consumer, watchdog
 from worker.ops import session_timeout, topics
-from worker.stream import stopping, worker
+from worker.stream import partition, stopping, worker
 
 from .dying_worker import wrap
 
@@ -29,7 +29,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "the app starts": (worker.Worker, "_run"),
     "partitions are assigned": (worker.Worker, "_on_assigned"),
     "partitions are recovered": (worker.Worker, "_recover"),
-    "a partition begins": (worker.Partition, "run"),
+    "a partition begins": (partition.Partition, "run"),
 }
 
 
@@ -43,7 +43,7 @@ def swallow() -> None:
         return watchdog.Watchdog(consumer, ends, STALL_SECONDS, seeking)
 
     faust_consumer.Consumer.ack = ack  # type: ignore[method-assign]
-    worker.Watchdog = soon  # type: ignore[assignment, misc]
+    worker.Watchdog = soon  # type: ignore[attr-defined]
 
 
 def swallow_and_hang() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from schemas.decoding.explain import Headers, decode, decode_all, received_at
+from schemas.decoding.bindings import Headers
+from schemas.decoding.explain import decode, decode_all, received_at
 from schemas.events import Booking, DeadLetter, Event
 from tests.support.incoming import MAX_AGE, MISSING, RECEIVED, RECEIVED_MS, binary, document, raw, spoiled, take, take_booking
 from tests.unit.test_decode_properties import Polled

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from schemas.decoding.explain import Headers, decode
+from schemas.decoding.bindings import Headers
+from schemas.decoding.explain import decode
 from schemas.events import DeadLetter, Event
 from tests.support.incoming import (
     DAY,

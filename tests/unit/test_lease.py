@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         moved.now += seconds
 
     monkeypatch.setattr(module, "monotonic", moved)
-    monkeypatch.setattr(module.asyncio, "sleep", passes)
+    monkeypatch.setattr(asyncio, "sleep", passes)
     return moved
 
 

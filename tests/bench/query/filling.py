@@ -79,7 +79,7 @@ def _state(data: Dataset, booking: int) -> BookingState:
     state = BookingState(data.bookings[booking])
     for attendance in data.of_booking(booking):
         state.rows[data.sessions[data.session_of[attendance]]] = _row(data, attendance)
-    state.summary = summarise(state.said(), None)
+    state.summary = summarise(state.packed_statuses(), None)
     return state
 
 
