@@ -24,6 +24,7 @@ from tests.support.place import (
 )
 from tests.support.services import Redis, RedisServer
 from tests.support.system import attendances_of
+from worker.read_model import write_batch
 from worker.read_model import writer as writer_module
 from worker.read_model.lua_scripts import APPLY
 from worker.read_model.reader import AttendanceReader, NotServing
@@ -87,7 +88,7 @@ def test_an_old_owner_in_the_middle_of_a_repair_is_refused(redis_server: Redis, 
 def test_repeated_chunks_change_nothing(redis_server: Redis, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
     """Chunks whose answers were lost are sent again; those that had been applied are not applied twice."""
     monkeypatch.setattr(writer_module, "CHUNK", 2)
-    monkeypatch.setattr(writer_module, "AHEAD", 3)
+    monkeypatch.setattr(write_batch, "AHEAD", 3)
 
     async def scenario(place: Place) -> None:
         owner = await place.owner(some(2))

@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.cli import commands
 from worker.engine import faust_consumer, table
-from worker.read_model import writer
+from worker.read_model import write_batch, writer
 from worker.stream import app, kafka_sink, partition
 
 EXIT_CODE = 137
@@ -162,7 +162,7 @@ def wrap(holder: Any, name: str, around: Method) -> None:
 def main(point: str, topic: str, passes: int) -> None:
     assert point in (*POINTS, "never"), point
     app.MAX_POLL_RECORDS = POLL_RECORDS
-    writer.CHUNK, writer.AHEAD = CHUNK, 1
+    writer.CHUNK, write_batch.AHEAD = CHUNK, 1
     Death(point, topic, passes).install()
     sys.argv = ["attendance", "worker"]
     commands.main()

@@ -14,10 +14,11 @@ from worker.domain.booking_state import BookingRecord, BookingState, Place, appl
 from worker.read_model.keys import live_key, namespace
 from worker.read_model.lua_scripts import REPAIR
 from worker.read_model.reader import AttendanceReader
-from worker.read_model.writer import PartitionWriter, Write, announce
+from worker.read_model.write_batch import Entries, Write
+from worker.read_model.writer import PartitionWriter, announce
 from worker.redis.client import Client, create_redis, masters
 from worker.settings import load_settings
-from worker.stream.projection import project, project_all
+from worker.stream.projection import Projection, project_all
 from worker.topics import partition_of
 
 _RULES = Rules(300_000_000, 600_000_000, 1 << 62)
@@ -61,9 +62,9 @@ class Filled:
                 self._offset += 1
                 references.append(BookingRecord(Place(self._offset, self._offset, self._offset), record, b""))
         changes = apply_records(((self._state(name), *both) for name, both in by_booking.items()), _RULES)
-        write = Write({"events.offset": self._offset})
-        project(changes, write, [], known=True)
-        await self._writers[number].apply(write)
+        projection = Projection(known=True)
+        projection.add(changes)
+        await self._writers[number].apply(Write(projection.entries, {"events.offset": self._offset}))
 
     async def repair(self, number: int) -> None:
         """Fills a partition anew from what its worker holds, under new keys."""
@@ -100,13 +101,13 @@ class Filled:
         name = namespace(self.base, build)
         return [PartitionWriter(self._client, name, number, "g") for number in range(self.partitions)]
 
-    async def _everything(self, number: int) -> AsyncIterator[Write]:
+    async def _everything(self, number: int) -> AsyncIterator[Entries]:
         here = [state for name, state in self.states.items() if partition_of(name, self.partitions) == number]
         for some in _cut(here, _BATCH):
-            write = Write()
+            entries = Entries()
             for state in some:
-                project_all(state, write)
-            yield write
+                project_all(state, entries)
+            yield entries
             await asyncio.sleep(0)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from struct import Struct
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -15,7 +15,8 @@ from schemas.packing import pack_text
 from tests.support.services import Redis
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.read_model.writer import AlertChange, PartitionWriter, Write, pack_summary
+from worker.read_model.write_batch import AlertChange, Entries, Write, pack_summary
+from worker.read_model.writer import PartitionWriter
 from worker.redis.client import Client, create_redis, masters
 from worker.redis.scripts import Script
 from worker.settings import Settings
@@ -189,11 +190,11 @@ def alert(name: tuple[str, str]) -> AlertChange:
     return AlertChange(f"alert-{name[0]}-{name[1]}", "CLOCK_AHEAD", *name, 1_795_000_000_000, text)
 
 
-async def batches(pairs: Pairs) -> AsyncIterator[Write]:
+async def batches(pairs: Pairs) -> AsyncIterator[Entries]:
     """A partition as its table hands it to a repair; every third pair has an alert."""
     names = list(pairs)
     for start in range(0, len(names), 200):
-        made = write(*((name, pairs[name]) for name in names[start : start + 200]), before={}, marks={})
+        made = _entries({name: pairs[name] for name in names[start : start + 200]}.items(), before={})
         made.alerts += [alert(name) for at, name in enumerate(names[start : start + 200], start) if at % 3 == 0]
         yield made
         await asyncio.sleep(0)
@@ -205,7 +206,11 @@ def write(
     marks: Mapping[str, Any] = MARKS,
 ) -> Write:
     """A batch of pairs with a summary each; ``before`` where the writer knows what is there."""
-    made = Write(marks)
+    return Write(_entries(changes, before), marks)
+
+
+def _entries(changes: Iterable[tuple[tuple[str, str], PairDocument | None]], before: Pairs | None) -> Entries:
+    made = Entries()
     for name, now in changes:
         identity = attendance_id(*name)
         if before is None or now is None:

@@ -21,8 +21,8 @@ from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Ch
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
 from worker.read_model.documents import unpack
-from worker.read_model.writer import _MOVED, _SAME, Write
-from worker.stream.projection import project
+from worker.read_model.write_batch import _MOVED, _SAME, Entries
+from worker.stream.projection import Projection
 
 Batch = Sequence[Delivery] | Sequence[oracle.BookingRecord]
 State = dict[str, tuple[int, dict[str, tuple[Row, dict[bytes, bytes]]]]]
@@ -35,8 +35,8 @@ _MAX_AGE = 365 * 86400 * 1_000_000
 def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
     """What readers see after these batches."""
     shown = _Shown()
-    for write, _ in _writes(batches, rules):
-        shown.take(write)
+    for projection in _projections(batches, rules):
+        shown.take(projection.entries)
     return shown.outcome()
 
 
@@ -54,28 +54,28 @@ def survived(batches: Sequence[Batch], chance: Random) -> Outcome:
         held = {name: load(name, *both, _rules(Rules())) for name, both in rows.items()}
         at, redelivered, known = max(0, projected_offset - chance.choice((0, 0, 1, 3))), kept, projected_offset >= kept
         dies = len(records) if life == lives else chance.randint(at, len(records))
-        waiting: list[tuple[Write, int]] = []
+        waiting: list[tuple[Entries, int]] = []
         quick = chance.choice((0.0, 0.3, 0.8))
         while at < dies:
-            write, some = Write(), list(enumerate(records[at : at + chance.randint(1, 4)], at))
+            projection, some = Projection(known=known), list(enumerate(records[at : at + chance.randint(1, 4)], at))
             changes = _apply_all(
                 held, *_read(some), _rules(Rules()), is_redelivery=at < redelivered, projected_offset=projected_offset
             )
-            project(changes, write, [], known=known)
+            projection.add(changes)
             at += len(some)
             kept = max(kept, at)
             rows.update((state.booking_id, (dict(stored(state)), _reference_row(state))) for state in held.values())
-            waiting.append((write, at))
+            waiting.append((projection.entries, at))
             while waiting and (len(waiting) > 3 or (life == lives and at == dies) or chance.random() < quick):
-                write, projected_offset = waiting.pop(0)
-                shown.take(write)
+                entries, projected_offset = waiting.pop(0)
+                shown.take(entries)
                 known = known or projected_offset >= redelivered
     return shown.outcome()
 
 
 def published(batches: Sequence[Batch], rules: Rules = Rules()) -> list[dict[str, Any]]:
     """Alert CloudEvents in the order in which they are published."""
-    return [json.loads(json.dumps(event)) for _, events in _writes(batches, rules) for event in events]
+    return [json.loads(json.dumps(event)) for each in _projections(batches, rules) for event in each.published]
 
 
 def state(deliveries: Sequence[Delivery]) -> State:
@@ -103,19 +103,19 @@ def decode_encode(given: State) -> State:
     return _loaded(rows)
 
 
-def _writes(batches: Sequence[Batch], rules: Rules) -> Iterator[tuple[Write, list[Any]]]:
-    """What each batch writes and publishes; every other booking is loaded from its rows before each batch.
+def _projections(batches: Sequence[Batch], rules: Rules) -> Iterator[Projection]:
+    """What each batch changes for readers and publishes; every other booking is loaded from its rows before each batch.
 
     The short way of the fold must write the bytes that the long one would: equal rows are told by their bytes.
     """
     held: dict[str, BookingState] = {}
     offset = 0
     for batch in batches:
-        write, published = Write(), list[Any]()
+        projection = Projection(known=True)
         changes = _apply_all(held, *_read(list(enumerate(batch, offset))), _rules(rules), projected_offset=offset)
-        project(changes, write, published, known=True)
+        projection.add(changes)
         offset += len(batch)
-        yield write, published
+        yield projection
         assert all(row_codec.encode(*row_codec.decode(row)) == row for each in held.values() for row in each.rows.values())
         for name in list(held)[::2]:
             held[name] = _reloaded(held[name], _rules(rules))
@@ -162,7 +162,7 @@ class _Shown:
         self._summaries: dict[bytes, dict[str, Any]] = {}
         self._alerts: dict[str, dict[str, Any]] = {}
 
-    def take(self, write: Write) -> None:
+    def take(self, write: Entries) -> None:
         for identity, before, document in _pairs(write.pairs):
             held = self._documents.get(identity, b"")
             # what the write says was there before is what is there, or tallies would drift

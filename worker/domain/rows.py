@@ -35,6 +35,11 @@ SEPARATOR = b"\0"
 PARTITION_GROUP, PARTITION_SUFFIX = b"", b"\x01partition"
 APPLIED_SUFFIX = b"\x01applied"
 
+#: Topics of a partition, in the order of `Applied`.
+EVENTS, BOOKINGS = range(2)
+Ends = tuple[int, int]
+"""Offsets in the events topic and in the bookings topic."""
+
 _APPLIED = Struct(">Bqqqq")
 _BOOKING = Struct(">BBq")
 _REFERENCE = Struct(">BqqqBIqHHI")
@@ -76,8 +81,14 @@ class Applied(NamedTuple):
     bookings_time: int = fold.NEVER
     """When the newest booking record was received."""
 
+    @classmethod
+    def of(cls, topic: int, end: int, newest: int | None) -> "Applied":
+        """After a batch of one topic: the offset after it, and its newest time, if it has one."""
+        time = fold.NEVER if newest is None else newest
+        return cls(events=end, events_time=time) if topic == EVENTS else cls(bookings=end, bookings_time=time)
+
     @property
-    def ends(self) -> tuple[int, int]:
+    def ends(self) -> Ends:
         return self[:2]
 
     @property

@@ -1,12 +1,4 @@
-"""Reads the partitions of the live namespace. An answer is complete, or the call raises an error.
-
-Errors, and whether a retry helps::
-
-    ReaderError
-    ├── NotServing      no namespace is live, or a partition is being repaired: retry in a second
-    └── OtherLayout     Redis was written by another version of this software: upgrade the reader
-    redis.RedisError    Redis is unavailable
-"""
+"""Reads the partitions of the live namespace. An answer is complete, or an error is raised (see `errors`)."""
 
 from asyncio import Semaphore
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +6,13 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from schemas.attendance import Attendance, guid_bytes
-from schemas.query.request import Filter, QueryError, Violation
-from schemas.query.violations import Rule
+from schemas.query.request import Filter
 from worker.read_model.documents import unpack
+from worker.read_model.errors import NotServing, Switched, TooMuchWork
 from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.keys import DOC_SHIFT, PartitionKeys, live_key
 from worker.read_model.lua_scripts import FIND
+from worker.read_model.watermark import describe_state, parse_watermark, watermark_command
 from worker.redis.client import Client, Server
 from worker.redis.scripts import Script, ask_all, raise_first_error
 from worker.topics import partition_of
@@ -42,32 +35,7 @@ IDS_PER_ROUND_TRIP = 64
 #: Maximum number of attendances of the bookings in a filter.
 MOST_OF_BOOKINGS = 20_000
 
-#: Returns the fields of a watermark, followed by the server's time in ms as the field ``now``.
-_WATERMARK = """local watermark, time = redis.call('HGETALL', KEYS[1]), redis.call('TIME')
-watermark[#watermark + 1] = 'now'
-watermark[#watermark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-return watermark"""
-
 _T = TypeVar("_T")
-
-
-class ReaderError(Exception):
-    """The query cannot be answered now."""
-
-
-class NotServing(ReaderError):
-    """The read models are incomplete: no namespace is live, or a partition is being repaired."""
-
-
-class OtherLayout(ReaderError):
-    """The live namespace has a layout that this version does not know."""
-
-
-class Switched(NotServing):
-    """Another namespace, or another key generation of a partition, became live during the query."""
-
-    def __init__(self) -> None:
-        super().__init__("the read models are being switched: ask again")
 
 
 KeyGenerations = dict[str, str]
@@ -137,7 +105,7 @@ class NamespaceView:
 
     async def watermarks(self) -> list[Partition]:
         """The watermark of each partition, in any state of the partition."""
-        replies = await self._read_all(list(map(_watermark_command, self._watermarks)))
+        replies = await self._read_all(list(map(watermark_command, self._watermarks)))
         return [parse_watermark(number, reply) for number, reply in enumerate(replies)]
 
     async def read(
@@ -156,7 +124,7 @@ class NamespaceView:
             for number, partition_commands, generation in zip(numbers, commands, used, strict=True):
                 prefix = self._keys[number].prefix(generation)
                 pipeline += ((name, prefix + key, *arguments) for name, key, *arguments in partition_commands)
-                pipeline.append(_watermark_command(self._watermarks[number]))
+                pipeline.append(watermark_command(self._watermarks[number]))
             replies = iter(await self._read_all(pipeline))
             answers, watermarks = [], []
             for number, partition_commands in zip(numbers, commands, strict=True):
@@ -254,7 +222,7 @@ class NamespaceView:
             for number, (state, *parts) in (await self._ask(FIND, self.all_partitions, arguments, None, group_size)).items():
                 pairs.update(zip(parts[1::2], parts[2::2], strict=True))
                 if state != b"live":
-                    unread = _not_serving(number, _describe_state(state.decode()))
+                    unread = _not_serving(number, describe_state(state.decode()))
         return pairs, unread
 
     async def documents(self, ids: Mapping[bytes, int]) -> dict[bytes, Attendance]:
@@ -289,7 +257,9 @@ class NamespaceView:
                 if place:
                     pending[number] = ids, names, place
             if len(attendances) > MOST_OF_BOOKINGS:
-                raise too_much(f"the bookings that the filter names have more than {MOST_OF_BOOKINGS} attendances: name fewer")
+                raise TooMuchWork(
+                    f"the bookings that the filter names have more than {MOST_OF_BOOKINGS} attendances: name fewer"
+                )
         return list(attendances.values())
 
     def _live_generation(self, partition: Partition) -> str:
@@ -312,7 +282,7 @@ def _attendances(answers: Iterable[Sequence[bytes]]) -> dict[bytes, Attendance]:
 
 def _live_answer(number: int, answer: list[Any]) -> list[Any]:
     state, *parts = answer
-    _require_live(number, _describe_state(state.decode()))
+    _require_live(number, describe_state(state.decode()))
     return parts
 
 
@@ -325,29 +295,5 @@ def _not_serving(number: int, state: str) -> NotServing:
     return NotServing(f"partition {number} is {state}: ask again in a second")
 
 
-def _describe_state(state: str) -> str:
-    return "being repaired" if state == "repairing" else state or "not filled yet"
-
-
-def too_much(why: str) -> QueryError:
-    """The error of a query that would need too much work."""
-    return QueryError([Violation("filter", why, Rule.TOO_LARGE.value)])
-
-
 def _batches(items: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def parse_hash(answer: Any) -> dict[bytes, bytes]:
-    """The answer to HGETALL as a dict, in RESP2 or RESP3."""
-    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
-
-
-def _watermark_command(key: str) -> tuple[Any, ...]:
-    return "EVAL_RO", _WATERMARK, 1, key
-
-
-def parse_watermark(number: int, watermark: Any) -> Partition:
-    """A partition from its watermark, as `_WATERMARK` and `ranked.lua` return it."""
-    fields = {name.decode(): content.decode() for name, content in parse_hash(watermark).items()}
-    return Partition(number, _describe_state(fields.get("state", "")), fields, int(fields.pop("now")))

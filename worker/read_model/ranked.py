@@ -9,8 +9,9 @@ import orjson
 
 from worker.read_model.freshness import Freshness, freshness_of
 from worker.read_model.lua_scripts import RANKED
-from worker.read_model.partition_reader import NamespaceView, parse_hash, parse_watermark
+from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query.planner import BUDGET, share
+from worker.read_model.watermark import parse_hash, parse_watermark
 
 #: Maximum number of members per partition and call: Lua's unpack() is limited to a few thousand values.
 _MAX_MEMBERS = 1000

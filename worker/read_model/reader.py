@@ -1,6 +1,6 @@
 """Reads the read models; the public interface, for dashboards too. A lookup is one round trip, a page two or a few more.
 
-Raises the errors of `worker.read_model.partition_reader`, and `schemas.query.request.QueryError` for an invalid request.
+Raises the errors of `worker.read_model.errors`, and `schemas.query.request.QueryError` for an invalid request.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -16,8 +16,9 @@ from schemas.query.list_cursor import decode_list_cursor
 from schemas.query.request import Filter, Page, Query, QueryError, Violation, cursor_in, parse_filter, parse_query
 from schemas.query.violations import Rule
 from worker.read_model.documents import unpack, updated_of
+from worker.read_model.errors import NotServing, OtherLayout, ReaderError
 from worker.read_model.freshness import Freshness, Partition, freshness_of
-from worker.read_model.partition_reader import NamespaceView, NotServing, OtherLayout, ReaderError
+from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query import pages
 from worker.read_model.query.get_batcher import GetBatcher
 from worker.read_model.query.pages import AlertConditions, ListPage

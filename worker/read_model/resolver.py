@@ -7,8 +7,9 @@ from time import monotonic
 from typing import TypeVar
 
 from schemas.query.signatures import KEY_BYTES, is_signed
+from worker.read_model.errors import NotServing, OtherLayout, Switched
 from worker.read_model.keys import is_ours, live_key
-from worker.read_model.partition_reader import MAX_ROUND_TRIPS, KeyGenerations, NamespaceView, NotServing, OtherLayout, Switched
+from worker.read_model.partition_reader import MAX_ROUND_TRIPS, KeyGenerations, NamespaceView
 from worker.redis.client import Client
 from worker.redis.scripts import raise_first_error
 

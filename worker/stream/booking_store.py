@@ -12,6 +12,7 @@ from worker.domain.rows import (
     PARTITION_GROUP,
     PARTITION_SUFFIX,
     Applied,
+    Ends,
     changed_rows,
     decode_applied,
     encode_applied,
@@ -20,7 +21,7 @@ from worker.domain.rows import (
 from worker.engine.progress import heartbeat
 from worker.engine.table import Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
-from worker.read_model.writer import Write
+from worker.read_model.write_batch import Entries
 from worker.stream.decode_batch import DecodedBatch
 from worker.stream.group import check_settings
 from worker.stream.originals import KeptRecord, overtaken
@@ -30,11 +31,8 @@ from worker.stream.retry import until_done
 
 #: Bookings that are folded before other tasks get their turn.
 _FOLDED_AT_ONCE = 500
-#: Bookings in one `Write`, when the whole partition is projected.
+#: Bookings whose entries are written together, when the whole partition is projected.
 _PROJECTED_AT_ONCE = 200
-
-Ends = tuple[int, int]
-"""Offsets in the events topic and in the bookings topic."""
 
 
 class ChangedRows:
@@ -91,16 +89,16 @@ class Bookings:
         """Whether the booking is cached; if so, it belongs to this partition."""
         return booking_id in self._cache
 
-    def fold(self, intake: DecodedBatch, *, is_redelivery: bool, projected_offset: int) -> Iterator[list[Change]]:
+    def fold(self, batch: DecodedBatch, *, is_redelivery: bool, projected_offset: int) -> Iterator[list[Change]]:
         """Folds a batch, some bookings at a time; yields the changes that have an effect."""
-        rules, states = self._resources.rules, self._states([*intake.events, *intake.booking_records])
-        events, booking_records = intake.events, intake.booking_records
+        rules, states = self._resources.rules, self._states([*batch.events, *batch.booking_records])
+        events, booking_records = batch.events, batch.booking_records
         remaining = iter(states)
         while names := list(islice(remaining, _FOLDED_AT_ONCE)):
             records = [(states[name], events.get(name, ()), booking_records.get(name, ())) for name in names]
             yield apply_records(records, rules, is_redelivery=is_redelivery, projected_offset=projected_offset)
 
-    async def store(self, changed: ChangedRows, applied: Applied) -> None:
+    async def store(self, changed: ChangedRows, applied: Applied, last_places: Mapping[str, Place]) -> list[KeptRecord]:
         """Writes changed rows: to each changelog, then to its table; ``attendance`` before ``bookings``.
 
         So the mask of alerts that a session ever opened is stored before the booking record that opened them.
@@ -108,6 +106,10 @@ class Bookings:
         Args:
             changed: the rows.
             applied: how far the topics are applied with these rows.
+            last_places: see `DecodedBatch.last_places`.
+
+        Returns:
+            The records to append again, see `originals.overtaken`.
         """
         applied = applied.merged(self.applied)
         # also if the newest event changes no row: readers see its time, which never goes back
@@ -117,20 +119,17 @@ class Bookings:
             await self._flush(self._resources.attendance, {PARTITION_GROUP: row, **changed.rows})
             await self._flush(self._resources.bookings, changed.booking_rows)
             self.applied = applied
-
-    def overtaken(self, last_places: Mapping[str, Place]) -> Iterator[KeptRecord]:
-        """See `originals.overtaken`."""
         rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
-        return overtaken(last_places, rows)
+        return list(overtaken(last_places, rows))
 
-    async def project_all(self) -> AsyncIterator[Write]:
-        """Projects the whole partition from the tables, some bookings in each write."""
+    async def project_all(self) -> AsyncIterator[Entries]:
+        """Projects the whole partition from the tables, some bookings at a time."""
         remaining = self._names()
         while names := list(islice(remaining, _PROJECTED_AT_ONCE)):
-            write = Write()
+            entries = Entries()
             for _, state in self._load(names):
-                project_all(state, write)
-            yield write
+                project_all(state, entries)
+            yield entries
             heartbeat()
             await asyncio.sleep(0)
 

@@ -14,18 +14,17 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
-from schemas.alerts import AlertEvent
 from schemas.events import Reason
+from worker.domain.rows import BOOKINGS, EVENTS, Applied
 from worker.engine.fetching import Fetched
 from worker.engine.partition_appender import BehindOpenTransaction
-from worker.read_model.writer import Write
 from worker.stream import kafka_sink
 from worker.stream.booking_store import Bookings, ChangedRows
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
-from worker.stream.decode_batch import DecodedBatch, joined, read_bookings, read_events
+from worker.stream.decode_batch import decode_batch
 from worker.stream.kafka_sink import Outgoing
-from worker.stream.projection import project
-from worker.stream.redis_sink import BOOKINGS, EVENTS, ReadModels, TopicEnd
+from worker.stream.projection import Projection
+from worker.stream.redis_sink import BatchWrite, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -33,8 +32,6 @@ log = structlog.get_logger(__name__)
 
 #: Foreign writes behind an open transaction are read again after so long, seconds.
 UNDECIDED_SECONDS = 10.0
-#: Booking records that are decoded before other tasks get their turn: each takes ten times as long as an event.
-_DECODED_AT_ONCE = 500
 
 MaintenanceTask = Callable[[], Awaitable[None]]
 """Work that a stage does between two batches."""
@@ -56,7 +53,7 @@ class Folded(NamedTuple):
     delivered: Delivered
     outgoing: Outgoing
     dead_letters: Mapping[Reason, DeadLetterCount]
-    write: Write
+    write: BatchWrite
 
 
 class Partition:
@@ -107,30 +104,32 @@ class Partition:
             self._to_fold.put_nowait(self._rewrite)
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
-        """Folds a batch and stores it in changelog and table."""
-        (begin, records, end), resources = delivered.value, self._resources
+        """Folds a batch, projects what it changed, and stores it in changelog and table."""
+        fetched, bookings, resources = delivered.value, self._bookings, self._resources
         topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
-        is_redelivery = begin < self._bookings.redelivered[topic]
         async with read_models.batch_lock:
             # one partition at a time, since several would evict each other's bookings from the processor's cache
             async with resources.folding:
-                intake = await self._decode(topic, records)
-                write = read_models.begin(topic, end, intake.newest)
-                changed = ChangedRows()
-                published: list[AlertEvent] = []
-                for changes in self._bookings.fold(
-                    intake, is_redelivery=is_redelivery, projected_offset=read_models.projected_offset
+                batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
+                projected = read_models.projected
+                rows, projection = ChangedRows(), Projection(known=projected.matches_table)
+                for changes in bookings.fold(
+                    batch,
+                    is_redelivery=fetched.begin < bookings.redelivered[topic],
+                    projected_offset=projected.bookings_offset,
                 ):
-                    project(changes, write, published, known=read_models.matches_table)
-                    changed.add(changes)
+                    rows.add(changes)
+                    projection.add(changes)
                     await asyncio.sleep(0)
-            outgoing = kafka_sink.outgoing(intake, published, resources.topics, self.number, resources.settings.partitions)
+            write = read_models.begin(projection.entries, Applied.of(topic, fetched.end, batch.newest))
+            outgoing = kafka_sink.outgoing(
+                batch, projection.published, resources.topics, self.number, resources.settings.partitions
+            )
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
-            records.clear()
-            last_places, dead_letters = intake.last_places, count_by_reason(intake.dead_letters)
-            del intake
-            await self._bookings.store(changed, read_models.applied)
-            overtaken = self._bookings.overtaken(last_places)
+            fetched.records.clear()
+            last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)
+            del batch
+            overtaken = await bookings.store(rows, write.applied, last_places)
             outgoing.messages.extend(
                 kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
             )
@@ -145,16 +144,6 @@ class Partition:
         self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
         self.check_logs()
-
-    async def _decode(self, topic: int, records: list[Any]) -> DecodedBatch:
-        if topic == EVENTS:
-            rules = self._resources.rules
-            return read_events(records, self._is_ours, rules.max_event_age, rules.clock_tolerance)
-        parts = []
-        for start in range(0, len(records), _DECODED_AT_ONCE):
-            parts.append(read_bookings(records[start : start + _DECODED_AT_ONCE], self._is_ours))
-            await asyncio.sleep(0)
-        return joined(parts)
 
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number

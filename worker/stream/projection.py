@@ -16,42 +16,48 @@ from worker.domain.booking_state import BookingState, Change, SessionDelta, list
 from worker.domain.row_codec import attendance_value, ever_opened_of, newest_key, newest_of, source_of
 from worker.domain.summaries import Summary, listing, same_for_readers
 from worker.read_model.documents import contribution, pack
-from worker.read_model.writer import AlertChange, Write, pack_summary
+from worker.read_model.write_batch import AlertChange, Entries, pack_summary
 
 
-def project(changes: Sequence[Change], write: Write, published: list[AlertEvent], *, known: bool) -> None:
-    """Adds what changed, or is emitted again, to the write and to the alerts to publish.
+class Projection:
+    """What a batch changes for readers and publishes.
 
     Args:
-        changes: of one batch, at most one of each booking.
-        write: what is written to Redis.
-        published: the alerts to publish.
         known: whether Redis holds exactly the states from before the batch; otherwise the script reads what it holds.
     """
-    for change in changes:
-        _project_pairs(change, write, known)
-    _project_alerts(changes, write, published)
-    for change in changes:
-        if change.is_redelivery or change.state.summary != change.before.summary:
-            had_rate = change.is_redelivery or not known or _has_rate(change.before.summary)
-            write.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
+
+    def __init__(self, *, known: bool) -> None:
+        self.entries = Entries()
+        self.published: list[AlertEvent] = []
+        """Events for the alerts topic."""
+        self._known = known
+
+    def add(self, changes: Sequence[Change]) -> None:
+        """Adds what changed, or is emitted again; at most one change of each booking in all."""
+        for change in changes:
+            _project_pairs(change, self.entries, self._known)
+        self.published += _project_alerts(changes, self.entries)
+        for change in changes:
+            if change.is_redelivery or change.state.summary != change.before.summary:
+                had_rate = change.is_redelivery or not self._known or _has_rate(change.before.summary)
+                self.entries.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
 
 
-def project_all(state: BookingState, write: Write) -> None:
+def project_all(state: BookingState, entries: Entries) -> None:
     """Adds everything that readers see of a booking, for a repair."""
     for name in state.rows.keys() | listed_by(state.booking).keys():
         status = state.packed_status(name)
         contributed = _contribution(name, status, state.booking)
         if contributed:
             document = _document(state.booking_id, name, contributed, state.rows[name] if status else b"")
-            write.pair(attendance_id(state.booking_id, name), document, contributed, b"")
+            entries.pair(attendance_id(state.booking_id, name), document, contributed, b"")
     for name, mask in state.masks.items():
         judged = state.judged_session(name)
-        write.alerts += (_open(alert_events.open_alert(kind, judged)) for kind in kinds(mask))
+        entries.alerts += (_open(alert_events.open_alert(kind, judged)) for kind in kinds(mask))
     if state.frequent:
-        write.alerts.append(_open(alert_events.open_alert(FREQUENT, state.judged())))
+        entries.alerts.append(_open(alert_events.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
-        write.summary(state.booking_id, _summary(state.summary, False))
+        entries.summary(state.booking_id, _summary(state.summary, False))
 
 
 def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
@@ -70,24 +76,24 @@ def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | 
     return alert_events.resolved(kind, judged) if ever_opened else None
 
 
-def _project_pairs(change: Change, write: Write, known: bool) -> None:
+def _project_pairs(change: Change, entries: Entries, known: bool) -> None:
     is_redelivery, emit_all = change.is_redelivery, change.is_redelivery or change.affects_all
     for delta in change.sessions:
         _, row_before, row, status_before, status, _, _ = delta
         newest_changed = row is not row_before and newest_key(row) != newest_key(row_before)
         if newest_changed or emit_all or status != status_before:
-            _project_pair(change, delta, write, known=known and not is_redelivery, newest_changed=newest_changed)
+            _project_pair(change, delta, entries, known=known and not is_redelivery, newest_changed=newest_changed)
     for name in change.listed:
-        _project_listed_pair(change, name, write, known)
+        _project_listed_pair(change, name, entries, known)
 
 
-def _project_pair(change: Change, delta: SessionDelta, write: Write, *, known: bool, newest_changed: bool) -> None:
+def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, known: bool, newest_changed: bool) -> None:
     state, booking = change.state, change.state.booking
     name, _, row, status_before, status, _, _ = delta
     identity = attendance_id(state.booking_id, name)
     contributed = _contribution(name, status, booking)
     if not contributed:
-        write.pair_anew(identity, b"")
+        entries.pair_anew(identity, b"")
         return
     document = _document(state.booking_id, name, contributed, row if status else b"")
     if known:
@@ -97,17 +103,17 @@ def _project_pair(change: Change, delta: SessionDelta, write: Write, *, known: b
             else _contribution(name, status_before, change.before.booking)
         )
         if newest_changed or before != contributed:
-            write.pair(identity, document, contributed, before)
+            entries.pair(identity, document, contributed, before)
     else:
-        write.pair_anew(identity, document)
+        entries.pair_anew(identity, document)
 
 
-def _project_listed_pair(change: Change, name: str, write: Write, known: bool) -> None:
+def _project_listed_pair(change: Change, name: str, entries: Entries, known: bool) -> None:
     state = change.state
     before, now = _contribution(name, b"", change.before.booking), _contribution(name, b"", state.booking)
     if before != now or not known or change.is_redelivery:
         document = _document(state.booking_id, name, now, b"") if now else b""
-        write.pair_anew(attendance_id(state.booking_id, name), document)
+        entries.pair_anew(attendance_id(state.booking_id, name), document)
 
 
 def _contribution(name: str, status: bytes, booking: Booking | None) -> bytes:
@@ -124,16 +130,17 @@ def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> byt
     return pack(contributed, name, booking_id, row[newest : newest + 8], source_of(row, newest))
 
 
-def _project_alerts(changes: Iterable[Change], write: Write, published: list[AlertEvent]) -> None:
+def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEvent]:
+    """Adds the alerts to emit to the entries; returns their events."""
     due = list(_due_alerts(changes))
     events = [
         alert_events.opened(alert_events.open_alert(kind, judged), judged) if is_open else alert_events.resolved(kind, judged)
         for kind, judged, is_open in due
     ]
-    published += events
-    write.alerts += [
+    entries.alerts += [
         _open(event["data"]) if is_open else _closed(event["data"]) for event, (_, _, is_open) in zip(events, due, strict=True)
     ]
+    return events
 
 
 def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, AlertInput, bool]]:

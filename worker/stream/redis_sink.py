@@ -1,7 +1,7 @@
 """Writes one partition's read models to Redis: batch by batch, and as a whole if they are lost or behind the table."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -9,17 +9,14 @@ import structlog
 
 from schemas.times import format_time, parse_time
 from worker.domain.fold import NEVER
-from worker.domain.rows import Applied
-from worker.read_model.writer import Fenced, NeedsRepair, PartitionWriter, ReadModelError, Write
-from worker.stream.booking_store import Bookings, Ends
+from worker.domain.rows import BOOKINGS, EVENTS, Applied, Ends
+from worker.read_model.write_batch import Entries, Write
+from worker.read_model.writer import Fenced, NeedsRepair, PartitionWriter, ReadModelError
+from worker.stream.booking_store import Bookings
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
 log = structlog.get_logger(__name__)
-
-#: Topics of a partition, in the order of `Ends`.
-EVENTS, BOOKINGS = range(2)
-_NAMES = ("events", "bookings")
 
 
 class TopicEnd(NamedTuple):
@@ -35,75 +32,80 @@ class TopicEnd(NamedTuple):
     """The offset of a record batch that cannot be read, at which the partition stops; None if there is none."""
 
 
+class Projected(NamedTuple):
+    """What Redis surely holds of a partition."""
+
+    bookings_offset: int = 0
+    """Booking records before this offset are projected."""
+    matches_table: bool = False
+    """Whether Redis holds exactly the states of the table, but for batches that are not written yet."""
+
+
+class BatchWrite(NamedTuple):
+    """What a batch changes in Redis."""
+
+    write: Write
+    applied: Applied
+    """How far the topics are folded with this batch."""
+    repairs: int
+    """How many repairs were before it; a later one projects the batch from the table."""
+
+
 class ReadModels:
     """Writes the read models of a partition, and tracks what they hold."""
 
     def __init__(self, number: int, resources: Resources, bookings: Bookings, generation: str) -> None:
         self.is_live = False
         """Whether the partition is claimed and its read models need no repair."""
-        self.matches_table = False
-        """Whether Redis holds exactly the states of the table, but for batches that are not written yet."""
-        self.projected_offset = 0
-        """Booking records before this offset are surely projected."""
+        self.projected = Projected()
         self.batch_lock = asyncio.Lock()
         """Held from the beginning of a batch until it is in the table, so that a repair finds all of a batch or nothing."""
         self._number = number
         self._bookings = bookings
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
-        self._watermark: dict[str, Any] = {}
-        """Fields of the watermark, after the batch that was begun last."""
-        self._repairs = 0
-        self._times = Applied().times
-
-    @property
-    def ends(self) -> Ends:
-        """The offsets up to which the topics are folded."""
-        return _ends(self._watermark)
-
-    @property
-    def applied(self) -> Applied:
+        self._applied = Applied()
         """How far the topics are folded."""
-        return Applied(*self.ends, *self._times)
+        self._repairs = 0
 
-    def begin(self, topic: int, end: int, newest: int | None) -> Write:
-        """The `Write` of a batch: ``end`` is the offset after it, ``newest`` its newest time (`DecodedBatch.newest`)."""
-        self._watermark[f"{_NAMES[topic]}.offset"] = max(end, self.ends[topic])
-        if newest is not None:
-            times = list(self._times)
-            times[topic] = newest
-            self._advance(times)
-        return Write(dict(self._watermark), self._repairs)
+    def begin(self, entries: Entries, applied: Applied) -> BatchWrite:
+        """The write of a batch that was folded while `batch_lock` was held.
+
+        Args:
+            entries: what it changes.
+            applied: how far its topic is folded with it.
+        """
+        self._applied = self._applied.merged(applied)
+        return BatchWrite(Write(entries, _watermark(self._applied)), self._applied, self._repairs)
 
     async def take_ownership(self, committed: Ends) -> None:
         """Claims the partition in Redis; repairs the read models if they are missing or behind the committed offsets."""
         claim = await until_done("redis", self._writer.claim, partition=self._number)
         ends = claim.events_offset, claim.bookings_offset
+        claimed = [parse_time(time) if time else NEVER for time in (claim.events_time, claim.bookings_time)]
         # the table has newer times than a flushed Redis, and Redis may have newer times than the table
-        self._advance(self._bookings.applied.times)
-        self._advance([parse_time(time) if time else NEVER for time in (claim.events_time, claim.bookings_time)])
+        times = map(max, self._bookings.applied.times, claimed)
         if claim.is_complete and _reaches(ends, committed):
-            self._set_ends(ends)
-            self.projected_offset = ends[BOOKINGS]
-            self.matches_table = _reaches(ends, self._bookings.redelivered)
+            self._applied = Applied(*ends, *times)
+            self.projected = Projected(ends[BOOKINGS], _reaches(ends, self._bookings.redelivered))
             # another claim is found by the first write or heartbeat; keys that are left are unlinked by the next owner
             with suppress(ReadModelError):
                 await until_done("redis", self._writer.unlink_retired, partition=self._number)
             self.is_live = True
         else:
-            self._set_ends(committed)
+            self._applied = Applied(*committed, *times)
             await self.repair()
 
-    async def write(self, write: Write) -> None:
+    async def write(self, batch: BatchWrite) -> None:
         """Writes a batch that is in the table; if Redis refuses it, repairs everything."""
-        if write.follows != self._repairs:
+        if batch.repairs != self._repairs:
             return  # a repair since then has projected it from the table
         try:
-            await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
-            ends = _ends(write.marks)
+            await until_done("redis", lambda: self._writer.apply(batch.write), partition=self._number)
+            ends = batch.applied.ends
             self.is_live = True
-            self.matches_table = self.matches_table or _reaches(ends, self._bookings.redelivered)
-            self.projected_offset = ends[BOOKINGS]
+            matches_table = self.projected.matches_table or _reaches(ends, self._bookings.redelivered)
+            self.projected = Projected(ends[BOOKINGS], matches_table)
         except NeedsRepair as error:
             log.warning("repairing", partition=self._number, reason=str(error))
             await self.repair()
@@ -146,8 +148,8 @@ class ReadModels:
             while not await self._repair_once():
                 pass
             self._repairs += 1
-            self.is_live = self.matches_table = True
-            self.projected_offset = self.ends[BOOKINGS]
+            self.is_live = True
+            self.projected = Projected(self._applied.ends[BOOKINGS], matches_table=True)
         log.info("filled", partition=self._number)
 
     async def _repair_once(self) -> bool:
@@ -155,7 +157,7 @@ class ReadModels:
         try:
             await until_done(
                 "redis",
-                lambda: self._writer.repair(self._bookings.project_all(), self._watermark),
+                lambda: self._writer.repair(self._bookings.project_all(), _watermark(self._applied)),
                 partition=self._number,
             )
         except NeedsRepair:
@@ -165,20 +167,12 @@ class ReadModels:
             return False
         return True
 
-    def _set_ends(self, ends: Ends) -> None:
-        self._watermark = {f"{name}.offset": end for name, end in zip(_NAMES, ends, strict=True)}
-        self._advance(self._times)
 
-    def _advance(self, times: Sequence[int]) -> None:
-        """Sets times that are newer: they never go back."""
-        events, bookings = map(max, self._times, times)
-        self._times = events, bookings
-        fields = {f"{name}.time": time for name, time in zip(_NAMES, self._times, strict=True) if time != NEVER}
-        self._watermark |= {field: format_time(time) for field, time in fields.items()}
-
-
-def _ends(watermark: Mapping[str, Any]) -> Ends:
-    return watermark["events.offset"], watermark["bookings.offset"]
+def _watermark(applied: Applied) -> dict[str, Any]:
+    """The fields of the watermark that say how far the topics are projected."""
+    fields: dict[str, Any] = {"events.offset": applied.events, "bookings.offset": applied.bookings}
+    times = {"events.time": applied.events_time, "bookings.time": applied.bookings_time}
+    return fields | {field: format_time(time) for field, time in times.items() if time != NEVER}
 
 
 def _reaches(ends: Ends, goal: Ends) -> bool:

@@ -17,7 +17,8 @@ from worker.domain.fold import Base, Mark, Row, pack_times
 from worker.domain.row_codec import encode
 from worker.domain.summaries import summarise
 from worker.read_model.keys import LAYOUT_VERSION, namespace
-from worker.read_model.writer import PartitionWriter, Write, announce
+from worker.read_model.write_batch import Entries
+from worker.read_model.writer import PartitionWriter, announce
 from worker.stream.projection import project_all
 from worker.topics import partition_of
 
@@ -58,21 +59,21 @@ async def _fill(client: Redis, data: Dataset, partitions: int) -> None:
             number = numbers.get_nowait()
             writer = PartitionWriter(client, namespace(BASE), number, GENERATION)
             marks = {"events.offset": 1, "bookings.offset": 0}
-            await writer.repair(_writes(data, bookings[number]), marks)
+            await writer.repair(_entries(data, bookings[number]), marks)
 
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
     await announce(client, BASE, namespace(BASE), partitions)
 
 
-async def _writes(data: Dataset, bookings: Sequence[int]) -> AsyncIterator[Write]:
-    write = Write()
+async def _entries(data: Dataset, bookings: Sequence[int]) -> AsyncIterator[Entries]:
+    entries = Entries()
     for booking in bookings:
-        project_all(_state(data, booking), write)
-        if len(write) >= _BATCH:
-            yield write
-            write = Write()
+        project_all(_state(data, booking), entries)
+        if len(entries) >= _BATCH:
+            yield entries
+            entries = Entries()
             await asyncio.sleep(0)
-    yield write
+    yield entries
 
 
 def _state(data: Dataset, booking: int) -> BookingState:

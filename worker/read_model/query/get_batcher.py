@@ -19,7 +19,7 @@ class GetBatcher:
         """The packed pair with an id; None if there is none.
 
         Raises:
-            ReaderError: see `worker.read_model.partition_reader`.
+            ReaderError: see `worker.read_model.errors`.
             redis.RedisError: Redis is unavailable.
         """
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()

@@ -24,10 +24,11 @@ from worker.read_model.keys import (
     TALLY,
     booking_bucket,
 )
-from worker.read_model.partition_reader import NamespaceView, parse_hash
+from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query.index_scan import order_by, pinned
 from worker.read_model.query.planner import Planner
 from worker.read_model.ranked import Place, ranked
+from worker.read_model.watermark import parse_hash
 
 #: Lists, as their cursors name them.
 ALERT_LIST, NO_SHOW_LIST = "alerts", "no-shows"

@@ -16,9 +16,9 @@ import orjson
 
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query.request import Filter, Names, Position, order_of, position_of
+from worker.read_model.errors import TooMuchWork
 from worker.read_model.keys import DOC_SHIFT
 from worker.read_model.lua_scripts import COUNT, NUMBERS, SCAN_BY
-from worker.read_model.partition_reader import too_much
 from worker.read_model.query.index_scan import (
     AFTER_ALL,
     BEFORE_ALL,
@@ -256,7 +256,7 @@ class Planner:
     ) -> dict[int, list[Any]]:
         self._partition_calls += len(extra)
         if self._partition_calls * BUDGET > MOST_WORK:
-            raise too_much("in this order too much would be looked at: name a booking or a session, or sort by one field")
+            raise TooMuchWork("in this order too much would be looked at: name a booking or a session, or sort by one field")
         return await self._source.ask(script, extra, arguments, extra, weight(filter_))
 
     def _share(self, limit: int) -> int:

@@ -1,0 +1,115 @@
+"""What a batch changes in Redis (`Entries`), and its script calls (`Write`)."""
+
+from collections import deque
+from collections.abc import Mapping
+from struct import Struct
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import orjson
+
+from worker.read_model.keys import booking_bucket
+
+#: Script calls in one round trip.
+AHEAD = 64
+#: Kinds of pairs, see ``apply.lua``.
+_READ, _SAME, _MOVED = range(3)
+_PAIR = Struct(">B16sH").pack
+_MOVED_PAIR = Struct(">B16sHB").pack
+_SUMMARY = Struct(">HH").pack
+_SUMMARY_TAIL = Struct(">dI").pack
+
+
+class AlertChange(NamedTuple):
+    """An alert that was opened or changed (``json``), or closed (``json`` is empty)."""
+
+    alert_id: str
+    kind: str
+    booking_id: str
+    session_id: str
+    """Empty for an alert of the booking as a whole."""
+    opened_ms: int
+    json: str
+
+
+class Entries:
+    """Changes to the read models of a partition: pairs and summaries, packed, and alerts."""
+
+    def __init__(self) -> None:
+        self.pairs: list[bytes] = []
+        self.summaries: list[bytes] = []
+        self.alerts: list[AlertChange] = []
+
+    def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:
+        """Sets a pair, given its contributions now and before (empty: the pair did not exist)."""
+        if now == before:
+            self.pairs.append(_PAIR(_SAME, identity, len(document)) + document)
+        else:
+            self.pairs.append(_MOVED_PAIR(_MOVED, identity, len(document), len(before)) + before + document)
+
+    def pair_anew(self, identity: bytes, document: bytes) -> None:
+        """Sets a pair, or deletes it (empty), whose previous contribution is read from Redis."""
+        self.pairs.append(_PAIR(_READ, identity, len(document)) + document)
+
+    def summary(self, booking_id: str, packed: bytes) -> None:
+        """Sets the summary of a booking, packed by `pack_summary`."""
+        name = booking_id.encode()
+        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, packed)))
+
+    def __len__(self) -> int:
+        return len(self.pairs) + len(self.summaries) + len(self.alerts)
+
+
+def pack_summary(no_show_rate: float, json: bytes, *, had_rate: bool) -> bytes:
+    """The second argument of `Entries.summary`. Empty JSON: delete. ``had_rate``: whether there may have been a noShowRate."""
+    return _SUMMARY_TAIL(-no_show_rate or float(had_rate), len(json)) + json
+
+
+Chunk = tuple[Any, ...]
+"""Arguments of one script call: pairs, summaries, alerts, then fields of the watermark."""
+
+
+class Write:
+    """The entries of a batch, cut into chunks, and which of these are not applied yet."""
+
+    def __init__(self, entries: Entries, watermark: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """
+        Args:
+            watermark: its fields that are set with the last chunk.
+        """
+        self._pairs, self._summaries, self._alerts = entries.pairs, entries.summaries, entries.alerts
+        self._watermark = watermark
+        self._has_watermark_chunk = not watermark
+        self._pending: deque[Chunk] = deque()
+
+    def __len__(self) -> int:
+        """The number of entries that are not cut into chunks yet."""
+        return len(self._pairs) + len(self._summaries) + len(self._alerts)
+
+    def next(self, size: int) -> list[Chunk]:
+        """The chunks to send now. Chunks that are not `done` are returned again, unchanged."""
+        while len(self._pending) < AHEAD and len(self):
+            self._pending.append(self._cut(size))
+        if not self._has_watermark_chunk and not len(self):
+            last = self._pending.pop() if self._pending else (b"", b"", b"")
+            self._pending.append((*last, *flatten(self._watermark)))
+            self._has_watermark_chunk = True
+        return list(self._pending)
+
+    def done(self) -> None:
+        """Marks the first of these chunks as applied."""
+        self._pending.popleft()
+
+    def _cut(self, size: int) -> Chunk:
+        """Removes up to ``size`` entries: pairs first, then summaries, then alerts."""
+        pairs, self._pairs = self._pairs[:size], self._pairs[size:]
+        size -= len(pairs)
+        summaries, self._summaries = self._summaries[:size], self._summaries[size:]
+        size -= len(summaries)
+        alerts, self._alerts = self._alerts[:size], self._alerts[size:]
+        return b"".join(pairs), b"".join(summaries), orjson.dumps(list(map(list, alerts))) if alerts else b""
+
+
+def flatten(fields: Mapping[str, Any]) -> list[Any]:
+    """Field, value, field, value, as Redis takes them."""
+    return [part for pair in fields.items() for part in pair]
