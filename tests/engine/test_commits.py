@@ -29,7 +29,7 @@ async def _is(line: Line, offset: int) -> bool:
     return await line.committed() == offset
 
 
-def test_what_was_acknowledged_is_committed_before_partitions_are_given_up(kafka: Broker) -> None:
+def test_acknowledged_batches_are_committed_before_revocation(kafka: Broker) -> None:
     """The revocation is called here, as Faust does in a rebalance; the rounds of tests/faults meet whole rebalances."""
 
     async def scenario(line: Line) -> None:
@@ -43,7 +43,7 @@ def test_what_was_acknowledged_is_committed_before_partitions_are_given_up(kafka
     run(kafka, scenario)
 
 
-def test_stock_faust_gives_partitions_up_without_committing_what_was_acknowledged(kafka: Broker) -> None:
+def test_stock_faust_revokes_without_committing_acknowledged(kafka: Broker) -> None:
     """What the test above would find without the engine; here the stock stream acknowledges."""
 
     async def scenario(line: Line) -> None:
@@ -57,7 +57,7 @@ def test_stock_faust_gives_partitions_up_without_committing_what_was_acknowledge
     run(kafka, scenario)
 
 
-def test_a_dead_sink_does_not_keep_partitions_and_is_not_committed(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_sink_delays_no_revocation_and_is_not_committed(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the stock `wait_empty`: neither the revocation nor the stop of the app ever ends."""
     monkeypatch.setattr(faust_consumer, "DRAIN_SECONDS", 0.5)
 

@@ -16,7 +16,7 @@ from worker.engine.partition_appender import BehindOpenTransaction, read
 from worker.engine.recovery import recover
 
 
-def test_a_changelog_that_ends_in_a_marker_is_recovered_to_its_end(kafka: Broker, tmp_path: Path) -> None:
+def test_a_changelog_that_ends_in_a_marker_is_recovered(kafka: Broker, tmp_path: Path) -> None:
     """Stock Faust waits for a record at the last offset, which is a transaction's marker here, and never ends."""
     bench = Bench(kafka, "memory", tmp_path)
 
@@ -33,7 +33,7 @@ def test_a_changelog_that_ends_in_a_marker_is_recovered_to_its_end(kafka: Broker
     asyncio.run(scenario())
 
 
-def test_an_aborted_transaction_in_a_changelog_counts_for_nothing(kafka: Broker, tmp_path: Path) -> None:
+def test_an_aborted_transaction_in_a_changelog_is_ignored(kafka: Broker, tmp_path: Path) -> None:
     bench = Bench(kafka, "memory", tmp_path)
     writer = Writer(kafka, bench.changelog)
     writer.begin(3)
@@ -75,7 +75,7 @@ def test_rows_behind_an_open_transaction_are_waited_for(kafka: Broker, tmp_path:
 
 
 @pytest.mark.parametrize(("deleted", "lost"), [(2, False), (3, True), (4, True)])
-def test_a_changelog_that_was_truncated_is_recovered_from_its_begin(
+def test_a_truncated_changelog_is_recovered_from_its_beginning(
     kafka: Broker, tmp_path: Path, *, deleted: int, lost: bool
 ) -> None:
     """The store has the rows of the first two records: what it lacks is lost, and that is said once."""
@@ -101,7 +101,7 @@ def test_a_changelog_that_was_truncated_is_recovered_from_its_begin(
     asyncio.run(scenario())
 
 
-def test_what_an_open_transaction_holds_is_mended_once_it_is_decided(kafka: Broker, tmp_path: Path) -> None:
+def test_a_foreign_row_is_rewritten_once_its_transaction_ends(kafka: Broker, tmp_path: Path) -> None:
     """With what is held taken for cut off: compaction keeps the foreign row, since ours is never written again."""
     bench = Bench(kafka, "memory", tmp_path)
     writer = Writer(kafka, bench.changelog)

@@ -153,7 +153,7 @@ def test_records_dropped_before_the_ledger_begins_come_again(
     run(kafka, scenario)
 
 
-def test_what_a_late_poll_took_after_the_positioning_comes_though_nothing_follows_it(kafka: Broker) -> None:
+def test_records_of_a_poll_before_a_rebalance_are_read_again(kafka: Broker) -> None:
     """A poll that began before a rebalance may end after the partitions were positioned. Without a seek before the next
     poll: the ledger misses the records when another comes after them, and here none does."""
 
@@ -171,9 +171,7 @@ def test_what_a_late_poll_took_after_the_positioning_comes_though_nothing_follow
     run(kafka, scenario)
 
 
-def test_a_leader_that_does_not_say_where_the_log_begins_is_not_waited_for(
-    kafka: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_leader_that_answers_no_list_offsets_delays_nothing(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """With partitions left where the client finds them: it asks the old leader for as long as its metadata lasts, 5 minutes."""
 
     async def refuse(*_: Any) -> Any:
@@ -216,7 +214,7 @@ class Observed(faust_consumer.Consumer):
         self.polling = False
 
 
-def test_a_poll_that_ends_in_a_rebalance_does_not_forget_what_is_in_flight(kafka: Broker) -> None:
+def test_a_poll_that_ends_in_a_rebalance_keeps_batches_in_flight(kafka: Broker) -> None:
     """With the stock seek of `getmany` while flow is stopped: the batch ends within the drain, and is not committed."""
 
     async def scenario(line: Line) -> None:
@@ -264,7 +262,7 @@ class Patient(faust_consumer.Consumer):
             yield each
 
 
-def test_a_saturated_partition_with_room_again_joins_the_poll_under_way(kafka: Broker) -> None:
+def test_a_partition_with_room_again_joins_the_poll_under_way(kafka: Broker) -> None:
     """Without waking the poll: after two batches nothing comes until the poll for the other, idle partition ends."""
 
     async def scenario(line: Line) -> None:
@@ -280,7 +278,7 @@ def test_a_saturated_partition_with_room_again_joins_the_poll_under_way(kafka: B
     run(kafka, scenario, partitions=2)
 
 
-def test_a_stuck_partition_holds_its_batches_and_the_other_goes_on(kafka: Broker) -> None:
+def test_a_stuck_partition_is_paused_and_the_other_is_processed(kafka: Broker) -> None:
     """Without `saturated`: all 3,000 records of the stuck partition are handed over and pile up."""
 
     async def scenario(line: Line) -> None:

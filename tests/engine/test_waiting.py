@@ -78,7 +78,7 @@ def test_while_one_partition_waits_for_redis_the_others_go_on(kafka: Broker, own
         assert worker.running
 
 
-def test_while_redis_is_away_nothing_is_committed_and_then_all_is_applied(kafka: Broker, own_redis: RedisServer) -> None:
+def test_nothing_is_committed_until_redis_is_available_again(kafka: Broker, own_redis: RedisServer) -> None:
     world = World(seed=42, events=1200)
     with System(kafka, own_redis) as system:
         worker = system.start_worker(BUSY)

@@ -74,7 +74,7 @@ def held() -> Held:
     return Held(ONE, OTHER)
 
 
-def test_a_batch_that_is_never_acknowledged_is_a_stall_though_others_go_on(held: Held) -> None:
+def test_a_batch_that_is_never_acknowledged_is_a_stall(held: Held) -> None:
     held.begin()
     held.take(ONE, 20)
     end = 10
@@ -103,7 +103,7 @@ def test_a_partition_at_the_end_of_its_topic_is_no_stall(held: Held) -> None:
     assert "partition 1" in held.stalls_within(2 * LIMIT + 10)
 
 
-def test_an_assignment_that_is_never_positioned_is_a_stall_in_the_end(held: Held) -> None:
+def test_an_assignment_that_is_never_positioned_is_a_stall(held: Held) -> None:
     held.passes(SEEKING - 10)
     held.stalls_within(30)
 

@@ -13,7 +13,7 @@ def test_fifty_seeds_bring_every_kind_several_times() -> None:
     assert {kind for kind in Kind if met[kind] < 3} == set(), met
 
 
-def test_every_round_has_two_to_four_faults_and_room_for_its_workers() -> None:
+def test_a_round_has_two_to_four_faults_and_enough_slots() -> None:
     for seed in FULL:
         made = plan(seed)
         assert 2 <= len(made.faults) <= 4
@@ -26,7 +26,7 @@ def test_one_round_keeps_redis_away_for_a_minute() -> None:
     assert [seed for seed in FULL if plan(seed).span > 60] == [MINUTE_SEED]
 
 
-def test_a_seed_is_a_schedule() -> None:
+def test_a_seed_always_gives_the_same_schedule() -> None:
     assert [plan(seed) for seed in FULL] == [plan(seed) for seed in FULL]
     assert len({tuple(plan(seed).faults) for seed in FULL}) == len(FULL)
 

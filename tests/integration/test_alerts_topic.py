@@ -65,7 +65,7 @@ def said_again_by_another(system: System, hall: Hall) -> bytes:
     return key
 
 
-def test_an_old_state_is_followed_by_the_present_one_at_the_next_publish(kafka: Broker, redis_server: Redis) -> None:
+def test_an_old_alert_is_rewritten_at_the_next_publish(kafka: Broker, redis_server: Redis) -> None:
     with System(kafka, redis_server, partitions=1) as system:
         system.start_worker(WORKER)
         system.until_serving()
@@ -94,7 +94,7 @@ def test_what_is_no_alert_stops_nobody(kafka: Broker, redis_server: Redis) -> No
         assert worker.running
 
 
-def test_an_old_state_is_followed_by_the_present_one_though_nothing_happens(kafka: Broker, redis_server: Redis) -> None:
+def test_an_old_alert_is_rewritten_though_nothing_happens(kafka: Broker, redis_server: Redis) -> None:
     """A worker looks each minute; this one twice a second."""
     with System(kafka, redis_server, partitions=1) as system:
         system.start_worker(odd("looks often"))

@@ -154,7 +154,7 @@ def test_bad_booking_records_leave_their_booking_unknown(kafka: Broker, redis_se
         assert system.workers[0].running
 
 
-def test_booking_records_with_another_key_or_in_another_partition(kafka: Broker, redis_server: Redis) -> None:
+def test_booking_records_of_a_wrong_key_or_partition_count(kafka: Broker, redis_server: Redis) -> None:
     guid = "88214716-abcd-4ef0-9012-3456789abcde"
     with running(System(kafka, redis_server)) as system:
         first = [_upsert(booking, 1) for booking in ("named", "other", "stray", guid)]

@@ -62,7 +62,7 @@ def asking(url: str, scenario: Callable[[Client], Awaitable[None]]) -> None:
     asyncio.run(running())
 
 
-def test_a_question_to_many_keys_is_answered_in_order_where_a_server_does_not_know_the_script(each_redis: Redis) -> None:
+def test_answers_of_many_keys_are_in_order_after_a_script_flush(each_redis: Redis) -> None:
     script = new_script(SAYS_ITS_KEY)
     wanted = [[key.encode(), str(number).encode(), 0] for number, key in enumerate(KEYS * 2)]
 
@@ -76,7 +76,7 @@ def test_a_question_to_many_keys_is_answered_in_order_where_a_server_does_not_kn
     asking(each_redis.url, scenario)
 
 
-def test_no_connection_has_a_timeout_that_could_lose_a_cancellation(each_redis: Redis) -> None:
+def test_no_connection_has_a_socket_timeout(each_redis: Redis) -> None:
     async def scenario(client: Client) -> None:
         for server in await masters(client):
             assert server.connection_pool.make_connection().socket_timeout is None
@@ -84,7 +84,7 @@ def test_no_connection_has_a_timeout_that_could_lose_a_cancellation(each_redis: 
     asking(each_redis.url, scenario)
 
 
-def test_a_question_cannot_write(each_redis: Redis) -> None:
+def test_a_read_only_script_cannot_write(each_redis: Redis) -> None:
     script = new_script(COUNTS)
 
     async def scenario(client: Client) -> None:
@@ -108,7 +108,7 @@ def test_calls_are_run_in_order_where_a_server_forgot_the_script(each_redis: Red
     asking(each_redis.url, scenario)
 
 
-def test_a_pipeline_of_many_slots_keeps_its_order_and_shows_errors_in_place(each_redis: Redis) -> None:
+def test_a_pipeline_of_many_slots_keeps_order_and_errors(each_redis: Redis) -> None:
     async def scenario(client: Client) -> None:
         pipe = client.pipeline(transaction=False)
         for key in KEYS:
@@ -128,7 +128,7 @@ def test_a_pipeline_of_many_slots_keeps_its_order_and_shows_errors_in_place(each
     asking(each_redis.url, scenario)
 
 
-def test_a_command_without_a_key_and_a_transaction_of_two_slots_are_refused(redis_cluster: RedisCluster) -> None:
+def test_keyless_commands_and_two_slot_transactions_are_refused(redis_cluster: RedisCluster) -> None:
     async def scenario(client: Client) -> None:
         with pytest.raises(ValueError, match="masters"):
             await client.script_load("return 1")
@@ -164,7 +164,7 @@ def test_a_slot_that_has_moved_is_followed(redis_cluster: RedisCluster) -> None:
     asking(redis_cluster.url, scenario)
 
 
-def test_while_a_slot_is_being_moved_its_partition_waits_and_is_whole_afterwards(redis_cluster: RedisCluster) -> None:
+def test_a_partition_waits_while_its_slot_is_moved(redis_cluster: RedisCluster) -> None:
     """Some keys here, some there: a script that saw only these would count wrong, and one ended in the middle has."""
 
     async def scenario(place: Place) -> None:
@@ -220,7 +220,7 @@ def test_calls_that_are_given_up_leave_no_answer_for_others(redis_cluster: Redis
     asking(redis_cluster.url, scenario)
 
 
-def test_a_dead_master_fails_its_own_keys_only_and_is_found_again(own_cluster: RedisCluster) -> None:
+def test_a_dead_master_fails_its_own_keys_until_it_is_back(own_cluster: RedisCluster) -> None:
     dead = owner_of(own_cluster, KEYS[0])
 
     async def scenario(client: Client) -> None:

@@ -81,14 +81,14 @@ def _statuses(system: System, booking: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help(command: list[str], kafka: Broker, redis_server: Redis) -> None:
+def test_every_command_has_help(command: list[str], kafka: Broker, redis_server: Redis) -> None:
     done = System(kafka, redis_server).run_cli(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage:" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["worker", "-h"], ["tokens", "list", "-h"]], ids=" ".join)
-def test_the_short_option_of_help(arguments: list[str], kafka: Broker, redis_server: Redis) -> None:
+def test_h_is_the_short_option_of_help(arguments: list[str], kafka: Broker, redis_server: Redis) -> None:
     done = System(kafka, redis_server).run_cli(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage:" in done.stdout
@@ -102,13 +102,13 @@ def test_the_version_and_the_completion_of_a_shell(kafka: Broker, redis_server: 
     assert (done.returncode, done.stdout.split()) == (0, ["topics", "tokens"])
 
 
-def test_a_variable_that_is_no_setting_is_named_and_holds_up_nothing(served: System) -> None:
+def test_an_unknown_variable_is_named_and_the_command_runs(served: System) -> None:
     done = served.run_cli("topics", "check", ATTENDANCE_TOPIC_PREFX="x")
     assert done.returncode == 0
     assert done.stderr == "ATTENDANCE_TOPIC_PREFX: there is no such setting; did you mean ATTENDANCE_TOPIC_PREFIX?\n"
 
 
-def test_publish_files_and_stdin(served: System, tmp_path: Path) -> None:
+def test_publish_reads_files_and_stdin(served: System, tmp_path: Path) -> None:
     booking = {"bookingId": " p0 ", "numberOfParticipants": 1, "sessions": [{"sessionId": "listed"}]}
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     one.write_bytes(_lines(_check_in("p1"), b"", _check_in(" p2 "), _event("booking.upserted", booking)))
@@ -123,7 +123,7 @@ def test_publish_files_and_stdin(served: System, tmp_path: Path) -> None:
     assert {b"p0", b"p1", b"p2", b"p3", b"p4"} <= keys
 
 
-def test_publish_sends_lines_as_they_come_and_ends_at_the_first_ctrl_c(served: System) -> None:
+def test_publish_sends_each_line_at_once_and_ends_at_ctrl_c(served: System) -> None:
     environment = {**os.environ, **served.environment}
     command = [sys.executable, "-m", "worker", "publish", "-"]
     with Popen(command, stdin=PIPE, stderr=PIPE, env=environment, cwd=ROOT) as publishing:
@@ -191,7 +191,7 @@ def test_publish_names_bad_lines(served: System, tmp_path: Path, bad: list[tuple
     assert len(done.stderr.splitlines()) <= len(bad) + 1  # and how many were published
 
 
-def test_publish_history(served: System, tmp_path: Path) -> None:
+def test_publish_takes_old_events_with_backfill_only(served: System, tmp_path: Path) -> None:
     file = tmp_path / "history.jsonl"
     file.write_bytes(_lines(_check_in("backfilled", THEN)))
     assert served.run_cli("publish", str(file)).returncode == 1
@@ -202,7 +202,7 @@ def test_publish_history(served: System, tmp_path: Path) -> None:
     assert attendance["updatedDate"] == "2020-01-01T10:00:00.000Z"
 
 
-def test_query(served: System) -> None:
+def test_query_prints_matching_attendances(served: System) -> None:
     identity = guid(attendance_id("b1", "yoga"))
     attendance = {"id": identity, "bookingId": "b1", "sessionId": "yoga", "status": "ATTENDED", "numberOfAttendees": 3}
     attendance |= {"updatedDate": "2026-11-22T10:00:00.000Z", "source": "k"}
@@ -227,7 +227,7 @@ def test_query(served: System) -> None:
         _one_line(served.run_cli("query", "--id", unknown), unknown)
 
 
-def test_session_and_booking(served: System) -> None:
+def test_session_and_booking_print_counts(served: System) -> None:
     (tally,) = _jsons(served.run_cli("session", "yoga", "--json"))
     counts = {"bookings": 3, "attended": 1, "notAttended": 2, "notSet": 0, "attendees": 3, "expectedParticipants": 1}
     assert {name: tally[name] for name in counts} == counts
@@ -241,7 +241,7 @@ def test_session_and_booking(served: System) -> None:
     _one_line(served.run_cli("booking", "nobody", "--json"), "nobody")
 
 
-def test_alerts(served: System) -> None:
+def test_alerts_prints_those_of_its_filters(served: System) -> None:
     (alert,) = _jsons(served.run_cli("alerts", "--booking", "b1", "--json"))
     assert (alert["kind"], alert["bookingId"], alert["sessionId"]) == ("PARTICIPANTS_EXCEEDED", "b1", "yoga")
     assert _jsons(served.run_cli("alerts", "--kind", "PARTICIPANTS_EXCEEDED", "--session", "yoga", "--json")) == [alert]
@@ -264,14 +264,14 @@ def test_alerts(served: System) -> None:
     + [["topics", "no-such"], ["dev", "--once"], ["simulate", "--count", "many"]],
     ids=" ".join,
 )
-def test_bad_usage(served: System, arguments: list[str]) -> None:
+def test_bad_usage_is_exit_code_2(served: System, arguments: list[str]) -> None:
     done = served.run_cli(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     assert done.stderr
 
 
-def test_a_doctor_of_a_healthy_system(served: System) -> None:
+def test_the_doctor_finds_nothing_in_a_healthy_system(served: System) -> None:
     done = served.run_cli("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"ATTENDANCE_TOPIC_PREFIX={served.settings.topic_prefix}" in done.stdout
@@ -282,7 +282,7 @@ def test_a_doctor_of_a_healthy_system(served: System) -> None:
 
 
 @pytest.mark.parametrize("arguments", [each for each in ANSWERS if each != ["worker"]], ids=" ".join)
-def test_a_broker_that_is_away(served: System, refused: int, arguments: list[str]) -> None:
+def test_an_unavailable_broker_is_one_line(served: System, refused: int, arguments: list[str]) -> None:
     more = ["-"] if arguments == ["publish"] else []
     there = {"ATTENDANCE_BROKER": f"kafka://127.0.0.1:{refused}"}
     done = served.run_cli(*arguments, *more, stdin=_lines(_check_in("b9")), **there)
@@ -309,7 +309,7 @@ def test_a_redis_that_refuses_is_not_away(served: System, arguments: list[str]) 
 
 
 @pytest.mark.parametrize("arguments", [["query", "--booking", "b1"], ["session", "s"], ["alerts"], ["doctor"]], ids=" ".join)
-def test_a_redis_that_is_away(served: System, refused: int, arguments: list[str]) -> None:
+def test_an_unavailable_redis_is_one_line(served: System, refused: int, arguments: list[str]) -> None:
     done = served.run_cli(*arguments, ATTENDANCE_REDIS=f"redis://joe:hidden@127.0.0.1:{refused}/0")
     assert "hidden" not in done.stdout + done.stderr
     if arguments == ["doctor"]:
@@ -329,7 +329,7 @@ def test_a_redis_that_is_away(served: System, refused: int, arguments: list[str]
     ]
     + [("CLOCK_TOLERANCE", "soon"), ("MAX_EVENT_AGE", "99999999999d")],
 )
-def test_a_bad_setting(served: System, name: str, value: str) -> None:
+def test_a_bad_setting_is_one_line(served: System, name: str, value: str) -> None:
     done = served.run_cli("doctor", **{f"ATTENDANCE_{name}": value})
     _one_line(done, f"ATTENDANCE_{name}")
     assert "hidden" not in done.stderr

@@ -36,7 +36,7 @@ def shows_the_file(system: System) -> None:
     assert Counter(kind for kind, *_ in system.open_alerts_of_topic()) == {"FREQUENT_NO_SHOWS": 39}
 
 
-def test_the_file_as_it_is(kafka: Broker, redis_server: Redis) -> None:
+def test_totals_of_the_demo_are_those_of_its_file(kafka: Broker, redis_server: Redis) -> None:
     with running(System(kafka, redis_server)) as system:
         bookings, events = records(system)
         system.publish(bookings + events)

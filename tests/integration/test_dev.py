@@ -123,7 +123,7 @@ def taken(*ports: int) -> Iterator[None]:
         yield
 
 
-def test_the_demo_once() -> None:
+def test_the_demo_prints_its_totals_and_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "worker", "dev", "--demo", "--once"],
         cwd=ROOT,
@@ -146,7 +146,7 @@ def test_the_api_answers_this_machine_without_a_token() -> None:
             assert [each["state"] for each in json.load(said)["partitions"]] == ["live"] * 4
 
 
-def test_ports_that_are_taken() -> None:
+def test_dev_takes_other_ports_where_the_usual_are_taken() -> None:
     with taken(9092, 6379, 8080), started() as dev:
         dev.until_ready()
         said = dev.said()
@@ -171,7 +171,7 @@ def test_a_signal_ends_every_child(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("so_many", [1, 2, 3])
-def test_a_signal_while_it_starts(so_many: int) -> None:
+def test_a_signal_during_the_start_ends_every_child(so_many: int) -> None:
     with started() as dev:
         dev.until(lambda: len(children(dev.process.pid)) >= so_many, "starting")
         dev.children = children(dev.process.pid)

@@ -131,7 +131,7 @@ def test_a_server_that_is_frozen_is_given_up_and_found_again(own_redis: RedisSer
         own_redis.resume()
 
 
-def test_a_password_is_given(own_redis: RedisServer) -> None:
+def test_a_password_is_sent_to_redis(own_redis: RedisServer) -> None:
     async def scenario(client: Server) -> None:
         assert await client.ask([("PING",)]) == [b"PONG"]
 

@@ -136,7 +136,7 @@ def test_a_kept_partition_reads_on_where_it_was(bench: Bench) -> None:
     run(bench, scenario)
 
 
-def test_a_partition_that_was_given_away_goes_on_from_what_its_store_kept(bench: Bench) -> None:
+def test_a_partition_given_away_is_recovered_when_it_is_back(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         table = bench.table(0)
         await table.flush(bench.producer, 0, {b"a": {b"s": b"1"}})
@@ -194,7 +194,7 @@ def test_a_key_written_often_is_recovered_merged(bench: Bench) -> None:
     run(bench, scenario)
 
 
-def test_rows_whose_last_record_is_not_the_merged_one_are_written_back_once(bench: Bench) -> None:
+def test_rows_whose_last_record_is_not_merged_are_rewritten_once(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         owner, zombie = bench.table(0), bench.table(0)
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9", b"t": b"9"}, b"b": {b"s": b"9"}})
@@ -225,7 +225,7 @@ def test_what_was_not_written_back_is_met_again(bench: Bench) -> None:
     run(bench, scenario)
 
 
-def test_a_foreign_record_is_noticed_at_the_next_flush_and_mended(bench: Bench) -> None:
+def test_a_foreign_record_is_rewritten_at_the_next_flush(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         owner, zombie = await bench.recovered(bench.table(), 0), bench.table(0)
         await owner.flush(bench.producer, 0, {b"a": {b"s": b"9"}, b"b": {b"s": b"9"}})
@@ -323,7 +323,7 @@ def test_a_folder_that_was_wiped_is_filled_again(bench: Bench, tmp_path: Path) -
     run(bench, scenario)
 
 
-def test_a_flush_that_ends_after_the_partition_was_closed_leaves_the_store_alone(bench: Bench) -> None:
+def test_a_flush_that_ends_after_the_close_writes_nothing(bench: Bench) -> None:
     async def scenario(bench: Bench) -> None:
         table = bench.table(0)
         flush = asyncio.create_task(table.flush(bench.producer, 0, {b"a": {b"s": b"1"}}))

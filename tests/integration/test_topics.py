@@ -86,7 +86,9 @@ def test_create_makes_what_is_missing_and_check_agrees(kafka: Broker, redis_serv
         ("dead_letters", "cleanup.policy", "compact", "delete"),
     ],
 )
-def test_a_wrong_topic_setting(kafka: Broker, redis_server: Redis, topic: str, setting: str, bad: str, wanted: str) -> None:
+def test_a_wrong_topic_setting_is_named(
+    kafka: Broker, redis_server: Redis, topic: str, setting: str, bad: str, wanted: str
+) -> None:
     with System(kafka, redis_server) as system:
         name = getattr(system.topics, topic)
         _alter(system, name, {setting: bad})
@@ -125,7 +127,7 @@ def test_a_longer_retention_is_fine(kafka: Broker, redis_server: Redis) -> None:
 
 
 @pytest.mark.parametrize("other", [3, 5])
-def test_another_number_of_partitions(kafka: Broker, redis_server: Redis, other: int) -> None:
+def test_another_number_of_partitions_is_refused(kafka: Broker, redis_server: Redis, other: int) -> None:
     with System(kafka, redis_server) as system:
         for command in (["topics", "check"], ["worker"]):
             done = system.run_cli(*command, ATTENDANCE_PARTITIONS=str(other))

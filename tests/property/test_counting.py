@@ -53,7 +53,7 @@ def based(draw: st.DrawFn) -> Based:
 
 @given(data=st.data(), case=based())
 @PLAIN
-def test_late_base(data: st.DataObject, case: Based) -> None:
+def test_a_late_base_covers_older_scans_only(data: st.DataObject, case: Based) -> None:
     """A base that comes after the scans covers the older ones and no others."""
     scans = data.draw(arrivals([*case.older, *case.newer]))
     found = subject.outcome([*scans, [case.base]])
@@ -64,7 +64,7 @@ def test_late_base(data: st.DataObject, case: Based) -> None:
 
 @given(data=st.data(), case=based())
 @PLAIN
-def test_late_scan(data: st.DataObject, case: Based) -> None:
+def test_late_scans_count_where_they_are_newer_than_the_base(data: st.DataObject, case: Based) -> None:
     """Scans that come after the base count where they are newer and are covered where they are older."""
     late = data.draw(arrivals([*case.older, *case.newer]))
     assert subject.outcome([[case.base], *late]).attendances[ONE]["numberOfAttendees"] == case.number
@@ -81,7 +81,7 @@ def test_late_scan(data: st.DataObject, case: Based) -> None:
     minute=st.sampled_from([4, 6]),
 )
 @PLAIN
-def test_clock_clamp(data: st.DataObject, ahead: int, kind: str, minute: int) -> None:
+def test_a_fast_clock_wins_for_the_tolerance_and_no_longer(data: st.DataObject, ahead: int, kind: str, minute: int) -> None:
     """A clock that runs ahead wins for five minutes after it was received and no longer."""
     fast = ev("check_in", at(ahead), received=at(0), by="/fast", n=2)
     honest = ev(kind, at(minute), by="/honest")
@@ -127,7 +127,7 @@ def tied(draw: st.DrawFn) -> list[Delivery]:
 
 @given(data=st.data(), deliveries=tied())
 @sized(120)
-def test_ties(data: st.DataObject, deliveries: list[Delivery]) -> None:
+def test_ties_are_decided_by_time_then_digest(data: st.DataObject, deliveries: list[Delivery]) -> None:
     """Of the same effective time, the time decides and then the digest, never the order of arrival."""
     found = subject.outcome(data.draw(arrivals(deliveries)))
     assert found.attendances[ONE]["updatedDate"] == written(at(5))
@@ -141,7 +141,7 @@ REUSED = st.lists(st.tuples(st.sampled_from(SOURCES), PARTICIPANT), min_size=2, 
 
 @given(data=st.data(), who=REUSED, name=st.sampled_from(IDS))
 @PLAIN
-def test_reused_ids(data: st.DataObject, who: list[tuple[str, str]], name: str) -> None:
+def test_devices_that_reuse_an_id_lose_nothing(data: st.DataObject, who: list[tuple[str, str]], name: str) -> None:
     """Devices that use the same id at the same time, and one that uses it for several people, lose nothing."""
     deliveries = [scan(participant, at(0), by=source, id=name) for source, participant in who]
     found = subject.outcome(data.draw(arrivals(deliveries)))

@@ -17,7 +17,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("example", [one for _, one in EXAMPLES], ids=[name for name, _ in EXAMPLES])
-def test_sentence(example: Example) -> None:
+def test_each_example_of_the_contract_holds(example: Example) -> None:
     """In one batch each, bookings first or last, and one by one backwards."""
     deliveries, bookings = example.deliveries, example.bookings
     backwards = [[one] for one in deliveries[::-1]]

@@ -21,7 +21,7 @@ def _came(booking: str) -> Event:
     return Event("attendance.check_in", booking, "yoga", _NOW, "/k", booking, "", 1, "", _NOW)
 
 
-def test_a_partition_that_is_filled_again_concerns_only_what_may_be_in_it(redis_server: Redis) -> None:
+def test_a_partition_in_repair_fails_only_ids_that_it_may_hold(redis_server: Redis) -> None:
     async def scenario(filled: Filled) -> None:
         names = [f"BK-{number}" for number in range(40)]
         await filled.apply(map(_came, names))

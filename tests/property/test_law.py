@@ -28,7 +28,7 @@ def test_outcome_is_what_the_law_says(data: st.DataObject, deliveries: list[Deli
 
 @given(data=st.data(), deliveries=histories(least=2))
 @PLAIN
-def test_permutation(data: st.DataObject, deliveries: list[Delivery]) -> None:
+def test_any_order_of_arrival_gives_the_same_result(data: st.DataObject, deliveries: list[Delivery]) -> None:
     """Any order of arrival gives the same result, in one batch and one by one."""
     found = subject.outcome([deliveries])
     permuted = data.draw(st.permutations(deliveries))
@@ -39,7 +39,7 @@ def test_permutation(data: st.DataObject, deliveries: list[Delivery]) -> None:
 
 @given(data=st.data(), deliveries=histories())
 @PLAIN
-def test_duplication(data: st.DataObject, deliveries: list[Delivery]) -> None:
+def test_any_duplication_gives_the_same_result(data: st.DataObject, deliveries: list[Delivery]) -> None:
     """Any duplication gives the same result: in the same batch, in later ones, of all or of some."""
     found = subject.outcome([deliveries])
     again = data.draw(st.lists(st.sampled_from(deliveries), min_size=1, max_size=6))
@@ -50,7 +50,7 @@ def test_duplication(data: st.DataObject, deliveries: list[Delivery]) -> None:
 
 @given(data=st.data(), deliveries=histories(least=2))
 @PLAIN
-def test_batch_split(data: st.DataObject, deliveries: list[Delivery]) -> None:
+def test_any_split_into_batches_gives_the_same_result(data: st.DataObject, deliveries: list[Delivery]) -> None:
     """Any split into batches gives the same result."""
     found = subject.outcome([deliveries])
     assert subject.outcome(data.draw(splits(deliveries))) == found
@@ -59,7 +59,7 @@ def test_batch_split(data: st.DataObject, deliveries: list[Delivery]) -> None:
 
 @given(data=st.data(), late=prompt(happenings(COUNTED, ("b1",), ("s1",), minutes(0, 9)), least=1))
 @PLAIN
-def test_deletion(data: st.DataObject, late: list[Delivery]) -> None:
+def test_events_up_to_a_deletion_do_not_count(data: st.DataObject, late: list[Delivery]) -> None:
     """What is not later than the deletion does not count for anything, even where it comes after it."""
     horizon = ev("deleted", at(9), by="/staff")
     late = [*late, ev("check_in", at(9), by="/gate"), ev("no_show", at(9), by="/desk")]
@@ -72,7 +72,7 @@ def test_deletion(data: st.DataObject, late: list[Delivery]) -> None:
 
 @given(data=st.data(), late=prompt(happenings(COUNTED, ("b1",), SESSIONS, minutes(0, 9)), least=1))
 @PLAIN
-def test_erasure(data: st.DataObject, late: list[Delivery]) -> None:
+def test_an_erasure_reaches_its_booking_and_no_other(data: st.DataObject, late: list[Delivery]) -> None:
     """It reaches everything of its booking at or before it, whatever the session, and nothing of another booking."""
     horizon = erased(at(9), by="/staff", b=data.draw(st.sampled_from(["b1", " b1 "])))
     after = data.draw(prompt(happenings(COUNTED, ("b1",), SESSIONS, minutes(10, 19))))
@@ -84,7 +84,9 @@ def test_erasure(data: st.DataObject, late: list[Delivery]) -> None:
 
 @given(data=st.data(), before=histories(happenings(COUNTED)), after=histories(happenings(("deleted", "booking.erased"))))
 @PLAIN
-def test_horizons_of_any_clock(data: st.DataObject, before: list[Delivery], after: list[Delivery]) -> None:
+def test_horizons_by_fast_clocks_are_those_of_the_oracle(
+    data: st.DataObject, before: list[Delivery], after: list[Delivery]
+) -> None:
     """Deletions and erasures by clocks that run ahead, and copies of them received later."""
     batches = data.draw(arrivals([*before, *after]))
     expected = oracle.outcome([*before, *after], [])

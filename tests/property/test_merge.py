@@ -59,14 +59,14 @@ def test_merge_is_idempotent(parts: Shares) -> None:
 
 @given(shares())
 @PLAIN
-def test_decode_encode(parts: Shares) -> None:
+def test_a_state_read_back_is_the_state_stored(parts: Shares) -> None:
     """A state read back is the state stored, and merges like it."""
     one, two, _ = (subject.state(part) for part in parts)
     assert subject.decode_encode(one) == one
     assert subject.merge(subject.decode_encode(one), subject.decode_encode(two)) == subject.merge(one, two)
 
 
-def test_states_differ() -> None:
+def test_different_events_have_different_states() -> None:
     """Different sets of events that show differently have different states: == is not blind."""
     facts = [[ev("check_in", at(0))], [ev("no_show", at(0))], [scan("p1", at(0))], [scan("p2", at(0))], []]
     states = [subject.state(one) for one in facts]

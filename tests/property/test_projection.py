@@ -46,7 +46,7 @@ CONTRADICTED = worlds(
 
 @given(SHARED)
 @PLAIN
-def test_tallies(world: World) -> None:
+def test_tallies_are_those_of_the_oracle(world: World) -> None:
     """Bookings that share sessions, come to sessions they do not list, are canceled, deleted, moved."""
     found = subject.outcome(world.batches).tallies
     assert found == oracle.outcome(world.deliveries, world.records).tallies
@@ -56,14 +56,14 @@ def test_tallies(world: World) -> None:
 
 @given(MISSED)
 @PLAIN
-def test_summaries(world: World) -> None:
+def test_summaries_are_those_of_the_oracle(world: World) -> None:
     """Bookings that miss most of their sessions, with and without known starts."""
     assert subject.outcome(world.batches).summaries == oracle.outcome(world.deliveries, world.records).summaries
 
 
 @given(MISSED)
 @PLAIN
-def test_frequent_no_shows(world: World) -> None:
+def test_frequent_no_shows_are_those_of_the_oracle(world: World) -> None:
     """The alert of a booking, raised and resolved by any of its sessions."""
     found = subject.outcome(world.batches).alerts
     expected = oracle.outcome(world.deliveries, world.records).alerts
@@ -72,7 +72,7 @@ def test_frequent_no_shows(world: World) -> None:
 
 @given(CONTRADICTED, st.sampled_from([Rules(), Rules(0, 0), Rules(60_000_000, 120_000_000)]))
 @sized(150)
-def test_alerts(world: World, rules: Rules) -> None:
+def test_alerts_are_those_of_the_oracle(world: World, rules: Rules) -> None:
     """Attendances that contradict themselves and their booking: the same alerts open whatever the way there."""
     found = subject.outcome(world.batches, rules).alerts
     assert found == oracle.outcome(world.deliveries, world.records, rules).alerts
@@ -93,7 +93,7 @@ def test_events_and_bookings_commute(world: World) -> None:
 
 @given(SHARED)
 @PLAIN
-def test_repeated_batches(world: World) -> None:
+def test_a_batch_applied_twice_changes_nothing(world: World) -> None:
     """A batch applied twice in a row changes nothing, and neither does the record of each booking that holds."""
     found = subject.outcome(world.batches)
     last = list(held_records(world.records).values())
@@ -103,7 +103,7 @@ def test_repeated_batches(world: World) -> None:
 
 @given(SHARED, st.integers())
 @PLAIN
-def test_workers_that_die(world: World, seed: int) -> None:
+def test_workers_that_die_lose_nothing(world: World, seed: int) -> None:
     """What was stored and not told is told by whoever takes over."""
     assert subject.survived(world.batches, Random(seed)) == subject.outcome(world.batches)
 

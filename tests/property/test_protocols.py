@@ -43,7 +43,7 @@ async def _asked(client: Any, base: str) -> list[Any]:
     return answers
 
 
-def test_both_protocols(redis_server: Redis) -> None:
+def test_both_protocols_of_redis_give_the_same_answers(redis_server: Redis) -> None:
     async def scenario(filled: Filled) -> None:
         events = [_said("check_in" if number % 3 else "no_show", f"BK-{number}") for number in range(12)]
         # one says otherwise later, which is an alert

@@ -88,7 +88,7 @@ def test_every_page_is_what_all_documents_come_to(
 
 
 @pytest.mark.parametrize("seed", SEEDS[:3])
-def test_every_page_on_a_cluster(request: pytest.FixtureRequest, seed: int) -> None:
+def test_every_page_on_a_cluster_is_what_all_documents_come_to(request: pytest.FixtureRequest, seed: int) -> None:
     test_every_page_is_what_all_documents_come_to(request, "redis_cluster", seed, 16)
 
 
@@ -162,7 +162,7 @@ async def _page_anywhere(
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("descending", [False, True])
-def test_a_position_that_is_no_attendance_is_a_place_all_the_same(redis_server: Redis, field: str, descending: bool) -> None:
+def test_a_position_without_an_attendance_still_marks_a_place(redis_server: Redis, field: str, descending: bool) -> None:
     """An attendance that was deleted, or moved, since its page was shown."""
 
     async def scenario(filled: Filled) -> None:
@@ -194,7 +194,7 @@ def test_one_reader_answers_many_at_once(redis_server: Redis) -> None:
     on(redis_server, 16, scenario)
 
 
-def test_what_needs_a_partition_that_is_not_whole_is_not_answered(redis_server: Redis) -> None:
+def test_a_query_that_needs_an_incomplete_partition_is_refused(redis_server: Redis) -> None:
     async def scenario(filled: Filled) -> None:
         world, reader = World(3, sessions=4, most=30), filled.reader()
         await _fill(filled, world)

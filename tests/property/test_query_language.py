@@ -262,7 +262,7 @@ STRANGE = st.recursive(
 
 @settings(max_examples=200)
 @given(STRANGE | st.fixed_dictionaries({}, optional=dict.fromkeys(("filter", "sort", "cursorPaging", "fields"), STRANGE)))
-def test_whatever_json_holds_is_a_query_or_refused_in_printable_words(said: Any) -> None:
+def test_any_json_is_a_query_or_a_printable_refusal(said: Any) -> None:
     for parse in (parse_query, parse_filter):
         found = outcome(parse, said)
         if isinstance(found, QueryError):

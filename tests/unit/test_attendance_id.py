@@ -14,7 +14,7 @@ IDS = st.text(
 
 
 @given(IDS, IDS)
-def test_it_is_the_standard_librarys_uuid5(booking_id: str, session_id: str) -> None:
+def test_the_id_is_the_standard_librarys_uuid5(booking_id: str, session_id: str) -> None:
     made = attendance_id(booking_id, session_id)
     assert made == uuid5(NAMESPACE, booking_id + JOIN + session_id).bytes
     assert guid(made) == str(UUID(bytes=made))
@@ -27,6 +27,6 @@ def test_where_one_id_ends_matters(one: str, two: str, three: str) -> None:
     assert attendance_id(one + two, three) != attendance_id(one, two + three)
 
 
-def test_it_never_changes() -> None:
+def test_the_id_of_an_attendance_never_changes() -> None:
     """Computed once with uuid.uuid5; a change loses every link that a dashboard kept."""
     assert guid(attendance_id("b1", "s1")) == "897c5031-7a71-5b4f-b446-384e723e48b5"

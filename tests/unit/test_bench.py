@@ -21,7 +21,7 @@ def _documents(records):
     return [(partition, key, json.loads(value)) for partition, some in enumerate(records) for key, value in some]
 
 
-def test_reference_events_are_of_the_last_hour_in_any_order_and_lie_where_their_booking_does():
+def test_reference_events_are_recent_unordered_and_partitioned():
     made = workload.make(20_000, 4, NOW)
     events = _documents(made.events)
     ages = [NOW - parse_time(event["time"]) for _, _, event in events]
@@ -62,7 +62,7 @@ def test_the_losing_share_is_what_a_reader_of_the_topic_finds(ordered, least, mo
     assert least <= made.losing <= most
 
 
-def test_the_million_has_one_event_of_each_attendance_and_newer_ones_of_some():
+def test_the_million_has_each_attendance_once_and_some_updates():
     made = workload.million(4_000, 1_000, 16, NOW)
     first = {tuple(event["data"].values()): event["time"] for _, _, event in _documents(made.inserts)}
     newer = [(tuple(event["data"].values()), event["time"]) for _, _, event in _documents(made.updates)]
@@ -86,7 +86,7 @@ def test_a_workplace_is_handed_over_as_options():
     assert options[4:] == ["--topic", "t", "--partitions", "4", "--events", "10", "--seconds", "1.5"]
 
 
-def test_recovery_is_timed_from_the_last_assignment_of_partitions(tmp_path: Path):
+def test_recovery_is_timed_from_the_last_assignment(tmp_path: Path):
     log = tmp_path / "log"
     line = "timestamp=2026-11-23T04:56:{}Z level=info event={} partitions={}\n"
     log.write_text(line.format("01.000000", "assigned", "[]"))

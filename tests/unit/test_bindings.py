@@ -90,7 +90,7 @@ def test_no_timestamp_leaves_the_years_1_to_9999(timestamp: int) -> None:
     assert one.received == received_at((), timestamp)
 
 
-def test_data_in_base64() -> None:
+def test_data_in_base64_is_decoded() -> None:
     assert take(raw(in_base64(document()))) == GOOD
     assert take(raw(in_base64(document(), data=None))) == GOOD
     assert take(raw({**document(), "data_base64": None})) == GOOD

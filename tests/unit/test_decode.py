@@ -38,14 +38,14 @@ STRUCTURED: list[list[tuple[str, bytes | None]]] = [
 
 
 @pytest.mark.parametrize("headers", STRUCTURED, ids=str)
-def test_structured_mode(headers: list[tuple[str, bytes | None]]) -> None:
+def test_structured_mode_gives_the_event(headers: list[tuple[str, bytes | None]]) -> None:
     expected = Event(CHECK_IN, "b1", "s1", RECEIVED, "/devices/kiosk-7", "e1", "", 2, "", RECEIVED)
     assert take(raw(document()), headers) == expected
     assert take(looked_at(raw(document())), headers) == expected
 
 
 @pytest.mark.parametrize("content_type", [b"application/json", b"text/plain", b"", None, MISSING], ids=str)
-def test_binary_mode(content_type: Any) -> None:
+def test_binary_mode_gives_the_event(content_type: Any) -> None:
     value, headers = binary(document(SET))
     rest = [header for header in headers if header[0] != "content-type"]
     given = rest if content_type is MISSING else [("content-type", content_type), *rest]
@@ -121,7 +121,7 @@ def test_id_and_source_are_1_to_256_code_points_as_they_come(name: str, letter: 
 @pytest.mark.parametrize(
     "bad", ["attendance.checked_in", "booking.upserted", "booking.deleted", "Attendance.check_in", "x" * 999]
 )
-def test_unknown_types(bad: str) -> None:
+def test_unknown_types_are_refused(bad: str) -> None:
     letter = letter_of(spoiled(CHECK_IN, "type", bad))
     assert (letter.reason, letter.detail.split(":")[0]) == ("unknown-type", "type")
 
@@ -200,7 +200,7 @@ def test_other_odd_characters_are_fine() -> None:
 
 
 @pytest.mark.parametrize("kind", [CHECK_IN, SET])
-def test_number_of_attendees(kind: str) -> None:
+def test_the_number_is_an_integer_from_0_to_100000(kind: str) -> None:
     for good in (0, 1, 100_000):
         assert event_of(document(kind, numberOfAttendees=good)).number == good
     for left_out in (None, MISSING):
@@ -221,7 +221,7 @@ def test_number_of_attendees_as_json_writes_it(written: bytes) -> None:
 
 
 @pytest.mark.parametrize("bad", [MISSING, None, "", "attended", "ATTENDED ", "CONFIRMED", 1, True, [], {}], ids=str)
-def test_status_of_set(bad: Any) -> None:
+def test_set_requires_a_known_status(bad: Any) -> None:
     letter = letter_of(document(SET, status=bad))
     assert (letter.reason, letter.detail.split(":")[0]) == ("invalid-field", "data.status")
 
@@ -247,7 +247,7 @@ def test_set_takes_contradictions(status: str, number: int | None) -> None:
         ("9999-12-31T23:59:59Z", 253_402_300_799_000_000),
     ],
 )
-def test_times(text: str, micros: int) -> None:
+def test_times_are_read_to_the_microsecond(text: str, micros: int) -> None:
     assert event_of(spoiled(CHECK_IN, "time", text)).time == micros
 
 
@@ -264,6 +264,6 @@ def test_times(text: str, micros: int) -> None:
         "2026-11-22T10:00:00+24:00",
     ],
 )
-def test_times_refused(bad: str) -> None:
+def test_times_that_are_not_rfc_3339_are_refused(bad: str) -> None:
     letter = letter_of(spoiled(CHECK_IN, "time", bad))
     assert (letter.reason, letter.detail.split(":")[0]) == ("invalid-envelope", "time")

@@ -35,7 +35,7 @@ def letter(whole: dict[str, Any], key: bytes | None = b"b1") -> DeadLetter:
     return said
 
 
-def test_both_modes() -> None:
+def test_structured_and_binary_records_give_the_same_booking() -> None:
     expected = Booking("b1", 2, True, False, {"s1": Window(RECEIVED, RECEIVED + HOUR)}, RECEIVED)
     whole = document(UPSERTED)
     assert take_booking(raw(whole)) == expected
@@ -45,18 +45,18 @@ def test_both_modes() -> None:
     assert take_booking(*binary(document(DELETED))[:1], headers=binary(document(DELETED))[1]) == BookingGone("b1")
 
 
-def test_defaults() -> None:
+def test_optional_fields_have_their_defaults() -> None:
     fewest = dict.fromkeys(("walkInsAllowed", "serviceType", "status", "sessions"), MISSING)
     assert booking(document(UPSERTED, **fewest)) == Booking("b1", 2, False, False, None, RECEIVED)
 
 
-def test_gone() -> None:
+def test_a_deleted_booking_and_a_null_value_are_the_same() -> None:
     assert take_booking(raw(document(DELETED))) == BookingGone("b1")
     assert take_booking(None) == BookingGone("b1")
     assert take_booking(None, GUID.lower().encode()) == BookingGone(GUID.lower())
 
 
-def test_canceled_and_sessions() -> None:
+def test_status_and_sessions_are_read() -> None:
     assert booking(document(UPSERTED, status="CANCELED")).canceled
     assert booking(document(UPSERTED, sessions=[])).sessions == {}
     listed = [{"sessionId": f" {GUID} "}, {"sessionId": "s2", "startsAt": "2026-11-22T11:00:00+01:00", "title": 7}]
@@ -64,7 +64,7 @@ def test_canceled_and_sessions() -> None:
     assert booking(document(UPSERTED, sessions=listed)).sessions == sessions
 
 
-def test_a_session_listed_twice_has_the_earliest_start_and_the_latest_end() -> None:
+def test_a_session_listed_twice_spans_both_windows() -> None:
     one = {"sessionId": GUID, "startsAt": "2026-11-22T11:00:00Z", "endsAt": "2026-11-22T12:00:00Z"}
     two = {"sessionId": GUID.lower(), "startsAt": TIME, "endsAt": "2026-11-22T11:30:00Z"}
     for listed in ([one, two], [two, one], [two, {"sessionId": GUID}, one]):
@@ -91,7 +91,7 @@ CASES = [(path, bad) for path, several in ILL_TYPED for bad in several]
 
 
 @pytest.mark.parametrize(("path", "bad"), CASES, ids=[f"{path}={bad!a}" for path, bad in CASES])
-def test_ill_typed_fields(path: str, bad: Any) -> None:
+def test_ill_typed_fields_are_named(path: str, bad: Any) -> None:
     said = letter(spoiled(UPSERTED, f"data.{path}", bad))
     assert said.reason == "invalid-field"
     assert said.detail.startswith(f"data.{path}")
@@ -102,7 +102,7 @@ def test_a_deleted_booking_needs_its_id(bad: Any) -> None:
     assert letter(document(DELETED, bookingId=bad)).reason == "invalid-field"
 
 
-def test_longest_ids() -> None:
+def test_ids_are_measured_after_trimming() -> None:
     name = "\N{GRINNING FACE}" * 128
     assert booking(document(UPSERTED, bookingId=f" {name}  "), name.encode()).booking_id == name
     sessions = [{"sessionId": f" {'x' * 250} "}]

@@ -89,7 +89,9 @@ def torn(draw: st.DrawFn) -> bytes:
     st.integers(0, 2**42),
     st.integers(0, 2**52),
 )
-def test_nothing_raises(value: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int, max_age: int) -> None:
+def test_decode_raises_nothing(
+    value: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int, max_age: int
+) -> None:
     said = decode(value, headers, timestamp, max_age=max_age)
     assert isinstance(said, Event | DeadLetter)
     if isinstance(said, Event):
@@ -104,7 +106,7 @@ def test_nothing_raises(value: bytes | None, headers: list[tuple[str, bytes | No
 @given(
     st.one_of(st.none(), st.binary(), torn(), documents().map(raw)), HEADERS, st.one_of(st.none(), st.binary(), st.just(b"b1"))
 )
-def test_nothing_raises_for_bookings(value: bytes | None, headers: list[tuple[str, bytes | None]], key: bytes | None) -> None:
+def test_decode_booking_raises_nothing(value: bytes | None, headers: list[tuple[str, bytes | None]], key: bytes | None) -> None:
     assert isinstance(decode_booking(value, headers, key), Booking | BookingGone | DeadLetter)
 
 
@@ -112,7 +114,7 @@ def test_nothing_raises_for_bookings(value: bytes | None, headers: list[tuple[st
 @given(documents(), st.booleans())
 @example(document(bookingId="b" * 128, sessionId=" s "), True)
 @example({**document(), "x": "\ud800"}, True)
-def test_both_ways_agree(whole: dict[str, Any], escaped: bool) -> None:
+def test_fast_and_explaining_decoders_agree(whole: dict[str, Any], escaped: bool) -> None:
     value = json.dumps(whole, ensure_ascii=escaped).encode(errors="replace")
     if value[:2] == b'{"':
         assert take(value) == take(looked_at(value))
@@ -122,7 +124,7 @@ def test_both_ways_agree(whole: dict[str, Any], escaped: bool) -> None:
 @given(torn())
 @example(raw(document())[:-1] + b',"id":"again"}')
 @example(raw(document())[:-1] + b',"x":-0.0e-999}')
-def test_both_ways_agree_on_torn_values(value: bytes) -> None:
+def test_fast_and_explaining_decoders_agree_on_torn_values(value: bytes) -> None:
     if value[:2] != b'{"' or b"NaN" in value or b"Infinity" in value:  # these two have a test of their own
         return
     quick, explained = take(value), take(looked_at(value))
@@ -167,14 +169,14 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("at", [0, 70, len(USUAL) * 12])
-def test_an_odd_one_among_many(odd: Polled, at: int) -> None:
+def test_decode_all_gives_an_odd_record_its_own_result(odd: Polled, at: int) -> None:
     records = USUAL * 12
     records.insert(at, odd)
     _as_each_by_itself(records)
 
 
 @given(st.lists(TORN, max_size=3), st.integers(0, len(USUAL)))
-def test_torn_ones_among_many(found: list[Polled], at: int) -> None:
+def test_decode_all_gives_torn_records_their_own_results(found: list[Polled], at: int) -> None:
     _as_each_by_itself([*USUAL[:at], *found, *USUAL[at:]])
 
 

@@ -170,7 +170,7 @@ def host_and_port(url: str) -> tuple[str, int]:
 # --- the compose file --------------------------------------------------------
 
 
-def test_there_are_a_broker_a_redis_the_topics_the_workers_and_the_api() -> None:
+def test_all_services_of_the_system_are_composed() -> None:
     assert set(SERVICES) >= {"kafka", "redis", "topics", "worker", "api"}
     assert set(OURS) >= {"topics", "worker", "api"}
 
@@ -204,7 +204,7 @@ def test_broker_and_redis_are_services_at_ports_they_listen_on(service: str, mon
         assert number in listens(host), f"{host} does not listen on {number} for the other services"
 
 
-def test_the_host_reaches_broker_and_redis_with_the_default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_settings_on_the_host_reach_broker_and_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SERVICES["worker"], "environment", {})
     defaults = settings_of("worker", monkeypatch)
     (broker,) = (host_and_port(server) for server in defaults.bootstrap_servers)
@@ -227,7 +227,7 @@ def test_topics_are_made_by_the_command_alone() -> None:
     assert SERVICES["topics"]["command"] == ["topics", "create"]
 
 
-def test_the_broker_is_one_kraft_node_whose_every_listener_has_its_part() -> None:
+def test_the_broker_is_one_kraft_node_and_uses_every_listener() -> None:
     environment = SERVICES["kafka"]["environment"]
     bound, advertised = listeners("KAFKA_LISTENERS"), listeners("KAFKA_ADVERTISED_LISTENERS")
     controller = environment["KAFKA_CONTROLLER_LISTENER_NAMES"]
@@ -240,7 +240,7 @@ def test_the_broker_is_one_kraft_node_whose_every_listener_has_its_part() -> Non
     assert all(environment[name] == "1" for name in environment if name.endswith(("_FACTOR", "_ISR", "_REPLICAS")))
 
 
-def test_the_broker_keeps_its_data_and_its_identity_in_a_named_volume() -> None:
+def test_the_broker_keeps_data_and_identity_in_a_volume() -> None:
     environment = SERVICES["kafka"]["environment"]
     targets = dict(volume.split(":") for volume in SERVICES["kafka"]["volumes"] if ":" in volume)
     assert re.fullmatch(r"[\w-]{22}", environment["CLUSTER_ID"]), "Kafka formats its folder with this; 16 bytes in base64"
@@ -248,7 +248,7 @@ def test_the_broker_keeps_its_data_and_its_identity_in_a_named_volume() -> None:
     assert set(targets) <= COMPOSE["volumes"].keys()
 
 
-def test_workers_keep_their_rows_in_a_named_volume_that_their_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_keep_rows_in_a_volume_that_they_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = settings_of("worker", monkeypatch).store.removeprefix("rocksdb://")
     volume, mounted = SERVICES["worker"]["volumes"][0].split(":")
     assert (volume in COMPOSE["volumes"], mounted) == (True, folder)
@@ -258,7 +258,7 @@ def test_workers_keep_their_rows_in_a_named_volume_that_their_user_may_write(mon
     assert folder in user
 
 
-def test_the_api_keeps_its_tokens_in_a_named_volume_that_its_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_api_keeps_tokens_in_a_volume_that_it_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = settings_of("api", monkeypatch).api_tokens
     assert tokens is not None
     volume, mounted = SERVICES["api"]["volumes"][0].split(":")
@@ -379,7 +379,7 @@ def test_images_are_pinned_to_a_release(image: str) -> None:
     assert re.search(r":\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?$", image), f"{image}: name a whole version"
 
 
-def test_our_image_is_built_once_and_has_the_version_of_the_project() -> None:
+def test_our_image_is_built_once_with_the_project_version() -> None:
     assert {SERVICES[service]["image"] for service in OURS} == {f"{PROJECT['name']}:{PROJECT['version']}"}
     assert [service for service in OURS if "build" in SERVICES[service]] == ["topics"]
     # the others wait for nothing from a registry, where somebody else could own the name
@@ -428,7 +428,7 @@ def test_every_command_of_the_compose_file_is_one(service: str) -> None:
 # --- the image ---------------------------------------------------------------
 
 
-def test_what_the_dockerfile_copies_is_here_and_reaches_the_builder() -> None:
+def test_files_that_the_dockerfile_copies_reach_the_builder() -> None:
     first, *rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
     assert first == "*", "what is not asked for, secrets and .venv among it, stays out"
@@ -485,7 +485,7 @@ def test_make_takes_only_files_whose_hash_is_known() -> None:
     assert text.count("pip install") == 1
 
 
-def test_the_python_is_one_the_project_runs_on_and_the_same_in_every_stage() -> None:
+def test_every_stage_has_the_same_supported_python() -> None:
     versions = {re.fullmatch(r"python:(\d+)\.(\d+)\.\d+(?:-\w+)+", image).groups() for image in base_images()}  # type: ignore[union-attr]
     low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()  # type: ignore[union-attr]
     ((major, minor),) = versions

@@ -27,7 +27,7 @@ def test_no_schema_is_left_over() -> None:
     assert {path.name for path in COMMITTED.glob("*.schema.json")} == set(export.documents()), STALE
 
 
-def test_written_files_are_the_documents_and_end_with_a_line_feed(tmp_path: Path) -> None:
+def test_written_files_hold_the_documents_and_a_final_line_feed(tmp_path: Path) -> None:
     written = export.write(tmp_path / "new" / "folder")
     assert {path.name for path in written} == set(export.documents())
     for path in written:
@@ -71,5 +71,5 @@ def test_good_events_are_valid(name: str, kind: str) -> None:
     + [("data.bookingId", MISSING), ("data.bookingId", 5), ("data.sessionId", "x" * 251), ("data.numberOfAttendees", -1)]
     + [("data.numberOfAttendees", 100_001), ("data.numberOfAttendees", "2"), ("data.numberOfAttendees", 2.5)],
 )
-def test_bad_events_are_not(path: str, bad: Any) -> None:
+def test_bad_events_are_invalid(path: str, bad: Any) -> None:
     assert not valid("attendance-event", spoiled("attendance.check_in", path, bad))

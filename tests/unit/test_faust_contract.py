@@ -222,7 +222,7 @@ def test_stock_code_still_goes_the_way_the_engine_relies_on(method: object, name
     assert [name for name in names if name not in source] == []
 
 
-def test_the_other_names_exist() -> None:
+def test_the_other_private_names_exist() -> None:
     faust_consumer.register()
     assert TRANSPORTS.aliases[faust_consumer.SCHEME] == "worker.engine.faust_consumer:Transport"
     assert issubclass(ServiceStopped, Exception)

@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return moved
 
 
-def test_a_lease_that_is_renewed_in_time_lets_effects_out_at_once(clock: Clock) -> None:
+def test_a_lease_renewed_in_time_delays_no_effect(clock: Clock) -> None:
     lease = Lease(timeout=10)
     clock.now += 7.9
     before = clock.now

@@ -27,7 +27,7 @@ def offsets(taken: object) -> list[int]:
     return [record.offset for record in taken.records]
 
 
-def test_a_batch_is_committable_once_it_and_all_before_it_are_done() -> None:
+def test_a_batch_is_committable_once_all_up_to_it_are_done() -> None:
     tracker = OffsetTracker()
     for first in (0, 10, 20):
         assert tracker.take(HERE, records(first, first + 10))

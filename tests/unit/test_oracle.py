@@ -23,20 +23,20 @@ def name(example: Example) -> str:
 
 
 @pytest.mark.parametrize("example", LAW, ids=name)
-def test_law(example: Example) -> None:
+def test_the_oracle_holds_each_sentence_of_the_law(example: Example) -> None:
     """Each sentence of the law, in both orders of arrival."""
     check(example, outcome(example.deliveries, example.bookings, example.rules))
     check(example, outcome(example.deliveries[::-1], example.bookings, example.rules))
 
 
 @pytest.mark.parametrize("example", [*TALLIES, *SUMMARIES], ids=name)
-def test_read_models(example: Example) -> None:
+def test_the_oracle_counts_tallies_and_summaries(example: Example) -> None:
     """Tallies and summaries."""
     check(example, outcome(example.deliveries, example.bookings, example.rules))
 
 
 @pytest.mark.parametrize(("kind", "example"), ALERTS, ids=[f"{kind}: {one.name}" for kind, one in ALERTS])
-def test_alerts(kind: str, example: Example) -> None:
+def test_the_oracle_raises_each_kind_of_alert(kind: str, example: Example) -> None:
     """Each kind of mismatch, raised and not."""
     found = outcome(example.deliveries, example.bookings, example.rules)
     check(example, found)
@@ -62,13 +62,13 @@ def test_alert_examples_go_both_ways(kind: str) -> None:
         ("2000-02-29T00:00:00-00:00", 951_782_400_000_000),
     ],
 )
-def test_instant(text: str, micros: int) -> None:
+def test_instant_reads_rfc_3339(text: str, micros: int) -> None:
     """RFC 3339 to microseconds; the whole seconds are those of date(1)."""
     assert instant(text) == micros
 
 
 @pytest.mark.parametrize("text", ["2026-11-22T10:00:00", "2026-11-22", "2026-11-22T10:00:00.Z", "2026-11-22T10:00Z"])
-def test_instant_refuses(text: str) -> None:
+def test_instant_refuses_what_is_not_rfc_3339(text: str) -> None:
     """What is not RFC 3339 with offset is a mistake of the test that gave it."""
     with pytest.raises(ValueError, match="RFC 3339"):
         instant(text)
@@ -79,7 +79,7 @@ def test_written_is_cut_at_the_millisecond() -> None:
     assert written(1_795_341_600_999_999) == "2026-11-22T10:00:00.999Z"
 
 
-def test_digest() -> None:
+def test_the_digest_is_that_of_sha256sum() -> None:
     """Against sha256sum(1) of the same lines, cut at 8 bytes."""
     check_in = Fact("b", "s", 0, "/k/é", "1", "attendance.check_in", "", 2, "")
     scanned = Fact("b", "s", 0, "/k/1", "1", "attendance.participant_scanned", "", None, "p1")
@@ -96,7 +96,7 @@ def test_fields_that_a_type_does_not_have_are_ignored() -> None:
     assert fact(ev("booking.erased", at(0), s="s1").event) == fact(erased(at(0)).event)
 
 
-def test_alert_values() -> None:
+def test_an_alert_shows_the_current_attendance() -> None:
     """An alert shows the attendance now; FREQUENT_NO_SHOWS the booking's newest date."""
     came = ev("check_in", at(9), b="b1", s="x", n=0)
     found = outcome([*missed("s1", "s2", "s3"), came], [])
@@ -118,13 +118,13 @@ def test_opened_at_follows_the_attendance() -> None:
     assert alert["attendance"]["source"] == SCANNER
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_without_deliveries_and_bookings_there_is_no_outcome() -> None:
     """No deliveries and no bookings, nor an erasure alone, make anything."""
     assert outcome([], []) == ({}, {}, {}, {})
     assert outcome([erased(at(0))], [upsert()]) == ({}, {}, {}, {})
 
 
-def test_input_is_left_alone() -> None:
+def test_the_oracle_changes_no_delivery() -> None:
     """The oracle reads its deliveries and changes none."""
     deliveries: list[Delivery] = [ev("check_in", at(0), b=" b1 "), scan(" p1", at(1))]
     before = json.dumps(deliveries)

@@ -38,7 +38,7 @@ def test_a_terminal_of_ascii_shows_what_it_can(code: str) -> None:
     assert b"?" in done.stdout
 
 
-def test_wide_characters_that_are_replaced_keep_the_columns_straight() -> None:
+def test_wide_characters_that_are_replaced_keep_columns_aligned() -> None:
     done = run("print_rows([{'a': '東京', 'b': 'x'}, {'a': 'ab', 'b': 'x'}], False)", PYTHONIOENCODING="ascii", COLUMNS="40")
     assert len({len(line) for line in done.stdout.splitlines()}) == 1, done.stdout
 

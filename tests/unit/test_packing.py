@@ -72,12 +72,12 @@ def test_a_group_too_large_for_one_batch_is_sent_part_after_part() -> None:
 
 
 @pytest.mark.parametrize("size", [ROOM, 10 * ROOM])
-def test_a_record_too_large_for_any_batch_is_left_to_the_broker_to_refuse(size: int) -> None:
+def test_a_record_too_large_for_any_batch_is_sent_alone(size: int) -> None:
     large, after = group(0, 1, size), group(1, 1, 1)
     assert packed([large, after]) == [(large, False), (after, False)]
 
 
-def test_deletions_and_nothing() -> None:
+def test_deletions_and_empty_groups_are_packed() -> None:
     gone: Batch = [(b"a\0b", None)]
     assert packed([gone]) == [(gone, False)]
     assert packed([]) == packed([[]]) == []

@@ -12,7 +12,7 @@ def test_murmur2_is_kafkas(key: bytes) -> None:
     assert murmur2(key) == theirs(key) & 0xFFFFFFFF
 
 
-def test_known_partitions() -> None:
+def test_partitions_are_those_of_kafkas_partitioner() -> None:
     assert [partition_of(name, 16) for name in ("BK-000123", "a", "")] == [
         (theirs(name.encode()) & 0x7FFFFFFF) % 16 for name in ("BK-000123", "a", "")
     ]

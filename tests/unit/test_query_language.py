@@ -62,7 +62,7 @@ def but(*names: str) -> Names:
         ({"$ne": " "}, Names()),  # what no attendance can have
     ],
 )
-def test_operators_of_texts(field: str, part: int, said: object, expected: Names) -> None:
+def test_operators_of_texts_are_parsed(field: str, part: int, said: object, expected: Names) -> None:
     parts = [Names(), Names(), Names()]
     parts[part] = expected
     assert parse_filter({field: said}) == Filter(*parts)
@@ -80,7 +80,7 @@ def test_operators_of_texts(field: str, part: int, said: object, expected: Names
         ({"$nin": []}, ALL_STATUSES),
     ],
 )
-def test_operators_of_the_status(said: object, expected: set[AttendanceStatus]) -> None:
+def test_operators_of_the_status_are_parsed(said: object, expected: set[AttendanceStatus]) -> None:
     assert parse_filter({"status": said}) == Filter(statuses=frozenset(expected))
 
 
@@ -102,7 +102,7 @@ def test_operators_of_the_status(said: object, expected: set[AttendanceStatus]) 
         ({"$gte": -(10**5000), "$lte": 10**5000}, ((0, MAX),)),
     ],
 )
-def test_operators_of_the_number(said: object, expected: tuple[tuple[int, int], ...]) -> None:
+def test_operators_of_the_number_are_parsed(said: object, expected: tuple[tuple[int, int], ...]) -> None:
     assert parse_filter({"numberOfAttendees": said}) == Filter(numbers=expected)
 
 
@@ -158,7 +158,7 @@ def test_all_fields_operators_and_nested_filters_hold_together() -> None:
         assert not found.matches(attendance(**other))
 
 
-def test_of_several_filters_only_the_first_is_processed_where_asked() -> None:
+def test_first_filter_only_uses_the_first_of_several_filters() -> None:
     several = {"$and": [{}, {"bookingId": {"$ne": "b1", "$in": ["b2"]}}], "status": "ATTENDED"}
     assert parse_filter(several, first_filter_only=True) == Filter(bookings=but("b1"))
     assert parse_query({"filter": several}, first_filter_only=True).filter == Filter(bookings=but("b1"))

@@ -103,7 +103,7 @@ def test_a_cursor_is_short_and_safe_in_an_url() -> None:
         (9, 1),
     ],
 )
-def test_a_cursor_with_the_right_checksum_keeps_the_rules_of_a_request(part: int, forged: object) -> None:
+def test_a_forged_cursor_is_checked_as_a_request_is(part: int, forged: object) -> None:
     parts = msgpack.decode(urlsafe_b64decode(TEXT + "=" * (-len(TEXT) % 4))[4:])
     assert parse_query({"cursorPaging": {"cursor": sealed(parts)}}).position == CURSOR.position
     parts[part] = forged
@@ -130,7 +130,7 @@ def test_fields_are_shown_as_asked_and_the_id_always() -> None:
     assert project(one, asked) == {"id": GUID, "sessionId": "s1", "updatedDate": "2026-11-22T10:00:00.123Z"}
 
 
-def test_the_order_of_positions() -> None:
+def test_positions_are_ordered_by_each_field_then_by_id() -> None:
     places = [
         Position((n, s), i)
         for n, s, i in [(5, "s", GUID), (2, "", GUID), (2, "a", GUID), (2, "a", OTHER), (2, "ab", GUID), (2, "b", GUID)]
@@ -146,7 +146,7 @@ def test_the_position_of_an_attendance() -> None:
     assert [type(value) for value in found.values] == [str, int]
 
 
-def test_the_answer() -> None:
+def test_a_page_has_the_fields_of_the_contract() -> None:
     assert document(Page([], None, None, has_next=False)) == {
         "attendances": [],
         "pagingMetadata": {"count": 0, "cursors": {}, "hasNext": False},

@@ -35,7 +35,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
     return str(refused.value)
 
 
-def test_defaults() -> None:
+def test_defaults_are_those_of_the_contract() -> None:
     settings = load_settings()
     assert settings.partitions == 16
     assert settings.topic_prefix == settings.redis_namespace == "attendance"
@@ -56,7 +56,7 @@ def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -
     [("90s", 90), ("5m", 300), ("2h", 7200), ("30d", 2_592_000), ("1.5h", 5400), (" 5 m ", 300), ("0s", 0)]
     + [("PT5M", 300), ("P30D", 2_592_000), ("P1DT2H", 93_600), ("PT0.5S", 0.5)],
 )
-def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
+def test_durations_are_read_with_their_units(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
     monkeypatch.setenv("ATTENDANCE_CLOCK_TOLERANCE", text)
     assert load_settings().clock_tolerance == timedelta(seconds=seconds)
 
@@ -94,7 +94,7 @@ def test_unknown_variables_are_named_with_the_nearest(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "bad", ["soon", "5 minutes", "5w", "-5m", "-PT5M", "5m5s", "1e3s", "99999999999d", "9" * 400 + "s", "45", "1.5", "0"]
 )
-def test_bad_durations(monkeypatch: pytest.MonkeyPatch, name: str, bad: str) -> None:
+def test_bad_durations_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, bad: str) -> None:
     said = refusal(monkeypatch, name, bad)
     assert said.startswith(f"ATTENDANCE_{name}: ")
     assert "\n" not in said
@@ -181,7 +181,7 @@ def test_a_cluster_has_servers_that_share_password_and_options(monkeypatch: pyte
     assert settings.redis_url("::2", 7003) == "rediss://joe:a,b%40c@[::2]:7003/0?ssl_cert_reqs=none"
 
 
-def test_one_server_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redis_url_of_one_server_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTENDANCE_REDIS", "redis://joe:secret@one:7000/2")
     settings = load_settings()
     assert not settings.is_redis_cluster
@@ -203,7 +203,7 @@ def test_the_doctor_shows_every_setting() -> None:
     assert set(shown(load_settings())) == set(VARIABLES)
 
 
-def test_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brokers_are_listed_with_commas_or_semicolons(monkeypatch: pytest.MonkeyPatch) -> None:
     for given in ("kafka://a:1;kafka://b", "kafka://a:1,kafka://b", "a:1,b"):
         monkeypatch.setenv("ATTENDANCE_BROKER", given)
         assert load_settings().bootstrap_servers == ["a:1", "b:9092"]
@@ -278,7 +278,7 @@ def test_the_login_at_kafka_is_in_no_log(monkeypatch: pytest.MonkeyPatch, capsys
     assert "cret" not in said
 
 
-def test_changed_settings_are_those_that_differ_from_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_settings_are_those_that_differ_from_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert changed(load_settings()) == {}
     monkeypatch.setenv("ATTENDANCE_PARTITIONS", "4")
     monkeypatch.setenv("ATTENDANCE_SESSION_TIMEOUT", "20s")

@@ -90,7 +90,7 @@ def test_more_groups_than_are_read_at_a_time(store: Store) -> None:
     assert sorted(table.groups(0)) == sorted(groups)
 
 
-def test_a_mark_that_waits_stays(store: Store) -> None:
+def test_a_mark_is_kept_by_later_writes_without_one(store: Store) -> None:
     table = store.table(0)
     assert table.mark(0) is None
     table.write(0, [], MARK)
@@ -203,7 +203,7 @@ def test_rows_of_another_name_are_dropped(tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_folder_that_cannot_be_used_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnusable) as below_a_file:
         open_store(f"rocksdb://{tmp_path}/file/folder", "n")

@@ -33,7 +33,7 @@ NEW_YEAR_2017 = 1_483_228_800_000_000
         ("9999-12-31T23:59:60-23:59", 253_402_387_140_000_000),
     ],
 )
-def test_parse(text: str, micros: int) -> None:
+def test_parse_reads_rfc_3339(text: str, micros: int) -> None:
     assert parse_time(text) == micros
 
 
@@ -52,13 +52,13 @@ def test_parse(text: str, micros: int) -> None:
         "2026-11-22T10:00:00−01:00",
     ],
 )
-def test_parse_refuses(text: str) -> None:
+def test_parse_refuses_what_is_not_rfc_3339(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any; whoever calls says what is wrong
         parse_time(text)
 
 
 @given(st.datetimes(), st.integers(-23 * 60 - 59, 23 * 60 + 59))
-def test_parse_is_exact(local: datetime, offset: int) -> None:
+def test_parse_agrees_with_datetime_to_the_microsecond(local: datetime, offset: int) -> None:
     zone = timezone(timedelta(minutes=offset))
     expected = (local.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) - offset * 60_000_000
     text = local.replace(tzinfo=zone).isoformat(timespec="microseconds")
@@ -110,9 +110,7 @@ def test_parse_undoes_format(micros: int) -> None:
     st.sampled_from(["", ".5", ".25", ".123", ".1234567"]),
     st.sampled_from(["Z", "z", "+05:30"]),
 )
-def test_a_remembered_minute_and_remembered_seconds_give_what_parsing_gives(
-    moments: list[datetime], fraction: str, offset: str
-) -> None:
+def test_cached_minutes_and_seconds_give_what_parsing_gives(moments: list[datetime], fraction: str, offset: str) -> None:
     texts = [f"{moment.isoformat(timespec='seconds')}{fraction}{offset}" for moment in moments]
     mixed = [minute[:17] + within[17:] for minute in texts for within in texts]
     assert [parse_time(text) for text in texts + mixed] == [times._parse(text) for text in texts + mixed]

@@ -10,7 +10,7 @@ from tests.support.serving import Api, booking_name, identity
 SET = "/bookings/v2/attendance/set"
 
 
-def test_a_set_is_shown(api: Api) -> None:
+def test_a_set_is_shown_in_its_answer(api: Api) -> None:
     booking = booking_name()
     done = api.set(booking, "s1", "ATTENDED", 3)
     assert done.status_code == 200, done.text
@@ -52,7 +52,7 @@ def test_ids_are_known_as_events_have_them(api: Api) -> None:
     assert api.client.get(f"/bookings/v2/attendance/{shown['id'].upper()}").json()["attendance"] == shown
 
 
-def test_what_else_an_attendance_holds_is_ignored_and_the_notification_travels(api: Api) -> None:
+def test_a_set_ignores_other_fields_and_keeps_the_notification(api: Api) -> None:
     booking = booking_name()
     notification = {"notifyParticipants": True, "message": "Grüße"}
     asked = {"id": "x", "updatedDate": 1, "bookingId": booking, "sessionId": "s1", "status": "ATTENDED"}
@@ -75,7 +75,7 @@ def test_what_was_deleted_is_gone_until_it_is_set_again(api: Api) -> None:
 @pytest.mark.parametrize(
     "name", ["no-guid", "0" * 36, identity("nobody", "nowhere"), "query", "%00", "%FF", "..%2f..", "a" * 5000]
 )
-def test_an_id_that_is_nobodys(api: Api, name: str) -> None:
+def test_an_unknown_id_is_a_404(api: Api, name: str) -> None:
     assert problem(api.client.get(f"/bookings/v2/attendance/{name}"), 404) in ("ATTENDANCE_NOT_FOUND", "NOT_FOUND")
 
 
@@ -99,7 +99,7 @@ def test_an_id_that_is_nobodys(api: Api, name: str) -> None:
         ({"bookingId": 1, "status": 2}, {"attendance.bookingId": "WRONG_TYPE", "attendance.status": "UNKNOWN_VALUE"}),
     ],
 )
-def test_what_is_wrong_is_named(api: Api, attendance: dict[str, Any], wrong: dict[str, str]) -> None:
+def test_a_bad_set_names_the_field_and_rule(api: Api, attendance: dict[str, Any], wrong: dict[str, str]) -> None:
     asked = {"bookingId": "b", "sessionId": "s", "status": "ATTENDED"} | attendance
     assert violations(api.client.post(SET, json={"attendance": asked})) == wrong
 
@@ -155,7 +155,7 @@ def test_a_body_that_is_no_clean_json(api: Api, body: bytes) -> None:
         assert problem(said, 400) == "MALFORMED_JSON", said.text
 
 
-def test_a_body_of_another_type(api: Api) -> None:
+def test_a_body_of_another_content_type_is_refused(api: Api) -> None:
     said = api.client.post(SET, content=b"{}", headers={"content-type": "text/plain"})
     assert problem(said, 400) == "CONTENT_TYPE_NOT_SUPPORTED"
 

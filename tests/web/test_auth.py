@@ -97,7 +97,7 @@ def test_what_is_not_there_is_not_told_to_strangers(api: Api, path: str) -> None
         "Bearer {digest}",
     ],
 )
-def test_headers_that_are_no_token(api: Api, header: str) -> None:
+def test_malformed_authorization_headers_are_401s(api: Api, header: str) -> None:
     token = api.tokens["read"]
     digest = next(each.digest.hex() for each in read_tokens(api.tokens_file) if each.name == "read")
     filled = header.format(token=token, short=token[:-1], upper=token.upper(), digest=digest)
@@ -108,7 +108,7 @@ def test_headers_that_are_no_token(api: Api, header: str) -> None:
     assert token.encode() not in said
 
 
-def test_random_tokens_over_http(api: Api) -> None:
+def test_random_tokens_are_refused_over_http(api: Api) -> None:
     async def guessing() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
             guesses = (client.get("/v1/status", headers={"authorization": f"Bearer {guess}"}) for guess in guesses_of(300, api))
@@ -253,11 +253,11 @@ def test_the_file_holds_no_token_and_is_its_owners(tmp_path: Path) -> None:
         ([b"a", b"a"], None),
     ],
 )
-def test_where_a_token_is_presented(values: list[bytes], token: bytes | None) -> None:
+def test_exactly_one_bearer_token_counts_as_presented(values: list[bytes], token: bytes | None) -> None:
     assert presented_token(values) == token
 
 
-def test_the_commands(api: Api, tmp_path: Path) -> None:
+def test_tokens_are_created_listed_and_revoked_by_commands(api: Api, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     run = api.system.run_cli
     made = run("tokens", "create", "--scope", "read", "--name", "desk", "--expires", "90d", ATTENDANCE_API_TOKENS=str(path))
@@ -287,7 +287,7 @@ def test_commands_that_are_not_meant(tmp_path: Path, arguments: list[str], word:
     assert (said.exit_code, word in said.output, path.exists()) == (2, True, False)
 
 
-def test_commands_without_a_file() -> None:
+def test_token_commands_without_a_file_name_the_setting() -> None:
     said = CliRunner().invoke(app, ["tokens", "list"], env={"ATTENDANCE_API_TOKENS": None})
     assert isinstance(said.exception, SettingsError)
     assert "ATTENDANCE_API_TOKENS" in str(said.exception)

@@ -81,7 +81,7 @@ def test_a_clock_far_ahead_counts_as_of_its_reception(own_api: Api) -> None:
     assert before < event_time(own_api) < soon
 
 
-def test_no_worker_runs(own_api: Api) -> None:
+def test_without_a_worker_reads_are_answered_and_sets_are_not(own_api: Api) -> None:
     system, booking = own_api.system, booking_name()
     own_api.set(booking, "s1", "ATTENDED", 1)
     own_api.set(booking, "s2", "ATTENDED", 1)
@@ -187,7 +187,7 @@ def test_no_namespace_is_live_or_it_is_another_versions(own_api: Api) -> None:
     assert own_api.query().status_code == 200
 
 
-def test_redis_is_away(own_api: Api, own_redis: RedisServer) -> None:
+def test_without_redis_reads_are_a_503(own_api: Api, own_redis: RedisServer) -> None:
     booking = booking_name()
     newest, healthy = event_time(own_api), own_api.gauges()
     own_redis.kill()
@@ -209,7 +209,7 @@ def test_redis_is_away(own_api: Api, own_redis: RedisServer) -> None:
     assert own_api.set(booking, "s1", "ATTENDED").status_code == 200
 
 
-def test_kafka_is_frozen(own_api: Api, own_kafka: KafkaCluster) -> None:
+def test_with_kafka_frozen_the_lag_is_unknown(own_api: Api, own_kafka: KafkaCluster) -> None:
     assert wait_until(lambda: is_ready(own_api), 15)
     healthy = own_api.gauges()
     own_kafka.pause()

@@ -18,7 +18,7 @@ def bulk(api: Api, entries: Any, **more: Any) -> httpx.Response:
     return api.client.post(SET, json={"attendanceDetails": entries, **more})
 
 
-def test_a_hundred_at_once(api: Api) -> None:
+def test_a_hundred_attendances_are_set_in_one_call(api: Api) -> None:
     booking = booking_name()
     done = bulk(api, [entry(f"{booking}-{n % 7}", f"s{n}", numberOfAttendees=n) for n in range(100)], returnFullEntity=True)
     assert done.status_code == 200, done.text

@@ -28,14 +28,14 @@ def shown(api: Api, booking: str, session: str = "s1") -> dict[str, Any]:
     return found
 
 
-def test_structured(api: Api) -> None:
+def test_a_structured_event_is_accepted(api: Api) -> None:
     booking = booking_name()
     done = post(api, event("check_in", booking, "s1", numberOfAttendees=3), f"{STRUCTURED}; charset=utf-8")
     assert (done.status_code, done.json()) == (202, {"accepted": 1})
     assert (shown(api, booking)["numberOfAttendees"], shown(api, booking)["source"]) == (3, "/devices/kiosk-7")
 
 
-def test_binary(api: Api) -> None:
+def test_a_binary_event_is_accepted(api: Api) -> None:
     booking = booking_name()
     document = {**event("no_show", booking, "s1"), "source": "/devices/Grüße%20Ä"}
     done = binary(api, {**document, "source": "/devices/Gr%C3%BC%C3%9Fe%2520%C3%84"})
@@ -43,7 +43,7 @@ def test_binary(api: Api) -> None:
     assert (shown(api, booking)["status"], shown(api, booking)["source"]) == ("NOT_ATTENDED", document["source"])
 
 
-def test_a_batch_of_both_topics(api: Api) -> None:
+def test_a_batch_may_hold_events_of_both_topics(api: Api) -> None:
     booking = f" {booking_name()} "
     sessions = [{"sessionId": f"s{n}"} for n in range(3)]
     done = post(api, [upserted(booking, 2, sessions), *(event("check_in", booking, f"s{n}") for n in range(2))], BATCH)
@@ -54,7 +54,7 @@ def test_a_batch_of_both_topics(api: Api) -> None:
     assert post(api, [], BATCH).json() == {"accepted": 0}
 
 
-def test_a_bad_one_keeps_all_of_them_out(api: Api) -> None:
+def test_one_bad_event_refuses_the_whole_batch(api: Api) -> None:
     booking = booking_name()
     good = event("check_in", booking, "s1")
     bad: list[Any] = [
@@ -98,7 +98,7 @@ def test_what_is_none_of_the_three_modes(api: Api, kind: str, body: bytes, code:
 
 
 @pytest.mark.parametrize("depth", [200, 300, 900, 990, 1010, 1030, 50_000])
-def test_data_that_is_nested(api: Api, depth: int) -> None:
+def test_data_that_is_nested_too_deep_is_refused(api: Api, depth: int) -> None:
     document = json.dumps({**event("check_in", booking_name(), "s1"), "more": 0})
     body = document.replace('"more": 0', '"more": ' + "[" * depth + "]" * depth)
     said = api.client.post("/v1/events", content=body, headers={"content-type": STRUCTURED})

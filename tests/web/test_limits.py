@@ -41,7 +41,7 @@ def code_of(said: bytes, status: int) -> str:
     return str(document["details"]["applicationError"]["code"])
 
 
-def test_a_body_that_is_too_large(tight: Api) -> None:
+def test_a_body_that_is_too_large_is_refused(tight: Api) -> None:
     for size in (2049, 50_000, 3_000_000):
         said = tight.client.post(SET, content=b" " * size, headers={"content-type": "application/json"})
         assert problem(said, 413) == "BODY_TOO_LARGE"
@@ -55,13 +55,13 @@ def test_a_body_that_is_too_large(tight: Api) -> None:
     assert tight.client.post(SET, content=body, headers={"content-type": "application/json"}).status_code == 200
 
 
-def test_strangers_send_no_body(tight: Api) -> None:
+def test_an_unknown_token_is_refused_before_the_body(tight: Api) -> None:
     # refused before the body is asked for
     said = tight.raw(QUERY + b"Content-Length: 1000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
     assert code_of(said, 401) == "UNAUTHENTICATED"
 
 
-def test_a_body_that_is_too_slow(tight: Api) -> None:
+def test_a_body_that_is_too_slow_is_refused(tight: Api) -> None:
     said = tight.raw(QUERY + authorized(tight) + b"Content-Length: 100\r\n\r\n", b"{")
     assert code_of(said, 400) == "BODY_TOO_SLOW"
     assert b"connection: close" in said.lower()

@@ -35,7 +35,7 @@ def test_a_session_whatever_its_name(api: Api, session: str) -> None:
     assert (summary["attended"], summary["freshness"]["lag"]) == (1, 0)
 
 
-def test_what_is_not_known(api: Api) -> None:
+def test_unknown_sessions_and_bookings_are_404s(api: Api) -> None:
     assert problem(api.client.get("/v1/sessions/nobody-was-here"), 404) == "SESSION_NOT_FOUND"
     assert problem(api.client.get("/v1/bookings/nobody"), 404) == "BOOKING_NOT_FOUND"
     assert problem(api.client.get("/v1/sessions/"), 404) == "SESSION_NOT_FOUND"
@@ -58,7 +58,7 @@ def test_bookings_that_miss_their_sessions(api: Api) -> None:
     assert list(violations(api.client.get("/v1/bookings?sort=name"))) == ["sort"]
 
 
-def test_alerts(api: Api) -> None:
+def test_alerts_are_filtered_and_paged(api: Api) -> None:
     booking = booking_name()
     published(api, *(event("set", booking, f"s{n}", status="NOT_ATTENDED", numberOfAttendees=n) for n in (0, 3, 5)))
     all_of_it = api.client.get("/v1/alerts", params={"bookingId": f" {booking}", "state": "open"}).json()
@@ -105,7 +105,7 @@ def test_alerts_and_bookings_by_page(api: Api) -> None:
     assert "next" in api.client.get("/v1/bookings?sort=noShowRate&limit=1").json()["pagingMetadata"]["cursors"]
 
 
-def test_status(api: Api) -> None:
+def test_the_status_shows_every_partition(api: Api) -> None:
     published(api, event("check_in", booking_name(), "s1"))
     said = api.client.get("/v1/status").json()
     assert [each["partition"] for each in said["partitions"]] == list(range(api.system.settings.partitions))

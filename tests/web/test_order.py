@@ -35,7 +35,7 @@ def status(api: Api, booking: str, session: str = "s1") -> str:
     return str(api.get(booking, session).json()["attendance"]["status"])
 
 
-def test_two_sets_in_a_row(api: Api) -> None:
+def test_the_later_of_two_sets_is_shown(api: Api) -> None:
     booking = booking_name()
     for n in range(20):
         wanted = "ATTENDED" if n % 2 else "NOT_ATTENDED"
@@ -126,7 +126,7 @@ def test_sets_of_one_attendance_that_race(api: Api) -> None:
     assert any(each.json()["attendance"]["numberOfAttendees"] == shown for each in answers)
 
 
-def test_an_event_of_the_api_lies_behind_what_it_follows_by_a_microsecond(api: Api) -> None:
+def test_an_event_of_the_api_is_later_than_what_it_follows(api: Api) -> None:
     booking = booking_name()
     ahead = now() + 2 * MINUTE + 123
     publish(api, event("check_in", booking, "s1", ahead))

@@ -116,7 +116,7 @@ def test_other_handshakes_are_not_granted(listed: Api, api: Api) -> None:
         assert not [name for name in said.headers if name.startswith("webhook")]
 
 
-def test_all_origins(api: Api, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_star_grants_handshakes_but_no_page_without_tokens(api: Api, tmp_path_factory: pytest.TempPathFactory) -> None:
     with Api(api.system, tmp_path_factory.mktemp("all"), tokens=False, ATTENDANCE_API_CORS_ORIGINS="*") as one:
         assert options(one, webhook_request_origin="any.example").headers["webhook-allowed-origin"] == "any.example"
         # without tokens no page of elsewhere may ask
@@ -124,6 +124,6 @@ def test_all_origins(api: Api, tmp_path_factory: pytest.TempPathFactory) -> None
 
 
 @pytest.mark.parametrize("text", ["https://", "app.example.org/path", "ftp://a", "a b", "https://a:b@c", "javascript:x", "a;b"])
-def test_origins_that_are_none(text: str) -> None:
+def test_malformed_origins_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="ATTENDANCE_API_CORS_ORIGINS"):
         load_settings(_env_file=None, api_cors_origins=text)

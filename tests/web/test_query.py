@@ -26,7 +26,7 @@ def count(api: Api, wanted: Any) -> httpx.Response:
     return api.client.post(COUNT, json={"filter": wanted})
 
 
-def test_pages_forth_and_back(api: Api) -> None:
+def test_pages_follow_each_other_forward_and_back(api: Api) -> None:
     booking = course(api, 25)
     asked: dict[str, Any] = {"filter": {"bookingId": booking}, "sort": [{"fieldName": "sessionId", "order": "DESC"}]}
     seen, pages, cursor = [], [], None
@@ -64,7 +64,7 @@ def test_no_query_is_a_query_for_everything(api: Api) -> None:
     assert api.client.post(COUNT, json={}).json()["count"] >= 2
 
 
-def test_what_is_wrong_is_named(api: Api) -> None:
+def test_a_bad_query_names_the_field_and_rule(api: Api) -> None:
     assert violations(api.query(filter={"status": {"$like": "A"}})) == {"query.filter.status.$like": "UNKNOWN_OPERATOR"}
     assert list(violations(api.query(filter={"$or": []}))) == ["query.filter.$or"]
     assert list(violations(api.query(cursorPaging={"limit": 101}))) == ["query.cursorPaging.limit"]
@@ -94,7 +94,7 @@ def test_what_costs_too_much_names_what_to_narrow(api: Api) -> None:
     assert count(api, {"sessionId": {"$in": sessions}, "numberOfAttendees": {"$in": numbers[:13]}}).json() == {"count": 0}
 
 
-def test_integers_of_any_length(api: Api) -> None:
+def test_a_filter_takes_integers_of_any_length(api: Api) -> None:
     booking = course(api, 3)
     for number, many in ((-(10**17), 3), (-(10**30), 3), (10**17, 0), (10**30, 0)):
         said = count(api, {"bookingId": booking, "numberOfAttendees": {"$gt": number}})

@@ -180,7 +180,7 @@ def test_gzip_in_several_members_and_parts(api: Api) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b[:-8] + b"12345678", lambda b: b + b"more", lambda b: b"{}"])
-def test_what_is_no_gzip(api: Api, spoil) -> None:  # type: ignore[no-untyped-def]
+def test_a_body_that_is_no_gzip_is_malformed(api: Api, spoil) -> None:  # type: ignore[no-untyped-def]
     with Raw(api.address) as raw:
         sent = spoil(gzip.compress(b"{}"))
         assert raw.send(post(api, "Content-Encoding: gzip", body=sent)).answer().code == "MALFORMED_BODY"
@@ -198,7 +198,7 @@ def test_other_codings_are_refused_by_name(api: Api, path: str, coding: str) -> 
 
 
 @pytest.mark.parametrize("coding", ["", "identity", "Identity,identity"])
-def test_identity_is_no_coding(api: Api, coding: str) -> None:
+def test_identity_is_accepted_as_no_coding(api: Api, coding: str) -> None:
     assert api.client.post(QUERY, json={}, headers={"content-encoding": coding}).status_code == 200
 
 

@@ -82,7 +82,7 @@ def test_a_request_may_come_byte_by_byte(api: Api, size: int) -> None:
             assert raw.answer().status == 202
 
 
-def test_expect_continue(api: Api) -> None:
+def test_expect_100_continue_is_answered(api: Api) -> None:
     body, expect = check_in(), "Expect: 100-continue"
     head = request("POST", EVENTS, CLOUDEVENT, expect, f"Content-Length: {len(body)}", token=api.tokens["publish"])
     with Raw(api.address) as raw:
@@ -93,7 +93,7 @@ def test_expect_continue(api: Api) -> None:
         assert raw.send(request("POST", QUERY, expect, "Content-Length: 1000")).answer().code == "UNAUTHENTICATED"
 
 
-def test_http_1_0(api: Api) -> None:
+def test_http_1_0_is_answered_and_closed(api: Api) -> None:
     with Raw(api.address) as raw:
         raw.send(b"GET /healthz HTTP/1.0\r\n\r\n")
         assert raw.answer().status == 200
@@ -143,7 +143,7 @@ TE, BODY = "Transfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n"
         ((": empty",), b""),
     ],
 )
-def test_framing_that_is_none(api: Api, headers: tuple[str, ...], body: bytes) -> None:
+def test_malformed_framing_is_a_400(api: Api, headers: tuple[str, ...], body: bytes) -> None:
     hidden = request("GET", STATUS, token=api.tokens["all"])
     with Raw(api.address) as raw:
         whole = request("POST", QUERY, JSON, *headers, body=body, token=api.tokens["all"]) + hidden
@@ -187,7 +187,7 @@ def test_a_length_beside_chunked_framing_does_not_count(api: Api) -> None:
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Name: \xff\r\n\r\n",
     ],
 )
-def test_heads_that_are_none(api: Api, head: bytes) -> None:
+def test_malformed_heads_are_refused(api: Api, head: bytes) -> None:
     with Raw(api.address) as raw:
         assert raw.send(head).answer().status in (400, 404)
 
@@ -202,12 +202,12 @@ def test_a_request_target_that_names_the_host(api: Api, host: str) -> None:
     ("line", "header"),
     [("/v1/status", "X-Long: " + "a" * 40_000), ("/" + "a" * 40_000, "X: 1"), ("/", "\r\n".join(["X: 1"] * 101))],
 )
-def test_heads_that_are_too_large(api: Api, line: str, header: str) -> None:
+def test_heads_over_the_limit_are_refused(api: Api, line: str, header: str) -> None:
     with Raw(api.address) as raw:
         assert raw.send(request("GET", line, header)).answer().status == 431
 
 
-def test_heads_within_the_limit(api: Api) -> None:
+def test_heads_within_the_limit_are_answered(api: Api) -> None:
     with Raw(api.address) as raw:
         assert raw.send(request("GET", "/healthz", "X-Long: " + "a" * 30_000)).answer().status == 200
         assert raw.send(request("GET", "/healthz", *["X: 1"] * 90)).answer().status == 200

@@ -41,13 +41,13 @@ def test_the_command_says_so_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "[::1]:0", "127.9.9.9:0"])
-def test_loopback_is_bound(address: str) -> None:
+def test_names_of_loopback_are_bound_to_loopback(address: str) -> None:
     with closing(bind(settings(api_bind=address))) as bound:
         assert is_loopback(bound.getsockname()[0])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
-def test_a_file_of_tokens_that_is_none(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_malformed_file_of_tokens_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     spoiled = tmp_path / "tokens.json"
     spoiled.write_text("{")
     given = {"ATTENDANCE_API_BIND": "127.0.0.1:0", "ATTENDANCE_API_TOKENS": str(spoiled)}
@@ -59,7 +59,7 @@ def test_a_file_of_tokens_that_is_none(tmp_path: Path, arguments: list[str]) -> 
     assert re.fullmatch(r".*tokens\.json: no file of tokens .*\n", done.stderr), done.stderr
 
 
-def test_an_address_that_is_taken() -> None:
+def test_an_address_that_is_taken_is_refused() -> None:
     with closing(bind(settings(api_bind="127.0.0.1:0"))) as first:
         taken = f"127.0.0.1:{first.getsockname()[1]}"
         with pytest.raises(ServeError, match=taken):
@@ -69,7 +69,7 @@ def test_an_address_that_is_taken() -> None:
 @pytest.mark.parametrize(
     "text", ["8080", "localhost", "localhost:", "localhost:x", "localhost:99999", "http://localhost:1", "a@b:1", ""]
 )
-def test_addresses_that_are_none(text: str) -> None:
+def test_malformed_addresses_are_refused(text: str) -> None:
     with pytest.raises(Exception, match="ATTENDANCE_API_BIND"):
         settings(api_bind=text)
 
@@ -91,7 +91,7 @@ def test_addresses_that_are_none(text: str) -> None:
         ("", False),
     ],
 )
-def test_what_is_this_machine(host: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognised(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 

@@ -8,7 +8,7 @@ def prepared(api: Api, *documents: dict[str, object]) -> None:
     api.system.until_applied()
 
 
-def test_set_the_attendance_to_reflect_how_many_attendees_checked_in(api: Api) -> None:
+def test_use_case_set_how_many_attendees_checked_in(api: Api) -> None:
     booking = booking_name()
     prepared(api, upserted(booking, 4, [{"sessionId": "yoga"}]), event("check_in", booking, "yoga", numberOfAttendees=2))
     assert api.get(booking, "yoga").json()["attendance"]["numberOfAttendees"] == 2
@@ -19,7 +19,7 @@ def test_set_the_attendance_to_reflect_how_many_attendees_checked_in(api: Api) -
     assert (summary["attended"], summary["notSet"]) == (1, 0)
 
 
-def test_query_the_attendance_of_a_participant_in_a_course_booking(api: Api) -> None:
+def test_use_case_query_the_attendance_of_a_course_booking(api: Api) -> None:
     booking = booking_name()
     course = [{"sessionId": f"{booking}-week-{n:02}", "startsAt": f"2026-10-{n + 1:02}T10:00:00Z"} for n in range(10)]
     missed = (1, 2, 4, 5, 6, 8, 9)
@@ -55,7 +55,7 @@ def test_see_whether_a_bookings_sessions_have_frequent_no_shows(api: Api) -> Non
     assert [each["bookingId"] for each in alerts] == [absent]
 
 
-def test_compare_the_number_of_attendees_to_the_number_of_participants(api: Api) -> None:
+def test_use_case_compare_attendees_to_participants(api: Api) -> None:
     family, single, session = booking_name(), booking_name(), f"dance-{booking_name()}"
     prepared(
         api,
@@ -71,7 +71,7 @@ def test_compare_the_number_of_attendees_to_the_number_of_participants(api: Api)
     assert [(each["bookingId"], each["expected"]) for each in alerts] == [(single, {"numberOfAttendees": {"atMost": 1}})]
 
 
-def test_a_mismatch_between_number_and_status_is_accepted_and_told(api: Api) -> None:
+def test_a_mismatch_of_number_and_status_is_accepted_and_alerted(api: Api) -> None:
     booking = booking_name()
     done = api.set(booking, "s1", "NOT_ATTENDED", 5)
     assert done.json()["attendance"]["numberOfAttendees"] == 5
