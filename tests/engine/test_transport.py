@@ -30,7 +30,7 @@ def all_of(line: Line, count: int, partition: int = 0) -> list[tuple[int, int]]:
 
 
 def test_records_that_the_client_skipped_are_fetched_after_all(kafka: Broker) -> None:
-    """Without the ledger's check of offsets: 50 of 200 are never handed over, and are committed."""
+    """Without the offset tracker's check of offsets: 50 of 200 are never handed over, and are committed."""
 
     async def scenario(line: Line) -> None:
         await line.publish(200)
@@ -132,11 +132,11 @@ def test_records_dropped_before_the_first_commit_come_again(kafka: Broker) -> No
 
 
 @pytest.mark.parametrize("count", [5, None])
-def test_records_dropped_before_the_ledger_begins_come_again(
+def test_records_dropped_before_the_tracker_begins_come_again(
     kafka: Broker, monkeypatch: pytest.MonkeyPatch, count: int | None
 ) -> None:
-    """With a ledger that begins where the client stands the 5 dropped records never come, and are committed. Without a seek
-    before the first poll, nothing comes of a partition of which all records were dropped, until another is appended."""
+    """With an offset tracker that begins where the client stands the 5 dropped records never come, and are committed. Without
+    a seek before the first poll, nothing comes of a partition of which all records were dropped, until another is appended."""
     stock = driver.Consumer.perform_seek
 
     async def seek_and_drop(consumer: faust_consumer.Consumer) -> None:
@@ -155,7 +155,7 @@ def test_records_dropped_before_the_ledger_begins_come_again(
 
 def test_records_of_a_poll_before_a_rebalance_are_read_again(kafka: Broker) -> None:
     """A poll that began before a rebalance may end after the partitions were positioned. Without a seek before the next
-    poll: the ledger misses the records when another comes after them, and here none does."""
+    poll: the offset tracker misses the records when another comes after them, and here none does."""
 
     class Late(faust_consumer.Consumer):
         async def perform_seek(self) -> None:
@@ -187,7 +187,7 @@ def test_a_leader_that_answers_no_list_offsets_delays_nothing(kafka: Broker, mon
 
 
 def test_a_log_that_begins_late_is_taken_from_its_begin(kafka: Broker) -> None:
-    """Without the ledger's acceptance of a jump that repeats: it seeks back to offset 0 for ever, none of the 60 comes."""
+    """Where the offset tracker accepts no jump that repeats: it seeks back to offset 0 for ever, none of the 60 comes."""
 
     async def scenario(line: Line) -> None:
         await line.publish(100)

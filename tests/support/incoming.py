@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.decoding.bindings import Headers
 from schemas.decoding.explain import decode, decode_booking
@@ -49,6 +49,14 @@ BOOKING_DATA: dict[str, dict[str, Any]] = {
     },
     "booking.deleted": {"bookingId": "b1"},
 }
+
+
+class Polled(NamedTuple):
+    """What `decode_all` looks at in a record."""
+
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp: int
 
 
 def document(kind: str = "attendance.check_in", **data: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from schemas.query.request import (
     position_of,
     project,
 )
-from tests.unit.test_query_language import GUID, OTHER, attendance
+from tests.support.attendances import GUID, OTHER, attendance
 
 BY_NUMBER = (Sort(QueryField.NUMBER, descending=True), Sort(QueryField.SESSION))
 SORT = [{"fieldName": "numberOfAttendees", "order": "DESC"}, {"fieldName": "eventId"}]

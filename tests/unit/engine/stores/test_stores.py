@@ -17,7 +17,7 @@ from worker.engine.stores.rocksdb import RocksStore
 from worker.settings import Settings, SettingsError
 from worker.stream.worker import _open_store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 MARK = Mark(1, 2)
 #: Writes ten rows and their mark at a time until it is killed, and says how many times.
 WRITER = """

@@ -15,7 +15,7 @@ from hypothesis import given
 from worker.cli.show import escape_controls, print_one, print_rows
 from worker.web.auth import Scope, create_token, read_tokens
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IDS = ["BK-1[vip]", "room[/2]", "hall:fire:a", "[bold]x[/bold]", "\\[x]"]
 
 

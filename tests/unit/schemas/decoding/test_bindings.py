@@ -9,8 +9,19 @@ import pytest
 from schemas.decoding.bindings import Headers
 from schemas.decoding.explain import decode, decode_all, received_at
 from schemas.events import Booking, DeadLetter, Event
-from tests.support.incoming import MAX_AGE, MISSING, RECEIVED, RECEIVED_MS, binary, document, raw, spoiled, take, take_booking
-from tests.unit.test_decode_properties import Polled
+from tests.support.incoming import (
+    MAX_AGE,
+    MISSING,
+    RECEIVED,
+    RECEIVED_MS,
+    Polled,
+    binary,
+    document,
+    raw,
+    spoiled,
+    take,
+    take_booking,
+)
 
 FRAME, MARK = b"\0\0\0\0\x2a", b"\xef\xbb\xbf"
 GOOD = take(raw(document()))

@@ -10,7 +10,7 @@ import pytest
 from tests.support.incoming import BOOKING_DATA, DATA, MISSING, document, spoiled
 from worker.ops import export
 
-COMMITTED = Path(__file__).parents[2] / "schemas" / "export"
+COMMITTED = Path(__file__).parents[3] / "schemas" / "export"
 STALE = "stale: run `attendance schemas export` and commit schemas/export"
 needs_jsonschema = pytest.mark.skipif(importlib.util.find_spec("jsonschema") is None, reason="jsonschema is not installed")
 

@@ -11,7 +11,7 @@ from worker.engine import faust_consumer
 from worker.settings import Settings
 from worker.stream.app import create_app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HAZARDS = ROOT / "tests/engine/README.md"
 IDS = [*(f"H{n}" for n in range(1, 19)), *(f"W{n}" for n in range(1, 16)), "E1"]
 

@@ -1,7 +1,7 @@
 """Whatever comes, `decode` raises nothing, and its quick way, its explaining way and many at once say the same."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +15,7 @@ from tests.support.incoming import (
     GUID,
     MAX_AGE,
     RECEIVED_MS,
+    Polled,
     decode,
     decode_booking,
     document,
@@ -144,14 +145,6 @@ def test_spaces_and_order_of_fields_mean_nothing(whole: dict[str, Any]) -> None:
     assert said[0].__class__ is said[1].__class__
     if isinstance(said[0], Event):
         assert said[0] == said[1]
-
-
-class Polled(NamedTuple):
-    """What `decode_all` looks at in a record."""
-
-    value: bytes | None
-    headers: list[tuple[str, bytes | None]]
-    timestamp: int
 
 
 USUAL = [Polled(raw(document(kind)), [], RECEIVED_MS) for kind in DATA if kind != EventType.BOOKING_ERASED]

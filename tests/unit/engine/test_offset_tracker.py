@@ -1,4 +1,4 @@
-"""Exact commits: what the ledger calls completed is what was completed, whatever comes back in which order."""
+"""Exact commits: what the offset tracker calls completed is what was completed, whatever comes back in which order."""
 
 from dataclasses import dataclass
 

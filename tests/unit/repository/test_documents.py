@@ -35,7 +35,7 @@ from worker.web.metrics import Metrics
 from worker.web.openapi import document
 from worker.web.partition_metrics import partition_families
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEFAULTS = Settings(_env_file=None)  # type: ignore[call-arg]
 FOLDERS = ("schemas", "worker", "deploy", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from schemas.attendance import STATUSES, Attendance, AttendanceStatus
+from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.query.request import (
     ALL_STATUSES,
     MAX,
@@ -17,24 +17,10 @@ from schemas.query.request import (
     parse_filter,
     parse_query,
 )
+from tests.support.attendances import GUID, OTHER, attendance
 
-GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-OTHER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 ATTENDED, NOT_ATTENDED, NOT_SET = STATUSES
 LIMIT = "query.cursorPaging.limit"
-
-
-def attendance(**said: Any) -> Attendance:
-    usual: Any = {
-        "id": GUID,
-        "bookingId": "b1",
-        "sessionId": "s1",
-        "status": AttendanceStatus.ATTENDED,
-        "numberOfAttendees": 2,
-        "updatedDate": "2026-11-22T10:00:00.123Z",
-        "source": "/devices/kiosk-7",
-    }
-    return usual | said
 
 
 def only(*names: str) -> Names:

@@ -37,7 +37,7 @@ from mode.utils.queues import FlowControlEvent
 
 from worker.engine import faust_consumer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 METHODS = [
     (driver.Consumer._getmany, ["self", "active_partitions", "timeout"]),

@@ -20,7 +20,7 @@ from worker.engine.faust_consumer import DRAIN_SECONDS
 from worker.settings import ENV_PREFIX, Settings, load_settings
 from worker.topics import MAX_DEAD_LETTER_BYTES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -1,0 +1,1 @@
+"""What needs no service, in folders that mirror the packages."""

@@ -1,0 +1,1 @@
+"""What of the benchmark needs no services."""

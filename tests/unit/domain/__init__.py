@@ -1,0 +1,1 @@
+"""The fold and its rows."""

@@ -1,0 +1,1 @@
+"""Planner and pages, on a fake of a namespace."""

@@ -1,0 +1,1 @@
+"""What no package holds: documents, deployment files, requirements, names of tests."""

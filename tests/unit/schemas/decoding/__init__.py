@@ -1,0 +1,1 @@
+"""Bytes to events, bookings and dead letters."""

@@ -1,0 +1,1 @@
+"""Filter, sort, paging and cursors of a request."""
