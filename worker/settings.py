@@ -73,10 +73,10 @@ class Settings(BaseSettings):
 
     broker: str = Field("kafka://localhost:9092", description="Kafka, as kafka://host:port, several joined by commas")
     broker_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how to talk to Kafka"
+        "PLAINTEXT", description="security protocol of the connections to Kafka"
     )
     broker_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="how to log in with SASL"
+        "SCRAM-SHA-512", description="SASL mechanism"
     )
     broker_username: str = Field("", description="user name for SASL")
     broker_password: SecretStr = Field(SecretStr(""), description="password for SASL")
@@ -87,8 +87,15 @@ class Settings(BaseSettings):
     )
     topic_prefix: str = Field("attendance", description="prefix of all topics, and the consumer group; one tenant each")
     namespace: str = Field("", description="prefix of all Redis keys; the topic prefix where empty")
-    partitions: int = Field(16, ge=1, le=10_000, description="partitions of events, bookings and alerts")
-    replication: int = Field(0, ge=0, le=10, description="copies of each topic; 0: three, or as many as there are brokers")
+    partitions: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="partitions of every topic except the group changelog, which has one; cannot be changed in place",
+    )
+    replication: int = Field(
+        0, ge=0, le=10, description="replication factor of topics that are created; 0: three, or the number of brokers if fewer"
+    )
     store: str = Field(
         "rocksdb://", description="where workers keep table rows: rocksdb://, rocksdb:///absolute/folder or memory://"
     )
@@ -105,10 +112,10 @@ class Settings(BaseSettings):
     )
     api_bind: str = Field("127.0.0.1:8080", description="where the API listens, as host:port")
     api_tokens: Path | None = Field(
-        None, description="file of the API's tokens; without it this machine alone is served, without tokens"
+        None, description="file of the API's tokens; without it only this machine is served, without tokens"
     )
     api_max_body: int = Field(1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="largest request body, bytes")
-    api_max_requests: int = Field(512, ge=1, le=100_000, description="requests that an API process works on at once")
+    api_max_requests: int = Field(512, ge=1, le=100_000, description="concurrent requests of an API process")
     api_body_timeout: Duration = Field(timedelta(seconds=10), description="how long a request may take to arrive")
     api_request_timeout: Duration = Field(timedelta(seconds=30), description="how long a request may take altogether")
     api_set_timeout: Duration = Field(timedelta(seconds=5), description="how long a set waits until a worker has applied it")
@@ -117,9 +124,11 @@ class Settings(BaseSettings):
         "", description="web pages and webhook senders of other origins that may call the API, joined by commas"
     )
     api_access_log: bool = Field(False, description="whether the API logs each request")
-    query_first_filter_only: bool = Field(False, description="of several filters only the first counts, as in the seed's API")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what workers log")
-    log_format: Literal["logfmt", "json"] = Field("logfmt", description="how workers log: logfmt or json")
+    query_first_filter_only: bool = Field(
+        False, description="apply only the first of several filters, as the original Attendance API does"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level that is logged")
+    log_format: Literal["logfmt", "json"] = Field("logfmt", description="format of log lines: logfmt or json")
 
     @field_validator("broker_security", "broker_sasl_mechanism", "log_level", mode="before")
     @classmethod

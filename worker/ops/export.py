@@ -38,20 +38,22 @@ def write(folder: Path) -> list[Path]:
 
 
 def _dead_letter() -> dict[str, Any]:
-    """The schema of a dead letter's headers; its key and value are those of the original record."""
+    """The schema of the headers that a worker adds to a dead letter."""
     text = {"type": "string"}
     headers = {
         "reason": {"enum": [reason.value for reason in Reason], "description": "the first that applies"},
-        "detail": {**text, "description": "names the field and the cure"},
+        "detail": {**text, "description": "names the field and the fix"},
         "topic": text,
         "partition": {**text, "pattern": "^[0-9]+$"},
         "offset": {**text, "pattern": "^[0-9]+$"},
         "first-seen": {**text, "format": "date-time", "description": "when the record first reached the system"},
     }
+    truncated = {**text, "pattern": "^[0-9]+$", "description": "only of a value that was cut: its size in bytes"}
     return {
         "title": "DeadLetterHeaders",
-        "description": "Headers of a record of the dead-letters topic; its key and value are the original's, untouched.",
+        "description": "Headers that a worker adds to a record of the dead-letters topic. Its key (cut at 8 KiB), its value "
+        "(cut at 2 MiB) and its other headers (as many as fit into 32 KiB) are those of the original record.",
         "type": "object",
-        "properties": headers,
+        "properties": {**headers, "truncated": truncated},
         "required": list(headers),
     }

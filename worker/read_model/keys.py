@@ -35,7 +35,8 @@ LAYOUT = {
     "sign cursors (kept over rebuilds), `redisId` (random; recorded with the tables, until then followed by `<` and the "
     "id that it replaces)",
     "NS:{p}:probe": "normally absent: a starting worker tests its Redis permissions on it",
-    f"NS:{{p}}:{WATERMARK}": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (G), and for `events` and `bookings` "
+    f"NS:{{p}}:{WATERMARK}": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (the live G), "
+    "`building` (only during a repair: the G that it fills), `retired` (Gs to unlink), and for `events` and `bookings` "
     "each `.offset` (next to apply), `.time` (newest effective time applied; of bookings the time received), `.end` (last "
     "stable offset), `.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets after it, held by open transactions), "
     "`.unreadable` (offset of a batch that cannot be read, or empty); `writtenAt` (of the heartbeat, ms); both by Redis' clock",
@@ -98,11 +99,6 @@ def is_ours(base: str, live: str) -> bool:
 def namespaces(base: str) -> str:
     """The prefix of every namespace with that layout."""
     return f"{base}:{LAYOUT_VERSION}."
-
-
-def doc_bucket(identity: bytes) -> int:
-    """The bucket of a document, by its id (16 bytes)."""
-    return int.from_bytes(identity[:2], "big") >> DOC_SHIFT
 
 
 def booking_bucket(booking_id: bytes) -> int:
