@@ -34,7 +34,7 @@ class _RateLimit(logging.Filter):
             self._suppressed += 1
             return False
         if self._suppressed:
-            record.msg = f"{record.getMessage()} ({self._suppressed} more lines in the last half minute)"
+            record.msg = f"{record.getMessage()} ({self._suppressed} more lines suppressed in the last half minute)"
             record.args = ()
         self._next, self._suppressed = time.monotonic() + _CLIENT_SECONDS, 0
         return True

@@ -338,7 +338,7 @@ def test_a_topic_that_was_made_anew_under_its_group_is_said(kafka: Broker) -> No
         async with line.station(acknowledge) as station:
             await until(station.app._crashed.is_set)
             assert isinstance(station.app.crash_reason, faust_consumer.OffsetRegression)
-            assert "was made anew or has lost records" in str(station.app.crash_reason)
+            assert "was recreated or has lost records" in str(station.app.crash_reason)
 
     run(kafka, scenario)
 

@@ -43,9 +43,9 @@ def waits(worker: WorkerProcess, partition: int) -> list[str]:
     return [line for line in said if "event=waiting" in line and f"partition={partition}" in line]
 
 
-def goes_on(worker: WorkerProcess, partition: int) -> list[str]:
+def resumes(worker: WorkerProcess, partition: int) -> list[str]:
     said = worker.log.read_text().splitlines()
-    return [line for line in said if 'event="goes on"' in line and f"partition={partition}" in line]
+    return [line for line in said if "event=resumed" in line and f"partition={partition}" in line]
 
 
 def only_the_stuck_one_lags(system: System, ends: list[int]) -> bool:
@@ -72,7 +72,7 @@ def test_while_one_partition_waits_for_redis_the_others_go_on(kafka: Broker, own
         now = committed(system)[STUCK]
         assert stuck_at <= now < system.ends()[system.topics.events][STUCK]
         assert len(waits(worker, STUCK)) == 1, "one line when the wait begins, however many attempts"
-        assert goes_on(worker, STUCK) == []
+        assert resumes(worker, STUCK) == []
         assert own_redis.ask("RENAME", f"{key}-away", key) == "+OK"
         agrees(system, world.outcome())
         assert worker.running
@@ -100,7 +100,7 @@ def test_nothing_is_committed_until_redis_is_available_again(kafka: Broker, own_
         agrees(system, world.outcome())
         assert worker.running
         for partition in PARTITIONS:
-            assert len(waits(worker, partition)) == len(goes_on(worker, partition)) == 1, worker.said()
+            assert len(waits(worker, partition)) == len(resumes(worker, partition)) == 1, worker.said()
 
 
 async def _limit_changelogs(system: System, size: int | None) -> None:
@@ -135,7 +135,7 @@ def test_while_a_changelog_takes_nothing_nothing_is_committed(kafka: Broker, own
         assert committed(system) == before
         asyncio.run(_limit_changelogs(system, None))
         agrees(system, world.outcome())
-        assert all(len(waits(worker, p)) == len(goes_on(worker, p)) == 1 for p in PARTITIONS), worker.said()
+        assert all(len(waits(worker, p)) == len(resumes(worker, p)) == 1 for p in PARTITIONS), worker.said()
 
 
 def test_what_is_away_is_named_with_its_address(own_redis: RedisServer) -> None:
@@ -152,7 +152,7 @@ def test_what_is_away_is_named_with_its_address(own_redis: RedisServer) -> None:
                 assert wait_until(lambda n=named: f"event=waiting {n}" in log.read_text(), 30), log.read_text()  # type: ignore[misc]
             finally:
                 service.resume()
-            assert wait_until(lambda n=named: f'event="goes on" {n}' in log.read_text(), 30), log.read_text()  # type: ignore[misc]
+            assert wait_until(lambda n=named: f"event=resumed {n}" in log.read_text(), 30), log.read_text()  # type: ignore[misc]
 
 
 def test_a_client_that_starts_while_kafka_is_away_waits_for_it() -> None:
@@ -170,7 +170,7 @@ def test_a_client_that_starts_while_kafka_is_away_waits_for_it() -> None:
             await until(lambda: len(station.offsets) == 10, 40)
         await starting
         await station.app.stop()
-        assert [each["event"] for each in logs if each.get("what") == "kafka"] == ["waiting", "goes on"]
+        assert [each["event"] for each in logs if each.get("what") == "kafka"] == ["waiting", "resumed"]
 
     async def stopped_meanwhile(line: Line) -> None:
         broker.kill()

@@ -85,7 +85,7 @@ def test_a_batch_that_is_never_acknowledged_is_a_stall(held: Held) -> None:
         held.passes(5)
     message = held.stalls_within(30)
     assert "events partition 0 was completed" in message
-    assert "handed over 20, completed 10, committed None" in message
+    assert "delivered 20, completed 10, committed None" in message
 
 
 def test_a_partition_of_which_nothing_is_fetched_is_a_stall(held: Held) -> None:
@@ -167,9 +167,9 @@ def test_known_waits_are_no_stall_and_calls_may_take_longer(held: Held) -> None:
             heartbeat()
             await asyncio.to_thread(held.passes, LIMIT - 10)
 
-    effort = held.watchdog.progress[0] = Progress()
-    asyncio.run(effort.follow(wait()))
-    assert (effort.waits, effort.calls) == (0, 0)
+    progress = held.watchdog.progress[0] = Progress()
+    asyncio.run(progress.follow(wait()))
+    assert (progress.waits, progress.calls) == (0, 0)
     held.stalls_within(2 * LIMIT)
 
 
@@ -201,7 +201,7 @@ def test_a_swallowed_acknowledgement_is_found(kafka: Broker) -> None:
             """Loses it."""
 
         async with line.station(swallow) as station:
-            assert "handed over 10, completed 0" in await stalls(watched(line, station))
+            assert "delivered 10, completed 0" in await stalls(watched(line, station))
 
     run(kafka, scenario)
 
@@ -227,7 +227,7 @@ def test_a_dead_fetcher_is_found(kafka: Broker) -> None:
             await until(station.consumer.positioned.is_set)
             await station.app._fetcher.stop()
             await line.publish(10)
-            assert "handed over 0" in await stalls(watched(line, station))
+            assert "delivered 0" in await stalls(watched(line, station))
 
     run(kafka, scenario)
 
@@ -255,7 +255,7 @@ def test_a_dead_recovery_is_found(kafka: Broker) -> None:
         station = line.station(acknowledge, TableManager=DyingManager)
         starting = asyncio.create_task(station.app.start())
         try:
-            assert "handed over None" in await stalls(watched(line, station))
+            assert "delivered None" in await stalls(watched(line, station))
             assert not starting.done()
         finally:
             await station.__aexit__()

@@ -218,7 +218,7 @@ def test_query_prints_matching_attendances(served: System) -> None:
     some = served.run_cli("query", "--session", "yoga", "--sort", "bookingId:desc", "--limit", "2", "--json")
     assert [json.loads(line)["bookingId"] for line in some.stdout.splitlines()] == ["b3", "b2"]
     more, cursor = some.stderr.strip().split("--cursor ")
-    assert more.startswith("there are more")
+    assert more.startswith("more attendances match")
     assert _jsons(served.run_cli("query", "--cursor", cursor, "--json")) == [attendance]
     least = json.dumps({"numberOfAttendees": {"$gte": 3}})
     both = _jsons(served.run_cli("query", "--session", "yoga", "--status", "ATTENDED", "--filter", least, "--json"))
@@ -304,7 +304,7 @@ def test_a_topic_that_is_missing_is_named(served: System, arguments: list[str]) 
 def test_a_redis_that_refuses_is_not_away(served: System, arguments: list[str]) -> None:
     address = f"redis://joe:hidden@{served.settings.redis_servers[0][0]}:{served.settings.redis_servers[0][1]}/0"
     done = served.run_cli(*arguments, ATTENDANCE_REDIS=address)
-    _one_line(done, "ATTENDANCE_REDIS", "refuses us")
+    _one_line(done, "ATTENDANCE_REDIS", "refuses this client")
     assert "hidden" not in done.stderr
 
 

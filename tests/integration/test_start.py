@@ -44,7 +44,7 @@ def test_a_worker_waits_for_kafka_and_for_redis(kafka: Broker, redis_server: Red
         server.start()
         agrees(system, world.outcome())
         for what in AWAY:
-            assert len(said(worker, "waiting", what)) == len(said(worker, '"goes on"', what)) == 1, worker.said()
+            assert len(said(worker, "waiting", what)) == len(said(worker, "resumed", what)) == 1, worker.said()
 
 
 @pytest.mark.parametrize("away", AWAY)
@@ -111,12 +111,12 @@ def test_a_kafka_that_refuses_the_password_ends_it_at_once(kafka: Broker, redis_
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert "ATTENDANCE_BROKER" in done.stderr
-        assert "refuses us" in done.stderr
+        assert "refuses this client" in done.stderr
         assert "wrong-one" not in done.stderr
         for arguments in (("simulate", "--count", "1"), ("topics", "check")):
             done = system.run_cli(*arguments, **login, ATTENDANCE_BROKER_PASSWORD="wrong-one")
             assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-            assert "refuses us" in done.stderr
+            assert "refuses this client" in done.stderr
         worker = system.start_worker(**login, ATTENDANCE_BROKER_PASSWORD="right-one")
         assert wait_until(lambda: said(worker, "waiting", "kafka"), 20), worker.said()
         assert worker.terminate(ENDS_SECONDS) == 0, worker.said()
@@ -188,7 +188,7 @@ def test_a_worker_that_stalls_ends_with_one_line(kafka: Broker, redis_server: Re
         system.publish(world.records(system, random.Random(14)))
         assert worker.wait(60) == 1, worker.said()
         (line,) = [line for line in lines(worker) if "stalled" in line]
-        assert line.startswith("stalled: nothing of ")
+        assert line.startswith("stalled: no offset of ")
         assert lines(worker)[-1] == line
         assert "Traceback" not in worker.said()
         system.start_worker()

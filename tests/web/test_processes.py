@@ -94,7 +94,7 @@ def test_a_process_that_is_killed_is_replaced(several: Api) -> None:
     now = children_of(several.process.pid)
     assert len(now) == 2
     assert second in now
-    assert "another takes its place" in several.process.said()
+    assert "an API process exited" in several.process.said()
     assert wait_until(lambda: figures(several)["attendance_api_requests_in_flight{}"] == [1.0], 5), "the dead have none"
     for raw in held:
         raw.socket.close()

@@ -18,7 +18,7 @@ from worker.redis.client import create_redis
 from worker.settings import load_settings
 
 T = TypeVar("T")
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists one item a line")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists have one item per line")]
 
 
 def query(
@@ -28,16 +28,18 @@ def query(
     status: Annotated[str | None, typer.Option("--status", help="ATTENDED, NOT_ATTENDED or NOT_SET")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help="JSON as in a request of the API")] = None,
     sort: Annotated[list[str] | None, typer.Option("--sort", help="FIELD or FIELD:desc, up to two")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="the first so many, not all")] = None,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="where an earlier --limit ended")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="largest number of attendances to list; without it all")] = None,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", help="cursor that an earlier query with --limit printed: continue after it")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Attendances by filters, all that match or the first so many."""
+    """List attendances by filters: all that match, or --limit of them."""
     id_, booking, session, status = map(typed_or_none, (id_, booking, session, status))
     sort_ = tuple(map(typed, sort or ()))
     question = ask.Question(id_, booking, session, status, typed_or_none(filter_), sort_, limit, typed_or_none(cursor))
     if not question.is_restricted:
-        raise typer.BadParameter("give a filter, or --limit for the first so many of all")
+        raise typer.BadParameter("give a filter or --limit")
     try:
         answer = _read(lambda reader: ask.ask(reader, question))
     except QueryError as error:
@@ -46,31 +48,31 @@ def query(
         fail(f"no attendance has the id {id_}")
     print_rows(answer.attendances, as_json)
     if answer.cursor is not None:
-        print(f"there are more: --cursor {answer.cursor}", file=sys.stderr)
+        print(f"more attendances match: --cursor {answer.cursor}", file=sys.stderr)
 
 
 def session(session_id: str, as_json: Json = False) -> None:
-    """The tally of a session."""
+    """Show the tally of a session."""
     name = _id(session_id)
     tally = _read(lambda reader: reader.session(name))
-    print_one(tally, f"nothing is known of session {session_id}", as_json)
+    print_one(tally, f"session {session_id} not found: no booking lists it and it has no attendance", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
-    """The summary of a booking."""
+    """Show the summary of a booking."""
     name = _id(booking_id)
     summary = _read(lambda reader: reader.booking(name))
-    print_one(summary, f"nothing is known of booking {booking_id}", as_json)
+    print_one(summary, f"booking {booking_id} not found: it lists no session and has no attendance", as_json)
 
 
 def alerts(
-    kind: Annotated[AlertKind | None, typer.Option(help="only this kind")] = None,
+    kind: Annotated[AlertKind | None, typer.Option(help="only of this kind")] = None,
     session_: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
     booking_: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 100,
     as_json: Json = False,
 ) -> None:
-    """Open mismatch alerts, newest first."""
+    """List open mismatch alerts, newest first."""
     ids_ = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
     rows = _read(lambda reader: reader.alerts(kind=kind, **ids_, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")

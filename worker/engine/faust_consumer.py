@@ -139,20 +139,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 is_waiting = True
                 await self.sleep(START_SECONDS)
         if is_waiting:
-            log.info("goes on", what="kafka")
+            log.info("resumed", what="kafka")
 
     async def on_thread_stop(self) -> None:
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await super().on_thread_stop()
         except (asyncio.CancelledError, TimeoutError, KafkaError) as error:
-            log.warning("the Kafka client was not closed in order", error=repr(error), seconds=LEAVE_SECONDS)
+            log.warning("the Kafka client was not closed cleanly", error=repr(error), seconds=LEAVE_SECONDS)
 
     async def stop(self) -> None:
         try:
             await super().stop()
         except TimeoutError:
-            log.warning("stopping without waiting any longer", waited_for="the Kafka client's thread", seconds=STOP_SECONDS)
+            log.warning("stop step timed out", step="the Kafka client's thread", seconds=STOP_SECONDS)
 
     def close(self) -> None:
         """Does nothing: the thread closes its client itself.
@@ -325,7 +325,7 @@ class Consumer(driver.Consumer):
             self._check_end(tp)
         elif misses:
             log.warning(
-                "records were deleted before they were read, going on behind them",
+                "records were deleted before they were read, continuing after them",
                 topic=tp.topic,
                 partition=tp.partition,
                 first=taken.begin,
@@ -392,8 +392,8 @@ class Consumer(driver.Consumer):
         end, expected = self.log_end(tp), self.tracker.progress_of(tp).taken
         if end is not None and expected is not None and end.high < expected:
             raise OffsetRegression(
-                f"{tp.topic} partition {tp.partition} ends at offset {end.high}, and was read up to {expected} before: the "
-                "topic was made anew or has lost records; start under a new topic prefix, or delete the consumer group"
+                f"{tp.topic} partition {tp.partition} ends at offset {end.high}, but was read up to {expected} before: the "
+                "topic was recreated or has lost records; start under a new topic prefix, or delete the consumer group"
             )
 
     async def _seek(self, partition: TP, offset: int) -> None:
@@ -466,7 +466,7 @@ class Consumer(driver.Consumer):
             await self._wait_for_ack(timeout=1)
             self._clean_unacked_messages()
         if self._unacked_messages:
-            log.warning("batches in flight were given up, they are delivered again", batches=len(self._unacked_messages))
+            log.warning("batches in flight were given up, they will be redelivered", batches=len(self._unacked_messages))
         if not await self.commit():
             # also False if it only waited for a commit that began before the last acknowledgement
             await self.commit()

@@ -22,7 +22,7 @@ class SafeRecovery(Recovery):
             if self.should_stop or self.crashed:
                 raise
             # after a step that timed out the stock recovery ends silently, and the worker stays idle for ever
-            raise TimeoutError("a step of the recovery took too long") from None
+            raise TimeoutError("a recovery step timed out") from None
 
 
 class SafeTableManager(TableManager):

@@ -40,7 +40,7 @@ ISOLATION = "read_committed"
 RETRY_SECONDS = 5.0
 #: A partition whose fetch the broker refused for another reason is fetched again after so long, seconds.
 REFUSED_SECONDS = 0.5
-#: A broker that for so long refuses fetches, or sends nothing although the log goes on, stops the partition, seconds.
+#: A broker that for so long refuses fetches, or returns no records although the log continues, stops the partition, seconds.
 EMPTY_SECONDS = 10.0
 
 #: Error codes of a fetch that the client handles itself.
@@ -57,10 +57,10 @@ _HANDLED_BY_CLIENT = {
 #: Error codes of a broker that cannot read its own log; the last, INVALID_RECORD, has no name in the client.
 _BROKEN_LOG = {CorruptRecordException.errno, UnknownError.errno, 87}
 _BATCH_STOPS = (
-    "a record batch cannot be read: its partition stops, the others go on; delete the records up to and including "
+    "a record batch cannot be read: its partition stops, the others continue; delete the records up to and including "
     "this batch (kafka-delete-records), or restore it from a replica"
 )
-_BROKER_REFUSES = "a broker sends nothing of a partition: it waits, the others go on; see the broker's log"
+_BROKER_REFUSES = "a broker returns no records: the partition waits, the others continue; see the broker's log"
 
 
 class Fetched(NamedTuple):
@@ -96,7 +96,7 @@ class Fetches:
         self._consumer = consumer
         self._failed: dict[TopicPartition, Unreadable] = {}
         self._empty_since: dict[TopicPartition, tuple[int, float]] = {}
-        """The offset at which the broker refuses fetches, or sends nothing although the log goes on, and since when."""
+        """The offset at which the broker refuses fetches, or returns no records although the log continues, and since when."""
         self._kept: dict[TopicPartition, bytes] = {}
         """The last fetched bytes of partitions that are read by `TolerantRecords`."""
         client = consumer._client  # noqa: SLF001
@@ -171,7 +171,7 @@ class Fetches:
             return  # there was a seek meanwhile, or a revocation
         error = f"{for_code(code).__name__}, error code {code}"
         if code in _BROKEN_LOG:
-            self._hold(fetcher, tp, offset, f"the broker cannot read it either: {error}")
+            self._hold(fetcher, tp, offset, f"the broker cannot read its log: {error}")
             return
         fetcher._records[tp] = _Held(monotonic() + REFUSED_SECONDS)  # noqa: SLF001
         if tp not in self._empty_since:
@@ -184,7 +184,7 @@ class Fetches:
             if self._empty_since:
                 self._empty_since.pop(tp, None)
         elif self._is_stuck(tp, offset):
-            self._fail(tp, offset, f"the broker sends nothing here, though the log goes on to {stable}")
+            self._fail(tp, offset, f"the broker returns no records, although the last stable offset is {stable}")
 
     def _is_stuck(self, tp: TopicPartition, offset: int) -> bool:
         """Whether fetches at this offset have been refused or empty for `EMPTY_SECONDS`."""
@@ -221,7 +221,7 @@ class Fetches:
                 # the batch's length is wrong; the client has skipped one offset, as if it were a record
                 position = fetcher._subscriptions.subscription.assignment.state_value(tp).position - 1  # noqa: SLF001
                 fetcher.seek_to(tp, position)
-                self._hold(fetcher, tp, position, "its length is beyond what the broker sent")
+                self._hold(fetcher, tp, position, "its length exceeds what the broker returned")
                 return None
             result.check_raise()
         if not result.check_assignment(tp) or not result.has_more():
@@ -252,7 +252,7 @@ class Fetches:
             _drop(fetcher, tp)
         if end > begin and tp in self._failed and self._failed[tp].offset < end:
             del self._failed[tp]
-            log.info("reads on", topic=tp.topic, partition=tp.partition, offset=end)
+            log.info("reading resumed", topic=tp.topic, partition=tp.partition, offset=end)
         return Fetched(begin, records, end)
 
     def _hold(self, fetcher: Any, tp: TopicPartition, offset: int, reason: str) -> None:

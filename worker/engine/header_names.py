@@ -58,5 +58,5 @@ def _skip(buffer: bytearray, at: int, end: int) -> int:
     size, at = decode_varint(buffer, at)
     at += max(size, 0)
     if at > end:
-        raise CorruptRecordException(f"a record goes on behind its end at {end}")
+        raise CorruptRecordException(f"a field of a record extends beyond its end at {end}")
     return at

@@ -145,7 +145,9 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
         fetches = Fetches(consumer)
         while not await _has_read(consumer, tp, offsets.stop, listed_end):
             if monotonic() > deadline:
-                raise TimeoutError(f"{topic} {partition}: the records {offsets.start} to {offsets.stop} did not come")
+                raise TimeoutError(
+                    f"{topic} {partition}: the records {offsets.start} to {offsets.stop} were not fetched in time"
+                )
             try:
                 fetched = await fetches.take(lambda: (tp,), _POLL_MS / 1000, sys.maxsize)
             except OffsetOutOfRangeError:

@@ -64,7 +64,7 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
             elif all(reader.waits_for_others(tp) for tp in waiting):
                 progress = monotonic()
             elif monotonic() - progress > STALL_SECONDS:
-                raise TimeoutError(f"no record of {min(waiting)} came for {STALL_SECONDS:.0f} s")
+                raise TimeoutError(f"no record of {min(waiting)} was fetched for {STALL_SECONDS:.0f} s")
             done = {tp for tp in waiting if await reader.is_at_end(tp, ends[tp])}
             waiting -= done
             consumer.pause(*done)

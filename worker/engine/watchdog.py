@@ -161,9 +161,9 @@ class Watchdog:
         consumer, tp = self._consumer(), observed.tp
         _, taken, completed = consumer.tracker.progress_of(tp)
         return (
-            f"stalled: nothing of {tp.topic} partition {tp.partition} was {observed.aspect} for {self._limit:.0f} s and "
-            f"more, though Kafka answers: it ends at {end}, handed over {taken}, completed {completed}, "
-            f"committed {consumer.committed_offsets.get(tp)}; a new start goes on from there"
+            f"stalled: no offset of {tp.topic} partition {tp.partition} was {observed.aspect} for over {self._limit:.0f} s, "
+            f"although Kafka answers: end {end}, delivered {taken}, completed {completed}, "
+            f"committed {consumer.committed_offsets.get(tp)}; a restarted worker continues from there"
         )
 
 

@@ -61,7 +61,7 @@ async def inspect_broker(settings: Settings) -> list[Finding]:
         timeout_problems = await session_timeout.problems(settings)
     reached = Finding("broker", True, f"answers at {', '.join(settings.bootstrap_servers)}")
     bad = [Finding("topics", False, problem) for problem in topic_problems]
-    good = Finding("topics", True, f"{len(topics.plans(settings))} topics are as they must be")
+    good = Finding("topics", True, f"{len(topics.plans(settings))} topics exist with the required configs")
     return [reached, *(bad or [good]), *(Finding("session timeout", False, problem) for problem in timeout_problems)]
 
 
@@ -89,7 +89,7 @@ async def examine_workers(settings: Settings) -> list[Finding]:
         async with asyncio.timeout(_TIMEOUT):
             partitions = await AttendanceReader(client, settings.redis_namespace).status()
     except NotServing:
-        return [Finding("workers", True, f"none has filled namespace {settings.redis_namespace} yet: start one")]
+        return [Finding("workers", True, f"no worker has filled the namespace {settings.redis_namespace} yet: start one")]
     except OtherLayout as error:
         return [Finding("workers", False, str(error))]
     except (RedisError, OSError, TimeoutError):
@@ -97,7 +97,7 @@ async def examine_workers(settings: Settings) -> list[Finding]:
     finally:
         await client.aclose()
     bad = [Finding("workers", False, each.description) for each in find_problems(partitions)]
-    return bad or [Finding("workers", True, f"{len(partitions)} partitions have one, and Kafka answers them")]
+    return bad or [Finding("workers", True, f"each of {len(partitions)} partitions has a worker, and Kafka answers it")]
 
 
 async def inspect_redis(settings: Settings) -> list[Finding]:
@@ -128,20 +128,22 @@ def redis_failure(settings: Settings, error: Exception) -> str:
 def broker_away(settings: Settings, error: BaseException) -> str:
     """One line for a broker that cannot be reached."""
     servers = ", ".join(settings.bootstrap_servers)
-    return f"{ENV_PREFIX}BROKER: no Kafka answers at {servers} ({_first_line(error)}): start it, or set another address"
+    return f"{ENV_PREFIX}BROKER: Kafka at {servers} is unavailable ({_first_line(error)}): start it, or set another address"
 
 
 def broker_refuses(settings: Settings, error: BaseException) -> str:
     """One line for a broker that refuses us."""
     servers = ", ".join(settings.bootstrap_servers)
     return (
-        f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses us ({_first_line(error)}): see to {ENV_PREFIX}BROKER_* and its rights"
+        f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses this client ({_first_line(error)}): check {ENV_PREFIX}BROKER_* "
+        "and the user's rights"
     )
 
 
 def redis_away(settings: Settings, error: BaseException) -> str:
     """One line for a Redis that cannot be reached, without its password."""
-    return f"{ENV_PREFIX}REDIS: no Redis answers at {_where(settings)} ({_first_line(error)}): start it, or set another address"
+    where = _where(settings)
+    return f"{ENV_PREFIX}REDIS: Redis at {where} is unavailable ({_first_line(error)}): start it, or set another address"
 
 
 def redis_refuses(settings: Settings, error: BaseException) -> str:
@@ -149,11 +151,11 @@ def redis_refuses(settings: Settings, error: BaseException) -> str:
     if isinstance(error, NoPermissionError):
         return _lacks_rights(settings, _first_line(error))
     where = _where(settings)
-    return f"{ENV_PREFIX}REDIS: Redis at {where} refuses us ({_first_line(error)}): set user and password as it has them"
+    return f"{ENV_PREFIX}REDIS: Redis at {where} refuses this client ({_first_line(error)}): check user and password"
 
 
 def _lacks_rights(settings: Settings, error: str) -> str:
-    hint = f"allow it ~{settings.redis_namespace}:* +@all -@dangerous +info"
+    hint = f"grant it ~{settings.redis_namespace}:* +@all -@dangerous +info"
     return f"{ENV_PREFIX}REDIS: the user at {_where(settings)} lacks a right that a worker needs ({error}): {hint}"
 
 
@@ -164,11 +166,13 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
         return [Finding("redis", False, f"{ENV_PREFIX}REDIS: {error}: write redis://host:port/db")]
     if infos[0].get("cluster_enabled") and not settings.is_redis_cluster:
         hint = "write redis+cluster://host:port"
-        return [Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} is one of a cluster: {hint}")]
+        return [
+            Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} belongs to a Redis Cluster: {hint}")
+        ]
     findings = [_version(infos), await _eviction(client, infos, settings), await _rights(client, settings)]
     count = await client.hget(live_key(settings.redis_namespace), "partitions")
     if count is not None and int(count) != settings.partitions:
-        detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models were made with {int(count)}"
+        detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models have {int(count)}"
         findings.append(Finding("partitions", False, f"{detail}: set that, or another {ENV_PREFIX}NAMESPACE"))
     return findings
 
@@ -190,8 +194,8 @@ async def _eviction(client: Client, infos: Sequence[dict[str, Any]], settings: S
     if policy == _NO_EVICTION:
         return Finding("eviction", True, f"maxmemory-policy {policy}")
     where = f" of the master on port {port}" if len(infos) > 1 else ""
-    problem = f"maxmemory-policy {policy}{where}" if policy else f"the server{where} does not say its maxmemory-policy"
-    hint = f"set it to {_NO_EVICTION}, an evicted index key falsifies answers"
+    problem = f"maxmemory-policy {policy}{where}" if policy else f"the server{where} does not report its maxmemory-policy"
+    hint = f"set it to {_NO_EVICTION}, an evicted index key makes answers wrong"
     return Finding("eviction", False, f"{ENV_PREFIX}REDIS: {problem} at {_where(settings)}: {hint}")
 
 
@@ -211,7 +215,7 @@ async def _rights(client: Client, settings: Settings) -> Finding:
     lacking = await rights.lacking(client, settings.redis_namespace, settings.partitions)
     if lacking:
         return Finding("rights", False, _lacks_rights(settings, "; ".join(lacking)))
-    return Finding("rights", True, "the user may do what a worker does")
+    return Finding("rights", True, "the user has every right that a worker needs")
 
 
 def _where(settings: Settings) -> str:

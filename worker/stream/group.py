@@ -162,7 +162,7 @@ class Group:
 
     async def _wait_for_members(self, before: RedisId) -> None:
         """Waits until this Redis has another id, or the group has no members."""
-        log.warning("waiting", what="group", reason="this Redis has nothing of the group, whose workers Kafka still knows")
+        log.warning("waiting", what="group", reason="this Redis has no data of the group, which still has members in Kafka")
         seconds = self._settings.session_timeout.total_seconds() + _WRITTEN_BACK_SECONDS
         end = monotonic() + seconds
         while await self._has_members():
@@ -171,11 +171,11 @@ class Group:
                 break
             if monotonic() > end:
                 raise SettingsConflict(
-                    f"ATTENDANCE_REDIS: the Redis at {self._where} has nothing of this group, whose workers write to "
-                    "another one: set ATTENDANCE_REDIS to what they have"
+                    f"ATTENDANCE_REDIS: the Redis at {self._where} has no data of this group, whose workers write to "
+                    "another Redis: set ATTENDANCE_REDIS to that one"
                 )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
-        log.info("goes on", what="group")
+        log.info("resumed", what="group")
 
     async def _refuse_where_others_write(self) -> None:
         """For an id that is not recorded: it belongs to another group, or to topics that were deleted."""
@@ -191,7 +191,7 @@ class Group:
         if await until_done("redis", read_heartbeats) != before:
             raise SettingsConflict(
                 f"ATTENDANCE_NAMESPACE: workers of another group write under {base} to the Redis at {self._where}: "
-                "set another namespace, or ATTENDANCE_BROKER and ATTENDANCE_TOPIC_PREFIX as they have them"
+                "set another namespace, or their ATTENDANCE_BROKER and ATTENDANCE_TOPIC_PREFIX"
             )
 
     async def _has_members(self) -> bool:
@@ -200,7 +200,7 @@ class Group:
     def _conflict(self, current: RedisId) -> SettingsConflict:
         return SettingsConflict(
             f"ATTENDANCE_REDIS: the Redis at {self._where} is not the one that this group writes to (its id "
-            f"{current.id[:8]} is not the recorded one): set ATTENDANCE_REDIS to what the group's workers have; if this one "
+            f"{current.id[:8]} is not the recorded one): set ATTENDANCE_REDIS to that of the group's workers; if this one "
             f"is to replace it, stop them all and run `redis-cli HDEL {self._settings.redis_namespace}:live redisId` here"
         )
 
@@ -229,7 +229,7 @@ async def has_members(settings: Settings) -> bool:
         if code:
             raise for_code(code)(settings.topic_prefix)
         return bool(members)
-    raise KafkaError(f"the broker says nothing of the group {settings.topic_prefix}")
+    raise KafkaError(f"the broker's answer does not include the group {settings.topic_prefix}")
 
 
 def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> None:
@@ -237,8 +237,8 @@ def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> N
     for name, value in recorded.items():
         if shaping.get(name) != value:
             raise SettingsConflict(
-                f"ATTENDANCE_{name.upper()}: the tables were made with {_readable(name, value)}, this worker has "
-                f"{_readable(name, shaping.get(name, 0))}; set what they were made with, or set another "
+                f"ATTENDANCE_{name.upper()}: the tables were created with {_readable(name, value)}, this worker has "
+                f"{_readable(name, shaping.get(name, 0))}; set the recorded value, or set another "
                 "ATTENDANCE_TOPIC_PREFIX and publish again"
             )
 

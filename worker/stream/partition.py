@@ -172,7 +172,7 @@ class Partition:
         except BehindOpenTransaction as error:
             # records of an open transaction do not count yet; other work goes on meanwhile
             if not self._rewrite_after:
-                log.info("mends later", partition=self.number, reason=str(error))
+                log.info("rewrite postponed", partition=self.number, reason=str(error))
             self._rewrite_after = monotonic() + UNDECIDED_SECONDS
 
     async def _rewrite_all(self) -> None:

@@ -124,7 +124,7 @@ class ReadModels:
         except ReadModelError as error:
             if not was_live:
                 return None  # a claim or repair is under way, and finds the same
-            log.warning("refused", partition=self._number, reason=str(error))
+            log.warning("heartbeat refused", partition=self._number, reason=str(error))
             self.is_live = False
             return self.reclaim if isinstance(error, Fenced) else self._restore
         return None
@@ -150,7 +150,7 @@ class ReadModels:
             self._repairs += 1
             self.is_live = True
             self.projected = Projected(self._applied.ends[BOOKINGS], matches_table=True)
-        log.info("filled", partition=self._number)
+        log.info("repaired", partition=self._number)
 
     async def _repair_once(self) -> bool:
         """Returns whether the repair was completed, without another claim or a loss of data meanwhile."""

@@ -31,9 +31,9 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]], **context: 
                 result = await _retry(attempt)
             except Exception:
                 # the service answers again, although with an error
-                log.info("goes on", what=what, **context)
+                log.info("resumed", what=what, **context)
                 raise
-        log.info("goes on", what=what, **context)
+        log.info("resumed", what=what, **context)
         return result
 
 

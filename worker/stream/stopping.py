@@ -27,7 +27,7 @@ class Stopping:
         self._seconds = seconds
         self._exit_code: int | None = None
         self._error = ""
-        self._waits_for = "the work under way"
+        self._waits_for = "the current work"
         self._gave_up = False
 
     def begin(self, exit_code: int, error: str = "") -> None:
@@ -55,12 +55,12 @@ class Stopping:
         if not done:
             self._gave_up = True
             task.cancel()
-            log.warning("stopping without waiting any longer", waited_for=what, seconds=took)
+            log.warning("stop step timed out", step=what, seconds=took)
         elif not task.cancelled() and task.exception() is not None:
-            log.warning("stopping goes on after an error", step=what, error=repr(task.exception()))
+            log.warning("stop step failed", step=what, error=repr(task.exception()))
         elif took >= _SLOW_SECONDS:
-            log.info("stopping goes on", waited_for=what, seconds=took)
-        self._waits_for = "what comes after " + what
+            log.info("slow stop step", step=what, seconds=took)
+        self._waits_for = "after " + what
 
     def finish(self) -> None:
         """Ends the process at once if a step was given up: a normal exit would wait for the rest of it."""
@@ -69,7 +69,7 @@ class Stopping:
             _exit(self._exit_code)
 
     def _end(self) -> None:
-        log.warning("stopping without waiting any longer", waited_for=self._waits_for, seconds=self._seconds)
+        log.warning("stop timed out", step=self._waits_for, seconds=self._seconds)
         if self._error:
             sys.stderr.write(f"{self._error}\n")
         _exit(self._exit_code or 0)

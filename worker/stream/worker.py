@@ -157,7 +157,7 @@ class Worker:
         if live_count != count:
             raise SettingsConflict(
                 f"ATTENDANCE_PARTITIONS: the read models in Redis have {live_count} partitions, this worker has {count}; "
-                "set the number they were made with, or another ATTENDANCE_NAMESPACE"
+                "set that number, or another ATTENDANCE_NAMESPACE"
             )
         if not is_ours(base, live):
             raise SettingsConflict(
@@ -247,7 +247,7 @@ class Worker:
             if (error is not None) != away:
                 away = error is not None
                 address = ", ".join(f"{host}:{port}" for host, port in self.settings.redis_servers)
-                level, event = (WARNING, "waiting") if away else (INFO, "goes on")
+                level, event = (WARNING, "waiting") if away else (INFO, "resumed")
                 log.log(level, event, what="heartbeat", address=address, error=repr(error))
             self._resources.dead_letters.report()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
@@ -257,13 +257,13 @@ class Worker:
         if isinstance(error, InvalidSessionTimeoutError):
             timeout = f"{self.settings.session_timeout.total_seconds():g}s"
             raise SettingsError(
-                f"ATTENDANCE_SESSION_TIMEOUT: Kafka does not take {timeout}: set what its group.min.session.timeout.ms and "
+                f"ATTENDANCE_SESSION_TIMEOUT: Kafka refuses {timeout}: set a value that its group.min.session.timeout.ms and "
                 "group.max.session.timeout.ms allow"
             )
         if error is not None:
             raise SettingsError(
-                f"ATTENDANCE_TOPIC_PREFIX: Kafka does not take this worker into the group {self.settings.topic_prefix} "
-                f"({error!r}): give it the right, or set another prefix where another program has this group"
+                f"ATTENDANCE_TOPIC_PREFIX: Kafka refuses this worker as a member of the group {self.settings.topic_prefix} "
+                f"({error!r}): grant it the rights, or set another prefix if another program uses this group"
             )
 
     async def _confirm_ends(self) -> None:
@@ -279,7 +279,7 @@ class Worker:
             if (age > _AWAY_SECONDS) != away:
                 away = not away
                 address = ", ".join(self.settings.bootstrap_servers)
-                log.log(WARNING if away else INFO, "waiting" if away else "goes on", what="kafka", address=address)
+                log.log(WARNING if away else INFO, "waiting" if away else "resumed", what="kafka", address=address)
 
     async def _check_logs(self) -> None:
         """Each minute: looks for foreign writes to the changelogs and alerts of this worker's partitions."""

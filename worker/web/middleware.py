@@ -36,7 +36,7 @@ _FORWARDED = frozenset(
     {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
 )
 _FORWARDED_PREFIXES = ("x-forwarded", "x-original-forwarded", "x-envoy-external")
-_TOO_MANY = "{} has as many requests under way as it may: ask again"
+_TOO_MANY = "{} has reached its limit of concurrent requests: retry"
 
 
 class AccessMiddleware:
@@ -111,12 +111,12 @@ class AccessMiddleware:
             return framework_problem(error, scope)
         except asyncio.CancelledError:
             # the time of the graceful stop is over
-            return Unavailable("STOPPING", "this process stops: ask again")
+            return Unavailable("STOPPING", "this process is stopping: retry")
         except Exception as error:
             if (problem := problem_of(error)) is not None:
                 return problem
             log.error("request failed", method=scope["method"], path=scope["path"][:200], error=repr(error), exc_info=True)
-            return Refused(500, "INTERNAL", "this should not happen; the server's log says more")
+            return Refused(500, "INTERNAL", "internal error; the server's log has the details")
 
     async def _handle_authenticated(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
         """Handles the request within the holder's share of requests in flight, and within the timeout."""
@@ -129,7 +129,7 @@ class AccessMiddleware:
                 await self._app(scope, receive, send)
         except TimeoutError:
             if timeout.expired():
-                return Unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: ask again")
+                return Unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: retry")
             raise
         finally:
             slots.give_back(holder)
@@ -147,11 +147,11 @@ class AccessMiddleware:
         try:
             holder = self._tokens.holder(presented)
         except TokensError as error:
-            log.error("nobody gets in", error=str(error))
+            log.error("tokens unreadable", error=str(error))
             raise Unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
         if holder is None:
             challenge = {"www-authenticate": 'Bearer realm="attendance", error="invalid_token"'}
-            raise Refused(401, "UNAUTHENTICATED", "this token is not known, or has expired", headers=challenge)
+            raise Refused(401, "UNAUTHENTICATED", "this token is unknown or has expired", headers=challenge)
         return Holder(holder.name, holder.scopes, holder.source)
 
     def _check_loopback(self, scope: Scope) -> None:
@@ -166,9 +166,7 @@ class AccessMiddleware:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         for name, _ in headers:
             if name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES):
-                description = (
-                    f"{name}: a proxy forwards to an API without ATTENDANCE_API_TOKENS, which serves this machine alone"
-                )
+                description = f"{name}: without ATTENDANCE_API_TOKENS the API serves this machine only, not requests of a proxy"
                 raise Refused(403, "LOOPBACK_ONLY", description)
         hosts = [value for name, value in headers if name == "host"]
         origins = [value for name, value in headers if name == "origin"]
@@ -178,7 +176,7 @@ class AccessMiddleware:
         is_local = is_local and all(is_loopback(_hostname(f"//{host}")) for host in hosts)
         is_local = is_local and (is_listed or all(is_loopback(_hostname(origin)) for origin in origins))
         if not is_local:
-            description = "without ATTENDANCE_API_TOKENS this machine alone is served, under its own name (localhost)"
+            description = "without ATTENDANCE_API_TOKENS the API serves this machine only, under its own name (localhost)"
             raise Refused(403, "LOOPBACK_ONLY", description)
 
 

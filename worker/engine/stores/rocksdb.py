@@ -53,9 +53,9 @@ class Slot:
             base.mkdir(parents=True, exist_ok=True)
             number, self._lock = next(_lock_free_slots(base))
         except OSError as error:
-            raise StoreUnusable(f"cannot write to {base} ({error.strerror}): name another folder, or memory://") from None
+            raise StoreUnusable(f"cannot write to {base} ({error.strerror}): set another folder, or memory://") from None
         except StopIteration:
-            raise StoreUnusable(f"all {_SLOTS} slots of {base} are taken: name another folder") from None
+            raise StoreUnusable(f"all {_SLOTS} slots of {base} are in use: set another folder") from None
         self.folder = base / f"rows-{number}"
 
     def free(self) -> None:
@@ -130,7 +130,7 @@ class RocksStore:
             db.put(_NAME, name)
         except Exception as error:  # noqa: BLE001 - as above
             cause = str(error).splitlines()[0]
-            raise StoreUnusable(f"cannot use {self.folder} ({cause}): make room there, or name another folder") from None
+            raise StoreUnusable(f"cannot use {self.folder} ({cause}): free space there, or set another folder") from None
         return db
 
 

@@ -45,7 +45,7 @@ class _Manager(MPServer):
         self._ssp, self._shd, self._sso = None, None, self._listening
 
     def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
-        log.error("a process ended by itself: another takes its place", processes=len(workers))
+        log.error("an API process exited: starting another", processes=len(workers))
         super()._respawn_workers(workers, *args, **kwargs)
 
     def signal_handler_reload(self, *_: Any, **__: Any) -> None:
@@ -72,7 +72,7 @@ def serve_many(settings: Settings, bound: socket.socket, processes: int) -> int:
         try:
             _Manager(settings, bound, processes).serve(spawn_target=_serve_process)
         except SystemExit as error:
-            log.error("processes end again and again: see what they said above")
+            log.error("API processes keep exiting: giving up, see the lines above")
             return int(error.code or 0)
         finally:
             del os.environ[FOLDER]

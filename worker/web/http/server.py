@@ -80,8 +80,8 @@ def bind(settings: Settings) -> socket.socket:
     host, port = settings.api_address
     if settings.api_tokens is None and not is_loopback(host):
         raise ServeError(
-            f"ATTENDANCE_API_BIND: without ATTENDANCE_API_TOKENS this machine alone is served, {host} would let others in: "
-            "set 127.0.0.1:8080, or make tokens with `attendance tokens create`"
+            f"ATTENDANCE_API_BIND: without ATTENDANCE_API_TOKENS the API listens on loopback only, not at {host}: "
+            "set 127.0.0.1:8080, or create tokens with `attendance tokens create`"
         )
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -110,7 +110,7 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
     configure_logs(settings)
     configure_client_logs(settings)
     app = create_app(settings)
-    clients = "this machine alone, without a token" if settings.api_tokens is None else f"tokens of {settings.api_tokens}"
+    clients = "this machine only, without tokens" if settings.api_tokens is None else f"tokens of {settings.api_tokens}"
     # objects built until now live as long as the process: without the freeze each full collection takes 50 ms for them
     gc.collect()
     gc.freeze()
@@ -121,7 +121,7 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
             serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
             log.info("serving", address=address, to=clients, version=installed_version(), **changed(settings))
             if settings.api_tokens is not None and not settings.api_tokens.exists():
-                log.warning("nobody gets in: the file of tokens is not there; `attendance tokens create` makes it")
+                log.warning("tokens unreadable: the token file does not exist; `attendance tokens create` creates it")
             try:
                 await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
                 bound.close()

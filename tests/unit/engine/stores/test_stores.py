@@ -213,7 +213,7 @@ def test_an_unusable_folder_is_one_line_that_says_what_to_do(tmp_path: Path) -> 
         open_store(f"rocksdb://{tmp_path}/taken", "n")
     for said in (str(below_a_file.value), str(taken.value)):
         assert str(tmp_path) in said
-        assert "name another folder" in said
+        assert "set another folder" in said
         assert "\n" not in said
     (tmp_path / "taken" / "rows-0").unlink()
     open_store(f"rocksdb://{tmp_path}/taken", "n").close()
@@ -222,7 +222,7 @@ def test_an_unusable_folder_is_one_line_that_says_what_to_do(tmp_path: Path) -> 
 def test_a_worker_that_cannot_keep_rows_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = Settings(_env_file=None, store=f"rocksdb://{tmp_path}/file/folder")  # type: ignore[call-arg]
-    with pytest.raises(SettingsError, match=r"^ATTENDANCE_STORE: cannot write to .*: name another folder, or memory://$"):
+    with pytest.raises(SettingsError, match=r"^ATTENDANCE_STORE: cannot write to .*: set another folder, or memory://$"):
         _open_store(settings)
 
 
