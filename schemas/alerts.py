@@ -24,7 +24,7 @@ class AlertKind(StrEnum):
 
 
 class Severity(StrEnum):
-    """ERROR: two facts cannot both be true; WARNING: look at it today; INFO: a pattern, or a device to mend."""
+    """ERROR: two facts cannot both be true; WARNING: look at it today; INFO: a pattern, or a device to repair."""
 
     INFO = "INFO"
     WARNING = "WARNING"

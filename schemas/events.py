@@ -122,7 +122,7 @@ CONTROL_CHARACTER: Literal["control_character"] = "control_character"
 
 def _without_controls(text: str) -> str:
     if ids.find_forbidden(text):
-        raise PydanticCustomError(CONTROL_CHARACTER, "holds a control character")
+        raise PydanticCustomError(CONTROL_CHARACTER, "contains a control character")
     return text
 
 

@@ -18,7 +18,9 @@ def main() -> None:
         package = (missing.name or "").partition(".")[0]
         if package in ("schemas", "worker", ""):
             raise
-        sys.exit(f"attendance: {package} is not installed: install the extras worker and api (without them this is the reader)")
+        sys.exit(
+            f"attendance: {package} is not installed: install the extras worker and api (without them only the reader works)"
+        )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def data_of(event: dict[str, Any]) -> dict[str, Any]:
     try:
         value = b64decode(encoded, validate=True)
     except (ValueError, TypeError):
-        hint = "is no base64; write the bytes of a JSON object in base64, or the object itself as data"
+        hint = "is not base64; send a JSON object encoded in base64, or the object itself as data"
         raise InvalidRecord(Reason.INVALID_FIELD, f"data_base64: {hint}") from None
     return _object(value, Reason.INVALID_FIELD, "data_base64")
 
@@ -80,7 +80,7 @@ def _object(value: bytes, reason: Reason, field: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(reason, f"{field}: {json_cause(value, error)}") from None
     if not isinstance(document, dict):
-        raise InvalidRecord(reason, f"{field}: {data_cause(document)}JSON, but no object; send a JSON object")
+        raise InvalidRecord(reason, f"{field}: {data_cause(document) or 'is JSON but not an object; '}send a JSON object")
     return document
 
 
@@ -93,7 +93,7 @@ def _attributes(headers: Headers) -> dict[str, str]:
         try:
             attributes[name] = (content or b"").decode()
         except UnicodeDecodeError:
-            raise InvalidRecord(Reason.INVALID_ENVELOPE, f"{header_cause(name)}is no UTF-8; write it in UTF-8") from None
+            raise InvalidRecord(Reason.INVALID_ENVELOPE, f"{header_cause(name)}is not UTF-8; encode it in UTF-8") from None
     return attributes
 
 

@@ -44,7 +44,7 @@ def _cause(error: str, value: Any) -> str:
     forbidden = find_forbidden(value) if error in _CHARACTER_ERRORS else None
     if forbidden is not None:
         surrogate = forbidden[0] >= _FIRST_SURROGATE
-        return f"holds {'half of the surrogate pair' if surrogate else 'the control character'} U+{ord(forbidden[0]):04X}; "
+        return f"contains the {'lone surrogate' if surrogate else 'control character'} U+{ord(forbidden[0]):04X}; "
     if error == "string_too_short":
         return "is empty; "
     if error == "string_too_long":
@@ -71,14 +71,14 @@ def time_detail(path: str, text: str) -> str:
 
 def data_cause(data: Any) -> str:
     """The cause if the data is an object that was encoded to text; empty for any other data."""
-    return "holds JSON as text: it was encoded twice; " if isinstance(data, str) and data.lstrip().startswith("{") else ""
+    return "is a JSON object encoded twice, as text; " if isinstance(data, str) and data.lstrip().startswith("{") else ""
 
 
 def json_cause(value: bytes, error: Exception) -> str:
     """Why bytes are not JSON, and what to write."""
     if value.startswith(_UTF_16):
         return "is UTF-16; write JSON in UTF-8"
-    return f"not JSON in UTF-8 ({str(error)[:100]})"
+    return f"is not JSON in UTF-8 ({str(error)[:100]})"
 
 
 def header_cause(name: str) -> str:
@@ -89,7 +89,7 @@ def header_cause(name: str) -> str:
 def quoted_header_detail(name: str, text: object) -> str | None:
     """The detail of an attribute from a header that has the quotation marks of a JSON serializer; None if it has none."""
     if isinstance(text, str) and len(text) > 1 and text[0] == text[-1] == '"':
-        return f"{header_cause(name)}holds quotation marks, as JSON writes text; write the text without them"
+        return f"{header_cause(name)}is in quotation marks, as in JSON; write it without them"
     return None
 
 
@@ -101,8 +101,8 @@ def mode_detail(names: Iterable[str]) -> str | None:
     """
     for name in names:
         if name.startswith("ce-"):
-            hint = "on Kafka write ce_ before each attribute, specversion too"
-            return f"specversion: is missing; {spelled(name)} is how HTTP spells a header: {hint}"
+            hint = "on Kafka prefix each attribute with ce_, specversion too"
+            return f"specversion: is missing; {spelled(name)} is a header of the HTTP binding; {hint}"
         if name.startswith(("ce_id", "ce_type", "ce_source", "ce_time")):
             return "specversion: is missing; binary mode needs the header ce_specversion"
     return None

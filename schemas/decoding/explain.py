@@ -153,7 +153,7 @@ def _too_old(event: Event) -> DeadLetter:
     since = format_time(event.received)
     return DeadLetter(
         Reason.TIME_TOO_OLD,
-        f"time: too long before the event was received ({since}); set the device's clock, or send history with the "
+        f"time: is too old, the event was received at {since}; set the device's clock, or send history with the "
         f"header {RECEIVED_HEADER}",
     )
 
@@ -176,7 +176,7 @@ def _validate(value: bytes | None, headers: Headers, topic: Topic) -> Any:
     kind = doc["type"]
     adapter = DATA[topic].get(kind)
     if adapter is None:
-        detail = f"type: not one of the {topic} topic; use {', '.join(DATA[topic])}"
+        detail = f"type: is not a type of the {topic} topic; use {', '.join(DATA[topic])}"
         raise InvalidRecord(Reason.UNKNOWN_TYPE, (is_binary(headers) and quoted_header_detail("type", kind)) or detail)
     data = data_of(doc)
     try:
@@ -204,7 +204,7 @@ def _check_envelope(doc: dict[str, Any], headers: Headers) -> None:
             Reason.INVALID_ENVELOPE, (is_binary(headers) and quoted_header_detail("time", doc["time"])) or detail
         ) from None
     if doc.get("data") is not None and doc.get("data_base64") is not None:
-        raise InvalidRecord(Reason.INVALID_ENVELOPE, "data_base64: stands beside data; send one of them")
+        raise InvalidRecord(Reason.INVALID_ENVELOPE, "data_base64: is present together with data; send one of them")
 
 
 def _first(error: ValidationError) -> ErrorDetails:
@@ -215,7 +215,7 @@ def _booking_gone(key: bytes | None) -> BookingGone:
     booking_id = booking_of_key(key)
     if booking_id is None:
         raise InvalidRecord(
-            Reason.INVALID_FIELD, "key: a null value deletes the booking that its key names; write the bookingId there"
+            Reason.INVALID_FIELD, "key: is not a bookingId; a null value deletes the booking whose bookingId is its key"
         )
     return BookingGone(booking_id)
 

@@ -38,7 +38,7 @@ def decode_list_cursor(text: str, key: bytes) -> ListCursor:
         ValueError: the text is not a cursor, or was signed with another key.
     """
     if len(text) > _MAX_LENGTH or not is_signed(text, key):
-        raise ValueError("no cursor of ours")
+        raise ValueError("not a cursor of this API")
     raw = unsigned(text)
     try:
         return _decode(urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))

@@ -53,12 +53,10 @@ def parse_filter(document: object, *, first_filter_only: bool = False, path: str
     filter_ = combine(reader.conditions[:1] if first_filter_only else reader.conditions)
     if packed_size(filter_) > MAX_FILTER_BYTES:
         raise QueryError(
-            [Violation(path, f"holds more than {MAX_FILTER_BYTES} bytes of values; ask for fewer", Rule.TOO_LARGE)]
+            [Violation(path, f"has more than {MAX_FILTER_BYTES} bytes of values; use fewer values", Rule.TOO_LARGE)]
         )
     if lookups_of(filter_) > MAX_LOOKUPS:
-        description = (
-            f"sessions times statuses times numbers (or ranges of numbers) are more than {MAX_LOOKUPS}; name fewer of these"
-        )
+        description = f"sessions times statuses times numbers (or ranges of numbers) exceed {MAX_LOOKUPS}; use fewer of them"
         raise QueryError([Violation(path, description, Rule.TOO_LARGE)])
     return filter_
 
@@ -93,7 +91,9 @@ class _FilterReader:
         if not isinstance(value, list):
             self.violations.add(path, f"$and takes a list of filter objects; this is {shown(value)}", Rule.WRONG_TYPE)
         elif depth == MAX_DEPTH:
-            self.violations.add(path, f"$and may be nested {MAX_DEPTH} deep; write the filters side by side", Rule.TOO_DEEP)
+            self.violations.add(
+                path, f"$and may be nested at most {MAX_DEPTH} levels deep; combine the filters in one list", Rule.TOO_DEEP
+            )
         else:
             self._objects += len(value)
             if self._objects > MAX_CONDITIONS:

@@ -120,7 +120,7 @@ def parse_query(document: object, *, first_filter_only: bool = False, key: bytes
         return Query(filter_ or Filter(), sort or _DEFAULT_SORT, limit, fields=fields)
     for name, requested, carried in (("filter", filter_, cursor.filter), ("sort", sort, cursor.sort)):
         if requested is not None and requested != carried:
-            other = f"differs from the cursor's, which carries its own; leave the {name} out or start without the cursor"
+            other = f"differs from the {name} in the cursor; leave the {name} out or start without the cursor"
             violations.add(f"query.{name}", other, Rule.OTHER_QUERY)
     violations.raise_if_any()
     return Query(cursor.filter, cursor.sort, limit, cursor.position, cursor.backwards, fields)
@@ -213,7 +213,7 @@ def _paging(value: object, violations: Violations, key: bytes | None) -> tuple[i
         try:
             cursor = decode_cursor(text, key)
         except ValueError:
-            malformed = "is no cursor of this API; send next or prev of a page as it came, or start without one"
+            malformed = "is not a cursor of this API; send next or prev of a page unchanged, or start without a cursor"
             violations.add(f"{path}.cursor", malformed, Rule.MALFORMED)
     elif text is not None:
         violations.add(f"{path}.cursor", f"takes the text of next or prev of a page; this is {shown(text)}", Rule.WRONG_TYPE)

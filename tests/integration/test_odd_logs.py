@@ -104,7 +104,7 @@ def test_a_missing_codec_is_named_before_the_worker_starts(kafka: Broker, own_re
             done = system.run_cli(*command, PYTHONPATH=str(tmp_path))
             assert done.returncode == 1
             (line,) = [line for line in done.stderr.splitlines() if "cramjam" in line]
-            assert "snappy, lz4, zstd cannot be read here: install cramjam" in line
+            assert "snappy, lz4, zstd cannot be decoded here: install cramjam" in line
 
 
 class Log:

@@ -132,7 +132,7 @@ def test_a_booking_of_many_sessions_is_read_in_parts(own_redis: RedisServer, mon
         assert await reader.count(parse_filter({"bookingId": {"$in": ["BK-1", "BK-2"]}})) == 5000
         assert max(counting.counts) < COMMANDS
         monkeypatch.setattr(live_module, "MOST_OF_BOOKINGS", 4000)
-        with pytest.raises(QueryError, match="name fewer"):
+        with pytest.raises(QueryError, match="filter by fewer"):
             await reader.query(parse_query(query))
 
     on(own_redis, 2, scenario)
@@ -163,7 +163,7 @@ def test_a_question_without_an_end_is_given_up(redis_server: Redis, monkeypatch:
         await filled.apply(world.happen(world.pairs()))
         reader = filled.reader()
         assert len((await reader.query(parse_query({"sort": [{"fieldName": "bookingId"}]}))).attendances) == 50
-        with pytest.raises(QueryError, match="name a booking or a session") as error:
+        with pytest.raises(QueryError, match="filter by a booking or a session") as error:
             await reader.query(parse_query({"sort": [{"fieldName": "status"}, {"fieldName": "bookingId"}]}))
         assert [each.rule for each in error.value.violations] == ["TOO_LARGE"]
 

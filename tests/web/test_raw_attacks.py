@@ -205,7 +205,7 @@ def test_identity_is_accepted_as_no_coding(api: Api, coding: str) -> None:
 def test_a_name_that_comes_twice_among_many(api: Api) -> None:
     many = ",".join(f'"{n}": 1' for n in range(80_000))
     said = api.client.post(QUERY, content=f'{{{many}, "79999": 1}}', headers={"content-type": "application/json"})
-    assert "'79999' comes twice" in said.json()["message"]
+    assert "'79999' occurs twice" in said.json()["message"]
 
 
 def fill(raw: Raw, token: str) -> None:

@@ -56,7 +56,7 @@ def test_a_malformed_file_of_tokens_is_refused(tmp_path: Path, arguments: list[s
         [*API, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert re.fullmatch(r".*tokens\.json: no file of tokens .*\n", done.stderr), done.stderr
+    assert re.fullmatch(r".*tokens\.json: is not a valid token file .*\n", done.stderr), done.stderr
 
 
 def test_an_address_that_is_taken_is_refused() -> None:

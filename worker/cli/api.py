@@ -12,11 +12,11 @@ from worker.cli.show import fail, print_rows
 from worker.settings import Settings, SettingsError, duration, load_settings
 from worker.web.auth import Scope, create_token, read_tokens, revoke_token, shown
 
-tokens_app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
+tokens_app = typer.Typer(help="Create, list and revoke tokens of the API.", no_args_is_help=True)
 
 
 def api(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="processes that share the address")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="number of processes that share the address")] = 1,
 ) -> None:
     """Serve the Attendance API over HTTP."""
     from worker.web.http import server
@@ -36,19 +36,19 @@ def api(
 
 @tokens_app.command("create")
 def tokens_create(
-    scope: Annotated[list[Scope], typer.Option(help="what it allows; may be given more than once")],
-    name: Annotated[str, typer.Option(help="whose it is; a token is revoked by its name")] = "",
-    expires: Annotated[str, typer.Option(help="how long it holds, as 90d or 12h; for ever where left out")] = "",
-    source: Annotated[str, typer.Option(help="it may publish events of this source and of what follows it after a /")] = "",
+    scope: Annotated[list[Scope], typer.Option(help="what the token allows; may be repeated")],
+    name: Annotated[str, typer.Option(help="name of the token; it is revoked by this name")] = "",
+    expires: Annotated[str, typer.Option(help="lifetime, as 90d or 12h; without it the token never expires")] = "",
+    source: Annotated[str, typer.Option(help="source prefix that the token may publish, as /gates/north")] = "",
 ) -> None:
-    """Make a token and print it, this once; its digest goes to the file that ATTENDANCE_API_TOKENS names."""
+    """Create a token and print it once; its digest is added to the file that ATTENDANCE_API_TOKENS names."""
     path = _path(load_settings())
     now = time.time()
     print(create_token(path, scope, typed(name) or f"token-{int(now * 1000)}", _lifetime(expires), now, typed(source) or None))
 
 
 @tokens_app.command("list")
-def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON document a line")] = False) -> None:
+def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON document per line")] = False) -> None:
     """Show the tokens' names, scopes and times."""
     path = _path(load_settings())
     print_rows([shown(token) for token in read_tokens(path)] if path.exists() else [], as_json, _COLUMNS)
@@ -56,7 +56,7 @@ def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON d
 
 @tokens_app.command("revoke")
 def tokens_revoke(name: str) -> None:
-    """Take a token out of the file; running API processes see it within a second."""
+    """Remove a token from the file; running API processes notice it within a second."""
     revoke_token(_path(load_settings()), typed(name))
 
 
@@ -65,7 +65,7 @@ _COLUMNS = ("name", "scopes", "source", "createdAt", "expiresAt")
 
 def _path(settings: Settings) -> Path:
     if settings.api_tokens is None:
-        raise SettingsError("ATTENDANCE_API_TOKENS: set it to the file that holds the tokens")
+        raise SettingsError("ATTENDANCE_API_TOKENS: is not set; set it to the path of the token file")
     return settings.api_tokens
 
 

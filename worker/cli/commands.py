@@ -39,13 +39,13 @@ T = TypeVar("T")
 
 
 app = typer.Typer(
-    help="Live attendance of booked sessions: events in at Kafka, answers out of Redis.",
+    help="Live attendance of booked sessions: consumes events from Kafka, answers queries from Redis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-topics_app = typer.Typer(help="Provision and check the topics.", no_args_is_help=True)
-schemas_app = typer.Typer(help="What travels, as JSON Schemas.", no_args_is_help=True)
+topics_app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
+schemas_app = typer.Typer(help="JSON Schemas of events, alerts, attendances and dead letters.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(schemas_app, name="schemas")
@@ -90,7 +90,7 @@ def main() -> None:
     except Exception as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
-        fail(f"this should not happen: {error!r}; ATTENDANCE_LOG_LEVEL=DEBUG shows where")
+        fail(f"internal error: {error!r}; ATTENDANCE_LOG_LEVEL=DEBUG shows the traceback")
 
 
 def _show_version(is_asked: bool) -> None:
@@ -110,7 +110,7 @@ def before_each(
 
 @app.command()
 def worker() -> None:
-    """Fold events into attendances: one worker; start as many as there is work."""
+    """Run one worker, which folds events into attendances; at most one per partition is busy."""
     # only here: importing Faust takes half a second, and no other command needs it
     from worker.stream.stopping import Stopping
     from worker.stream.worker import Worker
@@ -137,11 +137,11 @@ app.command()(api)
 @app.command("dev")
 def dev_(
     demo_: Annotated[bool, typer.Option("--demo", help="play the sample events")] = False,
-    once: Annotated[bool, typer.Option("--once", help="with --demo: end after it and print the totals")] = False,
+    once: Annotated[bool, typer.Option("--once", help="with --demo: exit after the events and print the totals")] = False,
 ) -> None:
-    """Broker, Redis, one worker and the API on this machine, without Docker and without Java."""
+    """Run broker, Redis, one worker and the API on this machine, without Docker and without Java."""
     if once and not demo_:
-        raise typer.BadParameter("--once goes with --demo")
+        raise typer.BadParameter("--once requires --demo")
     settings = load_settings()
     counts = _run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
     if counts is not None:
@@ -154,7 +154,7 @@ def dev_(
 def publish_(
     files: Annotated[list[typer.FileBinaryRead], typer.Argument(help="JSON lines of events, - for stdin")],
     backfill: Annotated[
-        bool, typer.Option("--backfill", help="history: each event counts as received when it happened")
+        bool, typer.Option("--backfill", help="publish history: each event counts as received at its own time")
     ] = False,
 ) -> None:
     """Publish events from files of JSON lines, keyed by booking."""
@@ -187,17 +187,17 @@ def publish_(
 @app.command("simulate")
 def simulate_(
     count: Annotated[int, typer.Option(min=1, help="how many events")] = 10_000,
-    rate: Annotated[float, typer.Option(min=0, help="events per second, 0 for as fast as it goes")] = 0,
+    rate: Annotated[float, typer.Option(min=0, help="events per second; 0: as fast as possible")] = 0,
     bookings: Annotated[int, typer.Option(min=1)] = 1000,
     sessions: Annotated[int, typer.Option(min=1)] = 20,
-    burst: Annotated[float, typer.Option(min=1, help="how much denser events come at the full hour")] = 1,
+    burst: Annotated[float, typer.Option(min=1, help="factor by which the rate rises in bursts, one second of every ten")] = 1,
     duplicates: Annotated[float, typer.Option(min=0, max=1, help="share of events sent twice")] = 0.02,
-    offline: Annotated[float, typer.Option(min=0, max=1, help="share that arrives late, after an offline gap")] = 0.02,
-    bad_clocks: Annotated[float, typer.Option(min=0, max=1, help="share from a device whose clock is wrong")] = 0.01,
-    bad_payloads: Annotated[float, typer.Option(min=0, max=1, help="share that no one can use")] = 0.001,
-    seed: Annotated[int, typer.Option(help="the same seed makes the same events")] = 1,
+    offline: Annotated[float, typer.Option(min=0, max=1, help="share of events that arrive late, after an offline gap")] = 0.02,
+    bad_clocks: Annotated[float, typer.Option(min=0, max=1, help="share of events from a device whose clock is wrong")] = 0.01,
+    bad_payloads: Annotated[float, typer.Option(min=0, max=1, help="share of events with an invalid payload")] = 0.001,
+    seed: Annotated[int, typer.Option(help="seed of the generator; the same seed gives the same events")] = 1,
 ) -> None:
-    """Publish what kiosks and scanners would, with their faults."""
+    """Publish simulated events of kiosks and scanners, with their faults."""
     settings = load_settings()
     plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
     _publish(settings, lambda producer, progress, stop: simulate.run(producer, settings, plan, progress, stop))
@@ -205,30 +205,30 @@ def simulate_(
 
 @topics_app.command("create")
 def topics_create() -> None:
-    """Create the topics that are missing, and set what is not as it must be in the others."""
+    """Create missing topics, and set wrong configs of existing ones."""
     created, altered = asyncio.run(topic_ops.create(load_settings()))
     if created:
         print(f"created {', '.join(created)}")
     for line in altered:
         print(line)
     if not (created or altered):
-        print("every topic was there already")
+        print("all topics exist with the required configs")
 
 
 @topics_app.command("check")
 def topics_check() -> None:
-    """Say where the topics are not as they must be."""
+    """Check that the topics exist with the required configs."""
     problems = asyncio.run(topic_ops.check(load_settings()))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(1)
-    print("every topic is as it must be")
+    print("all topics exist with the required configs")
 
 
 @app.command("doctor")
 def doctor_(as_json: Json = False) -> None:
-    """Look at broker, topics, Redis and settings."""
+    """Check broker, topics, Redis and workers; print every setting, secrets masked."""
     settings = load_settings()
     findings = asyncio.run(doctor.examine(settings))
     if as_json:
@@ -246,7 +246,7 @@ def doctor_(as_json: Json = False) -> None:
 def schemas_export(
     folder: Annotated[Path, typer.Option("--to", help="folder to write to")] = export.FOLDER,
 ) -> None:
-    """Write the JSON Schemas of what travels and rests."""
+    """Write the JSON Schemas of events, alerts, attendances and dead letters."""
     for path in export.write(folder):
         print(path)
 

@@ -40,7 +40,7 @@ def opened(data: AlertData, judged: AlertInput) -> AlertEvent:
 
 def resolved(kind: AlertKind, judged: AlertInput) -> AlertEvent:
     """The CloudEvent of an alert that is no longer open."""
-    data = _data(kind, judged, f"{kind} no longer holds")
+    data = _data(kind, judged, f"{kind} no longer applies")
     time = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
     data["resolvedAt"] = time
     return _event(data, _digest(judged), time, resolved=True)
@@ -154,17 +154,17 @@ def _message(kind: AlertKind, judged: AlertInput) -> str:
         return "ATTENDED, but the booking is canceled"
     if kind is AlertKind.UNKNOWN_SESSION:
         listed = (booking.sessions if booking else None) or ()
-        return f"The booking lists {len(listed)} sessions, and this is none of them"
+        return f"The booking lists {len(listed)} sessions, but not this one"
     newest = newest_key(row)
     if not attendance or not newest:
-        return "The attendance is gone"
+        return "The attendance no longer exists"
     ahead = (event_time(newest) - effective_time(newest)) // 1_000_000
     return f"The clock of {text_of(attendance.source)} runs at least {ahead} s ahead of what the clock tolerance allows"
 
 
 def _conflict(row: bytes) -> str:
     reports = [
-        f"{text_of(source_of(row, mark))} said {status} at {format_time(effective_time(row, mark))}"
+        f"{text_of(source_of(row, mark))} reported {status} at {format_time(effective_time(row, mark))}"
         for status, mark in zip(("ATTENDED", "NOT_ATTENDED"), opposed_reports(row) or (), strict=False)
     ]
     return ", ".join(reports)

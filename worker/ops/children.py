@@ -45,8 +45,8 @@ class Child:
         """Raises ChildFailed if it has ended."""
         code = self._process.poll()
         if code is not None:
-            last_line = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise ChildFailed(f"{self.name} ended with exit code {code}: {last_line[0]}")
+            last_line = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+            raise ChildFailed(f"{self.name} exited with code {code}: {last_line[0]}")
 
     async def stop(self, grace: float) -> None:
         """Ends the process: SIGTERM, and SIGKILL after ``grace`` seconds."""

@@ -126,7 +126,7 @@ class Dev:
 
     def _port(self, what: str, default: int, scheme: str = "") -> int:
         port = usable_port(default)
-        taken = "" if port == default else f" (port {default} is taken)"
+        taken = "" if port == default else f" (port {default} is in use)"
         self._console.print(f"{what} on {scheme}127.0.0.1:{port}{taken}")
         return port
 
@@ -162,7 +162,7 @@ class Dev:
                 for child in self._children:
                     child.check()
                 if time.monotonic() > deadline:
-                    raise ChildFailed(f"the worker does not serve after {_START_SECONDS:.0f} s")
+                    raise ChildFailed(f"the read models are not served after {_START_SECONDS:.0f} s")
                 await asyncio.sleep(0.1)
         finally:
             await client.aclose()
@@ -268,7 +268,7 @@ async def _show(reader: AttendanceReader, console: Console) -> None:
 
 
 def _table(counts: dict[str, int]) -> Table:
-    table = Table(title="attendance, live (Ctrl-C ends it)")
+    table = Table(title="live attendance (Ctrl-C to stop)")
     for name in counts:
         table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{count:,}" for count in counts.values()))

@@ -50,12 +50,12 @@ class BadLine(NamedTuple):
 def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backfill: bool) -> Outgoing | BadLine:
     """Reads an event from a line of JSON; with ``backfill`` it counts as received when it happened."""
     if len(line) > MOST_LINE_BYTES:
-        return BadLine(where, f"too-large: longer than {MOST_LINE_BYTES} bytes; write one CloudEvent a line")
+        return BadLine(where, f"too-large: longer than {MOST_LINE_BYTES} bytes; write one CloudEvent per line")
     topics, line = TopicNames.of(settings.topic_prefix), unwrapped(line)
     try:
         doc: Any = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return BadLine(where, f"not JSON ({error}); write one CloudEvent a line")
+        return BadLine(where, f"not JSON ({error}); write one CloudEvent per line")
     headers = [(RECEIVED_HEADER, str(doc["time"]).encode())] if backfill and isinstance(doc, dict) and "time" in doc else []
     if isinstance(doc, dict) and isinstance(doc.get("type"), str) and doc["type"] in _BOOKING_TYPES:
         return _outgoing(decode_booking(line, headers), topics.bookings, line, where, headers)
@@ -178,7 +178,7 @@ async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
     partitions = (await producer.client.fetch_all_metadata()).partitions_for_topic(topic)
     if not partitions:
         raise TopicsError(
-            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}: run attendance topics create, or set the prefix of others"
+            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}: run `attendance topics create`, or set another prefix"
         )
     return len(partitions)
 

@@ -26,7 +26,7 @@ async def problems(settings: Settings) -> list[str]:
     if shortest <= timeout <= longest:
         return []
     allowed = f"{shortest / 1000:g}s to {longest / 1000:g}s ({_MIN}, {_MAX})"
-    return [f"{ENV_PREFIX}SESSION_TIMEOUT is {timeout / 1000:g}s and the broker allows {allowed}: set one of those"]
+    return [f"{ENV_PREFIX}SESSION_TIMEOUT is {timeout / 1000:g}s and the broker allows {allowed}: set a value in that range"]
 
 
 async def _limits(settings: Settings) -> tuple[int, int]:

@@ -46,7 +46,7 @@ class TopicPlan(NamedTuple):
         elif partitions != self.partitions:
             problems.append(
                 f"{self.name} has {partitions} partitions and ATTENDANCE_PARTITIONS is {self.partitions}: "
-                "set ATTENDANCE_PARTITIONS to what the topic has, or set another ATTENDANCE_TOPIC_PREFIX and publish again"
+                "set ATTENDANCE_PARTITIONS to the topic's number, or set another ATTENDANCE_TOPIC_PREFIX and publish again"
             )
         for setting, required in self.wrong(actual).items():
             problems.append(
@@ -163,7 +163,7 @@ def unreadable_codecs() -> list[str]:
     missing = missing_codecs()
     if not missing:
         return []
-    return [f"batches compressed with {', '.join(missing)} cannot be read here: install cramjam (`pip install cramjam`)"]
+    return [f"batches compressed with {', '.join(missing)} cannot be decoded here: install cramjam (`pip install cramjam`)"]
 
 
 class _TopicConfig(NamedTuple):

@@ -30,7 +30,7 @@ class Switched(NotServing):
     """Another namespace, or another key generation of a partition, became live during the query."""
 
     def __init__(self) -> None:
-        super().__init__("the read models are being switched: ask again")
+        super().__init__("the read models are being switched: retry")
 
 
 class TooMuchWork(QueryError):

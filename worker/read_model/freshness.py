@@ -130,19 +130,19 @@ def find_problems(partitions: Iterable[Partition]) -> list[Problem]:
     problems = []
     if unowned:
         since = _longest(each.age for each in unowned)
-        remedy = "start workers, or wait until those that took over have recovered"
-        problems.append(_problem("NO_WORKER", unowned, f"no worker owns {{}}, nothing was written there {since}: {remedy}"))
+        remedy = "start workers, or wait until the new owners have recovered"
+        problems.append(_problem("NO_WORKER", unowned, f"no worker owns {{}}, no heartbeat {since}: {remedy}"))
     if unconfirmed:
         since = _longest(each.kafka_age for each in unconfirmed)
-        cause = "it is away or frozen, or they have no leader"
+        cause = "it is unavailable, or these partitions have no leader"
         problems.append(_problem("KAFKA_AWAY", unconfirmed, f"Kafka has not answered the workers of {{}} {since}: {cause}"))
     for each in owned:
         for topic in TOPICS:
             if (offset := each.unreadable(topic)) is not None:
-                what = f"the record batch at offset {offset} of {topic} cannot be read, {{}} stands there"
+                what = f"the record batch at offset {offset} of {topic} cannot be read, {{}} is stopped there"
                 problems.append(_problem("UNREADABLE_BATCH", [each], f"{what}: delete it, or restore the log from a replica"))
     if filling:
-        problems.append(_problem("REPAIRING", filling, "{} cannot be read while filled from the tables: wait"))
+        problems.append(_problem("REPAIRING", filling, "read models of {} are being filled from the tables: wait"))
     return problems
 
 

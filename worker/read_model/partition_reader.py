@@ -258,7 +258,7 @@ class NamespaceView:
                     pending[number] = ids, names, place
             if len(attendances) > MOST_OF_BOOKINGS:
                 raise TooMuchWork(
-                    f"the bookings that the filter names have more than {MOST_OF_BOOKINGS} attendances: name fewer"
+                    f"the bookings that the filter names have more than {MOST_OF_BOOKINGS} attendances: filter by fewer"
                 )
         return list(attendances.values())
 
@@ -292,7 +292,7 @@ def _require_live(number: int, state: str) -> None:
 
 
 def _not_serving(number: int, state: str) -> NotServing:
-    return NotServing(f"partition {number} is {state}: ask again in a second")
+    return NotServing(f"partition {number} is {state}: retry in a second")
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:

@@ -32,8 +32,8 @@ from worker.settings import Settings
 __all__ = ["AttendanceReader", "Freshness", "ListPage", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
 
 _LARGEST_PAGE = 1000
-_INVALID_CURSOR = "is no cursor of this list; send next of a page as it came, or start without one"
-_OTHER_CONDITIONS = "is of a list with other conditions; leave those out or start without the cursor"
+_INVALID_CURSOR = "is not a cursor of this list; send next of a page unchanged, or start without a cursor"
+_OTHER_CONDITIONS = "belongs to a list with other conditions; leave these out or start without the cursor"
 
 
 class Place(NamedTuple):

@@ -72,7 +72,7 @@ class NamespaceResolver:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
         namespace = name.decode()
         if not is_ours(self._base, namespace):
-            raise OtherLayout(f"namespace {namespace} has another layout: run this command in the version of the workers")
+            raise OtherLayout(f"namespace {namespace} has the layout of another version: use the version of the workers")
         if key is None:
             key = await self._make_cursor_key()
         self._cached = NamespaceView(

@@ -260,7 +260,7 @@ async def _gather(calls: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[
 def _slot(words: Sequence[Any]) -> int:
     at = 3 if words[0] in _SCRIPTS else 1
     if len(words) <= at or " " in words[0] or words[0] == "KEYS":
-        raise ValueError(f"{words[0]} has no key: ask each of the masters")
+        raise ValueError(f"{words[0]} has no key: send it to each master")
     key = words[at]
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
@@ -278,5 +278,5 @@ def _as_cluster_error(address: Address, error: Exception) -> Exception:
     if isinstance(error, TimeoutError):
         return RedisConnectionError(f"{server} does not answer")
     if isinstance(error, ResponseError) and "cluster support disabled" in str(error):
-        return NoCluster(f"{server} is a single server, no Redis Cluster")
+        return NoCluster(f"{server} is a single server, not a Redis Cluster")
     return error

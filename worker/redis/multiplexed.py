@@ -126,7 +126,7 @@ class _Connection(asyncio.Protocol):
         waiting, self._pending = self._pending, deque()
         for future, _ in waiting:
             if not future.done():
-                future.set_exception(RedisConnectionError(f"the connection was lost ({error or 'it ended'})"))
+                future.set_exception(RedisConnectionError(f"the connection was lost ({error or 'closed by the server'})"))
 
 
 def _pack(words: Sequence[Any]) -> bytes:

@@ -94,7 +94,7 @@ class TokenFile:
                 self._tokens, self._version = tuple(read_tokens(self._path)), version
         except OSError as error:
             self._version, self._tokens = None, ()
-            raise NoTokensYet(f"{self._path}: {error.strerror}: `attendance tokens create` makes it") from None
+            raise NoTokensYet(f"{self._path}: {error.strerror}: `attendance tokens create` creates it") from None
 
     def holder(self, presented: bytes) -> Token | None:
         """The entry of a presented token; None if the token is unknown or has expired.
@@ -142,14 +142,16 @@ def create_token(
         # a source prefix covers what follows it after a slash
         source = source.rstrip("/")
         if not _SOURCE(source) or source.casefold() == "/api" or source.casefold().startswith("/api/"):
-            raise TokensError(f"--source: write a source as /gates/north, 1 to {MAX_NAME} characters; /api is the API's own")
+            raise TokensError(
+                f"--source: write a source as /gates/north, 1 to {MAX_NAME} characters; /api is reserved for the API"
+            )
     secret = PREFIX + secrets.token_urlsafe(32)
     micros = int(now * 1_000_000)
     expires = None if expires_in is None else micros + expires_in // timedelta(microseconds=1)
     token = Token(name, sha256(secret.encode()).digest(), frozenset(scopes), micros, expires, source)
     with _changing(path) as tokens:
         if any(each.name == name for each in tokens):
-            raise TokensError(f"a token has the name {name} already: give another, or revoke it first")
+            raise TokensError(f"a token named {name} exists already: use another name, or revoke it first")
         tokens.append(token)
     return secret
 
@@ -163,7 +165,7 @@ def revoke_token(path: Path, name: str) -> None:
     with _changing(path) as tokens:
         remaining = [token for token in tokens if token.name != name]
         if len(remaining) == len(tokens):
-            raise TokensError(f"no token has the name {name}: `attendance tokens list` shows them")
+            raise TokensError(f"no token is named {name}: `attendance tokens list` shows them")
         tokens[:] = remaining
 
 
@@ -179,7 +181,7 @@ def read_tokens(path: Path) -> list[Token]:
     except OSError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise TokensError(f"{path}: no file of tokens ({error!r}): mend it, or begin a new one") from None
+        raise TokensError(f"{path}: is not a valid token file ({error!r}): repair it, or create a new one") from None
     return tokens
 
 
@@ -197,10 +199,10 @@ def shown(token: Token) -> dict[str, Any]:
 def _read(entry: dict[str, Any]) -> Token:
     digest, scopes, expires = bytes.fromhex(entry["digest"]), frozenset(map(Scope, entry["scopes"])), entry.get("expiresAt")
     if len(digest) != sha256().digest_size:
-        raise ValueError("a digest is no SHA-256")
+        raise ValueError("a digest is not a SHA-256")
     source = entry.get("source")
     if source is not None and not (isinstance(source, str) and _SOURCE(source)):
-        raise ValueError(f"a source is no text of 1 to {MAX_NAME} characters")
+        raise ValueError(f"a source is not a text of 1 to {MAX_NAME} characters")
     created = parse_time(entry["createdAt"])
     return Token(str(entry["name"]), digest, scopes, created, None if expires is None else parse_time(expires), source)
 
@@ -215,14 +217,14 @@ def _changing(path: Path) -> Iterator[list[Token]]:
     try:
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError as error:
-        raise TokensError(f"{path.parent}: {error.strerror}: make the folder first") from None
+        raise TokensError(f"{path.parent}: {error.strerror}: create the folder first") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         tokens = read_tokens(path) if path.exists() else []
         yield tokens
         _write(path, tokens)
     except OSError as error:
-        raise TokensError(f"{path}: {error.strerror}: see to its owner and its folder's rights") from None
+        raise TokensError(f"{path}: {error.strerror}: check its owner and the permissions of its folder") from None
     finally:
         os.close(folder)
 

@@ -88,7 +88,9 @@ class Commands:
             for index, outcome in zip(pending, outcomes, strict=True):
                 if isinstance(outcome, Superseded):
                     superseded.append(index)
-                    results[index] = Refused(409, "CHANGED_MEANWHILE", "something later keeps undoing this change: look again")
+                    results[index] = Refused(
+                        409, "CHANGED_MEANWHILE", "a later event keeps overriding this change: read the attendance, then retry"
+                    )
                 else:
                     results[index] = outcome
             pending = superseded

@@ -99,13 +99,13 @@ def problem_of(error: Exception) -> ApiError | None:
         case QueryError():
             return Invalid(error.violations)
         case OtherLayout():
-            return Refused(503, "OTHER_LAYOUT", "Redis was written by another version than this API runs", headers=_LATER)
+            return Refused(503, "OTHER_LAYOUT", "another version wrote the read models: upgrade the API", headers=_LATER)
         case ReaderError():
             return Unavailable("NOT_SERVING", str(error))
         case RedisError() | TimeoutError():
-            return Unavailable("READ_MODELS_AWAY", "Redis does not answer: ask again")
+            return Unavailable("READ_MODELS_AWAY", "Redis does not answer: retry")
         case KafkaError() | OSError():
-            return Unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again")
+            return Unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: retry")
         case _:
             return None
 
@@ -118,11 +118,11 @@ def framework_problem(error: HTTPException | RequestValidationError, scope: Scop
             for each in error.errors()
         )
     if error.status_code != 405:
-        return Refused(error.status_code, "NOT_FOUND", "the API has no such path")
+        return Refused(error.status_code, "NOT_FOUND", "no such path")
     matching = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
     # a literal path takes precedence over a path with parameters
     routes = [route for route in matching if not route.param_convertors] or matching
     allowed = {method for route in routes for method in route.methods}
     # every route of GET also answers HEAD
     methods = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
-    return Refused(405, "METHOD_NOT_ALLOWED", f"this path has {methods}", headers={"allow": methods})
+    return Refused(405, "METHOD_NOT_ALLOWED", f"the methods of this path are {methods}", headers={"allow": methods})

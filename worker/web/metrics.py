@@ -27,7 +27,7 @@ class Metrics:
             registry=self._registry,
         )
         self._in_flight = Gauge(
-            "attendance_api_requests_in_flight", "Requests under way", registry=self._registry, multiprocess_mode="livesum"
+            "attendance_api_requests_in_flight", "Concurrent requests", registry=self._registry, multiprocess_mode="livesum"
         )
         self._denied = Counter(
             "attendance_api_denied", "Requests without a token that allows them", ("status",), registry=self._registry

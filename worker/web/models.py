@@ -44,7 +44,7 @@ class ValidationErrorDetails(TypedDict):
 
 
 class Problem(TypedDict):
-    """Every error."""
+    """The shape of every error response."""
 
     message: str
     details: ApplicationErrorDetails | ValidationErrorDetails
@@ -55,7 +55,7 @@ class AttendanceAnswer(TypedDict):
 
 
 class ShownAttendance(TypedDict, total=False):
-    """An attendance with the fields that were asked for; ``id`` is always there."""
+    """An attendance with the fields that were asked for; ``id`` is always included."""
 
     id: str
     bookingId: str
@@ -87,7 +87,7 @@ class CountAnswer(TypedDict):
 
 
 class AttendanceToSet(TypedDict):
-    """``eventId`` is another name of ``sessionId``; one of them is required. Other fields of an attendance are ignored."""
+    """``eventId`` is an alias of ``sessionId``; one of them is required. Other fields of an attendance are ignored."""
 
     __pydantic_config__ = ConfigDict(  # type: ignore[misc]
         json_schema_extra={"anyOf": [{"required": ["sessionId"]}, {"required": ["eventId"]}]}
@@ -151,7 +151,7 @@ IncomingBatch = Annotated[list[IncomingEvent], Field(max_length=MAX_EVENTS)]
 
 class FreshnessShape(TypedDict):
     """``eventTime``: the newest effective time of an event that was applied, which never goes back; ``lag``: records not
-    applied yet. null: unknown, while no worker or no Kafka says.
+    applied yet. null: unknown, without a worker or while Kafka does not answer it.
     """
 
     eventTime: str | None
@@ -230,7 +230,7 @@ class PartitionStatus(TypedDict):
 
 
 class PartitionProblem(TypedDict):
-    """Something that keeps partitions from going on."""
+    """A problem that keeps partitions from making progress."""
 
     code: Literal["NO_WORKER", "KAFKA_AWAY", "UNREADABLE_BATCH", "REPAIRING"]
     partitions: list[int]

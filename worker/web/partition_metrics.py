@@ -19,22 +19,22 @@ def partition_families(snapshot: Snapshot) -> list[Metric]:
     partitions = snapshot.partitions
     is_redis_away = isinstance(snapshot.error, RedisError | TimeoutError | OSError)
     return [
-        _one("attendance_redis_up", "1 where Redis answers", not is_redis_away),
+        _one("attendance_redis_up", "1 while Redis answers", not is_redis_away),
         _one("attendance_partitions", "Partitions of the read models", len(partitions)),
         _one(
             "attendance_partitions_without_owner",
-            "Partitions that no worker has written lately",
+            "Partitions without a recent heartbeat of a worker",
             sum(not each.has_owner for each in partitions),
         ),
         _each(
             "attendance_partition_watermark_age_seconds",
-            "How long ago a worker wrote the partition's watermark; +Inf: never",
+            "Seconds since a worker wrote the partition's watermark; +Inf: never",
             partitions,
             lambda each: each.age,
         ),
         _each(
             "attendance_partition_kafka_age_seconds",
-            "How long ago Kafka confirmed to a worker where the partition's topics end; +Inf: never",
+            "Seconds since Kafka confirmed the end of the partition's topics to its worker; +Inf: never",
             partitions,
             lambda each: each.kafka_age,
         ),
@@ -52,19 +52,19 @@ def partition_families(snapshot: Snapshot) -> list[Metric]:
         ),
         _each(
             "attendance_partition_serving",
-            "1 where readers are served",
+            "1 while readers are served",
             partitions,
             lambda each: each.state == "live" and not snapshot.error,
         ),
         _each_topic(
             "attendance_partition_held",
-            "Offsets that open transactions hold",
+            "Offsets behind an open transaction",
             partitions,
             lambda each, topic: each.held(topic),
         ),
         _each_topic(
             "attendance_partition_unreadable",
-            "1 where the partition stands at a record batch that cannot be read",
+            "1 while the partition is stopped at a record batch that cannot be read",
             partitions,
             lambda each, topic: each.unreadable(topic) is not None,
         ),

@@ -98,9 +98,11 @@ async def check_publish(holder: Holder, events: Sequence[Published], reader: Att
 
 def _forbidden(holder: Holder, event: Published) -> Forbidden | None:
     if names_the_api(event.source):
-        return Forbidden(f"{event.where}source", f"{API_SOURCE} is the API's own source: send the device's or system's")
+        return Forbidden(
+            f"{event.where}source", f"{API_SOURCE} is reserved for the API: send the source of the device or system"
+        )
     if holder.source is not None and not is_within(event.source, holder.source):
-        return Forbidden(f"{event.where}source", f"the token is bound to {holder.source} and what follows it after a slash")
+        return Forbidden(f"{event.where}source", f"the token is bound to the source prefix {holder.source}")
     if Scope.MANAGE in holder.scopes:
         return None
     if event.type in _OF_DEVICES:
@@ -122,7 +124,10 @@ async def _clears_of_others(prefix: str, cleared: Sequence[Published], reader: A
     """The events that would clear an attendance which was last changed by a source outside the prefix."""
     shown = await asyncio.gather(*(reader.get(guid(attendance_id(each.booking_id, each.session_id))) for each in cleared))
     return [
-        Forbidden(f"{event.where}type", f"the attendance was last changed by a source outside {prefix}: staff clear it")
+        Forbidden(
+            f"{event.where}type",
+            f"the attendance was last changed by a source outside {prefix}: clearing it needs the scope manage",
+        )
         for event, attendance in zip(cleared, shown, strict=True)
         if attendance is not None and (attendance["source"] == API_SOURCE or not is_within(attendance["source"], prefix))
     ]

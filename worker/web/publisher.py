@@ -71,7 +71,7 @@ class Publisher:
         except KafkaError as error:
             if error.retriable:
                 raise _unacknowledged() from None
-            raise Unavailable("BROKER_REFUSES", f"Kafka took no event ({type(error).__name__})") from None
+            raise Unavailable("BROKER_REFUSES", f"Kafka refused the event ({type(error).__name__})") from None
         return RecordPosition(partition, metadata.offset)
 
     async def publish_all(self, records: Sequence[tuple[str, str, bytes]], seconds: float) -> None:
@@ -87,7 +87,7 @@ class Publisher:
             async with asyncio.timeout(_WAIT_SECONDS):
                 return await asyncio.shield(self._starting)
         except TimeoutError:
-            raise Unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: ask again") from None
+            raise Unavailable("BROKER_AWAY", "Kafka does not answer, nothing was published: retry") from None
 
     async def _start(self) -> AIOKafkaProducer:
         while True:
@@ -107,5 +107,5 @@ class Publisher:
 
 def _unacknowledged() -> ApiError:
     return Unavailable(
-        "NOT_ACKNOWLEDGED", "Kafka has not acknowledged the event in time: it may be there all the same; ask again"
+        "NOT_ACKNOWLEDGED", "Kafka has not acknowledged the event in time, it may have been published nevertheless: retry"
     )

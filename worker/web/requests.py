@@ -46,7 +46,7 @@ def read_set(document: dict[str, Any]) -> Command:
     violations = Violations()
     attendance = document.get("attendance")
     if isinstance(attendance, dict) and attendance.get("sessionId") is None and attendance.get("eventId") is None:
-        raise Refused(400, "SESSION_ID_NOT_PROVIDED", "attendance.sessionId: give it, or attendance.eventId")
+        raise Refused(400, "SESSION_ID_NOT_PROVIDED", "attendance.sessionId: send it, or attendance.eventId")
     command = _command(document, "", violations)
     if command is None:
         raise Invalid(violations.items)
@@ -92,7 +92,7 @@ def _entries(document: dict[str, Any], name: str) -> Sequence[Any]:
         raise missing_list(name)
     violations = Violations()
     if not isinstance(entries, list):
-        violations.add(name, f"write a list of 1 to {MAX_ENTRIES}", Rule.WRONG_TYPE)
+        violations.add(name, f"write a list of 1 to {MAX_ENTRIES} entries", Rule.WRONG_TYPE)
     elif len(entries) > MAX_ENTRIES:
         violations.add(name, f"has {len(entries)} entries; send at most {MAX_ENTRIES} in a call", Rule.TOO_MANY)
     violations.raise_if_any()
@@ -102,7 +102,7 @@ def _entries(document: dict[str, Any], name: str) -> Sequence[Any]:
 
 def missing_list(name: str) -> ApiError:
     """The error response to a bulk request without entries."""
-    return Refused(400, "ATTENDANCES_MISSING_IN_REQUEST", f"{name}: list 1 to {MAX_ENTRIES} of them")
+    return Refused(400, "ATTENDANCES_MISSING_IN_REQUEST", f"{name}: send 1 to {MAX_ENTRIES} entries")
 
 
 def _command(entry: Any, where: str, violations: Violations) -> Command | None:
@@ -131,7 +131,7 @@ def _data(attendance: dict[str, Any], where: str, violations: Violations) -> dic
     data = {name: attendance[name] for name in _FIELDS if attendance.get(name) is not None}
     alias = attendance.get("eventId")
     if alias is not None and data.setdefault("sessionId", alias) != alias:
-        violations.add(f"{where}eventId", "differs from sessionId, whose other name it is: give one", Rule.REPEATED)
+        violations.add(f"{where}eventId", "differs from sessionId, of which it is an alias: send one of them", Rule.REPEATED)
     return data
 
 

@@ -16,15 +16,15 @@ from worker.web.models import Problem
 SECURITY = "token"
 _DESCRIPTIONS = {
     400: "The request is malformed; each field that is wrong is named",
-    401: "No token, or none that is known",
+    401: "No token, an unknown one or an expired one",
     403: "The token lacks the scope, or without tokens the request comes from elsewhere",
-    404: "There is no such thing",
-    405: "The path has no such method",
-    409: "Something later keeps undoing the change",
+    404: "Not found",
+    405: "The path does not support the method",
+    409: "A later event keeps overriding the change",
     413: "The body is too large",
     415: "The body's Content-Encoding is neither gzip nor identity",
     429: "Too many requests at once",
-    503: "Redis, Kafka or a worker is away, or a partition is being repaired: ask again after Retry-After",
+    503: "Redis, Kafka or a worker is unavailable, or a partition is being repaired: retry after Retry-After",
 }
 _COMMON = (400, 401, 403, 429, 503)
 _HEADERS = {401: ("WWW-Authenticate", "string"), 429: ("Retry-After", "integer"), 503: ("Retry-After", "integer")}

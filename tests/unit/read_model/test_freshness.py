@@ -47,7 +47,7 @@ def test_a_watermark_without_a_heartbeat_is_endlessly_old() -> None:
     never = Partition(2, "not filled yet", {}, NOW_MS)
     assert (never.age, never.kafka_age, never.lag, never.has_owner) == (float("inf"), float("inf"), None, False)
     assert [each.code for each in find_problems([partition(), never])] == ["NO_WORKER"]
-    assert "partition 2, nothing was written there yet" in find_problems([never])[0].description
+    assert "partition 2, no heartbeat yet" in find_problems([never])[0].description
 
 
 def test_the_newest_of_all_partitions_is_shown() -> None:
@@ -70,7 +70,7 @@ def test_troubles_name_partitions_and_cause() -> None:
         ("UNREADABLE_BATCH", [6]),
     ]
     assert [each.blocks_all_progress for each in found] == [True, True, False]
-    assert found[0].description.startswith("no worker owns partitions 0-2, 5, nothing was written there for 60 s: ")
+    assert found[0].description.startswith("no worker owns partitions 0-2, 5, no heartbeat for 60 s: ")
     assert "offset 17 of bookings" in found[2].description
     assert find_problems([partition()]) == []
 

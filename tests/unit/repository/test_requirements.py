@@ -142,7 +142,7 @@ def test_a_command_without_its_packages_names_the_extras(module: str, command: s
     ended = run_without([module], f"import sys; sys.argv[1:] = [{command!r}]; from worker.__main__ import main; main()")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines() == [
-        f"attendance: {module} is not installed: install the extras worker and api (without them this is the reader)"
+        f"attendance: {module} is not installed: install the extras worker and api (without them only the reader works)"
     ]
 
 

@@ -256,7 +256,9 @@ class Planner:
     ) -> dict[int, list[Any]]:
         self._partition_calls += len(extra)
         if self._partition_calls * BUDGET > MOST_WORK:
-            raise TooMuchWork("in this order too much would be looked at: name a booking or a session, or sort by one field")
+            raise TooMuchWork(
+                "too many attendances to scan in this order: filter by a booking or a session, or sort by one field"
+            )
         return await self._source.ask(script, extra, arguments, extra, weight(filter_))
 
     def _share(self, limit: int) -> int:

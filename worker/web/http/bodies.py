@@ -63,7 +63,7 @@ class Bodies:
                     parts += 1
                     if parts > _PARTS + arrived // _BYTES_PER_PART:
                         raise Refused(
-                            400, "BODY_FRAGMENTED", "the body comes in too small parts: send larger ones", headers=_CLOSE
+                            400, "BODY_FRAGMENTED", "the body arrives in too many small parts: send larger ones", headers=_CLOSE
                         )
                     before = len(body.decoded)
                     if arrived > self._max_bytes or not body.feed(part) or len(body.decoded) > self._max_bytes:
@@ -71,14 +71,14 @@ class Bodies:
                     self._hold(request, len(body.decoded) - before)
             body.finish()
         except TimeoutError:
-            description = f"the body was not there within {self._seconds:g} s: send it at once"
+            description = f"the body was not complete within {self._seconds:g} s"
             raise Refused(400, "BODY_TOO_SLOW", description, headers=_CLOSE) from None
         except BodyBroken:
             raise Refused(
-                400, "MALFORMED_BODY", "the body is cut short, badly framed, or has trailers", headers=_CLOSE
+                400, "MALFORMED_BODY", "the body is truncated, wrongly framed, or has trailers", headers=_CLOSE
             ) from None
         except zlib.error:
-            raise Refused(400, "MALFORMED_BODY", "the body is not what Content-Encoding says: gzip", headers=_CLOSE) from None
+            raise Refused(400, "MALFORMED_BODY", "Content-Encoding is gzip, but the body is not", headers=_CLOSE) from None
         return body.decoded
 
     async def document(self, request: Request) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Bodies:
         body = await self.read(request)
         document = await self.off_loop(len(body), parse_json, body)
         if not isinstance(document, dict):
-            raise _bad_json("JSON, but no object")
+            raise _bad_json("it is JSON but not an object")
         return document
 
     async def off_loop(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
@@ -101,7 +101,7 @@ class Bodies:
 
     def _hold(self, request: Request, size: int) -> None:
         if size and not self._shared.take(request.scope[HOLDER], size):
-            description = "the bodies of this token's requests hold as much memory as they may: ask again"
+            description = "the bodies of this token's requests have reached their limit of memory: retry"
             raise Refused(429, "TOO_MANY_REQUESTS", description, headers={"retry-after": "1", **_CLOSE})
         request.scope[BODY_BYTES] = request.scope.get(BODY_BYTES, 0) + size
 
@@ -159,7 +159,7 @@ def _is_gzip(request: Request) -> bool:
     if not codings:
         return False
     if codings not in (["gzip"], ["x-gzip"]):
-        description = f"Content-Encoding: send gzip, or the body as it is; not {header[:100]}"
+        description = f"Content-Encoding: only gzip and identity are supported, not {header[:100]}"
         raise Refused(415, "CONTENT_ENCODING_NOT_SUPPORTED", description, headers={"accept-encoding": "gzip", **_CLOSE})
     return True
 
@@ -187,7 +187,7 @@ def parse_json(body: bytes | bytearray) -> Any:
         orjson.loads(body)  # strict, and bounded in depth and in digits
         return json.loads(body, object_pairs_hook=_object)
     except _DuplicateNameError as error:
-        raise _bad_json(f"the name {str(error)[:60]!r} comes twice in one object") from None
+        raise _bad_json(f"the name {str(error)[:60]!r} occurs twice in one object") from None
     except RecursionError:
         raise _bad_json("it is nested too deeply") from None
     except ValueError as error:

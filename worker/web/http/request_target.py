@@ -17,17 +17,17 @@ def check_target(scope: Scope) -> None:
         raise Refused(431, "HEAD_TOO_LARGE", f"line and headers have more than {MAX_HEAD_BYTES} bytes")
     if UNREADABLE in scope:
         name = scope[UNREADABLE][0]
-        raise Refused(400, "MALFORMED_HEADER", f"{name}: write it in ASCII, other characters percent-encoded")
+        raise Refused(400, "MALFORMED_HEADER", f"{name}: use ASCII, with other characters percent-encoded")
     if not path.startswith("/") and not (path == "*" and scope["method"] == "OPTIONS"):
         raise _malformed("the request target must be a path")
     hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
     if scope["http_version"] == "1.1" and (len(hosts) != 1 or not hosts[0]):
-        raise _malformed("Host: send it, once")
+        raise _malformed("Host: send exactly one")
     if (authority := scope.get(AUTHORITY)) is not None and hosts and _without_port(authority) != _without_port(hosts[0]):
         raise _malformed(f"Host: the request target names another host, {authority[:100]}")
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings and [each.strip().lower() for each in codings] != [b"chunked"]:
-        raise _malformed("Transfer-Encoding: chunked, once, is all there is")
+        raise _malformed("Transfer-Encoding: only chunked is supported, once")
 
 
 def _without_port(host: str) -> str:

@@ -61,7 +61,7 @@ async def count_attendance(request: Request) -> Response:
 
 
 async def set_attendance(request: Request) -> Response:
-    """Sets one attendance, contradictions included, and shows it once it has been applied."""
+    """Sets one attendance, contradictions included, and returns it once it has been applied."""
     services = services_of(request)
     command = read_set(await services.bodies.document(request))
     (result,) = await services.commands.execute([command])
@@ -82,7 +82,7 @@ async def bulk_set_attendance(request: Request) -> Response:
 
 
 async def delete_attendance(request: Request, attendance: AttendanceId) -> Response:
-    """Deletes an attendance; a later event makes it anew."""
+    """Deletes an attendance; a later event creates it again."""
     services = services_of(request)
     (command,) = await _deletions(services, [attendance])
     if isinstance(command, ApiError):
@@ -146,7 +146,7 @@ def _only(document: dict[str, Any], name: str) -> dict[str, Any]:
     violations = Violations()
     for key in document:
         if key != name:
-            violations.add(key[:100], f"unknown; the request has {name} alone", Rule.UNKNOWN_FIELD)
+            violations.add(key[:100], f"unknown; the request has only {name}", Rule.UNKNOWN_FIELD)
     violations.raise_if_any()
     return document
 

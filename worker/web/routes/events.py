@@ -88,7 +88,7 @@ def _decode(
     decoded = decode(value, (), now_ms, max_age=micros(settings.max_event_age))
     if isinstance(decoded, DeadLetter) and decoded.reason is Reason.UNKNOWN_TYPE:
         all_types = ", ".join(name for types in DATA.values() for name in types)
-        decoded = decoded._replace(detail=f"type: not one of {all_types}")
+        decoded = decoded._replace(detail=f"type: is not one of {all_types}")
     return Topic.EVENTS, decoded
 
 
@@ -117,7 +117,7 @@ def _binary(request: Request, body: bytearray, kind: str) -> dict[str, Any]:
             continue
         text = _attribute(name, raw)
         if name[3:] == "data" or name[3:] in attributes:
-            raise Refused(400, "MALFORMED_HEADER", f"{name}: give each attribute once, and the data as the body")
+            raise Refused(400, "MALFORMED_HEADER", f"{name}: send each attribute once, and the data as the body")
         attributes[name[3:]] = text
     return {**attributes, "data": parse_json(body)}
 
@@ -126,14 +126,16 @@ def _attribute(name: str, raw: bytes) -> str:
     """The value of a header: unquoted if it is quoted, then percent-decoded once."""
     if raw[:1] == b'"':
         if _QUOTED(raw) is None:
-            raise Refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark, end it with one")
+            raise Refused(400, "MALFORMED_HEADER", f"{name}: begins with a quotation mark but does not end with one")
         raw = _ESCAPED(rb"\1", raw[1:-1])
     if _BAD_PERCENT(raw) is not None:
-        raise Refused(400, "MALFORMED_HEADER", f"{name}: a % begins two hexadecimal digits, write %25 for the sign itself")
+        raise Refused(
+            400, "MALFORMED_HEADER", f"{name}: % must be followed by two hexadecimal digits; encode the sign itself as %25"
+        )
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
-        raise Refused(400, "MALFORMED_HEADER", f"{name}: write it in UTF-8, percent-encoded") from None
+        raise Refused(400, "MALFORMED_HEADER", f"{name}: encode it in UTF-8, then percent-encode it") from None
 
 
 def _encode(document: Any, where: str) -> bytes:

@@ -25,20 +25,20 @@ def add_health_routes(router: APIRouter) -> None:
 
 
 async def get_health(request: Request) -> Response:  # noqa: ARG001 - as FastAPI calls it
-    """The process lives."""
+    """The process is alive."""
     return answer({"status": "alive"})
 
 
 async def get_readiness(request: Request) -> Response:
-    """Redis answers, readers are served, and what happens now will be seen: every partition has a worker, and that a Kafka.
+    """Redis answers, readers are served, every partition has a worker, and Kafka answers each worker.
 
-    Whatever else keeps some partitions from going on is said with a 200: the others are served.
+    Other problems of some partitions are listed with a 200: the others are served.
     """
     snapshot = await _snapshot(request)
     if snapshot.error is not None:
         raise snapshot.error
     if not any(each.state == "live" for each in snapshot.partitions):
-        raise Unavailable("NOT_SERVING", "every partition is being filled: ask again")
+        raise Unavailable("NOT_SERVING", "every partition is being repaired: retry")
     problems = find_problems(snapshot.partitions)
     documents = [each._asdict() for each in problems]
     worst = [each for each in problems if each.blocks_all_progress]

@@ -22,9 +22,9 @@ from worker.web.services import services_of
 _MAX_LIMIT = 1000
 #: In place of a text that is not an id: nothing matches it, since no id holds a control character.
 _NO_ID = "\0"
-Limit = Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="how many to show at most")]
+Limit = Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="largest number of items in a page")]
 
-ListCursor = Annotated[str | None, Query(description="`next` of a page, to go on behind it")]
+ListCursor = Annotated[str | None, Query(description="`next` of the previous page")]
 
 
 def add_ops_routes(router: APIRouter) -> None:
@@ -44,7 +44,7 @@ async def get_session(request: Request, session: Annotated[str, Path(alias="sess
     session_id = ids.session_id(session)
     tally = None if session_id is None else await services_of(request).reader.session(session_id)
     if tally is None:
-        raise Refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and nobody came")
+        raise Refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and it has no attendance")
     return answer(tally)
 
 
@@ -60,7 +60,7 @@ async def get_booking(request: Request, booking: Annotated[str, Path(alias="book
 async def list_bookings(
     request: Request, sort: Annotated[Literal["noShowRate"], Query()], limit: Limit = 100, cursor: ListCursor = None
 ) -> Response:
-    """Bookings by how often nobody came, the worst first."""
+    """Bookings by noShowRate, the highest first."""
     del sort  # has a single value
     _check_parameters(request, "sort", "limit", "cursor")
     return _list_answer("bookings", await services_of(request).reader.no_shows_page(limit, cursor))
@@ -89,7 +89,7 @@ async def list_alerts(
 
 
 async def get_status(request: Request) -> Response:
-    """Every partition: its state, how far it is, how far behind."""
+    """Every partition: its state, offsets and lag."""
     partitions = await services_of(request).reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
@@ -99,7 +99,7 @@ async def get_status(request: Request) -> Response:
 
 
 async def publish_events(request: Request) -> Response:
-    """Takes CloudEvents of devices that do not speak Kafka: all of them, or none."""
+    """Publishes CloudEvents of devices that do not speak Kafka: all of them, or none."""
     services = services_of(request)
     events = await read_events(request, services.bodies, services.settings)
     await check_publish(request.scope[CALLER], [each.published for each in events], services.reader)
@@ -142,7 +142,7 @@ def _check_parameters(request: Request, *names: str) -> None:
         if name not in names:
             violations.add(name[:100], f"unknown; use {', '.join(names)}", Rule.UNKNOWN_FIELD)
         elif len(request.query_params.getlist(name)) > 1:
-            violations.add(name, "give it once", Rule.REPEATED)
+            violations.add(name, "send it once", Rule.REPEATED)
     if violations.items:
         raise Invalid(violations.items)
 

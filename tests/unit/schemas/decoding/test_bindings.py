@@ -151,14 +151,14 @@ def quoted(*names: str) -> Headers:
 
 
 DETAILS: list[tuple[bytes, Headers, str]] = [
-    (DATA, quoted("ce_specversion"), "specversion: the header ce_specversion holds quotation marks"),
-    (DATA, quoted("ce_time"), "time: the header ce_time holds quotation marks"),
-    (DATA, quoted("ce_type"), "type: the header ce_type holds quotation marks"),
-    (DATA, HTTP_HEADERS, "specversion: is missing; ce-specversion is how HTTP spells a header: on Kafka write ce_"),
+    (DATA, quoted("ce_specversion"), "specversion: the header ce_specversion is in quotation marks"),
+    (DATA, quoted("ce_time"), "time: the header ce_time is in quotation marks"),
+    (DATA, quoted("ce_type"), "type: the header ce_type is in quotation marks"),
+    (DATA, HTTP_HEADERS, "specversion: is missing; ce-specversion is a header of the HTTP binding; on Kafka prefix"),
     (DATA, SOME_HEADERS, "specversion: is missing; binary mode needs the header ce_specversion"),
-    (json.dumps(STRUCTURED.decode()).encode(), (), "value: holds JSON as text: it was encoded twice"),
+    (json.dumps(STRUCTURED.decode()).encode(), (), "value: is a JSON object encoded twice"),
     (STRUCTURED.decode().encode("utf-16"), (), "value: is UTF-16; write JSON in UTF-8"),
-    (raw(spoiled("attendance.check_in", "data", DATA.decode())), (), "data: holds JSON as text: it was encoded twice"),
+    (raw(spoiled("attendance.check_in", "data", DATA.decode())), (), "data: is a JSON object encoded twice"),
 ]
 FIELD_DETAILS: list[tuple[str, Any, str]] = [
     ("data.bookingId", 88214716, "is the number 88214716, not text in quotes; "),
@@ -168,8 +168,8 @@ FIELD_DETAILS: list[tuple[str, Any, str]] = [
     ("data.bookingId", {}, "is an object; "),
     ("data.bookingId", "\ufeff ", "is empty; "),
     ("data.bookingId", "x" * 200, "has 200 characters; "),
-    ("data.sessionId", "a\u009b", "holds the control character U+009B; "),
-    ("data.sessionId", "a\ud800", "holds half of the surrogate pair U+D800; "),
+    ("data.sessionId", "a\u009b", "contains the control character U+009B; "),
+    ("data.sessionId", "a\ud800", "contains the lone surrogate U+D800; "),
     ("data.numberOfAttendees", "2", 'is the text "2"; write a whole number'),
     ("data.numberOfAttendees", 2.0, "is a number with a fraction or exponent; "),
     ("data.numberOfAttendees", 10**30, "is a number of more than 20 digits; "),
@@ -177,7 +177,7 @@ FIELD_DETAILS: list[tuple[str, Any, str]] = [
     ("specversion", 1.0, 'is a number with a fraction or exponent, not text in quotes; write "1.0"'),
     ("time", 1795341600, "is the number 1795341600, not text in quotes; write an RFC 3339"),
     ("time", "2026-11-22 10:00", 'is the text "2026-11-22 10:00"; write an RFC 3339'),
-    ("source", "a\n", "holds the control character U+000A; "),
+    ("source", "a\n", "contains the control character U+000A; "),
 ]
 
 

@@ -97,5 +97,5 @@ def test_names_are_looked_up_once_each() -> None:
     names = ",".join(f'"{n}":1' for n in range(90_000))
     assert len(parse_json(f"{{{names}}}".encode())) == 90_000
     # a search through all names for each would take hours
-    with pytest.raises(ApiError, match="'89999' comes twice"):
+    with pytest.raises(ApiError, match="'89999' occurs twice"):
         parse_json(f'{{{names},"89999":1}}'.encode())

@@ -25,8 +25,8 @@ def test_a_name_twice_is_found_in_one_pass(again: str) -> None:
     if again == "n":
         names[-2] = "n"
     body = "{" + ",".join(f'"{name}":1' for name in (*names, again)) + "}"
-    assert f"'{again}' comes twice" in refused(body.encode())
-    assert f"'{again}' comes twice" in refused(b"[" + body.encode() + b"]")
+    assert f"'{again}' occurs twice" in refused(body.encode())
+    assert f"'{again}' occurs twice" in refused(b"[" + body.encode() + b"]")
 
 
 @pytest.mark.parametrize("number", [0, -(10**17), 10**17, -(10**18), 2**63, 2**64, -(2**64), 10**30, -(10**300)])
