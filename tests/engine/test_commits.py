@@ -10,7 +10,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from tests.support.services import Broker
 from tests.support.station import Line, acknowledge, run, until
-from worker.engine import faust_consumer
+from worker.engine import faust_consumer, faust_thread
 
 
 async def never(event: Any) -> None:
@@ -151,7 +151,7 @@ def test_a_commit_that_failed_is_tried_again(kafka: Broker, monkeypatch: pytest.
 
 def test_a_commit_that_hangs_keeps_nothing_from_being_given_up(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the bound: the client repeats the commit for ever, and the revocation waits for it."""
-    monkeypatch.setattr(faust_consumer, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(faust_thread, "COMMIT_SECONDS", 0.3)
     asked = []
     hanging = threading.Event()
     hanging.set()

@@ -13,7 +13,7 @@ from mode.threads import QueueServiceThread
 
 from tests.support.services import Broker, KafkaCluster
 from tests.support.station import Line, acknowledge, run, until
-from worker.engine import faust_consumer
+from worker.engine import faust_consumer, faust_thread
 
 
 def test_a_stop_while_kafka_is_away_ends_the_clients_thread(caplog: pytest.LogCaptureFixture) -> None:
@@ -38,7 +38,7 @@ def test_a_stop_while_kafka_is_away_ends_the_clients_thread(caplog: pytest.LogCa
         run(broker, scenario)
 
 
-class Thread(faust_consumer.ConsumerThread):
+class Thread(faust_thread.ConsumerThread):
     """Between the end of its queue of calls and the end of its client a rebalance begins."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -66,7 +66,7 @@ class Consumer(faust_consumer.Consumer):
         self.revoking = threading.Event()
         super().__init__(*args, **kwargs)
 
-    def _new_consumer_thread(self) -> faust_consumer.ConsumerThread:
+    def _new_consumer_thread(self) -> faust_thread.ConsumerThread:
         return Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

@@ -15,7 +15,7 @@ from faust.types import TP
 from redis.exceptions import RedisError
 
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
-from worker.engine import faust_consumer
+from worker.engine import faust_consumer, faust_thread
 from worker.engine.partition_appender import check_ends
 from worker.engine.progress import Progress, waiting
 from worker.engine.recovery import recover
@@ -51,7 +51,7 @@ _CHECK_LOGS_SECONDS = 50.0
 #: A worker ends itself after no progress for so long and at least four session timeouts, seconds.
 _STALL_SECONDS = 30.0
 #: How long the steps of a stop may take, seconds. Together with the exit of the process: less than `stopping.STOP_SECONDS`.
-_DRAIN_SECONDS = faust_consumer.LAST_DRAIN_SECONDS + faust_consumer.COMMIT_SECONDS
+_DRAIN_SECONDS = faust_consumer.LAST_DRAIN_SECONDS + faust_thread.COMMIT_SECONDS
 _CANCEL_SECONDS, _LEAVE_SECONDS, _CLOSE_SECONDS = 1.0, 4.0, 0.5
 
 

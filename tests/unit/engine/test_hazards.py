@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.engine import faust_consumer
+from worker.engine import faust_consumer, faust_thread
 from worker.settings import Settings
 from worker.stream.app import create_app
 
@@ -51,7 +51,7 @@ def test_the_app_has_no_faust_tables_and_no_standbys() -> None:
     assert app.conf.consumer_auto_offset_reset == "earliest"
     assert app.conf.topic_disable_leader
     # a revocation that drains, and commits twice, ends before the broker has lost patience
-    bound = faust_consumer.DRAIN_SECONDS + 2 * faust_consumer.COMMIT_SECONDS
+    bound = faust_consumer.DRAIN_SECONDS + 2 * faust_thread.COMMIT_SECONDS
     assert app.conf.broker_rebalance_timeout > bound
 
 
