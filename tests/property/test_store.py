@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.stores.base import Mark, Store, TableStore
+from worker.engine.stores.base import Checkpoint, Store, TableStore
 from worker.engine.stores.memory import MemoryStore
 from worker.engine.stores.rocksdb import RocksStore
 
@@ -16,9 +16,9 @@ GROUPS = [b"", b"a", b"ab", b"b\xff"]
 KEYS = [group + b"\0" + suffix for group in GROUPS for suffix in (b"", b"s", b"s\0t")]
 records = st.lists(st.tuples(st.sampled_from(KEYS), st.none() | st.binary(min_size=1, max_size=4)), max_size=8)
 places = st.tuples(st.integers(0, 1), st.sampled_from([0, 1, 255, 256]))
-marks = st.none() | st.builds(Mark, st.integers(0, 2**40), st.integers(0, 2**32 - 1))
+checkpoints = st.none() | st.builds(Checkpoint, st.integers(0, 2**40), st.integers(0, 2**32 - 1))
 steps = st.lists(
-    st.tuples(st.just("write"), places, records, marks)
+    st.tuples(st.just("write"), places, records, checkpoints)
     | st.tuples(st.sampled_from(["drop", "release", "begin_filling", "end_filling"]), places)
     | st.tuples(st.just("reopen")),
     max_size=20,
@@ -30,7 +30,7 @@ class Model:
 
     def __init__(self, *, lasting: bool) -> None:
         self.rows: dict[tuple[int, int], dict[bytes, bytes]] = {}
-        self.marks: dict[tuple[int, int], Mark] = {}
+        self.checkpoints: dict[tuple[int, int], Checkpoint] = {}
         self._lasting = lasting
 
     def do(self, name: str, place: tuple[int, int], *more: Any) -> None:
@@ -41,16 +41,16 @@ class Model:
                 if value is not None:
                     rows[key] = value
             if more[1] is not None:
-                self.marks[place] = more[1]
+                self.checkpoints[place] = more[1]
         elif name == "drop" or (name == "release" and not self._lasting):
             self.rows.pop(place, None)
-            self.marks.pop(place, None)
+            self.checkpoints.pop(place, None)
 
     def check(self, table: TableStore, place: tuple[int, int]) -> None:
         rows, partition = self.rows.get(place, {}), place[1]
         assert table.get(partition, KEYS) == [rows.get(key) for key in KEYS]
         assert sorted(table.groups(partition)) == sorted({key.partition(b"\0")[0] for key in rows})
-        assert table.mark(partition) == self.marks.get(place)
+        assert table.checkpoint(partition) == self.checkpoints.get(place)
         for group, found_rows in zip(GROUPS, table.rows(partition, GROUPS), strict=True):
             found = {group + b"\0" + suffix: value for suffix, value in found_rows.items()}
             assert found == {key: value for key, value in rows.items() if key.partition(b"\0")[0] == group}

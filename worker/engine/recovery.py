@@ -25,7 +25,7 @@ _AT_ONCE = 5_000
 
 
 async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Mapping[str, Any]) -> AsyncGenerator[int, None]:
-    """Reads the changelogs of each partition from the tables' marks to the end; yields partitions as they are recovered.
+    """Reads the changelogs of each partition from the tables' checkpoints to the end; yields partitions as they are recovered.
 
     Rows that do not belong to the changelog, because its topic was deleted and created again, are dropped first. The owner of
     a partition then calls `Table.rewrite_recovered`. For a batch that cannot be read, or rows behind an open transaction, the
@@ -93,7 +93,7 @@ class _ChangelogReader:
         self._tables = tables
         self._fetches = Fetches(consumer)
         self._starts = starts
-        # the record before the mark is read too: it shows whether the rows are of this log
+        # the record before the checkpoint is read too: it shows whether the rows are of this log
         self._expected = {tp: max(start - 1, 0) for tp, start in starts.items()}
         self._held: set[TopicPartition] = set()
         consumer.assign(list(starts))
@@ -107,12 +107,12 @@ class _ChangelogReader:
             table, start = self._tables[tp.topic], self._starts[tp]
             self._check_begin(tp, begin)
             if records and records[0].offset < start:
-                if not _matches_mark(table, tp.partition, records[0]):
+                if not _matches_checkpoint(table, tp.partition, records[0]):
                     table.reset(tp.partition)
                     self._starts[tp] = self._expected[tp] = 0
                     self._consumer.seek(tp, 0)
                     continue
-                records = records[1:]  # noqa: PLW2901 - without the record before the mark
+                records = records[1:]  # noqa: PLW2901 - without the record before the checkpoint
             self._expected[tp] = end
             for first in range(0, len(records), _AT_ONCE):
                 table.recover(tp.partition, records[first : first + _AT_ONCE])
@@ -162,6 +162,6 @@ class _ChangelogReader:
         return True
 
 
-def _matches_mark(table: Table, partition: int, record: ConsumerRecord) -> bool:
-    mark = table.mark(partition)
-    return mark is not None and checksum(record.key, record.value) == mark.checksum
+def _matches_checkpoint(table: Table, partition: int, record: ConsumerRecord) -> bool:
+    checkpoint = table.checkpoint(partition)
+    return checkpoint is not None and checksum(record.key, record.value) == checkpoint.checksum

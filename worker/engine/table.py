@@ -4,7 +4,7 @@ A row's key is its group, NUL and a suffix. The rows of a group are read togethe
 Kafka appends as a whole or not at all. Rows must merge: recovery merges records instead of taking the last one, so that
 neither an old record that a stalled worker appends late nor a record that is read twice changes anything. Compaction does
 not merge: if the last record of a key is not the row, the row is appended again, after a recovery by `rewrite_recovered`, later
-by `rewrite`. Until then the store's mark stays before such records, so that the next recovery reads them again.
+by `rewrite`. Until then the store's checkpoint stays before such records, so that the next recovery reads them again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from zlib import crc32
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from worker.engine.partition_appender import Group, PartitionAppender, check_ends, read
-from worker.engine.stores.base import SEPARATOR, Mark, Record, Store
+from worker.engine.stores.base import SEPARATOR, Checkpoint, Record, Store
 from worker.engine.stores.memory import MemoryStore
 
 __all__ = ["SEPARATOR", "Merge", "Rows", "Table"]
@@ -34,8 +34,8 @@ Merge = Callable[[bytes, bytes, bytes], bytes]
 @dataclass(slots=True)
 class _Partition:
     appender: PartitionAppender
-    latest: Mark | None
-    """The end of what the rows contain; it becomes the store's mark once no row is left to rewrite."""
+    latest: Checkpoint | None
+    """The end of what the rows contain; it becomes the store's checkpoint once no row is left to rewrite."""
     outdated_keys: dict[bytes, None] = field(default_factory=dict)
     """Keys whose last record in the changelog is not the merged row; they are to be rewritten."""
     foreign_offsets: list[range] = field(default_factory=list)
@@ -44,8 +44,8 @@ class _Partition:
     """Held from reading rows until they are appended, so that no older row follows a newer one."""
 
     @property
-    def mark(self) -> Mark | None:
-        """The mark for the store; None: it stays."""
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint for the store; None: it stays."""
         return None if self.outdated_keys or self.foreign_offsets or self.appender.foreign_writes else self.latest
 
 
@@ -72,11 +72,11 @@ class Table:
 
         The recovery also finds which rows are still to be rewritten.
         """
-        mark = self._rows.mark(partition)
+        checkpoint = self._rows.checkpoint(partition)
         # a new object: tasks of an earlier owner in this process must not write to the store any more
-        self._partitions[partition] = _Partition(PartitionAppender(self.changelog, partition, self._batch_bytes), mark)
+        self._partitions[partition] = _Partition(PartitionAppender(self.changelog, partition, self._batch_bytes), checkpoint)
         self._rows.begin_filling(partition)
-        return mark.offset if mark else 0
+        return checkpoint.offset if checkpoint else 0
 
     def close(self, partition: int) -> None:
         """Closes a partition. Its store may keep the rows for the next `open`."""
@@ -100,9 +100,9 @@ class Table:
         """Every group of a partition, which must not be written to meanwhile."""
         return self._rows.groups(partition)
 
-    def mark(self, partition: int) -> Mark | None:
+    def checkpoint(self, partition: int) -> Checkpoint | None:
         """The changelog offset up to which the partition's stored rows are complete."""
-        return self._rows.mark(partition)
+        return self._rows.checkpoint(partition)
 
     def reset(self, partition: int) -> None:
         """Drops a partition's rows, which are not of this changelog; it is recovered from offset 0."""
@@ -129,8 +129,8 @@ class Table:
                     outdated_keys[key] = None
         self._note_outdated(state, chain(rows, deleted), outdated_keys)
         state.appender.next_offset = records[-1].offset + 1
-        state.latest = Mark(state.appender.next_offset, checksum(records[-1].key, records[-1].value))
-        self._rows.write(partition, rows.items(), state.mark)
+        state.latest = Checkpoint(state.appender.next_offset, checksum(records[-1].key, records[-1].value))
+        self._rows.write(partition, rows.items(), state.checkpoint)
 
     def _merge_all(self, records: Iterable[ConsumerRecord], outdated_keys: dict[bytes, None]) -> dict[bytes, bytes | None]:
         """Merges records with repeated keys into rows by key; adds to ``outdated_keys`` if a row is not its last record."""
@@ -236,7 +236,7 @@ class Table:
         keys = list(dict.fromkeys(record.key for record in records))
         await self._append_rows(producer, partition, state, keys)
         if records and (end := records[-1].offset + 1) == state.appender.next_offset:
-            state.latest = Mark(end, checksum(records[-1].key, records[-1].value))
+            state.latest = Checkpoint(end, checksum(records[-1].key, records[-1].value))
         return len(keys)
 
     async def _append_rows(self, producer: AIOKafkaProducer, partition: int, state: _Partition, keys: list[bytes]) -> None:
@@ -250,12 +250,12 @@ class Table:
     async def _append(self, producer: AIOKafkaProducer, state: _Partition, groups: list[Group]) -> None:
         await state.appender.append(producer, groups)
         assert state.appender.next_offset is not None
-        state.latest = Mark(state.appender.next_offset, checksum(*groups[-1][-1]))
+        state.latest = Checkpoint(state.appender.next_offset, checksum(*groups[-1][-1]))
 
     def _write(self, partition: int, state: _Partition, records: Iterable[Record]) -> None:
-        # if the partition was closed meanwhile, its next recovery reads these records, after the mark
+        # if the partition was closed meanwhile, its next recovery reads these records, after the checkpoint
         if self._partitions.get(partition) is state:
-            self._rows.write(partition, records, state.mark)
+            self._rows.write(partition, records, state.checkpoint)
 
 
 def checksum(key: bytes, value: bytes | None) -> int:

@@ -1,7 +1,7 @@
 """What a store for the rows of tables does: one database per worker for all partitions and tables.
 
-A row's key is that of its changelog record: group, NUL, suffix. A partition stores a mark with its rows: the changelog
-offset up to which they are complete. Both change in one atomic write, so that after any crash the mark is true.
+A row's key is that of its changelog record: group, NUL, suffix. A partition stores a checkpoint with its rows: the changelog
+offset up to which they are complete. Both change in one atomic write, so that after any crash the checkpoint is true.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ class StoreUnusable(Exception):
     """The store cannot be used. The message is one line that tells what to do."""
 
 
-class Mark(NamedTuple):
+class Checkpoint(NamedTuple):
     """The rows contain everything before this offset of the changelog."""
 
     offset: int
@@ -27,8 +27,8 @@ class Mark(NamedTuple):
 class TableStore(Protocol):
     """The rows of one table. A partition without writes is empty."""
 
-    def mark(self, partition: int) -> Mark | None:
-        """The partition's mark; None: it has no rows that can be used."""
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        """The partition's checkpoint; None: it has no rows that can be used."""
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
         """The rows of each group, by suffix. The caller must not change them."""
@@ -39,11 +39,11 @@ class TableStore(Protocol):
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of these keys."""
 
-    def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
-        """Writes and deletes rows, and sets the mark if there is one, atomically."""
+    def write(self, partition: int, records: Iterable[Record], checkpoint: Checkpoint | None) -> None:
+        """Writes and deletes rows, and sets the checkpoint if there is one, atomically."""
 
     def drop(self, partition: int) -> None:
-        """Deletes a partition's rows and mark."""
+        """Deletes a partition's rows and checkpoint."""
 
     def release(self, partition: int) -> None:
         """The partition was revoked: frees its memory."""

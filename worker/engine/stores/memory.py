@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from worker.engine.stores.base import SEPARATOR, Mark, Record, TableStore
+from worker.engine.stores.base import SEPARATOR, Checkpoint, Record, TableStore
 
 
 class MemoryTable:
@@ -10,10 +10,10 @@ class MemoryTable:
 
     def __init__(self) -> None:
         self._groups: dict[int, dict[bytes, dict[bytes, bytes]]] = {}
-        self._marks: dict[int, Mark] = {}
+        self._checkpoints: dict[int, Checkpoint] = {}
 
-    def mark(self, partition: int) -> Mark | None:
-        return self._marks.get(partition)
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        return self._checkpoints.get(partition)
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
         rows_by_group = self._groups.get(partition, {})
@@ -30,7 +30,7 @@ class MemoryTable:
             values.append(None if rows is None else rows.get(suffix))
         return values
 
-    def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
+    def write(self, partition: int, records: Iterable[Record], checkpoint: Checkpoint | None) -> None:
         groups = self._groups.setdefault(partition, {})
         for key, value in records:
             group, _, suffix = key.partition(SEPARATOR)
@@ -41,12 +41,12 @@ class MemoryTable:
                 rows[suffix] = value
             elif rows is not None and rows.pop(suffix, None) is not None and not rows:
                 del groups[group]
-        if mark is not None:
-            self._marks[partition] = mark
+        if checkpoint is not None:
+            self._checkpoints[partition] = checkpoint
 
     def drop(self, partition: int) -> None:
         self._groups.pop(partition, None)
-        self._marks.pop(partition, None)
+        self._checkpoints.pop(partition, None)
 
     release = drop
 

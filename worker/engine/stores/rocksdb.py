@@ -2,7 +2,7 @@
 
 A key is table (1 byte), partition (2), CRC-32 of the group (4), group, NUL, suffix. The first seven bytes are the prefix for
 RocksDB's bloom filters, which detect a group without rows without reading it: at 1,000,000 rows in 3 us instead of 17.
-Writes are not synced: a crash of the machine may undo the last ones, rows and mark together; the changelog has them.
+Writes are not synced: a crash of the machine may undo the last ones, rows and checkpoint together; the changelog has them.
 """
 
 import fcntl
@@ -25,16 +25,16 @@ from rocksdict import (
     WriteBatch,
 )
 
-from worker.engine.stores.base import SEPARATOR, Mark, Record, StoreUnusable, TableStore
+from worker.engine.stores.base import SEPARATOR, Checkpoint, Record, StoreUnusable, TableStore
 
 #: rocksdict's types include str and numbers; in raw mode keys and values are bytes.
 _Raw = Any
 _MIB = 1024 * 1024
 _HEAD = Struct(">BHI")
 _PARTITION = Struct(">BH")
-_MARK = Struct(">qI")
-#: Keys of no table: prefix of the marks, and the name that the database belongs to.
-_MARKS = b"\xff\xff\xff\xff\xff\xff\xff"
+_CHECKPOINT = Struct(">qI")
+#: Keys of no table: prefix of the checkpoints, and the name that the database belongs to.
+_CHECKPOINTS = b"\xff\xff\xff\xff\xff\xff\xff"
 _NAME = b"\xfe\xfe\xfe\xfe\xfe\xfe\xfename"
 _FORMAT = b"1 "
 _SLOTS = 1000
@@ -145,9 +145,9 @@ class RocksTable:
         self._group_only = ReadOptions()
         self._group_only.set_prefix_same_as_start(True)
 
-    def mark(self, partition: int) -> Mark | None:
-        mark = self._db.get(_MARKS + _PARTITION.pack(self._number, partition))
-        return None if mark is None else Mark(*_MARK.unpack(mark))
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        checkpoint = self._db.get(_CHECKPOINTS + _PARTITION.pack(self._number, partition))
+        return None if checkpoint is None else Checkpoint(*_CHECKPOINT.unpack(checkpoint))
 
     def rows(self, partition: int, groups: Iterable[bytes]) -> list[Mapping[bytes, bytes]]:
         number, pack, rows_by_group = self._number, _HEAD.pack, list[Mapping[bytes, bytes]]()
@@ -182,7 +182,7 @@ class RocksTable:
                 values[index] = value
         return values
 
-    def write(self, partition: int, records: Iterable[Record], mark: Mark | None) -> None:
+    def write(self, partition: int, records: Iterable[Record], checkpoint: Checkpoint | None) -> None:
         records = list(records)
         keys = [key for key, _ in records]
         batch = WriteBatch(raw_mode=True)
@@ -191,8 +191,8 @@ class RocksTable:
                 batch.delete(db_key)
             else:
                 batch[db_key] = value
-        if mark is not None:
-            batch[_MARKS + _PARTITION.pack(self._number, partition)] = _MARK.pack(*mark)
+        if checkpoint is not None:
+            batch[_CHECKPOINTS + _PARTITION.pack(self._number, partition)] = _CHECKPOINT.pack(*checkpoint)
         if partition in self._filling:
             self._filter.add((self._number, partition), keys)
         self._db.write(batch)
@@ -201,7 +201,7 @@ class RocksTable:
         batch = WriteBatch(raw_mode=True)
         start = _PARTITION.pack(self._number, partition)
         batch.delete_range(start, _after(start))
-        batch.delete(_MARKS + start)
+        batch.delete(_CHECKPOINTS + start)
         self._db.write(batch)
 
     def release(self, partition: int) -> None:

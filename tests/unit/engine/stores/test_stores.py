@@ -11,24 +11,24 @@ from zlib import crc32
 import pytest
 
 from worker.engine.stores import default_folder, open_store
-from worker.engine.stores.base import Mark, Store, StoreUnusable
+from worker.engine.stores.base import Checkpoint, Store, StoreUnusable
 from worker.engine.stores.memory import MemoryStore
 from worker.engine.stores.rocksdb import RocksStore
 from worker.settings import Settings, SettingsError
 from worker.stream.worker import _open_store
 
 ROOT = Path(__file__).parents[4]
-MARK = Mark(1, 2)
-#: Writes ten rows and their mark at a time until it is killed, and says how many times.
+CHECKPOINT = Checkpoint(1, 2)
+#: Writes ten rows and their checkpoint at a time until it is killed, and says how many times.
 WRITER = """
 import sys
 from pathlib import Path
 from worker.engine.stores.rocksdb import RocksStore
-from worker.engine.stores.base import Mark
+from worker.engine.stores.base import Checkpoint
 store = RocksStore(Path(sys.argv[1]), "n")
 table = store.table(0)
 for number in range(1_000_000):
-    table.write(3, [(b"%d\\0%d" % (number, row), b"v" * 50) for row in range(10)], Mark(number + 1, 0))
+    table.write(3, [(b"%d\\0%d" % (number, row), b"v" * 50) for row in range(10)], Checkpoint(number + 1, 0))
     print(number + 1, flush=True)
 """
 
@@ -57,7 +57,7 @@ def colliding() -> tuple[bytes, bytes]:
 
 def test_groups_of_one_checksum_are_kept_apart(store: Store) -> None:
     table, (one, other) = store.table(0), colliding()
-    table.write(0, [(one + b"\0s", b"1"), (other + b"\0s", b"2"), (other + b"\0t", b"3")], MARK)
+    table.write(0, [(one + b"\0s", b"1"), (other + b"\0s", b"2"), (other + b"\0t", b"3")], CHECKPOINT)
     assert table.rows(0, [other, one]) == [{b"s": b"2", b"t": b"3"}, {b"s": b"1"}]
     assert sorted(table.groups(0)) == sorted((one, other))
 
@@ -65,7 +65,7 @@ def test_groups_of_one_checksum_are_kept_apart(store: Store) -> None:
 def test_groups_that_begin_alike_are_kept_apart(store: Store) -> None:
     table = store.table(0)
     keys = [b"\0\x01own", b"a\0", b"a\0s", b"a\0s\0who", b"ab\0s", b"a\xff\0s"]
-    table.write(0, [(key, key) for key in keys], MARK)
+    table.write(0, [(key, key) for key in keys], CHECKPOINT)
     rows_of_a = {b"": b"a\0", b"s": b"a\0s", b"s\0who": b"a\0s\0who"}
     assert table.rows(0, [b"a", b"none", b"", b"a"]) == [rows_of_a, {}, {b"\x01own": b"\0\x01own"}, rows_of_a]
     assert sorted(table.groups(0)) == [b"", b"a", b"ab", b"a\xff"]
@@ -76,45 +76,49 @@ def test_groups_that_begin_alike_are_kept_apart(store: Store) -> None:
 def test_tables_and_partitions_are_kept_apart(store: Store, last: int) -> None:
     places = [(number, partition) for number in (0, 1) for partition in (0, last, last + 1)]
     for number, partition in places:
-        store.table(number).write(partition, [(b"a\0", b"%d %d" % (number, partition))], Mark(partition, number))
+        store.table(number).write(partition, [(b"a\0", b"%d %d" % (number, partition))], Checkpoint(partition, number))
     store.table(0).drop(last)
     left = {place: store.table(place[0]).rows(place[1], [b"a"]) for place in places}
     assert left == {place: [{} if place == (0, last) else {b"": b"%d %d" % place}] for place in places}
-    assert [store.table(0).mark(partition) for partition in (0, last, last + 1)] == [Mark(0, 0), None, Mark(last + 1, 0)]
+    assert [store.table(0).checkpoint(partition) for partition in (0, last, last + 1)] == [
+        Checkpoint(0, 0),
+        None,
+        Checkpoint(last + 1, 0),
+    ]
 
 
 def test_more_groups_than_are_read_at_a_time(store: Store) -> None:
     table, groups = store.table(0), [b"g%d" % number for number in range(3_000)]
     for partition in (0, 1):
-        table.write(partition, [(group + b"\0" + suffix, b"v") for group in groups for suffix in (b"", b"s")], MARK)
+        table.write(partition, [(group + b"\0" + suffix, b"v") for group in groups for suffix in (b"", b"s")], CHECKPOINT)
     assert sorted(table.groups(0)) == sorted(groups)
 
 
-def test_a_mark_is_kept_by_later_writes_without_one(store: Store) -> None:
+def test_a_checkpoint_is_kept_by_later_writes_without_one(store: Store) -> None:
     table = store.table(0)
-    assert table.mark(0) is None
-    table.write(0, [], MARK)
+    assert table.checkpoint(0) is None
+    table.write(0, [], CHECKPOINT)
     table.write(0, [(b"a\0", b"1")], None)
-    assert table.mark(0) == MARK
+    assert table.checkpoint(0) == CHECKPOINT
 
 
 def test_rows_stay_in_the_folder(tmp_path: Path) -> None:
     for _ in range(2):
         store = RocksStore(tmp_path, "n")
         table = store.table(0)
-        table.write(0, [(b"a\0%d" % len(table.rows(0, [b"a"])[0]), b"1")], MARK)
+        table.write(0, [(b"a\0%d" % len(table.rows(0, [b"a"])[0]), b"1")], CHECKPOINT)
         store.close()
         store.close()
     again = RocksStore(tmp_path, "n")
     assert again.table(0).rows(0, [b"a"]) == [{b"0": b"1", b"1": b"1"}]
-    assert again.table(0).mark(0) == MARK
+    assert again.table(0).checkpoint(0) == CHECKPOINT
     again.close()
 
 
 def test_a_folder_that_is_opened_again_has_its_filters(tmp_path: Path) -> None:
     for _ in range(2):
         store = RocksStore(tmp_path, "n")
-        store.table(0).write(0, [(b"a\0", b"1")], MARK)
+        store.table(0).write(0, [(b"a\0", b"1")], CHECKPOINT)
         store.close()
     newest = max(store.folder.glob("OPTIONS-*"), key=lambda file: file.name)
     assert "filter_policy=bloomfilter" in newest.read_text()
@@ -130,7 +134,7 @@ def test_each_takes_the_first_free_slot(tmp_path: Path) -> None:
     third.close()
 
 
-def test_kill_9_frees_the_slot_and_leaves_rows_at_their_mark(tmp_path: Path) -> None:
+def test_kill_9_frees_the_slot_and_leaves_rows_at_their_checkpoint(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -144,11 +148,11 @@ def test_kill_9_frees_the_slot_and_leaves_rows_at_their_mark(tmp_path: Path) -> 
     again = RocksStore(tmp_path, "n")
     assert slot(again) == "rows-0"
     table = again.table(0)
-    mark = table.mark(3)
-    assert mark is not None
-    assert mark.offset >= said[-1] == 200
-    assert sorted(map(int, table.groups(3))) == list(range(mark.offset))
-    assert len(table.rows(3, [b"%d" % (mark.offset - 1)])[0]) == 10
+    checkpoint = table.checkpoint(3)
+    assert checkpoint is not None
+    assert checkpoint.offset >= said[-1] == 200
+    assert sorted(map(int, table.groups(3))) == list(range(checkpoint.offset))
+    assert len(table.rows(3, [b"%d" % (checkpoint.offset - 1)])[0]) == 10
     again.close()
 
 
@@ -168,12 +172,12 @@ def _lose_a_part(folder: Path) -> None:
 @pytest.mark.parametrize("harm", [_wipe, _damage, _lose_a_part])
 def test_a_folder_that_is_lost_or_damaged_begins_empty(tmp_path: Path, harm: object) -> None:
     store = RocksStore(tmp_path, "n")
-    store.table(0).write(0, [(b"a\0", b"1")], MARK)
+    store.table(0).write(0, [(b"a\0", b"1")], CHECKPOINT)
     store.close()
     assert callable(harm)
     harm(store.folder)
     again = RocksStore(tmp_path, "n")
-    assert again.table(0).mark(0) is None
+    assert again.table(0).checkpoint(0) is None
     assert again.table(0).rows(0, [b"a"]) == [{}]
     again.close()
 
@@ -181,7 +185,7 @@ def test_a_folder_that_is_lost_or_damaged_begins_empty(tmp_path: Path, harm: obj
 def test_damaged_rows_are_not_taken_for_none(tmp_path: Path) -> None:
     rows = {b"%d" % number: os.urandom(100) for number in range(100)}
     store = RocksStore(tmp_path, "n")
-    store.table(0).write(0, [(b"a\0" + suffix, value) for suffix, value in rows.items()], MARK)
+    store.table(0).write(0, [(b"a\0" + suffix, value) for suffix, value in rows.items()], CHECKPOINT)
     store.close()
     for written in store.folder.glob("*.sst"):
         found = bytearray(written.read_bytes())
@@ -195,10 +199,10 @@ def test_damaged_rows_are_not_taken_for_none(tmp_path: Path) -> None:
 
 def test_rows_of_another_name_are_dropped(tmp_path: Path) -> None:
     store = RocksStore(tmp_path, "one")
-    store.table(0).write(0, [(b"a\0", b"1")], MARK)
+    store.table(0).write(0, [(b"a\0", b"1")], CHECKPOINT)
     store.close()
     other = RocksStore(tmp_path, "other")
-    assert other.table(0).mark(0) is None
+    assert other.table(0).checkpoint(0) is None
     assert list(other.table(0).groups(0)) == []
     other.close()
 
