@@ -22,7 +22,7 @@ class _Printer(structlog.PrintLogger):
 
 
 class _RateLimit(logging.Filter):
-    """Passes one line per half minute: while a broker is away, a Kafka client logs the same many times a second."""
+    """Passes one line per half minute: while a broker is unavailable, a Kafka client logs the same many times a second."""
 
     def __init__(self) -> None:
         super().__init__()

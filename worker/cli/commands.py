@@ -205,7 +205,7 @@ def simulate_(
 
 @topics_app.command("create")
 def topics_create() -> None:
-    """Create missing topics, and set wrong configs of existing ones."""
+    """Create missing topics, and correct wrong configs of existing ones."""
     created, altered = asyncio.run(topic_ops.create(load_settings()))
     if created:
         print(f"created {', '.join(created)}")

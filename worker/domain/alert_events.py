@@ -33,22 +33,22 @@ class AlertInput(NamedTuple):
     """Of a whole booking: the newest ``updated`` of its attendances, microseconds; else `NEVER`."""
 
 
-def opened(data: AlertData, judged: AlertInput) -> AlertEvent:
+def opened(data: AlertData, alert_input: AlertInput) -> AlertEvent:
     """The CloudEvent of an open alert; ``data`` is made by `open_alert`."""
-    return _event(data, _digest(judged), data["openedAt"], resolved=False)
+    return _event(data, _digest(alert_input), data["openedAt"], resolved=False)
 
 
-def resolved(kind: AlertKind, judged: AlertInput) -> AlertEvent:
+def resolved(kind: AlertKind, alert_input: AlertInput) -> AlertEvent:
     """The CloudEvent of an alert that is no longer open."""
-    data = _data(kind, judged, f"{kind} no longer applies")
-    time = format_time(max(_updated(judged), judged.booking.time if judged.booking else NEVER))
+    data = _data(kind, alert_input, f"{kind} no longer applies")
+    time = format_time(max(_updated(alert_input), alert_input.booking.time if alert_input.booking else NEVER))
     data["resolvedAt"] = time
-    return _event(data, _digest(judged), time, resolved=True)
+    return _event(data, _digest(alert_input), time, resolved=True)
 
 
-def open_alert(kind: AlertKind, judged: AlertInput) -> AlertData:
+def open_alert(kind: AlertKind, alert_input: AlertInput) -> AlertData:
     """The alert as readers see it while it is open."""
-    return _data(kind, judged, _message(kind, judged))
+    return _data(kind, alert_input, _message(kind, alert_input))
 
 
 def differs(kind: AlertKind, now: AlertInput, then: AlertInput) -> bool:
@@ -60,8 +60,8 @@ def differs(kind: AlertKind, now: AlertInput, then: AlertInput) -> bool:
     )
 
 
-def _data(kind: AlertKind, judged: AlertInput, message: str) -> AlertData:
-    booking_id, session_id, value = judged.booking_id, judged.session_id, judged.attendance
+def _data(kind: AlertKind, alert_input: AlertInput, message: str) -> AlertData:
+    booking_id, session_id, value = alert_input.booking_id, alert_input.session_id, alert_input.attendance
     attendance = document(booking_id, session_id, value) if value and session_id else None
     data: AlertData = {
         "alertId": alert_id(kind, booking_id, session_id),
@@ -69,8 +69,8 @@ def _data(kind: AlertKind, judged: AlertInput, message: str) -> AlertData:
         "severity": SEVERITIES[kind],
         "bookingId": booking_id,
         "attendance": attendance,
-        "expected": _expected(kind, judged),
-        "openedAt": attendance["updatedDate"] if attendance else format_time(_updated(judged)),
+        "expected": _expected(kind, alert_input),
+        "openedAt": attendance["updatedDate"] if attendance else format_time(_updated(alert_input)),
         "message": message,
     }
     if session_id is not None:
@@ -78,10 +78,10 @@ def _data(kind: AlertKind, judged: AlertInput, message: str) -> AlertData:
     return data
 
 
-def _updated(judged: AlertInput) -> int:
+def _updated(alert_input: AlertInput) -> int:
     """The attendance's ``updated``; of an attendance that is gone, the horizon that removed it."""
-    updated = effective_time(judged.attendance.updated) if judged.attendance else judged.newest
-    updated = updated if updated > NEVER else max(decode(judged.row)[0].horizon, judged.erasure_horizon)
+    updated = effective_time(alert_input.attendance.updated) if alert_input.attendance else alert_input.newest
+    updated = updated if updated > NEVER else max(decode(alert_input.row)[0].horizon, alert_input.erasure_horizon)
     # an alert with neither attendance nor horizon cannot occur; never fail on one
     return updated if updated > NEVER else 0
 
@@ -108,23 +108,29 @@ def record_digest(booking: Booking | None) -> str:
     return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
 
 
-def _digest(judged: AlertInput) -> str:
+def _digest(alert_input: AlertInput) -> str:
     """Identifies what the alert was detected from."""
-    status = f"{judged.attendance.status}{judged.attendance.number}" if judged.attendance else ""
+    status = f"{alert_input.attendance.status}{alert_input.attendance.number}" if alert_input.attendance else ""
     text = JOIN.join(
-        (judged.record, status, str(judged.erasure_horizon), str(judged.newest), *chain.from_iterable(judged.statuses))
+        (
+            alert_input.record,
+            status,
+            str(alert_input.erasure_horizon),
+            str(alert_input.newest),
+            *chain.from_iterable(alert_input.statuses),
+        )
     )
     # without format and ever opened alerts, the first two bytes: the latter depend on how events were batched
-    return sha256(text.encode() + judged.row[2:]).hexdigest()[:32]
+    return sha256(text.encode() + alert_input.row[2:]).hexdigest()[:32]
 
 
-def _expected(kind: AlertKind, judged: AlertInput) -> dict[str, Any]:
+def _expected(kind: AlertKind, alert_input: AlertInput) -> dict[str, Any]:
     """What would be no mismatch. The most frequent kinds come first, here and in `_message`."""
-    attendance, booking = judged.attendance, judged.booking
+    attendance, booking = alert_input.attendance, alert_input.booking
     if kind is AlertKind.CONFLICTING_REPORTS:
         return {"reports": "one status"}
     if kind is AlertKind.FREQUENT_NO_SHOWS:
-        return {"notAttended": {"atMost": max(2, _missed_and_decided(judged)[1] // 2)}}
+        return {"notAttended": {"atMost": max(2, _missed_and_decided(alert_input)[1] // 2)}}
     if kind is AlertKind.STATUS_COUNT_MISMATCH:
         attended = attendance and attendance.status == AttendanceStatus.ATTENDED
         return {"numberOfAttendees": {"atLeast": 1} if attended else {"atMost": 0}}
@@ -134,18 +140,18 @@ def _expected(kind: AlertKind, judged: AlertInput) -> dict[str, Any]:
         return {"status": ["NOT_SET", "NOT_ATTENDED"]}
     if kind is AlertKind.UNKNOWN_SESSION:
         return {"sessionId": sorted(booking.sessions or {})[:20] if booking else []}
-    newest = newest_key(judged.row)
+    newest = newest_key(alert_input.row)
     return {"time": {"atMost": format_time(effective_time(newest))}} if newest else {}
 
 
-def _message(kind: AlertKind, judged: AlertInput) -> str:
+def _message(kind: AlertKind, alert_input: AlertInput) -> str:
     """The actual values, while the alert is open."""
-    attendance, booking, row = judged.attendance, judged.booking, judged.row
+    attendance, booking, row = alert_input.attendance, alert_input.booking, alert_input.row
     number = attendance.number if attendance else 0
     if kind is AlertKind.CONFLICTING_REPORTS:
         return _conflict(row)
     if kind is AlertKind.FREQUENT_NO_SHOWS:
-        return "Missed {} of {} sessions".format(*_missed_and_decided(judged))
+        return "Missed {} of {} sessions".format(*_missed_and_decided(alert_input))
     if kind is AlertKind.STATUS_COUNT_MISMATCH:
         return f"{attendance.status if attendance else 'No attendance'} with {number} attendees"
     if kind is AlertKind.PARTICIPANTS_EXCEEDED:
@@ -170,8 +176,8 @@ def _conflict(row: bytes) -> str:
     return ", ".join(reports)
 
 
-def _missed_and_decided(judged: AlertInput) -> tuple[int, int]:
+def _missed_and_decided(alert_input: AlertInput) -> tuple[int, int]:
     """How many of the booking's attendances are NOT_ATTENDED, and how many are ATTENDED or NOT_ATTENDED."""
-    statuses = [status for _, status in judged.statuses]
+    statuses = [status for _, status in alert_input.statuses]
     missed = statuses.count(AttendanceStatus.NOT_ATTENDED)
     return missed, missed + statuses.count(AttendanceStatus.ATTENDED)

@@ -1,8 +1,8 @@
 """Ends a worker that owns partitions but makes no progress, so that its supervisor starts it again.
 
 A partition is stalled if its log has offsets before the last stable offset that are not completed, or not committed, and if
-nothing of it was fetched, completed, committed or reported by its owner for a while, although Kafka answers. It is not
-stalled while its owner waits for something (`progress.waiting`: Redis or Kafka are away, or a recovery runs, which detects
+nothing of it was fetched, completed, committed or reported by its owner for a while, although Kafka answers. It is not stalled
+while its owner waits for something (`progress.waiting`: Redis or Kafka is unavailable, or a recovery runs, which detects
 stalls by itself), at the end of its topic, at a batch that cannot be read, while Kafka does not answer, or when the process
 was stopped and has just resumed.
 """

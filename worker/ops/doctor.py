@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Checks broker, topics, codecs, Redis and workers. A service that is away is a finding, not an exception."""
+    """Checks broker, topics, codecs, Redis and workers. A service that is unavailable is a finding, not an exception."""
     return [
         *await examine_broker(settings),
         examine_codecs(),

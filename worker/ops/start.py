@@ -1,6 +1,6 @@
 """Checks before a worker starts: its services answer, and topics and settings are right.
 
-It waits for a service that is away, and reports what no waiting can fix.
+It waits for a service that is unavailable, and reports what no waiting can fix.
 """
 
 from collections.abc import Iterable

@@ -184,7 +184,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, _T
 
 
 async def _retry(request: Callable[[], Awaitable[T]]) -> T:
-    """Sends a request until a broker answers: the client selects a broker at random, which may be the one that is away."""
+    """Sends a request until a broker answers: the client selects a broker at random, which may be an unavailable one."""
     deadline = monotonic() + _RETRY_SECONDS
     while True:
         try:

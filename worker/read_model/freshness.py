@@ -50,7 +50,7 @@ class Partition:
         return max(self._age(f"{topic}.confirmedAt") for topic in TOPICS)
 
     @property
-    def kafka_was_away(self) -> bool:
+    def kafka_was_unavailable(self) -> bool:
         """Whether Kafka did not answer the worker in the time before its last heartbeat. Not set by a dead worker alone."""
         return self.kafka_age > STALE_AFTER and self.kafka_age - self.age > STALE_AFTER / 2
 
@@ -125,7 +125,7 @@ def find_problems(partitions: Iterable[Partition]) -> list[Problem]:
     partitions = list(partitions)
     unowned = [each for each in partitions if not each.has_owner]
     owned = [each for each in partitions if each.has_owner]
-    unconfirmed = [each for each in owned if each.kafka_was_away]
+    unconfirmed = [each for each in owned if each.kafka_was_unavailable]
     filling = [each for each in owned if each.state != "live"]
     problems = []
     if unowned:

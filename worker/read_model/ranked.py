@@ -17,7 +17,7 @@ from worker.read_model.watermark import parse_hash, parse_watermark
 _MAX_MEMBERS = 1000
 
 
-class Place(NamedTuple):
+class ScoredMember(NamedTuple):
     """The position of a member in the order: score, then member."""
 
     score: float
@@ -27,12 +27,18 @@ class Place(NamedTuple):
 class Ranked(NamedTuple):
     """Members in order, each with its partition, and the freshness of the answer."""
 
-    places: list[tuple[Place, int]]
+    places: list[tuple[ScoredMember, int]]
     freshness: Freshness
 
 
 async def ranked(
-    view: NamespaceView, partitions: Sequence[int], names: Sequence[str], after: Place | None, limit: int, *, descending: bool
+    view: NamespaceView,
+    partitions: Sequence[int],
+    names: Sequence[str],
+    after: ScoredMember | None,
+    limit: int,
+    *,
+    descending: bool,
 ) -> Ranked:
     """The first ``limit`` members after a place; fewer only if there are no more.
 
@@ -40,17 +46,19 @@ async def ranked(
         names: the sets. A member must be in all of them; it has the same score in each.
     """
     take = min(_MAX_MEMBERS, share(limit, len(partitions)))
-    places: list[tuple[Place, int]] = []
+    places: list[tuple[ScoredMember, int]] = []
     watermarks: dict[int, Any] = {}
     # partitions that have more members, with the place to continue after
-    open_: dict[int, Place | None] = dict.fromkeys(partitions, after)
+    open_: dict[int, ScoredMember | None] = dict.fromkeys(partitions, after)
     waiting = set(open_)
     while waiting:
         extra = {number: (_encode(open_[number]),) for number in waiting}
         arguments = -1 if descending else 1, take, BUDGET, orjson.dumps(names)
         for number, (watermark, end, *rows) in (await view.ask(RANKED, extra, arguments, extra)).items():
             watermarks.setdefault(number, watermark)
-            places += [(Place(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)]
+            places += [
+                (ScoredMember(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)
+            ]
             open_[number] = _decode(end)
             if not end:
                 del open_[number]
@@ -61,17 +69,17 @@ async def ranked(
     return Ranked(places, freshness_of(parse_watermark(number, parse_hash(reply)) for number, reply in watermarks.items()))
 
 
-def _is_before(bound: Place | None, last: Place, descending: bool) -> bool:
+def _is_before(bound: ScoredMember | None, last: ScoredMember, descending: bool) -> bool:
     assert bound is not None
     return bound > last if descending else bound < last
 
 
-def _encode(place: Place | None) -> bytes:
+def _encode(place: ScoredMember | None) -> bytes:
     return orjson.dumps(None if place is None else [repr(place.score), place.member.hex()])
 
 
-def _decode(end: bytes) -> Place | None:
+def _decode(end: bytes) -> ScoredMember | None:
     if not end:
         return None
     score, _, member = end.partition(b" ")
-    return Place(float(score), member)
+    return ScoredMember(float(score), member)

@@ -23,20 +23,29 @@ from worker.read_model.query import pages
 from worker.read_model.query.get_batcher import GetBatcher
 from worker.read_model.query.pages import AlertConditions, ListPage
 from worker.read_model.query.planner import count
-from worker.read_model.ranked import Place as RankedPlace
+from worker.read_model.ranked import ScoredMember
 from worker.read_model.resolver import NamespaceResolver
 from worker.redis.client import Client, Server, create_redis
 from worker.redis.cluster import Cluster
 from worker.settings import Settings
 
-__all__ = ["AttendanceReader", "Freshness", "ListPage", "NotServing", "OtherLayout", "Partition", "Place", "ReaderError"]
+__all__ = [
+    "AttendanceReader",
+    "Freshness",
+    "ListPage",
+    "NotServing",
+    "OtherLayout",
+    "Partition",
+    "PartitionPosition",
+    "ReaderError",
+]
 
 _LARGEST_PAGE = 1000
 _INVALID_CURSOR = "is not a cursor of this list; send next of a page unchanged, or start without a cursor"
 _OTHER_CONDITIONS = "belongs to a list with other conditions; leave these out or start without the cursor"
 
 
-class Place(NamedTuple):
+class PartitionPosition(NamedTuple):
     """How far a booking's partition has been applied."""
 
     partition: int
@@ -96,13 +105,13 @@ class AttendanceReader:
         """The attendance of a booking at a session, and the untruncated effective time of its newest event, in microseconds."""
         return await self._read_latest(attendance_id(booking_id, session_id))
 
-    async def place(self, booking_id: str) -> Place:
+    async def place(self, booking_id: str) -> PartitionPosition:
         """How far the booking's partition has been applied; used to wait until an event is visible."""
 
-        async def place(view: NamespaceView) -> Place:
+        async def place(view: NamespaceView) -> PartitionPosition:
             number = view.of(booking_id)
             offset, state = await view.watermark_fields(number, "events.offset", "state")
-            return Place(number, int(offset or 0), state or "")
+            return PartitionPosition(number, int(offset or 0), state or "")
 
         return await self._resolver.answer(place)
 
@@ -196,7 +205,7 @@ class AttendanceReader:
 
     async def _start_of_page(
         self, name: str, text: str | None, conditions: tuple[str | None, ...]
-    ) -> tuple[RankedPlace | None, tuple[str | None, ...]]:
+    ) -> tuple[ScoredMember | None, tuple[str | None, ...]]:
         """The place after which the page of a list cursor starts, and the conditions of that list."""
         if text is None:
             return None, conditions
@@ -208,7 +217,7 @@ class AttendanceReader:
             raise QueryError([Violation("cursor", _INVALID_CURSOR, Rule.MALFORMED.value)]) from None
         if any(value is not None and value != original for value, original in zip(conditions, cursor.conditions, strict=True)):
             raise QueryError([Violation("cursor", _OTHER_CONDITIONS, Rule.OTHER_QUERY.value)])
-        return RankedPlace(cursor.score, cursor.member), cursor.conditions
+        return ScoredMember(cursor.score, cursor.member), cursor.conditions
 
     async def count_alerts(self, kind: AlertKind) -> int:
         """The number of open alerts of a kind."""

@@ -1,4 +1,4 @@
-"""Repeats a call with backoff while Kafka or Redis is away, with one log line per change of state."""
+"""Repeats a call with backoff while Kafka or Redis is unavailable, with one log line per change of state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,15 +16,15 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_AWAY = (KafkaError, RedisError, OSError, TimeoutError)
+_UNAVAILABLE = (KafkaError, RedisError, OSError, TimeoutError)
 
 
 async def until_done(what: str, attempt: Callable[[], Awaitable[T]], **context: object) -> T:
-    """Calls ``attempt`` until it returns. Raises any error that does not mean that a service is away."""
+    """Calls ``attempt`` until it returns. Raises any error that does not mean that a service is unavailable."""
     with calling():
         try:
             return await attempt()
-        except _AWAY as error:
+        except _UNAVAILABLE as error:
             log.warning("waiting", what=what, error=repr(error), **context)
         with waiting():
             try:
@@ -43,6 +43,6 @@ async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:
 
     wait = wait_random_exponential(multiplier=0.1, max=5)
     await asyncio.sleep(random() / 10)
-    retrying = AsyncRetrying(retry=retry_if_exception_type(_AWAY), wait=wait, reraise=True)
+    retrying = AsyncRetrying(retry=retry_if_exception_type(_UNAVAILABLE), wait=wait, reraise=True)
     result: T = await retrying(call)
     return result

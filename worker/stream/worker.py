@@ -43,8 +43,8 @@ log = structlog.get_logger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
 _CONFIRM_SECONDS = 0.5
-#: Kafka is away if it has not confirmed the end of any log for so long, seconds.
-_AWAY_SECONDS = 3.0
+#: Kafka is logged as unavailable if the end of one of the logs was not confirmed for longer than this, seconds.
+_UNCONFIRMED_SECONDS = 3.0
 #: Young objects are collected seldom, old ones practically never; see `_tune_garbage_collector`.
 _GC_THRESHOLDS = (50_000, 50, 1_000)
 _CHECK_LOGS_SECONDS = 50.0
@@ -235,7 +235,7 @@ class Worker:
 
     async def _heartbeats(self) -> None:
         """Each second: announces the namespace, and writes the heartbeats of the group and of each partition."""
-        away = False
+        is_waiting = False
         while True:
             self._check_refusal()
             heartbeats = [partition.heartbeat(self._topic_ends(partition.number)) for partition in self._partitions.values()]
@@ -244,10 +244,10 @@ class Worker:
             error = next((result for result in results if isinstance(result, BaseException)), None)
             if error is not None and not isinstance(error, RedisError | OSError):
                 raise error
-            if (error is not None) != away:
-                away = error is not None
+            if (error is not None) != is_waiting:
+                is_waiting = error is not None
                 address = ", ".join(f"{host}:{port}" for host, port in self.settings.redis_servers)
-                level, event = (WARNING, "waiting") if away else (INFO, "resumed")
+                level, event = (WARNING, "waiting") if is_waiting else (INFO, "resumed")
                 log.log(level, event, what="heartbeat", address=address, error=repr(error))
             self._resources.dead_letters.report()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
@@ -267,8 +267,8 @@ class Worker:
             )
 
     async def _confirm_ends(self) -> None:
-        """Keeps the known ends of the topics no older than about a second, for the heartbeats; logs when Kafka is away."""
-        away = False
+        """Keeps the known ends of the topics at most about a second old, for the heartbeats; logs when Kafka is unavailable."""
+        is_waiting = False
         while True:
             await asyncio.sleep(_CONFIRM_SECONDS)
             if not self._partitions:
@@ -276,17 +276,17 @@ class Worker:
             await self._consumer.confirm_ends()
             ends = [self._consumer.confirmed_end(tp) for tp in self._consumer.assignment()]
             age = max((time() - end.answered for end in ends if end is not None), default=0.0)
-            if (age > _AWAY_SECONDS) != away:
-                away = not away
+            if (age > _UNCONFIRMED_SECONDS) != is_waiting:
+                is_waiting = not is_waiting
                 address = ", ".join(self.settings.bootstrap_servers)
-                log.log(WARNING if away else INFO, "waiting" if away else "resumed", what="kafka", address=address)
+                log.log(WARNING if is_waiting else INFO, "waiting" if is_waiting else "resumed", what="kafka", address=address)
 
     async def _check_logs(self) -> None:
         """Each minute: looks for foreign writes to the changelogs and alerts of this worker's partitions."""
         resources, client = self._resources, self.settings.kafka_client()
         while True:
             await asyncio.sleep(_CHECK_LOGS_SECONDS)
-            # if the broker is away, it is asked again in a minute
+            # if the broker is unavailable, this is repeated in a minute
             with suppress(KafkaError, OSError, TimeoutError):
                 await check_ends(list(resources.alerts.values()), client)
                 for table in (resources.attendance, resources.bookings):

@@ -1,4 +1,4 @@
-"""The last read watermarks of the partitions: they remain available while Redis is away."""
+"""The last read watermarks of the partitions: they remain available while Redis is unavailable."""
 
 from dataclasses import replace
 from time import monotonic

@@ -15,11 +15,11 @@ from worker.web.last_seen import Snapshot
 
 
 def partition_families(snapshot: Snapshot) -> list[Metric]:
-    """The gauges. While Redis is away, ages keep growing from the last read ones."""
+    """The gauges. While Redis is unavailable, ages keep growing from the last read ones."""
     partitions = snapshot.partitions
-    is_redis_away = isinstance(snapshot.error, RedisError | TimeoutError | OSError)
+    is_redis_up = not isinstance(snapshot.error, RedisError | TimeoutError | OSError)
     return [
-        _one("attendance_redis_up", "1 while Redis answers", not is_redis_away),
+        _one("attendance_redis_up", "1 while Redis answers", is_redis_up),
         _one("attendance_partitions", "Partitions of the read models", len(partitions)),
         _one(
             "attendance_partitions_without_owner",

@@ -27,7 +27,7 @@ from worker.read_model.keys import (
 from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query.index_scan import order_by, pinned
 from worker.read_model.query.planner import Planner
-from worker.read_model.ranked import Place, ranked
+from worker.read_model.ranked import ScoredMember, ranked
 from worker.read_model.watermark import parse_hash
 
 #: Lists, as their cursors name them.
@@ -98,7 +98,7 @@ class ListPage(NamedTuple):
         return {"count": len(self.items), "cursors": cursors, "hasNext": self.next is not None}
 
 
-async def no_shows(view: NamespaceView, limit: int, after: Place | None) -> ListPage:
+async def no_shows(view: NamespaceView, limit: int, after: ScoredMember | None) -> ListPage:
     places, freshness = await ranked(view, view.all_partitions, [NO_SHOWS], after, limit + 1, descending=False)
     commands: list[list[Any]] = [[] for _ in view.all_partitions]
     for place, number in places[:limit]:
@@ -110,7 +110,7 @@ async def no_shows(view: NamespaceView, limit: int, after: Place | None) -> List
     return ListPage(bookings, _next_cursor(view, NO_SHOW_LIST, (), places, limit), freshness)
 
 
-async def alerts(view: NamespaceView, conditions: "AlertConditions", limit: int, after: Place | None) -> ListPage:
+async def alerts(view: NamespaceView, conditions: "AlertConditions", limit: int, after: ScoredMember | None) -> ListPage:
     numbers = view.all_partitions if conditions.booking_id is None else [view.of(conditions.booking_id)]
     places, freshness = await ranked(view, numbers, conditions.indexes, after, limit + 1, descending=True)
     shown = places[:limit]
@@ -137,7 +137,7 @@ class AlertConditions(NamedTuple):
 
 
 def _next_cursor(
-    view: NamespaceView, name: str, conditions: tuple[str | None, ...], places: Sequence[tuple[Place, int]], limit: int
+    view: NamespaceView, name: str, conditions: tuple[str | None, ...], places: Sequence[tuple[ScoredMember, int]], limit: int
 ) -> str | None:
     if len(places) <= limit:
         return None

@@ -124,7 +124,7 @@ async def _deletions(services: Services, ids: Sequence[str]) -> list[Command | A
 
 
 def _bulk_answer(ids: Sequence[str], results: Sequence[Attendance | ApiError | None], *, full: bool) -> Response:
-    """The response with the result of each entry. Raises the first error if all entries failed because a service is away."""
+    """The response with the result of each entry. Raises the first error if all entries failed for an unavailable service."""
     failed = [result for result in results if isinstance(result, ApiError)]
     if len(failed) == len(results) and all(error.status == 503 for error in failed):
         raise failed[0]
