@@ -57,8 +57,9 @@ def _condition(field: str) -> st.SearchStrategy[dict[str, Any]]:
     values = _VALUES[field]
     denied = st.fixed_dictionaries({"$nin": st.lists(values, max_size=3)})
     if field == "numberOfAttendees":
-        return st.one_of(denied, *(st.fixed_dictionaries({name: values}) for name in ("$ne", "$lt", "$gte", "$eq")))
-    return st.one_of(denied, denied, st.fixed_dictionaries({"$in": st.lists(values, max_size=3)}))
+        return st.one_of(denied, denied, *(st.fixed_dictionaries({name: values}) for name in ("$ne", "$lt", "$gte", "$eq")))
+    named = st.fixed_dictionaries({"$in": st.lists(values, max_size=3)})
+    return st.one_of(denied, named) if field in ("sessionId", "status") else st.one_of(denied, denied, denied, named)
 
 
 #: The ``filter`` of a request: of no field, one or two.

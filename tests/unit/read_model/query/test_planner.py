@@ -65,11 +65,19 @@ def test_an_order_that_an_index_has_is_one_scan(fields: list[str], scan: str, tu
     assert calls(source) == [scan]
 
 
-@pytest.mark.parametrize("condition", [{"id": MANY[7]["id"]}, {"bookingId": {"$in": ["b003", "b004", "nobody"]}}])
+NAMED = {"bookingId": {"$in": ["b003", "b004", "b006", "nobody"]}}
+
+
+@pytest.mark.parametrize("condition", [{"id": MANY[7]["id"]}, NAMED, {**NAMED, "status": "ATTENDED"}])
 def test_named_ids_and_bookings_are_read_without_an_index(condition: dict[str, Any]) -> None:
     source, sort = MemorySource(MANY, 3), by("-numberOfAttendees", "sessionId")
     assert select(source, filter=condition, sort=sort) == expected(MANY, filter=condition, sort=sort)
     assert calls(source) == ["fetch_by_keys"]
+
+
+def test_named_bookings_are_selected_from_behind_a_position() -> None:
+    first, *rest = expected(MANY, filter=NAMED)
+    assert select(MemorySource(MANY, 3), after=Position((first,), first), filter=NAMED) == rest
 
 
 @pytest.mark.parametrize(
@@ -96,10 +104,17 @@ def test_a_sort_by_status_reads_only_the_statuses_it_needs(monkeypatch: pytest.M
     source.calls.clear()
     attended = [each["id"] for each in MANY if each["status"] == "ATTENDED"]
     assert (
-        select(source, after=Position(("NOT_SET",), GUID_BEFORE_ALL), sort=sort)
+        select(source, after=Position(("NOT_SET", GUID_BEFORE_ALL), GUID_BEFORE_ALL), sort=sort)
         == sorted({each["id"] for each in MANY} - {*attended})[:10]
     )
     assert calls(source) == ["id"], "no status before the position"
+
+
+@pytest.mark.parametrize("fields", [["numberOfAttendees", "-status"], ["-numberOfAttendees", "id"], ["bookingId", "-id"]])
+def test_fields_of_different_directions_are_not_one_scan(fields: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "_AT_ONCE", 20)
+    source, sort = MemorySource(MANY, 2), by(*fields)
+    assert select(source, 70, sort=sort) == expected(MANY, sort=sort)[:70]
 
 
 def test_a_sort_by_number_and_booking_goes_from_number_to_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +123,28 @@ def test_a_sort_by_number_and_booking_goes_from_number_to_number(monkeypatch: py
     assert select(source, 30, sort=sort) == expected(MANY, sort=sort)[:30]
     # of each number there are 24, more than are sorted here: they are scanned by booking
     assert calls(source) == ["numbers", "booking", "booking"]
+
+
+@pytest.mark.parametrize("at_once", [20, 200])
+@pytest.mark.parametrize("first", ["numberOfAttendees", "-numberOfAttendees", "sessionId", "-sessionId", "status"])
+def test_groups_are_taken_up_in_the_middle(first: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position within a value of the first field; few numbers in a call, and names with more keys than are read at once."""
+    monkeypatch.setattr(planner, "_AT_ONCE", at_once)
+    monkeypatch.setattr(planner, "BUDGET", 1)
+    sort = by(first, "-bookingId")
+    documents = queries.answer([dict(each) for each in MANY], {"sort": sort})
+    for at in (4, 29, 30, 59, 100):
+        values = [documents[at][name] for name in (first.strip("-"), "bookingId", "id")]
+        after = Position((*values,), documents[at]["id"])
+        wanted = [each["id"] for each in documents[at + 1 : at + 61]]
+        assert select(MemorySource(MANY, 3), 60, after, sort=sort) == wanted, at
+
+
+def test_names_are_read_only_as_far_as_the_page_goes() -> None:
+    many = [of(f"b{number}", f"s{number:03}") for number in range(400)]
+    source, sort = MemorySource(many, 1), by("sessionId", "numberOfAttendees")
+    assert select(source, 10, sort=sort) == [each["id"] for each in many[:10]]
+    assert calls(source) == ["session", "documents"]
 
 
 def test_small_groups_are_read_together_and_sorted_here() -> None:
@@ -136,6 +173,27 @@ def test_partitions_are_merged_in_order(field: str, turned: str, budget: int, mo
     wanted = expected(MANY, sort=sort)
     assert select(source, 50, sort=sort) == wanted[:50]
     assert select(source, 500, sort=sort) == wanted
+
+
+@pytest.mark.parametrize("fields", [["id"], ["-bookingId"], ["numberOfAttendees"], ["-sessionId"]])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"sessionId": {"$in": ["s3", "s0", "s2"]}},
+        {"numberOfAttendees": {"$nin": [1, 3]}},
+        {"sessionId": {"$nin": ["s1", "s2"]}},
+    ],
+)
+def test_a_filter_that_takes_several_calls_is_merged_in_order(
+    fields: list[str], condition: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_scan, "LOOKUPS_OF_CALL", 1)
+    sort = by(*fields)
+    shown = select(MemorySource(MANY, 2), 120, filter=condition, sort=sort)
+    if "$nin" in condition.get("sessionId", {}) and fields != ["-sessionId"]:
+        # only the order of sessions leaves excluded sessions out: who reads the documents drops them
+        shown = [each for each in shown if each in expected(MANY, filter=condition)]
+    assert shown == expected(MANY, filter=condition, sort=sort)
 
 
 def test_a_position_is_where_every_partition_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,10 +301,11 @@ def test_a_count_reads_no_document_that_the_filter_does_not_name() -> None:
     [
         ({"bookingId": {"$ne": "b001"}}, ["count", "fetch_by_keys"]),
         ({"bookingId": {"$ne": "b001"}, "id": {"$ne": MANY[1]["id"]}}, ["count", "fetch_by_keys", "fetch_by_keys"]),
-        ({"bookingId": "b001"}, ["fetch_by_keys"]),
+        ({"bookingId": {"$in": ["b001", "b002"]}, "status": "ATTENDED"}, ["fetch_by_keys"]),
+        ({"sessionId": {"$in": ["s1", "s2"]}}, ["count"]),
     ],
 )
-def test_named_attendances_are_subtracted_from_a_count_once(condition: dict[str, Any], called: list[str]) -> None:
+def test_a_count_asks_for_documents_of_named_attendances_only(condition: dict[str, Any], called: list[str]) -> None:
     source = MemorySource(MANY, 4)
     assert asyncio.run(count(source, parse_filter(condition))) == len(expected(MANY, filter=condition))
     assert calls(source) == called
