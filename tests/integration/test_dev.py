@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -56,9 +57,11 @@ class Dev:
     def __init__(self, log: Path, *arguments: str) -> None:
         self.log = log
         command = [sys.executable, "-m", "worker", "dev", *arguments]
+        # where commands look for it, so that they do not find one of another test
+        self.environment = {**environment(), "TMPDIR": str(log.parent)}
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sink
+                command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=sink
             )
         self.children: dict[int, str] = {}
 
@@ -73,6 +76,19 @@ class Dev:
 
     def said(self) -> str:
         return tail_of_file(self.log, 500)
+
+    def run(self, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command in another terminal, where only these variables are set."""
+        return subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=ROOT,
+            env={**self.environment, **variables},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def gone(self) -> bool:
         return not any(map(exists, self.children))
@@ -204,3 +220,54 @@ def test_a_parent_that_dies_takes_its_children_along() -> None:
         dev.process.kill()
         dev.process.wait(5)
         assert wait_until(dev.gone, 15), {pid: dev.children[pid] for pid in dev.children if exists(pid)}
+
+
+def test_commands_in_another_terminal_find_it() -> None:
+    time = datetime.now(UTC).isoformat()
+    data = {"bookingId": "BK-1", "sessionId": "yoga-1", "numberOfAttendees": 0}
+    event = {"specversion": "1.0", "id": "1", "source": "/me", "type": "attendance.check_in", "time": time, "data": data}
+    with taken(9092, 6379, 8080), started() as dev:
+        dev.until_ready()
+        broker, redis = re.findall(r"(?:broker|Redis) on 127\.0\.0\.1:(\d+)", dev.said(), re.IGNORECASE)[:2][::-1]
+        used = f"the running dev (pid {dev.process.pid}) is used: kafka://127.0.0.1:{broker}, redis://127.0.0.1:{redis}/0"
+
+        def run(*arguments: str, stdin: str = "", more: tuple[str, ...] = ()) -> str:
+            done = dev.run(*arguments, stdin=stdin)
+            assert (done.returncode, done.stderr.splitlines()) == (0, [used, *more])
+            return done.stdout
+
+        assert "there already" in run("topics", "create")
+        run("topics", "check")
+        assert "BAD" not in run("doctor")
+        run("publish", "-", stdin=json.dumps(event), more=("published 1 events",))
+        run("simulate", "--count", "10", "--bookings", "2", more=("published 10 events",))
+        assert wait_until(lambda: "yoga-1" in dev.run("query", "--booking", "BK-1").stdout, 20)
+        assert "bookings: 1" in run("session", "yoga-1")
+        assert "noShowRate" in run("booking", "BK-1")
+        assert "STATUS_COUNT_MISMATCH" in run("alerts", "--session", "yoga-1")
+        with second("worker", dev) as log:
+            assert wait_until(lambda: "event=recovered" in log.read_text(), 30), log.read_text()
+            assert log.read_text().startswith(f"{used}\n")
+        with second("api", dev, "--workers", "2") as log:
+            assert wait_until(lambda: "event=serving" in log.read_text(), 30), log.read_text()
+            port = int(re.findall(r"127\.0\.0\.1:(\d+)", log.read_text().partition("event=serving")[2])[0])
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/sessions/yoga-1", timeout=5) as answer:
+                assert json.load(answer)["bookings"] == 1
+        dev.process.kill()
+        dev.process.wait(5)
+        done = dev.run("session", "yoga-1", ATTENDANCE_REDIS="redis://127.0.0.1:1")
+        assert "dev" not in done.stderr
+
+
+@contextmanager
+def second(command: str, dev: Dev, *arguments: str) -> Iterator[Path]:
+    """A worker or an API that somebody starts beside it; yields its log."""
+    log = dev.log.with_name(f"second-{command}.log")
+    with log.open("wb") as sink:
+        variables = {**dev.environment, "ATTENDANCE_API_BIND": "127.0.0.1:0"}
+        process = subprocess.Popen([sys.executable, "-m", "worker", command, *arguments], cwd=ROOT, env=variables, stderr=sink)
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait(30)

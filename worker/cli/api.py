@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from worker.cli.arguments import typed
+from worker.cli.services import service_settings, tokens_settings
 from worker.cli.show import fail, print_rows
-from worker.settings import Settings, SettingsError, duration, load_settings
+from worker.settings import Settings, SettingsError, duration
 from worker.web.auth import Scope, create_token, read_tokens, revoke_token, shown
 
 tokens_app = typer.Typer(help="Create, list and revoke tokens of the API.", no_args_is_help=True)
@@ -21,7 +22,7 @@ def api(
     """Serve the Attendance API over HTTP."""
     from worker.web.http import server
 
-    settings = load_settings()
+    settings = service_settings()
     try:
         bound = server.bind(settings)
     except server.ServeError as error:
@@ -42,7 +43,7 @@ def tokens_create(
     source: Annotated[str, typer.Option(help="source prefix that the token may publish, as /gates/north")] = "",
 ) -> None:
     """Create a token and print it once; its digest is added to the file that ATTENDANCE_API_TOKENS names."""
-    path = _path(load_settings())
+    path = _path(tokens_settings())
     now = time.time()
     print(create_token(path, scope, typed(name) or f"token-{int(now * 1000)}", _lifetime(expires), now, typed(source) or None))
 
@@ -50,14 +51,14 @@ def tokens_create(
 @tokens_app.command("list")
 def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON document per line")] = False) -> None:
     """Show the tokens' names, scopes and times."""
-    path = _path(load_settings())
+    path = _path(tokens_settings())
     print_rows([shown(token) for token in read_tokens(path)] if path.exists() else [], as_json, _COLUMNS)
 
 
 @tokens_app.command("revoke")
 def tokens_revoke(name: str) -> None:
     """Remove a token from the file; running API processes notice it within a second."""
-    revoke_token(_path(load_settings()), typed(name))
+    revoke_token(_path(tokens_settings()), typed(name))
 
 
 _COLUMNS = ("name", "scopes", "source", "createdAt", "expiresAt")

@@ -21,6 +21,7 @@ from rich.console import Console
 from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
 from worker.cli.reads import Json, alerts, booking, query, session
+from worker.cli.services import service_settings
 from worker.cli.show import escape_controls, fail, prepare_output
 from worker.domain.row_codec import OtherFormat
 from worker.kafka import create_producer
@@ -115,7 +116,7 @@ def worker() -> None:
     from worker.stream.stopping import Stopping
     from worker.stream.worker import Worker
 
-    settings, stopping = load_settings(), Stopping()
+    settings, stopping = service_settings(), Stopping()
     configure_logs(settings)
 
     async def work(stop: asyncio.Event) -> None:
@@ -158,7 +159,7 @@ def publish_(
     ] = False,
 ) -> None:
     """Publish events from files of JSON lines, keyed by booking."""
-    settings = load_settings()
+    settings = service_settings()
     now = int(time.time() * 1000)
     bad_lines: list[publish.BadLine] = []
     size, bytes_read = publish.size_of(files), 0
@@ -198,7 +199,7 @@ def simulate_(
     seed: Annotated[int, typer.Option(help="seed of the generator; the same seed gives the same events")] = 1,
 ) -> None:
     """Publish simulated events of kiosks and scanners, with their faults."""
-    settings = load_settings()
+    settings = service_settings()
     plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
     _publish(settings, lambda producer, progress, stop: simulate.run(producer, settings, plan, progress, stop))
 
@@ -206,7 +207,7 @@ def simulate_(
 @topics_app.command("create")
 def topics_create() -> None:
     """Create missing topics, and correct wrong configs of existing ones."""
-    created, altered = asyncio.run(topic_ops.create(load_settings()))
+    created, altered = asyncio.run(topic_ops.create(service_settings()))
     if created:
         print(f"created {', '.join(created)}")
     for line in altered:
@@ -218,7 +219,7 @@ def topics_create() -> None:
 @topics_app.command("check")
 def topics_check() -> None:
     """Check that the topics exist with the required configs."""
-    problems = asyncio.run(topic_ops.check(load_settings()))
+    problems = asyncio.run(topic_ops.check(service_settings()))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -229,7 +230,7 @@ def topics_check() -> None:
 @app.command("doctor")
 def doctor_(as_json: Json = False) -> None:
     """Check broker, topics, Redis and workers; print every setting, secrets masked."""
-    settings = load_settings()
+    settings = service_settings()
     findings = asyncio.run(doctor.examine(settings))
     if as_json:
         print(json.dumps({"settings": shown(settings), "findings": [f._asdict() for f in findings]}))

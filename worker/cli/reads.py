@@ -12,10 +12,10 @@ from schemas.alerts import AlertKind
 from schemas.query.request import QueryError
 from worker.cli import ask
 from worker.cli.arguments import typed, typed_or_none
+from worker.cli.services import service_settings
 from worker.cli.show import fail, print_one, print_rows
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
-from worker.settings import load_settings
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists have one item per line")]
@@ -87,7 +87,7 @@ def _id(text: str) -> str:
 
 
 def _read(read: Callable[[AttendanceReader], Awaitable[T]]) -> T:
-    settings = load_settings()
+    settings = service_settings()
 
     async def reading() -> T:
         client = create_redis(settings)

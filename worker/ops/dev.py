@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from worker.kafka import create_producer
 from worker.ops import demo, doctor, publish, topics
 from worker.ops.children import Child, ChildFailed, is_listening, usable_port
 from worker.ops.embedded import DEFAULT_BROKER_PORT, DEFAULT_REDIS_PORT, broker_command, redis_command
+from worker.ops.running_dev import ADDRESSES, FOLDER_PREFIX, announced
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import ENV_PREFIX, Settings
@@ -54,12 +55,14 @@ class Dev:
         self.settings = settings
         self._console = console
         self._children: list[Child] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="attendance-dev-")
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
+        self._announcement = ExitStack()
 
     async def __aenter__(self) -> "Dev":
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._announcement.close()
         # the API and the worker first: they finish their work in progress, which needs Kafka and Redis
         for child in reversed(self._children):
             await child.stop(_GRACE_SECONDS.get(child.name, 1.0))
@@ -103,9 +106,12 @@ class Dev:
         api = self._launch("api", (sys.executable, "-m", "worker", "api"), environment | bind)
         shown = {name: value for name, value in environment.items() if not name.endswith(("TIMEOUT", "STORE"))}
         if any(_DEFAULTS.get(name) != value for name, value in shown.items()):
-            self._console.print("for other commands: export " + " ".join(f"{n}={v}" for n, v in shown.items()), soft_wrap=True)
+            variables = " ".join(f"{n}={v}" for n, v in shown.items())
+            self._console.print(f"other commands find it; for other programs: export {variables}", soft_wrap=True)
         await self._until_serving()
         await self._until_listening(api, port)
+        started = set(overrides).intersection(ADDRESSES)
+        self._announcement.enter_context(announced(self.settings, Path(self._folder.name), started))
 
     async def _launch_redis(self) -> int:
         port = self._port("Redis", DEFAULT_REDIS_PORT)
