@@ -9,17 +9,20 @@ from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
 
 ENV_PREFIX = "ATTENDANCE_"
 _DISTRIBUTION = "attendance-worker"
 
 _BROKER_HINT = "write kafka://host:port, several joined by commas"
 _LOGIN_HINT = "percent-encode user and password: # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B, % as %25"
+_REDIS_HINT = "write redis://host:port/db or rediss://host:port/db"
 _CLUSTER = "+cluster"
 _CLUSTER_HINT = "write redis+cluster://host:port,host:port or rediss+cluster://host:port"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -150,8 +153,18 @@ class Settings(BaseSettings):
                 raise ValueError(f"{_BROKER_HINT}; an address of IPv6 in brackets") from None
             if url.username is not None:
                 raise ValueError("write user and password to ATTENDANCE_BROKER_USERNAME and ATTENDANCE_BROKER_PASSWORD")
-            if url.scheme != "kafka" or not url.hostname or not _has_good_port(url):
+            if url.scheme != "kafka" or not _is_server(url):
                 raise ValueError(_BROKER_HINT)
+        return value
+
+    @field_validator("broker_ca_file")
+    @classmethod
+    def _certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except OSError as error:
+                raise ValueError(f"{value} cannot be used ({error}): name a PEM file of certificates") from None
         return value
 
     @field_validator("redis")
@@ -171,7 +184,10 @@ class Settings(BaseSettings):
             if url.path not in ("", "/", "/0") or re.search(r"(^|&)db=", url.query):
                 raise ValueError(f"{_CLUSTER_HINT}; a cluster has no numbered databases")
         elif url.scheme not in ("redis", "rediss") or "," in url.netloc or not _is_server(url):
-            raise ValueError(f"write redis://host:port/db or rediss://host:port/db; of a cluster {_CLUSTER_HINT[6:]}")
+            raise ValueError(f"{_REDIS_HINT}; of a cluster {_CLUSTER_HINT[6:]}")
+        elif not re.fullmatch(r"/?\d*/?", url.path):
+            raise ValueError(f"{_REDIS_HINT}, where db is a number")
+        _check_redis_options(url)
         return value
 
     @field_validator("store")
@@ -295,6 +311,20 @@ def _servers(redis: SplitResult) -> list[SplitResult]:
     return [urlsplit(f"//{server}") for server in redis.netloc.rpartition("@")[2].split(",")]
 
 
+def _check_redis_options(url: SplitResult) -> None:
+    """Raises ValueError if redis-py does not take an option of the URL, or if answers would be other than bytes."""
+    plain = f"{url.scheme.removesuffix(_CLUSTER)}://localhost?{url.query}"
+    try:
+        pool: Any = ConnectionPool.from_url(plain)
+        pool.make_connection()
+        is_good = "decode_responses" not in parse_qs(url.query)
+    except (TypeError, ValueError, RedisError):
+        is_good = False
+    if not is_good:
+        names = ", ".join(unquote(option.partition("=")[0]) for option in url.query.split("&"))
+        raise ValueError(f"leave out what redis-py does not take of the options {names}; those of TLS go with rediss://")
+
+
 def _host(url: SplitResult) -> str:
     """The host as part of an address: IPv6 in brackets."""
     host = url.hostname or ""
@@ -302,7 +332,15 @@ def _host(url: SplitResult) -> str:
 
 
 def _is_server(url: SplitResult) -> bool:
-    return bool(url.hostname) and _has_good_port(url)
+    return _has_good_host(url) and _has_good_port(url)
+
+
+def _has_good_host(url: SplitResult) -> bool:
+    try:
+        # as the standard library does before it resolves the name
+        return bool((url.hostname or "").encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _has_good_port(url: SplitResult) -> bool:

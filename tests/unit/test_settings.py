@@ -110,6 +110,9 @@ def test_bad_durations_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, 
         ("BROKER", "http://localhost:9092", "kafka://"),
         ("BROKER", "kafka://", "kafka://"),
         ("BROKER", "kafka://host:port", "ort"),
+        ("BROKER", "kafka://a..b:9092", "kafka://"),
+        ("BROKER", "kafka://\x9b31m", "kafka://"),
+        ("REDIS", f"redis://{'x' * 64}.org:6379", "redis://"),
         ("BROKER", "kafka://host:99999", "ort"),
         ("BROKER_SECURITY", "TLS", "SASL_SSL"),
         ("BROKER_SASL_MECHANISM", "MD5", "SCRAM-SHA-512"),
@@ -120,6 +123,8 @@ def test_bad_durations_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, 
         ("REDIS", f"redis://joe:{SECRET}@host:port/0", "redis://"),
         ("REDIS", f"redis://joe:{SECRET}@host:99999/0", "redis://"),
         ("REDIS", f"redis://joe:{SECRET}@a:1,b:2/0", "redis+cluster://"),
+        ("REDIS", f"redis://joe:{SECRET}@host/first", "number"),
+        ("REDIS", "redis://host/0/1", "number"),
         ("REDIS", f"redis+cluster://joe:{SECRET}@", "redis+cluster://"),
         ("REDIS", f"redis+cluster://joe:{SECRET}@a:1,:2", "redis+cluster://"),
         ("REDIS", f"redis+cluster://joe:{SECRET}@a:1,b:port", "redis+cluster://"),
@@ -157,7 +162,13 @@ def test_a_bad_value_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, nam
     + [
         (f"{scheme}+cluster", url)
         for scheme in ("redis", "rediss")
-        for url in ("joe:{}@host:7/0", ":{}@a,host", "joe:{}@[::1]:7,[::2]:7", "host:7,b?password={}", "host:7?c=d&password={}")
+        for url in (
+            "joe:{}@host:7/0",
+            ":{}@a,host",
+            "joe:{}@[::1]:7,[::2]:7",
+            "host:7,b?password={}",
+            "host:7?client_name=d&password={}",
+        )
     ],
 )
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, scheme: str, url: str) -> None:
@@ -255,11 +266,33 @@ def test_a_password_that_cuts_its_address_is_refused_unseen(monkeypatch: pytest.
         assert "cret" not in said
 
 
-@pytest.mark.parametrize("option", ["password=cret", "PassWord=cret", "%70assword=cret", "ssl_password=cret"])
+@pytest.mark.parametrize("option", ["password=cret", "%70assword=cret", "ssl_password=cret"])
 def test_a_password_among_the_options_is_masked(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
-    monkeypatch.setenv("ATTENDANCE_REDIS", f"redis://h:6379/0?socket_timeout=3&{option}")
+    monkeypatch.setenv("ATTENDANCE_REDIS", f"rediss://h:6379/0?socket_timeout=3&{option}")
     assert "cret" not in shown(load_settings())["ATTENDANCE_REDIS"]
     assert "socket_timeout=3" in shown(load_settings())["ATTENDANCE_REDIS"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["PassWord=cret", "nosuch=cret", "socket_timeout=cret", "ssl_password=cret", "decode_responses=true", "protocol=9"],
+)
+@pytest.mark.parametrize("address", ["redis://h:1/0?", "redis+cluster://h:1,i:2/0?", "redis://h?client_name=a&"])
+def test_an_option_that_the_client_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch, address: str, option: str) -> None:
+    said = refusal(monkeypatch, "REDIS", address + option)
+    assert option.partition("=")[0] in said
+    assert "cret" not in said
+
+
+def test_a_file_of_certificates_that_cannot_be_used_is_named_with_all_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("no certificate")
+    monkeypatch.setenv("ATTENDANCE_PARTITIONS", "many")
+    for path in ("/no/such/file", tmp_path / "text", tmp_path):
+        said = refusal(monkeypatch, "BROKER_CA_FILE", str(path)).splitlines()
+        assert [line.partition(":")[0] for line in said] == ["ATTENDANCE_BROKER_CA_FILE", "ATTENDANCE_PARTITIONS"]
+        assert f"{path} cannot be used" in said[0]
 
 
 def test_the_login_at_kafka_is_in_no_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

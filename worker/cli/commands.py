@@ -22,7 +22,7 @@ from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
 from worker.cli.reads import Json, alerts, booking, query, session
 from worker.cli.services import service_settings
-from worker.cli.show import escape_controls, fail, prepare_output
+from worker.cli.show import fail, prepare_output, print_line
 from worker.domain.row_codec import OtherFormat
 from worker.kafka import create_producer
 from worker.logs import configure_client_logs, configure_logs
@@ -85,7 +85,7 @@ def main() -> None:
     except KafkaError as error:
         fail(asyncio.run(doctor.broker_failure(load_settings(), error)))
     except (RedisError, TimeoutError) as error:
-        fail(doctor.redis_failure(load_settings(), error))
+        fail(asyncio.run(doctor.redis_failure(load_settings(), error)))
     except ModuleNotFoundError:
         raise  # `worker.__main__` names the extra: only a command's own import shows that it is missing
     except Exception as error:
@@ -106,7 +106,7 @@ def before_each(
 ) -> None:
     """Runs before each command: warns of environment variables that look like settings and are none."""
     for line in unknown_variables():
-        print(line, file=sys.stderr)
+        print_line(line, sys.stderr)
 
 
 @app.command()
@@ -122,7 +122,7 @@ def worker() -> None:
     async def work(stop: asyncio.Event) -> None:
         problems = await run_until(stop, start.problems(settings))
         for problem in problems or ():
-            print(problem, file=sys.stderr)
+            print_line(problem, sys.stderr)
         if problems:
             raise typer.Exit(1)
         if not stop.is_set():
@@ -180,7 +180,7 @@ def publish_(
 
     _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, outgoing(), progress, stop), percentage)
     for bad_line in bad_lines:
-        print(escape_controls(f"{bad_line.where}: {bad_line.detail}"), file=sys.stderr)
+        print_line(f"{bad_line.where}: {bad_line.detail}", sys.stderr)
     if bad_lines:
         raise typer.Exit(1)
 
@@ -211,7 +211,7 @@ def topics_create() -> None:
     if created:
         print(f"created {', '.join(created)}")
     for line in altered:
-        print(line)
+        print_line(line)
     if not (created or altered):
         print("all topics exist with the required configs")
 
@@ -221,7 +221,7 @@ def topics_check() -> None:
     """Check that the topics exist with the required configs."""
     problems = asyncio.run(topic_ops.check(service_settings()))
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print_line(problem, sys.stderr)
     if problems:
         raise typer.Exit(1)
     print("all topics exist with the required configs")
@@ -236,9 +236,9 @@ def doctor_(as_json: Json = False) -> None:
         print(json.dumps({"settings": shown(settings), "findings": [f._asdict() for f in findings]}))
     else:
         for name, value in shown(settings).items():
-            print(f"{name}={value}")
+            print_line(f"{name}={value}")
         for finding in findings:
-            print(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
+            print_line(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.engine.fetching import missing_codecs
 from worker.ops import session_timeout, topics
-from worker.ops.refusals import REDIS_REFUSES, kafka_refusal
+from worker.ops.refusals import Refusal, first_line, kafka_refusal, lacking_rights, redis_refusal, unreachable
 from worker.read_model import rights
 from worker.read_model.freshness import find_problems
 from worker.read_model.keys import live_key
@@ -69,10 +69,8 @@ async def examine_redis(settings: Settings) -> list[Finding]:
     """Checks that Redis answers, its version, eviction, the user's rights, and the number of partitions recorded in it."""
     try:
         return await inspect_redis(settings)
-    except REDIS_REFUSES as error:
-        return [Finding("redis", False, redis_refuses(settings, error))]
     except (RedisError, OSError, TimeoutError) as error:
-        return [Finding("redis", False, redis_away(settings, error))]
+        return [Finding("redis", False, await redis_failure(settings, error))]
 
 
 def examine_codecs() -> Finding:
@@ -114,49 +112,43 @@ async def inspect_redis(settings: Settings) -> list[Finding]:
         await client.aclose()
 
 
-async def broker_failure(settings: Settings, error: KafkaError) -> str:
+async def broker_failure(settings: Settings, error: BaseException) -> str:
     """One line for an error of a Kafka client: the broker refuses us, or does not answer."""
     refusal = await kafka_refusal(settings, error)
-    return broker_away(settings, error) if refusal is None else broker_refuses(settings, refusal)
+    if refusal is not None:
+        return broker_refuses(settings, refusal)
+    # the text of this error has addresses, but not what went wrong
+    is_vague = isinstance(error, KafkaConnectionError)
+    return broker_away(settings, await unreachable(settings.bootstrap_servers) if is_vague else first_line(error))
 
 
-def redis_failure(settings: Settings, error: Exception) -> str:
+async def redis_failure(settings: Settings, error: BaseException) -> str:
     """One line for an error of redis-py: Redis refuses us, or does not answer."""
-    return (redis_refuses if isinstance(error, REDIS_REFUSES) else redis_away)(settings, error)
+    refusal = await redis_refusal(settings, error)
+    return redis_away(settings, error) if refusal is None else redis_refuses(settings, refusal)
 
 
-def broker_away(settings: Settings, error: BaseException) -> str:
+def broker_away(settings: Settings, reason: str) -> str:
     """One line for a broker that cannot be reached."""
     servers = ", ".join(settings.bootstrap_servers)
-    return f"{ENV_PREFIX}BROKER: Kafka at {servers} is unavailable ({_first_line(error)}): start it, or set another address"
+    return f"{ENV_PREFIX}BROKER: Kafka at {servers} is unavailable ({reason}): start it, or set another address"
 
 
-def broker_refuses(settings: Settings, error: BaseException) -> str:
+def broker_refuses(settings: Settings, refusal: Refusal) -> str:
     """One line for a broker that refuses us."""
     servers = ", ".join(settings.bootstrap_servers)
-    return (
-        f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses this client ({_first_line(error)}): check {ENV_PREFIX}BROKER_* "
-        "and the user's rights"
-    )
+    return f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses this client ({refusal.reason}): {refusal.cure}"
 
 
 def redis_away(settings: Settings, error: BaseException) -> str:
     """One line for a Redis that cannot be reached, without its password."""
     where = _where(settings)
-    return f"{ENV_PREFIX}REDIS: Redis at {where} is unavailable ({_first_line(error)}): start it, or set another address"
+    return f"{ENV_PREFIX}REDIS: Redis at {where} is unavailable ({first_line(error)}): start it, or set another address"
 
 
-def redis_refuses(settings: Settings, error: BaseException) -> str:
+def redis_refuses(settings: Settings, refusal: Refusal) -> str:
     """One line for a Redis that refuses us, without its password."""
-    if isinstance(error, NoPermissionError):
-        return _lacks_rights(settings, _first_line(error))
-    where = _where(settings)
-    return f"{ENV_PREFIX}REDIS: Redis at {where} refuses this client ({_first_line(error)}): check user and password"
-
-
-def _lacks_rights(settings: Settings, error: str) -> str:
-    hint = f"grant it ~{settings.redis_namespace}:* +@all -@dangerous +info"
-    return f"{ENV_PREFIX}REDIS: the user at {_where(settings)} lacks a right that a worker needs ({error}): {hint}"
+    return f"{ENV_PREFIX}REDIS: Redis at {_where(settings)} refuses this client ({refusal.reason}): {refusal.cure}"
 
 
 async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
@@ -214,13 +206,9 @@ async def _rights(client: Client, settings: Settings) -> Finding:
     """Checks the rights of the Redis user."""
     lacking = await rights.lacking(client, settings.redis_namespace, settings.partitions)
     if lacking:
-        return Finding("rights", False, _lacks_rights(settings, "; ".join(lacking)))
+        return Finding("rights", False, redis_refuses(settings, lacking_rights(settings, "; ".join(lacking))))
     return Finding("rights", True, "the user has every right that a worker needs")
 
 
 def _where(settings: Settings) -> str:
     return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in settings.redis_servers)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

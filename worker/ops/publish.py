@@ -178,7 +178,8 @@ async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
     partitions = (await producer.client.fetch_all_metadata()).partitions_for_topic(topic)
     if not partitions:
         raise TopicsError(
-            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}: run `attendance topics create`, or set another prefix"
+            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
+            "`attendance topics create`, set another prefix, or grant the rights of deploy/README.md"
         )
     return len(partitions)
 

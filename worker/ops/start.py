@@ -6,9 +6,10 @@ It waits for a service that is unavailable, and reports what no waiting can fix.
 from collections.abc import Iterable
 
 from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
 
 from worker.ops import doctor
-from worker.ops.refusals import REDIS_REFUSES, kafka_refusal
+from worker.ops.refusals import kafka_refusal, redis_refusal
 from worker.settings import Settings, SettingsError
 from worker.stream.retry import until_done
 
@@ -17,12 +18,8 @@ async def problems(settings: Settings) -> list[str]:
     """Waits until Kafka and Redis answer, and returns what is wrong with topics and settings, a line each with the fix.
 
     Raises:
-        SettingsError: a service refuses us, or the file of ``ATTENDANCE_BROKER_CA_FILE`` cannot be used.
+        SettingsError: a service refuses us.
     """
-    try:
-        settings.kafka_client()
-    except OSError as error:
-        raise SettingsError(f"ATTENDANCE_BROKER_CA_FILE: {settings.broker_ca_file} cannot be used ({error})") from None
     broker = await until_done("kafka", lambda: _broker(settings))
     redis = await until_done("redis", lambda: _redis(settings))
     return [finding.detail for finding in (*broker, *redis) if not finding.ok]
@@ -40,5 +37,7 @@ async def _broker(settings: Settings) -> Iterable[doctor.Finding]:
 async def _redis(settings: Settings) -> Iterable[doctor.Finding]:
     try:
         return await doctor.inspect_redis(settings)
-    except REDIS_REFUSES as error:
-        raise SettingsError(doctor.redis_refuses(settings, error)) from None
+    except (RedisError, OSError) as error:
+        if (refusal := await redis_refusal(settings, error)) is not None:
+            raise SettingsError(doctor.redis_refuses(settings, refusal)) from None
+        raise

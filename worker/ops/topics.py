@@ -8,9 +8,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import NodeNotReadyError, NoError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    NodeNotReadyError,
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from worker.engine.fetching import missing_codecs
+from worker.ops.refusals import RIGHTS
 from worker.settings import Settings
 from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames, group_changelog
 
@@ -111,7 +120,7 @@ async def create(settings: Settings) -> Provisioned:
             elif error is TopicAlreadyExistsError:
                 present.append(name)
             else:
-                raise TopicsError(f"{name}: the broker refuses it ({rest[0] if rest and rest[0] else error.__name__})")
+                raise _refused(name, "to create it", code, rest[0] if rest else None)
         return Provisioned(created, await _alter(admin, [planned[name] for name in present]))
 
 
@@ -128,9 +137,17 @@ async def _alter(admin: AIOKafkaAdminClient, present: list[TopicPlan]) -> list[s
         for answer in await admin.alter_configs([resource]):
             for code, message, *_ in answer.resources:
                 if code:
-                    raise TopicsError(f"{plan.name}: the broker refuses to set {wrong} ({message or for_code(code).__name__})")
+                    raise _refused(plan.name, f"to set {wrong}", code, message)
         altered += [f"{plan.name} had {name}={values.effective.get(name)}: now {value}" for name, value in wrong.items()]
     return altered
+
+
+def _refused(topic: str, what: str, code: int, message: str | None) -> TopicsError:
+    error = for_code(code)
+    lacks_right = error in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+    return TopicsError(
+        f"{topic}: the broker refuses {what} ({message or error.__name__}){f': {RIGHTS}' if lacks_right else ''}"
+    )
 
 
 async def check(settings: Settings) -> list[str]:

@@ -1,6 +1,7 @@
 """The documents are true: their lists are the code's, their links and names exist, their examples are valid."""
 
 import ast
+import asyncio
 import json
 import re
 import tomllib
@@ -253,7 +254,7 @@ def test_layers_are_drawn_as_they_are_checked() -> None:
 
 
 def test_rights_in_redis_are_those_that_the_doctor_names() -> None:
-    hint = doctor.redis_refuses(DEFAULTS, NoPermissionError("no permissions"))
+    hint = asyncio.run(doctor.redis_failure(DEFAULTS, NoPermissionError("no permissions")))
     rights = re.search(r"~\S+:\* (\+@all .*)$", hint)
     assert rights
     assert f"`~<namespace>:* {rights[1]}`" in RUNBOOK.read_text()
