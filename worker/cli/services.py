@@ -3,6 +3,7 @@
 import os
 import sys
 
+from worker.cli.show import print_line
 from worker.ops.running_dev import ADDRESSES, RunningDev, running_devs
 from worker.settings import ENV_PREFIX, Settings, load_settings, shown
 
@@ -63,4 +64,4 @@ def _variable(name: str) -> str:
 
 def _explain(line: str, settings: Settings) -> None:
     values = shown(settings)
-    print(f"{line}: {values[_variable('broker')]}, {values[_variable('redis')]}", file=sys.stderr)
+    print_line(f"{line}: {values[_variable('broker')]}, {values[_variable('redis')]}", sys.stderr)

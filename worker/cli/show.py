@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,11 @@ def prepare_output() -> None:
             stream.reconfigure(errors="replace")
 
 
+def print_line(text: str, file: TextIO | None = None) -> None:
+    """Prints a line, of which no character controls the terminal, to stdout or ``file``."""
+    print(escape_controls(text), file=file)
+
+
 def print_one(document: dict[str, Any] | None, missing: str, as_json: bool) -> None:
     if document is None:
         fail(missing)
@@ -37,27 +42,35 @@ def print_one(document: dict[str, Any] | None, missing: str, as_json: bool) -> N
     for name, value in document.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, content in parts:
-            print(escape_controls(f"{f'{name}.{part}' if part else name}: {'unknown' if content is None else content}"))
+            print_line(f"{f'{name}.{part}' if part else name}: {'unknown' if content is None else content}")
 
 
 def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) -> None:
+    """Prints a table; where it is wider than the terminal, a line for each value, so that no id is broken."""
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
-    names = columns or tuple(rows[0] if rows else ())
-    table = Table()
-    for name in names:
-        # a truncated id cannot be copied
-        table.add_column(name, overflow="fold")
+    if not rows:
+        print("none")
+        return
+    names = columns or tuple(rows[0])
     # ids may look like markup or emoji codes: [vip], :fire:
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         # a pipe has no width: one line per row, so that `grep` finds a whole id
         console.width = _PIPE_WIDTH
+    table = Table(*names)
     for row in rows:
         table.add_row(*(_cell(row.get(name, ""), console.encoding) for name in names))
-    console.print(table if rows else "none")
+    if table.__rich_measure__(console, console.options.update(width=_PIPE_WIDTH)).maximum <= console.width:
+        console.print(table)
+        return
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        for name in names:
+            print(f"{name}: {_cell(row.get(name, ''), console.encoding)}")
 
 
 def _cell(value: Any, encoding: str) -> str:

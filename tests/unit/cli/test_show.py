@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from schemas import ids
 from worker.cli.show import escape_controls, print_one, print_rows
 from worker.web.auth import Scope, create_token, read_tokens
 
@@ -50,20 +51,47 @@ def test_a_pipe_gets_each_id_in_one_line(name: str) -> None:
 
 
 _ANY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
+#: What a bookingId or a sessionId may be.
+_IDS = _ANY.map(ids.session_id).filter(bool)
 
 
-@given(st.lists(_ANY, min_size=1, max_size=3), st.sampled_from([40, 80, 200]))
-def test_no_text_commands_a_terminal(texts: list[str], width: int) -> None:
-    with pytest.MonkeyPatch.context() as patched, io.StringIO() as out, redirect_stdout(out):
-        patched.setenv("COLUMNS", str(width))
-        print_rows([{"id": text, "source": text} for text in texts], as_json=False)
-        print_one({"id": texts[0]}, "", as_json=False)
-        shown = out.getvalue()
+def printed(rows: list[dict[str, str]], encoding: str, width: int | None) -> str:
+    """What `print_rows` and `print_one` print on a terminal, or into a pipe."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace", newline="")
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out):
+        patched.setenv("COLUMNS", "" if width is None else str(width))
+        print_rows(rows, as_json=False)
+        print_one(rows[0], "", as_json=False)
+        out.flush()
+        return out.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+@given(
+    st.lists(_IDS, min_size=1, max_size=3),
+    st.sampled_from([None, 40, 80, 200]),
+    st.sampled_from(["utf-8", "ascii", "latin-1", "cp1252", "koi8-r", "utf-16"]),
+)
+def test_each_id_is_whole_on_any_terminal(names: list[str], width: int | None, encoding: str) -> None:
+    shown = printed([{"id": name, "source": f"/{name}"} for name in names], encoding, width)
+    for name in names:
+        whole = escape_controls(name).encode(encoding, "replace").decode(encoding)
+        assert shown.count(whole) >= 2, (shown, whole)
     assert all(unicodedata.category(sign) != "Cc" for sign in shown.replace("\n", ""))
     assert not {"\u2028", "\u202e", "\u2066"} & set(shown)
-    for text in texts:
-        # folded to the width, but whole
-        assert all(sign in shown for sign in text if sign.isalnum())
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_of_a_table_is_wider_than_the_terminal(width: int) -> None:
+    """A table that does not fit is a line for each value, with a blank line between the rows."""
+    identity = "88214716-6ed1-4273-b089-8015c4ab2f4b"
+    row = {"id": identity, "bookingId": identity, "sessionId": "yoga", "status": "ATTENDED", "updatedDate": "2026-11-22T10:00Z"}
+    shown = printed([row, row], "utf-8", width)
+    lines = shown.splitlines()
+    if width == 200:
+        assert all(len(line) <= width for line in lines)
+        assert sum(line.count(identity) == 2 for line in lines) == 2
+    else:
+        assert lines[: len(row) + 2] == [*(f"{name}: {value}" for name, value in row.items()), "", f"id: {identity}"]
 
 
 @given(st.lists(_ANY, min_size=1, max_size=3))
