@@ -284,9 +284,7 @@ def test_an_option_that_the_client_does_not_take_is_named(monkeypatch: pytest.Mo
     assert "cret" not in said
 
 
-def test_a_file_of_certificates_that_cannot_be_used_is_named_with_all_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unusable_certificate_file_is_named_with_all_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no certificate")
     monkeypatch.setenv("ATTENDANCE_PARTITIONS", "many")
     for path in ("/no/such/file", tmp_path / "text", tmp_path):

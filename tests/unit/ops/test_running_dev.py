@@ -81,7 +81,7 @@ with announced(Settings(_env_file=None, broker="kafka://h:1", redis="redis://h:2
 """
 
 
-def test_the_file_of_a_killed_one_is_ignored_even_if_its_pid_lives(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_of_a_killed_dev_is_ignored_if_its_pid_lives(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(tempfile.gettempdir(), f"{FOLDER_PREFIX}killed")
     folder.mkdir()
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(folder)], cwd=ROOT, timeout=60, check=False)
@@ -99,7 +99,7 @@ def test_the_file_of_a_killed_one_is_ignored_even_if_its_pid_lives(capsys: pytes
         ("ATTENDANCE_REDIS", "redis://:hidden@h:1", "kafka://localhost:9092, redis://:***@h:1"),
     ],
 )
-def test_an_address_that_is_set_wins_and_is_not_mixed_with_the_dev(
+def test_an_address_that_is_set_wins_over_the_running_dev(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, shown: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -110,7 +110,7 @@ def test_an_address_that_is_set_wins_and_is_not_mixed_with_the_dev(
     assert line == f"the running dev (pid {os.getpid()}) is not used, since {name} is set: {shown}\n"
 
 
-def test_a_file_of_settings_counts_as_set_and_an_empty_variable_does_not(
+def test_a_settings_file_counts_as_set_but_no_empty_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATTENDANCE_BROKER", "")

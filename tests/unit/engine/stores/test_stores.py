@@ -134,7 +134,7 @@ def test_each_takes_the_first_free_slot(tmp_path: Path) -> None:
     third.close()
 
 
-def test_kill_9_frees_the_slot_and_leaves_rows_at_their_checkpoint(tmp_path: Path) -> None:
+def test_kill_9_frees_the_slot_and_keeps_rows_at_a_checkpoint(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         try:
