@@ -151,18 +151,31 @@ def _object(value: object, path: str, keys: tuple[str, ...], violations: Violati
     return value
 
 
-def _sort(value: object, violations: Violations) -> tuple[Sort, ...] | None:
+def _list(value: object, path: str, entries: str, max_entries: int, limit: str, violations: Violations) -> list[object] | None:
+    """The value if it is a list within its limit; None if it is missing, or with a violation.
+
+    Args:
+        entries: what the list must hold, for the violation.
+        limit: what it may hold at most, for the violation.
+    """
     if value is None:
         return None
-    path = "query.sort"
     if not isinstance(value, list):
-        violations.add(path, f'must be a list of {{"fieldName", "order"}}; this is {shown(value)}', Rule.WRONG_TYPE)
+        violations.add(path, f"must be a list of {entries}; this is {shown(value)}", Rule.WRONG_TYPE)
         return None
-    if len(value) > MAX_SORTS:
-        violations.add(path, f"has {len(value)} fields; sort by at most {MAX_SORTS}", Rule.TOO_MANY)
+    if len(value) > max_entries:
+        violations.add(path, f"has {len(value)} {limit}", Rule.TOO_MANY)
+        return None
+    return value
+
+
+def _sort(value: object, violations: Violations) -> tuple[Sort, ...] | None:
+    path = "query.sort"
+    entries = _list(value, path, '{"fieldName", "order"}', MAX_SORTS, f"fields; sort by at most {MAX_SORTS}", violations)
+    if entries is None:
         return None
     sorts: list[Sort] = []
-    for index, entry in enumerate(value):
+    for index, entry in enumerate(entries):
         sort = _sort_field(entry, f"{path}.{index}", violations)
         if sort is None:
             continue
@@ -221,20 +234,15 @@ def _paging(value: object, violations: Violations, key: bytes | None) -> tuple[i
 
 
 def _fields(value: object, violations: Violations) -> frozenset[str] | None:
-    if value is None:
-        return None
     path = "query.fields"
-    if not isinstance(value, list):
-        violations.add(path, f"must be a list of {_SHOWN_NAMES}; this is {shown(value)}", Rule.WRONG_TYPE)
-        return None
-    if len(value) > MAX_FIELDS:
-        violations.add(path, f"has {len(value)} names; give at most {MAX_FIELDS}", Rule.TOO_MANY)
+    names = _list(value, path, _SHOWN_NAMES, MAX_FIELDS, f"names; give at most {MAX_FIELDS}", violations)
+    if names is None:
         return None
     fields = {QueryField.ID.value}
-    for index, name in enumerate(value):
+    for index, name in enumerate(names):
         if isinstance(name, str) and name in _SHOWN:
             fields.add(_SHOWN[name])
         else:
             rule = Rule.UNKNOWN_FIELD if isinstance(name, str) else Rule.WRONG_TYPE
             violations.add(f"{path}.{index}", f"unknown field {shown(name)}; show {_SHOWN_NAMES}", rule)
-    return frozenset(fields) if value else None
+    return frozenset(fields) if names else None
