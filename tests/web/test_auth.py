@@ -217,6 +217,57 @@ def test_a_file_that_is_spoiled_lets_nobody_in(tmp_path: Path, spoiled: str) -> 
         file.holder(token.encode())
 
 
+ENTRY = {"name": "a", "digest": "ab" * 32, "scopes": ["read"], "createdAt": "2026-11-22T10:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({**ENTRY, "digest": "ab" * 31}, "digest"),
+        ({**ENTRY, "digest": "att_" + "x" * 43}, "digest"),
+        ({**ENTRY, "digest": 5}, "digest"),
+        ({**ENTRY, "scopes": ["read", "all"]}, "scopes.1"),
+        ({**ENTRY, "scopes": "read"}, "scopes"),
+        ({**ENTRY, "createdAt": "yesterday"}, "createdAt"),
+        ({**ENTRY, "createdAt": 1_795_000_000}, "createdAt"),
+        ({**ENTRY, "expiresAt": "2026-11-22T10:00:00"}, "expiresAt"),
+        ({**ENTRY, "expiresAt": ""}, "expiresAt"),
+        ({**ENTRY, "source": ""}, "source"),
+        ({**ENTRY, "source": "/a\nb"}, "source"),
+        ({**ENTRY, "source": "/a\n"}, "source"),
+        ({**ENTRY, "source": 5}, "source"),
+        *(({name: value for name, value in ENTRY.items() if name != without}, without) for without in ENTRY),
+    ],
+)
+def test_an_entry_that_is_refused_is_named_in_a_line(tmp_path: Path, entry: dict[str, object], field: str) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"tokens": [ENTRY, entry]}))
+    with pytest.raises(TokensError) as refused:
+        read_tokens(path)
+    message = str(refused.value)
+    assert message.startswith(f"{path}: no file of tokens (tokens.1.{field}: ")
+    assert "\n" not in message
+    assert "att_" not in message, "a token in place of its digest stays out of logs"
+
+
+def test_an_entry_written_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    entry = {**ENTRY, "name": 7, "digest": "AB" * 32 + "\n", "expiresAt": None, "source": None}
+    path.write_text(json.dumps({"tokens": [entry]}), "utf-8-sig")
+    (token,) = read_tokens(path)
+    assert (token.name, token.digest, token.expires, token.source) == ("7", b"\xab" * 32, None, None)
+
+
+def test_fields_of_others_stay_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"comment": "from the vault", "tokens": [{**ENTRY, "owner": {"team": None}}]}))
+    create_token(path, [Scope.MANAGE], "b", None, time.time())
+    revoke_token(path, "b")
+    document = json.loads(path.read_text())
+    assert document["comment"] == "from the vault"
+    assert document["tokens"] == [{**ENTRY, "createdAt": "2026-11-22T10:00:00.000Z", "owner": {"team": None}}]
+
+
 def test_a_spoiled_file_is_a_503_over_http(api: Api) -> None:
     whole = api.tokens_file.read_bytes()
     api.tokens_file.write_bytes(b"{")

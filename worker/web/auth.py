@@ -1,7 +1,7 @@
 """Bearer tokens: a file with the SHA-256 digest, the scopes and the name of each token.
 
-The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?, "source"?}]}``. The digest is
-hexadecimal; ``source`` is the prefix of sources that the token is bound to.
+The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?, "source"?}]}``, see `Token`. Other
+fields of the file and of its entries are ignored, and kept when a command changes the file.
 A token holds 32 random bytes, so an unsalted digest does not reveal it.
 """
 
@@ -19,7 +19,9 @@ from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
 
 from schemas.ids import MAX_NAME
 from schemas.times import format_time, parse_time
@@ -27,7 +29,9 @@ from schemas.times import format_time, parse_time
 PREFIX = "att_"
 _MAX_BYTES = 512
 _CHECK_SECONDS = 1.0
-_SOURCE = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}").fullmatch
+_SHOWN_ERRORS = 3
+_SHOWN_FIELDS = ("name", "scopes", "createdAt", "expiresAt", "source")
+_SOURCE = re.compile(rf"\A[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}\Z")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}").fullmatch
 
 
@@ -48,16 +52,41 @@ class NoTokensYet(TokensError):
     """The token file is missing, or cannot be opened."""
 
 
-class Token(NamedTuple):
-    """An entry of the token file; times are microseconds since the epoch."""
+def _from_hex(value: object) -> object:
+    return bytes.fromhex(value) if isinstance(value, str) else value
 
-    name: str
-    digest: bytes
-    scopes: frozenset[str]
-    created: int
-    expires: int | None
-    source: str | None = None
+
+def _from_rfc3339(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError("not an RFC 3339 date-time")
+    return parse_time(value)
+
+
+_Digest = Annotated[bytes, BeforeValidator(_from_hex), Field(min_length=32, max_length=32), PlainSerializer(bytes.hex)]
+_Micros = Annotated[int, BeforeValidator(_from_rfc3339), PlainSerializer(format_time)]
+
+
+class Token(BaseModel):
+    """An entry of the token file; times are RFC 3339 there, and microseconds since the epoch here."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: Annotated[str, Field(coerce_numbers_to_str=True)]
+    scopes: Annotated[frozenset[Scope], PlainSerializer(sorted)]
+    created: _Micros = Field(alias="createdAt")
+    expires: _Micros | None = Field(None, alias="expiresAt")
+    source: Annotated[str, StringConstraints(pattern=_SOURCE)] | None = None
     """The prefix of the event sources that it may publish; None: any."""
+    digest: _Digest
+    """SHA-256 of the token, hexadecimal in the file."""
+
+
+class TokenDocument(BaseModel):
+    """The content of the token file."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tokens: list[Token]
 
 
 class TokenFile:
@@ -141,18 +170,21 @@ def create_token(
     if source is not None:
         # a source prefix covers what follows it after a slash
         source = source.rstrip("/")
-        if not _SOURCE(source) or source.casefold() == "/api" or source.casefold().startswith("/api/"):
+        if not _SOURCE.match(source) or source.casefold() == "/api" or source.casefold().startswith("/api/"):
             raise TokensError(
                 f"--source: write a source as /gates/north, 1 to {MAX_NAME} characters; /api is reserved for the API"
             )
     secret = PREFIX + secrets.token_urlsafe(32)
     micros = int(now * 1_000_000)
-    expires = None if expires_in is None else micros + expires_in // timedelta(microseconds=1)
-    token = Token(name, sha256(secret.encode()).digest(), frozenset(scopes), micros, expires, source)
+    entry = {"name": name, "scopes": scopes, "createdAt": format_time(micros), "digest": sha256(secret.encode()).hexdigest()}
+    if expires_in is not None:
+        entry["expiresAt"] = format_time(micros + expires_in // timedelta(microseconds=1))
+    if source is not None:
+        entry["source"] = source
     with _changing(path) as tokens:
         if any(each.name == name for each in tokens):
             raise TokensError(f"a token named {name} exists already: use another name, or revoke it first")
-        tokens.append(token)
+        tokens.append(Token.model_validate(entry))
     return secret
 
 
@@ -176,35 +208,27 @@ def read_tokens(path: Path) -> list[Token]:
         TokensError: the file is malformed.
         OSError: the file cannot be read.
     """
-    try:
-        tokens = [_read(entry) for entry in json.loads(path.read_bytes())["tokens"]]
-    except OSError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise TokensError(f"{path}: is not a valid token file ({error!r}): repair it, or create a new one") from None
-    return tokens
+    return _read(path).tokens
 
 
 def shown(token: Token) -> dict[str, Any]:
     """The document of a token without its digest."""
-    return {
-        "name": token.name,
-        "scopes": sorted(token.scopes),
-        "createdAt": format_time(token.created),
-        **({} if token.expires is None else {"expiresAt": format_time(token.expires)}),
-        **({} if token.source is None else {"source": token.source}),
-    }
+    entry = token.model_dump(by_alias=True, exclude_defaults=True)
+    return {name: entry[name] for name in _SHOWN_FIELDS if name in entry}
 
 
-def _read(entry: dict[str, Any]) -> Token:
-    digest, scopes, expires = bytes.fromhex(entry["digest"]), frozenset(map(Scope, entry["scopes"])), entry.get("expiresAt")
-    if len(digest) != sha256().digest_size:
-        raise ValueError("a digest is not a SHA-256")
-    source = entry.get("source")
-    if source is not None and not (isinstance(source, str) and _SOURCE(source)):
-        raise ValueError(f"a source is not a text of 1 to {MAX_NAME} characters")
-    created = parse_time(entry["createdAt"])
-    return Token(str(entry["name"]), digest, scopes, created, None if expires is None else parse_time(expires), source)
+def _read(path: Path) -> TokenDocument:
+    try:
+        # not model_validate_json: this reads UTF-16 and a byte order mark too, as editors write them
+        return TokenDocument.model_validate(json.loads(path.read_bytes()))
+    except ValidationError as error:
+        # without the values: one may be a token in place of its digest
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        named = ((".".join(map(str, each["loc"])) or "the file", each["msg"]) for each in problems[:_SHOWN_ERRORS])
+        reason = "; ".join(map(": ".join, named))
+    except (ValueError, RecursionError) as error:
+        reason = f"not JSON: {error}"
+    raise TokensError(f"{path}: is not a valid token file ({reason}): repair it, or create a new one")
 
 
 @contextmanager
@@ -220,17 +244,16 @@ def _changing(path: Path) -> Iterator[list[Token]]:
         raise TokensError(f"{path.parent}: {error.strerror}: create the folder first") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        tokens = read_tokens(path) if path.exists() else []
-        yield tokens
-        _write(path, tokens)
+        document = _read(path) if path.exists() else TokenDocument(tokens=[])
+        yield document.tokens
+        _write(path, document)
     except OSError as error:
         raise TokensError(f"{path}: {error.strerror}: check its owner and the permissions of its folder") from None
     finally:
         os.close(folder)
 
 
-def _write(path: Path, tokens: Sequence[Token]) -> None:
-    document = {"tokens": [{**shown(token), "digest": token.digest.hex()} for token in tokens]}
+def _write(path: Path, document: TokenDocument) -> None:
     # mkstemp creates it with mode 0600
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -240,7 +263,7 @@ def _write(path: Path, tokens: Sequence[Token]) -> None:
             with suppress(PermissionError):  # only root may give a file away
                 os.fchown(handle, before.st_uid, before.st_gid)
         with os.fdopen(handle, "w") as file:
-            json.dump(document, file, indent=1)
+            json.dump(document.model_dump(by_alias=True, exclude_defaults=True), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
