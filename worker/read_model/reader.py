@@ -40,7 +40,8 @@ __all__ = [
     "ReaderError",
 ]
 
-_LARGEST_PAGE = 1000
+#: Entries of one page of a list.
+LARGEST_PAGE = 1000
 _INVALID_CURSOR = "is not a cursor of this list; send next of a page unchanged, or start without a cursor"
 _OTHER_CONDITIONS = "belongs to a list with other conditions; leave these out or start without the cursor"
 
@@ -178,7 +179,7 @@ class AttendanceReader:
         alerts: list[AlertData] = []
         cursor = None
         while True:
-            size = min(limit - len(alerts), _LARGEST_PAGE)
+            size = min(limit - len(alerts), LARGEST_PAGE)
             page = await self.alerts_page(kind=kind, session_id=session_id, booking_id=booking_id, limit=size, cursor=cursor)
             alerts += page.items
             cursor = page.next

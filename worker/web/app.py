@@ -6,15 +6,17 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.settings import Settings
-from worker.web.middleware import AccessMiddleware
+from worker.web.errors import add_error_handlers
+from worker.web.middleware import AccessMiddleware, RequestMiddleware
 from worker.web.openapi import add_openapi
+from worker.web.origins import Origins
 from worker.web.routes.attendance import add_attendance_routes
 from worker.web.routes.health import add_health_routes
 from worker.web.routes.ops import add_ops_routes
-from worker.web.routing import ScopedRoute
 from worker.web.services import Services
 
 
@@ -44,15 +46,15 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
+    add_error_handlers(app)
     # on the app's own router: each included router adds a round of matching to every request
-    app.router.route_class = ScopedRoute
     for add_routes in (add_attendance_routes, add_ops_routes, add_health_routes, add_openapi):
         add_routes(app.router)
     return app
 
 
 class _App(FastAPI):
-    """FastAPI without the middleware that answers errors in its own format: `AccessMiddleware` answers all errors."""
+    """FastAPI with the middlewares of this API: those that FastAPI adds by itself cost time, and do nothing here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # skips FastAPI's telemetry, which reads the environment for every request
@@ -60,4 +62,7 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         services: Services = self.state.services
-        return AccessMiddleware(AsyncExitStackMiddleware(self.router), services)
+        origins = Origins(services.settings.api_cors_origins)
+        # within ExceptionMiddleware: the exception handlers also answer requests that are not let in
+        access = AccessMiddleware(AsyncExitStackMiddleware(self.router), services, origins)
+        return RequestMiddleware(ExceptionMiddleware(access, self.exception_handlers), services, origins)

@@ -13,12 +13,11 @@ from typing import Any
 
 import orjson
 from aiokafka.errors import KafkaError
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import Scope
 
 from schemas.query.violations import QueryError, Rule, Violation
 from worker.read_model.reader import OtherLayout, ReaderError
@@ -91,6 +90,10 @@ def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None =
     return Response(orjson.dumps(document), status, headers, "application/json")
 
 
+#: The exceptions that `problem_of` knows; a TimeoutError is an OSError.
+EXPECTED = (ApiError, QueryError, ReaderError, RedisError, KafkaError, OSError)
+
+
 def problem_of(error: Exception) -> ApiError | None:
     """The response to an expected exception; None for any other."""
     match error:
@@ -110,19 +113,40 @@ def problem_of(error: Exception) -> ApiError | None:
             return None
 
 
-def framework_problem(error: HTTPException | RequestValidationError, scope: Scope) -> ApiError:
-    """The response to an error of routing or FastAPI: unknown paths, methods, parameters."""
-    if isinstance(error, RequestValidationError):
-        return Invalid(
-            Violation(str(each["loc"][-1]), str(each["msg"]), Rule.REQUIRED if each["type"] == "missing" else Rule.MALFORMED)
-            for each in error.errors()
-        )
+def add_error_handlers(app: FastAPI) -> None:
+    """Lets the app answer expected exceptions in the format of this API."""
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, _answer_expected)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_unrouted)
+
+
+# coroutines: Starlette calls other handlers in a thread
+async def _answer_expected(_: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    assert problem is not None, "an exception of EXPECTED has a response"
+    return problem.response()
+
+
+async def _answer_invalid(_: Request, error: Exception) -> Response:
+    """Parameters that FastAPI refuses."""
+    assert isinstance(error, RequestValidationError)
+    return Invalid(
+        Violation(str(each["loc"][-1]), str(each["msg"]), Rule.REQUIRED if each["type"] == "missing" else Rule.MALFORMED)
+        for each in error.errors()
+    ).response()
+
+
+async def _answer_unrouted(request: Request, error: Exception) -> Response:
+    """Paths and methods that do not exist."""
+    assert isinstance(error, HTTPException)
     if error.status_code != 405:
-        return Refused(error.status_code, "NOT_FOUND", "no such path")
+        return Refused(error.status_code, "NOT_FOUND", "no such path").response()
+    scope = request.scope
     matching = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
     # a literal path takes precedence over a path with parameters
     routes = [route for route in matching if not route.param_convertors] or matching
     allowed = {method for route in routes for method in route.methods}
     # every route of GET also answers HEAD
     methods = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
-    return Refused(405, "METHOD_NOT_ALLOWED", f"the methods of this path are {methods}", headers={"allow": methods})
+    return Refused(405, "METHOD_NOT_ALLOWED", f"the methods of this path are {methods}", headers={"allow": methods}).response()

@@ -1,4 +1,4 @@
-"""Access control for every request: token, requests in flight, timeout; and the response to every error."""
+"""The two ASGI middlewares: `RequestMiddleware` around every request, and `AccessMiddleware` before routing."""
 
 import asyncio
 import ipaddress
@@ -8,29 +8,20 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import structlog
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.web.auth import Scope as TokenScope
-from worker.web.auth import TokensError, presented_token
-from worker.web.errors import ApiError, Refused, Unavailable, framework_problem, problem_of
+from worker.web.errors import ApiError, Refused, Unavailable
 from worker.web.http.bodies import BODY_BYTES, HOLDER
 from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
-from worker.web.permissions import Holder
 from worker.web.repeated import SharedResponses
+from worker.web.security import CALLER, authenticate
 from worker.web.services import Services
 
 log = structlog.get_logger()
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics"})
-#: Keys of the ASGI scope: the scopes of the token, and the `Holder` of the request.
-ALLOWED = "attendance.allowed"
-CALLER = "attendance.caller"
-_ALL_SCOPES = frozenset(TokenScope)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_CHALLENGE = {"www-authenticate": 'Bearer realm="attendance"'}
 #: Headers of proxies: through a proxy, clients of other machines would pass for this machine.
 _FORWARDED = frozenset(
     {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
@@ -39,17 +30,18 @@ _FORWARDED_PREFIXES = ("x-forwarded", "x-original-forwarded", "x-envoy-external"
 _TOO_MANY = "{} has reached its limit of concurrent requests: retry"
 
 
-class AccessMiddleware:
-    """The outermost ASGI middleware; without a token file it accepts requests from this machine only."""
+class RequestMiddleware:
+    """The outermost ASGI middleware: HEAD, CORS headers, metrics and log of every request; it never raises.
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    An exception that no handler of the app expects is a bug, and answered here, where Starlette has its ServerErrorMiddleware:
+    that one raises the exception again, for a server that logs it.
+    """
+
+    def __init__(self, app: ASGIApp, services: Services, origins: Origins) -> None:
         self._app = app
-        self._repeated = SharedResponses(app)
-        self._services = services
-        self._tokens = services.tokens
+        self._running = services.running
         self._metrics = services.metrics
-        self._origins = Origins(services.settings.api_cors_origins)
-        self._seconds = services.settings.api_request_timeout.total_seconds()
+        self._origins = origins
         self._logs_requests = services.settings.api_access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,15 +67,15 @@ class AccessMiddleware:
             scope["method"] = "GET"
         began = time.perf_counter()
         self._metrics.began()
-        running, task = self._services.running, asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None
-        running.add(task)
+        self._running.add(task)
         try:
             problem = await self._handle(scope, receive, send_response)
             if problem is not None and not status:
                 await problem.response()(scope, receive, send_response)
         finally:
-            running.discard(task)
+            self._running.discard(task)
             method = requested_method if requested_method in _METHODS else "other"
             seconds = time.perf_counter() - began
             self._metrics.ended(_route(scope), method, status, seconds)
@@ -91,68 +83,67 @@ class AccessMiddleware:
                 _log_request(scope, requested_method, status, seconds)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
-        """Handles the request; returns the error response if there is one."""
+        """Handles the request; returns the error response if the app gave none."""
         try:
-            check_target(scope)
-            if self._tokens is None:
-                self._check_loopback(scope)
-            if scope["method"] == "OPTIONS" and (options_response := self._origins.answer_options(scope)) is not None:
-                await options_response(scope, receive, send)
-                return None
-            if scope["path"] in PUBLIC:
-                await (self._repeated if scope["method"] == "GET" else self._app)(scope, receive, send)
-                return None
-            scope[CALLER] = holder = self._holder(scope)
-            scope[HOLDER], scope[ALLOWED] = holder.name, holder.scopes
-            return await self._handle_authenticated(scope, receive, send)
+            await self._app(scope, receive, send)
         except ClientDisconnect:
             return None
-        except (HTTPException, RequestValidationError) as error:
-            return framework_problem(error, scope)
         except asyncio.CancelledError:
             # the time of the graceful stop is over
             return Unavailable("STOPPING", "this process is stopping: retry")
         except Exception as error:
-            if (problem := problem_of(error)) is not None:
-                return problem
             log.error("request failed", method=scope["method"], path=scope["path"][:200], error=repr(error), exc_info=True)
             return Refused(500, "INTERNAL", "internal error; the server's log has the details")
+        return None
 
-    async def _handle_authenticated(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:
+
+class AccessMiddleware:
+    """Decides before routing who is served: token, requests in flight, timeout. Raises ApiError, for the app's handlers.
+
+    Without a token file, requests from this machine only are served.
+    """
+
+    def __init__(self, app: ASGIApp, services: Services, origins: Origins) -> None:
+        self._app = app
+        self._repeated = SharedResponses(app)
+        self._slots, self._body_bytes = services.slots, services.body_bytes
+        self._tokens = services.tokens
+        self._origins = origins
+        self._seconds = services.settings.api_request_timeout.total_seconds()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        check_target(scope)
+        if self._tokens is None:
+            self._check_loopback(scope)
+        if scope["method"] == "OPTIONS" and (options_response := self._origins.answer_options(scope)) is not None:
+            await options_response(scope, receive, send)
+        elif scope["path"] in PUBLIC:
+            await (self._repeated if scope["method"] == "GET" else self._app)(scope, receive, send)
+        else:
+            scope[CALLER] = holder = authenticate(scope, self._tokens)
+            scope[HOLDER] = holder.name
+            await self._handle_authenticated(scope, receive, send)
+
+    async def _handle_authenticated(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles the request within the holder's share of requests in flight, and within the timeout."""
-        slots, holder = self._services.slots, scope[HOLDER]
-        if not slots.take(holder):
+        holder = scope[HOLDER]
+        if not self._slots.take(holder):
             who = "this token" if holder else "this machine"
-            return Refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who), headers={"retry-after": "1"})
+            raise Refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who), headers={"retry-after": "1"})
         try:
             async with asyncio.timeout(self._seconds) as timeout:
                 await self._app(scope, receive, send)
         except TimeoutError:
-            if timeout.expired():
-                return Unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: retry")
-            raise
+            if not timeout.expired():
+                raise
+            raise Unavailable("REQUEST_TIMED_OUT", f"no answer within {self._seconds:g} s: retry") from None
         finally:
-            slots.give_back(holder)
+            self._slots.give_back(holder)
             if (body_bytes := scope.get(BODY_BYTES, 0)) > 0:
-                self._services.body_bytes.give_back(holder, body_bytes)
-        return None
-
-    def _holder(self, scope: Scope) -> Holder:
-        """The holder of the request's token. Raises ApiError (401, or 503 if the token file cannot be read)."""
-        if self._tokens is None:
-            return Holder("", _ALL_SCOPES, None)
-        presented = presented_token([value for name, value in scope["headers"] if name == b"authorization"])
-        if presented is None:
-            raise Refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
-        try:
-            holder = self._tokens.holder(presented)
-        except TokensError as error:
-            log.error("tokens unreadable", error=str(error))
-            raise Unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
-        if holder is None:
-            challenge = {"www-authenticate": 'Bearer realm="attendance", error="invalid_token"'}
-            raise Refused(401, "UNAUTHENTICATED", "this token is unknown or has expired", headers=challenge)
-        return Holder(holder.name, holder.scopes, holder.source)
+                self._body_bytes.give_back(holder, body_bytes)
 
     def _check_loopback(self, scope: Scope) -> None:
         """Without tokens, programs of this machine may send requests, but no web page of another site in its browser may.

@@ -12,7 +12,8 @@ from schemas.query.request import MAX_FIELDS, MAX_LIMIT, MAX_SORTS
 from worker.web.auth import Scope
 from worker.web.errors import answer
 from worker.web.models import BulkDeleteRequest, BulkSetRequest, IncomingBatch, IncomingEvent, SetRequest
-from worker.web.routing import SECURITY, add
+from worker.web.routing import add
+from worker.web.security import SCHEME
 
 _PREFIX = "#/components/schemas/"
 _BODIES: dict[str, Any] = {
@@ -58,7 +59,10 @@ def document(app: FastAPI) -> dict[str, Any]:
     for path in openapi["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
-    components["securitySchemes"] = {SECURITY: {"type": "http", "scheme": "bearer"}}
+            if "security" in operation:
+                # FastAPI documents that a token needs all scopes of a route; here one of them is enough
+                (required,) = operation["security"]
+                operation["security"] = [{SCHEME: [scope]} for scope in required[SCHEME]]
     return openapi
 
 

@@ -30,9 +30,10 @@ async def get_health(request: Request) -> Response:  # noqa: ARG001 - as FastAPI
 
 
 async def get_readiness(request: Request) -> Response:
-    """Redis answers, readers are served, every partition has a worker, and Kafka answers each worker.
+    """200 if Redis answers, a partition is live, every partition has a worker, and Kafka answers all workers; otherwise 503.
 
-    Other problems of some partitions are listed with a 200: the others are served.
+    With a 200, `problems` names what stops single partitions: they are being repaired, or stand at an unreadable batch.
+    With a 503, the code says what is missing: READ_MODELS_AWAY, NOT_SERVING, NO_WORKER or KAFKA_AWAY.
     """
     snapshot = await _snapshot(request)
     if snapshot.error is not None:

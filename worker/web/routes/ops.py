@@ -9,20 +9,19 @@ from schemas.alerts import AlertKind
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
-from worker.read_model.reader import ListPage
+from worker.read_model.reader import LARGEST_PAGE, ListPage
 from worker.web.auth import Scope
 from worker.web.errors import Invalid, Refused, answer
-from worker.web.middleware import CALLER
 from worker.web.models import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
 from worker.web.permissions import PUBLISHING, check_publish
 from worker.web.routes.events import BATCH, STRUCTURED, read_events
-from worker.web.routing import add
+from worker.web.routing import LookupRoute, add
+from worker.web.security import Caller
 from worker.web.services import services_of
 
-_MAX_LIMIT = 1000
 #: In place of a text that is not an id: nothing matches it, since no id holds a control character.
 _NO_ID = "\0"
-Limit = Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="largest number of items in a page")]
+Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="largest number of items in a page")]
 
 ListCursor = Annotated[str | None, Query(description="`next` of the previous page")]
 
@@ -32,7 +31,8 @@ def add_ops_routes(router: APIRouter) -> None:
     read = Scope.READ
     # ids may contain slashes
     add(router, "GET", "/v1/sessions/{sessionId:path}", get_session, read, SessionAnswer, errors=(404,))
-    add(router, "GET", "/v1/bookings/{bookingId:path}", get_booking, read, BookingAnswer, errors=(404,))
+    booking = "/v1/bookings/{bookingId:path}"
+    add(router, "GET", booking, get_booking, read, BookingAnswer, errors=(404,), route_class=LookupRoute)
     add(router, "GET", "/v1/bookings", list_bookings, read, BookingsAnswer)
     add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
     add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
@@ -98,11 +98,11 @@ async def get_status(request: Request) -> Response:
     return answer({"partitions": shown, "rebuild": rebuild, "problems": problems, "freshness": fresh})
 
 
-async def publish_events(request: Request) -> Response:
+async def publish_events(request: Request, holder: Caller) -> Response:
     """Publishes CloudEvents of devices that do not speak Kafka: all of them, or none."""
     services = services_of(request)
     events = await read_events(request, services.bodies, services.settings)
-    await check_publish(request.scope[CALLER], [each.published for each in events], services.reader)
+    await check_publish(holder, [each.published for each in events], services.reader)
     seconds = services.settings.api_set_timeout.total_seconds()
     await services.publisher.publish_all([(each.topic, each.booking_id, each.value) for each in events], seconds)
     return answer({"accepted": len(events)}, 202)

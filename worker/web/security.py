@@ -1,0 +1,76 @@
+"""The bearer token as a security scheme of FastAPI: routes require a scope of it, and OpenAPI documents both.
+
+A request is authenticated before it is routed (`AccessMiddleware`): a path that does not exist is not revealed to strangers,
+and the requests in flight are shared between the holders of tokens. What is left to the dependency is the scope.
+"""
+
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.types import Scope as ASGIScope
+
+from worker.web.auth import Scope, TokenFile, TokensError, presented_token
+from worker.web.errors import Refused, Unavailable
+from worker.web.permissions import Holder
+
+log = structlog.get_logger()
+#: Key of the ASGI scope: the `Holder` of the request.
+CALLER = "attendance.caller"
+#: The name of the scheme in the OpenAPI document.
+SCHEME = "token"
+_WITHOUT_TOKENS = Holder("", frozenset(Scope), None)
+_CHALLENGE = {"www-authenticate": 'Bearer realm="attendance"'}
+_INVALID_TOKEN = {"www-authenticate": 'Bearer realm="attendance", error="invalid_token"'}
+
+
+class BearerToken(SecurityBase):
+    """A token with one of the scopes of ``Security(bearer_token, scopes=[...])``: of several, one is enough."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer()
+        self.scheme_name = SCHEME
+
+    async def __call__(self, request: Request, required: SecurityScopes) -> Holder:
+        """The caller. Raises ApiError (403) if the token has none of the scopes."""
+        holder: Holder = request.scope[CALLER]
+        if holder.scopes.isdisjoint(required.scopes):
+            description = f"the token lacks the scope {' or '.join(required.scopes)}"
+            raise Refused(403, "MISSING_SCOPE", description, {"scope": required.scopes[0]})
+        return holder
+
+
+bearer_token = BearerToken()
+
+
+async def caller(request: Request) -> Holder:
+    """The holder of the token of a request, which the route's `bearer_token` has let in."""
+    holder: Holder = request.scope[CALLER]
+    return holder
+
+
+Caller = Annotated[Holder, Depends(caller)]
+
+
+def authenticate(scope: ASGIScope, tokens: TokenFile | None) -> Holder:
+    """The holder of the request's token; without a token file, this machine with all scopes.
+
+    Raises:
+        ApiError: the token is missing or unknown (401), or the token file cannot be read (503).
+    """
+    if tokens is None:
+        return _WITHOUT_TOKENS
+    presented = presented_token([value for name, value in scope["headers"] if name == b"authorization"])
+    if presented is None:
+        raise Refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
+    try:
+        token = tokens.holder(presented)
+    except TokensError as error:
+        log.error("tokens unreadable", error=str(error))
+        raise Unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
+    if token is None:
+        raise Refused(401, "UNAUTHENTICATED", "this token is unknown or has expired", headers=_INVALID_TOKEN)
+    return Holder(token.name, token.scopes, token.source)
