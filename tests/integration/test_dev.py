@@ -167,7 +167,7 @@ def test_dev_takes_other_ports_where_the_usual_are_taken() -> None:
         dev.until_ready()
         said = dev.said()
         for usual in (9092, 6379, 8080):
-            (line,) = [line for line in said.splitlines() if f"port {usual} is taken" in line]
+            (line,) = [line for line in said.splitlines() if f"port {usual} is in use" in line]
             chosen = int(re.findall(r"127\.0\.0\.1:(\d+)", line)[0])
             assert chosen != usual
             with closing(socket.create_connection(("127.0.0.1", chosen), 2)):
