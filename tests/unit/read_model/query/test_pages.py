@@ -128,7 +128,7 @@ def test_a_cursor_whose_attendance_is_gone_still_marks_its_place(field: str) -> 
     assert ids(page(source, cursor=first.next).attendances) == ids(expected[10:20])
 
 
-def test_a_cursor_holds_the_position_its_page_was_ordered_by() -> None:
+def test_a_cursor_holds_fields_that_the_filter_pins_too() -> None:
     """A field that the filter pins is no part of the plan's order; the cursor has it all the same."""
     source = MemorySource(ROSTER, 3)
     query = {"filter": {"status": "ATTENDED"}, "sort": [{"fieldName": "status"}, {"fieldName": "numberOfAttendees"}]}
@@ -153,7 +153,7 @@ def moved(source: MemorySource, booking: str, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"numberOfAttendees": 7}, {}], ids=["moved", "deleted"])
-def test_what_left_its_position_while_read_is_left_out(changes: dict[str, Any]) -> None:
+def test_an_attendance_that_left_its_place_is_left_out(changes: dict[str, Any]) -> None:
     """The page is filled up from what follows."""
     query: dict[str, Any] = {"sort": [{"fieldName": "numberOfAttendees"}]}
     before = queries.answer([dict(each) for each in ROSTER], query)
@@ -164,14 +164,14 @@ def test_what_left_its_position_while_read_is_left_out(changes: dict[str, Any]) 
     assert shown.has_next
 
 
-def test_what_no_longer_matches_when_read_is_left_out() -> None:
+def test_an_attendance_that_no_longer_matches_is_left_out() -> None:
     source = MemorySource(ROSTER, 2)
     moved(source, IN_ORDER[0]["bookingId"], numberOfAttendees=9)
     shown = page(source, filter={"numberOfAttendees": {"$lte": 2}})
     assert ids(shown.attendances) == ids(IN_ORDER[1:11])
 
 
-def test_excluded_bookings_are_read_over_in_larger_steps() -> None:
+def test_pages_read_over_excluded_bookings_in_larger_steps() -> None:
     """The indexes know nothing of excluded bookings: the page reads on until it is full, twice as much each time."""
     many = [of(BOOKINGS[0], f"s{number}") for number in range(120)] + [of(BOOKINGS[1], f"s{number}") for number in range(40)]
     expected = sorted(ids(each for each in many if each["bookingId"] == BOOKINGS[1]))

@@ -263,7 +263,7 @@ def test_a_deleted_attendance_is_read_as_none() -> None:
     asyncio.run(deleted())
 
 
-def test_what_left_its_group_while_read_is_not_sorted_into_it() -> None:
+def test_an_attendance_that_left_its_group_is_not_sorted_into_it() -> None:
     """It was scanned as one of number 4, and has 0 when its document is read."""
     source, sort = MemorySource(MANY, 1), by("-numberOfAttendees", "bookingId")
     four = next(each for each in MANY if each["numberOfAttendees"] == 4)
