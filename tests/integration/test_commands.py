@@ -25,8 +25,6 @@ from worker.read_model.reader import AttendanceReader
 
 NOW, THEN = "2026-11-22T10:00:00Z", "2020-01-01T10:00:00Z"
 ANSWERS = (["topics", "check"], ["topics", "create"], ["publish"], ["worker"], ["doctor"])
-COMMANDS = [[], ["worker"], ["dev"], ["publish"], ["simulate"], ["query"], ["session"], ["booking"], ["alerts"]]
-COMMANDS += [["topics"], ["topics", "create"], ["topics", "check"], ["doctor"], ["schemas"], ["schemas", "export"]]
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +76,6 @@ def _jsons(done: CompletedProcess[str]) -> list[Any]:
 
 def _statuses(system: System, booking: str) -> dict[str, str]:
     return {each["sessionId"]: each["status"] for each in system.read(lambda reader: attendances_of(reader, bookingId=booking))}
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help(command: list[str], kafka: Broker, redis_server: Redis) -> None:
-    done = System(kafka, redis_server).run_cli(*command, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Usage:" in done.stdout
-
-
-@pytest.mark.parametrize("arguments", [["-h"], ["worker", "-h"], ["tokens", "list", "-h"]], ids=" ".join)
-def test_h_is_the_short_option_of_help(arguments: list[str], kafka: Broker, redis_server: Redis) -> None:
-    done = System(kafka, redis_server).run_cli(*arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Usage:" in done.stdout
 
 
 def test_the_version_and_the_completion_of_a_shell(kafka: Broker, redis_server: Redis) -> None:
