@@ -8,26 +8,18 @@ from datetime import timedelta
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
+
+from worker import addresses
+from worker.durations import DURATION_HINT, Duration, micros, written
 
 ENV_PREFIX = "ATTENDANCE_"
 _DISTRIBUTION = "attendance-worker"
-
-_BROKER_HINT = "write kafka://host:port, several joined by commas"
-_LOGIN_HINT = "percent-encode user and password: # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B, % as %25"
-_REDIS_HINT = "write redis://host:port/db or rediss://host:port/db"
-_CLUSTER = "+cluster"
-_CLUSTER_HINT = "write redis+cluster://host:port,host:port or rediss+cluster://host:port"
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
 #: Variables with this prefix that are no settings: they belong to Docker compose and to the tests.
 _OTHER_VARIABLES = {
     "ATTENDANCE_REDIS_PASSWORD",
@@ -39,31 +31,6 @@ _OTHER_VARIABLES = {
 
 class SettingsError(Exception):
     """A setting is wrong. The message names it and how to fix it; no retry helps."""
-
-
-def _duration(text: Any) -> Any:
-    if not isinstance(text, str):
-        return text
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhd])", text.strip())
-    try:
-        # None refuses a number without a unit, which pydantic would take for seconds
-        return timedelta(**{_UNITS[match[2]]: float(match[1])}) if match else None if _is_number(text) else text
-    except OverflowError:
-        return None
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[\d.\s]*", text) is not None
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=timedelta(days=36_500))]
-_DURATION_HINT = "write a duration as 90s, 5m, 2h or 30d, at most 36500d"
-
-
-def duration(text: str) -> timedelta | None:
-    """The duration written as ``90s``, ``5m``, ``2h`` or ``30d``; None if the text is no duration."""
-    value = _duration(text)
-    return value if isinstance(value, timedelta) else None
 
 
 class Settings(BaseSettings):
@@ -146,15 +113,7 @@ class Settings(BaseSettings):
     @field_validator("broker")
     @classmethod
     def _kafka_url(cls, value: str) -> str:
-        for part in re.split("[,;]", value):
-            try:
-                url = urlsplit(part if "://" in part else f"kafka://{part}")
-            except ValueError:
-                raise ValueError(f"{_BROKER_HINT}; an address of IPv6 in brackets") from None
-            if url.username is not None:
-                raise ValueError("write user and password to ATTENDANCE_BROKER_USERNAME and ATTENDANCE_BROKER_PASSWORD")
-            if url.scheme != "kafka" or not _is_server(url):
-                raise ValueError(_BROKER_HINT)
+        addresses.check_kafka(value)
         return value
 
     @field_validator("broker_ca_file")
@@ -170,24 +129,7 @@ class Settings(BaseSettings):
     @field_validator("redis")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        try:
-            url = urlsplit(value.get_secret_value())
-        except ValueError:
-            # the text of the error would quote a part of the password
-            raise ValueError(_LOGIN_HINT) from None
-        if url.fragment or "@" in url.path or any("=" not in option for option in filter(None, url.query.split("&"))):
-            # a sign in the password cut the URL: part of it would be taken for host and port, which error messages quote
-            raise ValueError(_LOGIN_HINT)
-        if url.scheme.endswith(_CLUSTER):
-            if url.scheme not in ("redis" + _CLUSTER, "rediss" + _CLUSTER) or not all(map(_is_server, _servers(url))):
-                raise ValueError(_CLUSTER_HINT)
-            if url.path not in ("", "/", "/0") or re.search(r"(^|&)db=", url.query):
-                raise ValueError(f"{_CLUSTER_HINT}; a cluster has no numbered databases")
-        elif url.scheme not in ("redis", "rediss") or "," in url.netloc or not _is_server(url):
-            raise ValueError(f"{_REDIS_HINT}; of a cluster {_CLUSTER_HINT[6:]}")
-        elif not re.fullmatch(r"/?\d*/?", url.path):
-            raise ValueError(f"{_REDIS_HINT}, where db is a number")
-        _check_redis_options(url)
+        addresses.check_redis(value.get_secret_value())
         return value
 
     @field_validator("store")
@@ -251,8 +193,7 @@ class Settings(BaseSettings):
     @property
     def bootstrap_servers(self) -> list[str]:
         """``host:port`` of each broker."""
-        urls = (urlsplit(p if "://" in p else f"kafka://{p}") for p in re.split("[,;]", self.broker))
-        return [f"{_host(url)}:{url.port or 9092}" for url in urls]
+        return addresses.kafka_servers(self.broker)
 
     @property
     def api_address(self) -> tuple[str, int]:
@@ -262,20 +203,16 @@ class Settings(BaseSettings):
 
     @property
     def is_redis_cluster(self) -> bool:
-        return urlsplit(self.redis.get_secret_value()).scheme.endswith(_CLUSTER)
+        return addresses.is_cluster(self.redis.get_secret_value())
 
     @property
     def redis_servers(self) -> list[tuple[str, int]]:
         """Host and port of Redis, or of each named server of a cluster."""
-        return [(str(server.hostname), server.port or 6379) for server in _servers(urlsplit(self.redis.get_secret_value()))]
+        return addresses.redis_servers(self.redis.get_secret_value())
 
     def redis_url(self, host: str = "", port: int = 0) -> str:
         """The URL for a client of one server: of Redis, or of this server of the cluster, with the same login and options."""
-        url = urlsplit(self.redis.get_secret_value())
-        if host:
-            login, at, _ = url.netloc.rpartition("@")
-            url = url._replace(netloc=f"{login}{at}[{host}]:{port}" if ":" in host else f"{login}{at}{host}:{port}")
-        return url._replace(scheme=url.scheme.removesuffix(_CLUSTER)).geturl()
+        return addresses.server_url(self.redis.get_secret_value(), host, port)
 
     def kafka_client(self) -> dict[str, Any]:
         """Connection settings for any aiokafka client."""
@@ -302,54 +239,6 @@ class Settings(BaseSettings):
         }
 
 
-def micros(duration: timedelta) -> int:
-    """Whole microseconds of a duration."""
-    return duration // timedelta(microseconds=1)
-
-
-def _servers(redis: SplitResult) -> list[SplitResult]:
-    return [urlsplit(f"//{server}") for server in redis.netloc.rpartition("@")[2].split(",")]
-
-
-def _check_redis_options(url: SplitResult) -> None:
-    """Raises ValueError if redis-py does not take an option of the URL, or if answers would be other than bytes."""
-    plain = f"{url.scheme.removesuffix(_CLUSTER)}://localhost?{url.query}"
-    try:
-        pool: Any = ConnectionPool.from_url(plain)
-        pool.make_connection()
-        is_good = "decode_responses" not in parse_qs(url.query)
-    except (TypeError, ValueError, RedisError):
-        is_good = False
-    if not is_good:
-        names = ", ".join(unquote(option.partition("=")[0]) for option in url.query.split("&"))
-        raise ValueError(f"leave out what redis-py does not take of the options {names}; those of TLS go with rediss://")
-
-
-def _host(url: SplitResult) -> str:
-    """The host as part of an address: IPv6 in brackets."""
-    host = url.hostname or ""
-    return f"[{host}]" if ":" in host else host
-
-
-def _is_server(url: SplitResult) -> bool:
-    return _has_good_host(url) and _has_good_port(url)
-
-
-def _has_good_host(url: SplitResult) -> bool:
-    try:
-        # as the standard library does before it resolves the name
-        return bool((url.hostname or "").encode("idna"))
-    except UnicodeError:
-        return False
-
-
-def _has_good_port(url: SplitResult) -> bool:
-    try:
-        return url.port != 0
-    except ValueError:
-        return False
-
-
 def client_id() -> str:
     """The name of this process in Kafka's logs and metrics."""
     host = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())
@@ -371,7 +260,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _error_line(field: str, message: str) -> str:
     is_duration = Settings.model_fields[field].annotation is timedelta
-    return f"{ENV_PREFIX}{field.upper()}: {_DURATION_HINT if is_duration else message.removeprefix('Value error, ')}"
+    return f"{ENV_PREFIX}{field.upper()}: {DURATION_HINT if is_duration else message.removeprefix('Value error, ')}"
 
 
 def unknown_variables() -> list[str]:
@@ -388,8 +277,9 @@ def unknown_variables() -> list[str]:
 
 
 def shown(settings: Settings) -> dict[str, str]:
-    """All settings by environment variable, secrets masked."""
+    """All settings by environment variable, as they take effect, secrets masked."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    values["namespace"] = settings.redis_namespace
     return {ENV_PREFIX + name.upper(): _masked(name, value) for name, value in values.items()}
 
 
@@ -412,28 +302,12 @@ def installed_version() -> str:
         return "not installed"
 
 
-def _masked_option(option: str) -> str:
-    """An option of a Redis URL, masked if it is a password; its name may be percent-encoded."""
-    name, equals, _ = option.partition("=")
-    return f"{name}{equals}***" if "password" in unquote(name).lower() else option
-
-
 def _masked(name: str, value: Any) -> str:
     if name == "redis":
-        url = urlsplit(str(value.get_secret_value()))
-        query = "&".join(_masked_option(option) for option in url.query.split("&"))
-        login, at, servers = url.netloc.rpartition("@")
-        user, colon, _ = login.partition(":")
-        netloc = f"{user}{colon}***{at}{servers}" if colon else url.netloc
-        return url._replace(query=query, netloc=netloc).geturl()
+        return addresses.masked(value.get_secret_value())
     if name == "broker_password":
         return "***" if value.get_secret_value() else ""
-    return _written(value) if isinstance(value, timedelta) else str(value)
-
-
-def _written(duration: timedelta) -> str:
-    """A duration as a setting has it, in the largest unit of which it is a whole number."""
-    for unit, name in reversed(_UNITS.items()):
-        if duration and not duration % timedelta(**{name: 1}):
-            return f"{duration // timedelta(**{name: 1})}{unit}"
-    return f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
+    if value is None:
+        # as it is written: a variable that is empty counts as not set
+        return ""
+    return written(value) if isinstance(value, timedelta) else str(value)

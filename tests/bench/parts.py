@@ -14,7 +14,8 @@ from schemas.decoding.explain import decode
 from schemas.events import Event
 from tests.bench.workload import Record, Workload
 from worker.domain.row_codec import EMPTY, fold_report
-from worker.settings import Settings, micros
+from worker.durations import micros
+from worker.settings import Settings
 
 REPEATS = 5
 SAMPLE = 20_000

@@ -1,6 +1,9 @@
 """Settings from ATTENDANCE_*: defaults, durations, what a bad one says, and that no secret is ever shown."""
 
 import logging
+import os
+import re
+import socket
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -12,9 +15,10 @@ from aiokafka.protocol.metadata import MetadataRequest_v0
 from hypothesis import strategies as st
 from redis.asyncio.connection import parse_url
 
+from worker.durations import duration
 from worker.logs import configure_client_logs
 from worker.ops import doctor
-from worker.settings import Settings, SettingsError, changed, duration, load_settings, shown, unknown_variables
+from worker.settings import Settings, SettingsError, changed, load_settings, shown, unknown_variables
 
 SECRET = "hidden-word"
 VARIABLES = [f"ATTENDANCE_{name.upper()}" for name in Settings.model_fields]
@@ -214,6 +218,20 @@ def test_the_doctor_shows_every_setting() -> None:
     assert set(shown(load_settings())) == set(VARIABLES)
 
 
+def test_the_doctor_shows_effective_values_that_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTENDANCE_TOPIC_PREFIX", "north")
+    settings = load_settings()
+    values = shown(settings)
+    assert (values["ATTENDANCE_NAMESPACE"], values["ATTENDANCE_API_TOKENS"], values["ATTENDANCE_BROKER_CA_FILE"]) == (
+        "north",
+        "",
+        "",
+    )
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert shown(load_settings()) == values
+
+
 def test_brokers_are_listed_with_commas_or_semicolons(monkeypatch: pytest.MonkeyPatch) -> None:
     for given in ("kafka://a:1;kafka://b", "kafka://a:1,kafka://b", "a:1,b"):
         monkeypatch.setenv("ATTENDANCE_BROKER", given)
@@ -325,3 +343,9 @@ def test_changed_settings_are_those_that_differ_from_defaults(monkeypatch: pytes
 def test_a_duration_is_shown_as_a_setting_may_have_it(value: timedelta) -> None:
     settings = Settings(_env_file=None, conflict_window=value)  # type: ignore[call-arg]
     assert duration(shown(settings)["ATTENDANCE_CONFLICT_WINDOW"]) == value
+
+
+def test_kafka_shows_host_and_process_of_each_client() -> None:
+    name = load_settings().kafka_client()["client_id"]
+    assert re.fullmatch(rf"attendance-worker-[A-Za-z0-9._-]+-{os.getpid()}", name)
+    assert name.removesuffix(f"-{os.getpid()}").endswith(re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname()))

@@ -10,7 +10,8 @@ import typer
 from worker.cli.arguments import typed
 from worker.cli.services import service_settings, tokens_settings
 from worker.cli.show import fail, print_rows
-from worker.settings import Settings, SettingsError, duration
+from worker.durations import duration
+from worker.settings import Settings, SettingsError
 from worker.web.auth import Scope, create_token, read_tokens, revoke_token, shown
 
 tokens_app = typer.Typer(help="Create, list and revoke tokens of the API.", no_args_is_help=True)

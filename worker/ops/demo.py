@@ -15,8 +15,8 @@ from uuid import UUID, uuid5
 
 from schemas.events import RECEIVED_HEADER, EventType
 from schemas.times import format_time
+from worker.durations import micros
 from worker.ops.publish import Outgoing, cloud_event, event
-from worker.settings import micros
 from worker.topics import TopicNames
 
 CLASSES = 32

@@ -15,8 +15,9 @@ from schemas.decoding.bindings import unwrapped
 from schemas.decoding.explain import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
+from worker.durations import micros
 from worker.ops.topics import TopicsError
-from worker.settings import Settings, micros
+from worker.settings import Settings
 from worker.topics import TopicNames, partition_of
 
 _BOOKING_TYPES = frozenset({EventType.BOOKING_UPSERTED.value, EventType.BOOKING_DELETED.value})

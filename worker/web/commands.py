@@ -18,8 +18,9 @@ from redis.exceptions import RedisError
 from schemas.attendance import Attendance
 from schemas.events import EventType
 from schemas.times import format_exact_time
+from worker.durations import micros
 from worker.read_model.reader import AttendanceReader, ReaderError
-from worker.settings import Settings, micros
+from worker.settings import Settings
 from worker.topics import TopicNames
 from worker.web.errors import ApiError, Refused, Unavailable, problem_of
 from worker.web.http.bodies import write_json

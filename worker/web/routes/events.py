@@ -12,7 +12,8 @@ from starlette.requests import Request
 from schemas.decoding.explain import decode, decode_booking
 from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason, Topic
 from schemas.query.violations import Rule, Violation
-from worker.settings import Settings, micros
+from worker.durations import micros
+from worker.settings import Settings
 from worker.topics import TopicNames
 from worker.web.errors import Invalid, Refused
 from worker.web.http.bodies import Bodies, is_json, media_type, parse_json, write_json
