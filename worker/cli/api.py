@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.arguments import typed
+from worker.cli.arguments import decode_argument
 from worker.cli.services import service_settings, tokens_settings
 from worker.cli.show import fail, print_rows
 from worker.durations import duration
@@ -46,7 +46,16 @@ def tokens_create(
     """Create a token and print it once; its digest is added to the file that ATTENDANCE_API_TOKENS names."""
     path = _path(tokens_settings())
     now = time.time()
-    print(create_token(path, scope, typed(name) or f"token-{int(now * 1000)}", _lifetime(expires), now, typed(source) or None))
+    print(
+        create_token(
+            path,
+            scope,
+            decode_argument(name) or f"token-{int(now * 1000)}",
+            _lifetime(expires),
+            now,
+            decode_argument(source) or None,
+        )
+    )
 
 
 @tokens_app.command("list")
@@ -59,7 +68,7 @@ def tokens_list(as_json: Annotated[bool, typer.Option("--json", help="one JSON d
 @tokens_app.command("revoke")
 def tokens_revoke(name: str) -> None:
     """Remove a token from the file; running API processes notice it within a second."""
-    revoke_token(_path(tokens_settings()), typed(name))
+    revoke_token(_path(tokens_settings()), decode_argument(name))
 
 
 _COLUMNS = ("name", "scopes", "source", "createdAt", "expiresAt")

@@ -5,7 +5,7 @@ import os
 import typer
 
 
-def typed(argument: str) -> str:
+def decode_argument(argument: str) -> str:
     """An argument decoded as UTF-8 in any locale. In an ASCII locale (``LANG=C``) Python passes other bytes as surrogates.
 
     Raises:
@@ -17,6 +17,6 @@ def typed(argument: str) -> str:
         raise typer.BadParameter("an argument must be text in UTF-8") from None
 
 
-def typed_or_none(argument: str | None) -> str | None:
-    """As `typed`, for an option that may be left out."""
-    return None if argument is None else typed(argument)
+def decode_optional(argument: str | None) -> str | None:
+    """As `decode_argument`, for an option that may be left out."""
+    return None if argument is None else decode_argument(argument)

@@ -11,7 +11,7 @@ from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query.request import QueryError
 from worker.cli import ask
-from worker.cli.arguments import typed, typed_or_none
+from worker.cli.arguments import decode_argument, decode_optional
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_one, print_rows
 from worker.read_model.reader import AttendanceReader
@@ -35,9 +35,9 @@ def query(
     as_json: Json = False,
 ) -> None:
     """List attendances by filters: all that match, or --limit of them."""
-    id_, booking, session, status = map(typed_or_none, (id_, booking, session, status))
-    sort_ = tuple(map(typed, sort or ()))
-    question = ask.Question(id_, booking, session, status, typed_or_none(filter_), sort_, limit, typed_or_none(cursor))
+    id_, booking, session, status = map(decode_optional, (id_, booking, session, status))
+    sort_ = tuple(map(decode_argument, sort or ()))
+    question = ask.Question(id_, booking, session, status, decode_optional(filter_), sort_, limit, decode_optional(cursor))
     if not question.is_restricted:
         raise typer.BadParameter("give a filter or --limit")
     try:
@@ -53,14 +53,14 @@ def query(
 
 def session(session_id: str, as_json: Json = False) -> None:
     """Show the tally of a session."""
-    name = _id(session_id)
+    name = _normal_id(session_id)
     tally = _read(lambda reader: reader.session(name))
     print_one(tally, f"session {session_id} not found: no booking lists it and it has no attendance", as_json)
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
     """Show the summary of a booking."""
-    name = _id(booking_id)
+    name = _normal_id(booking_id)
     summary = _read(lambda reader: reader.booking(name))
     print_one(summary, f"booking {booking_id} not found: it lists no session and has no attendance", as_json)
 
@@ -73,15 +73,15 @@ def alerts(
     as_json: Json = False,
 ) -> None:
     """List open mismatch alerts, newest first."""
-    ids_ = {"session_id": session_ and _id(session_), "booking_id": booking_ and _id(booking_)}
+    ids_ = {"session_id": session_ and _normal_id(session_), "booking_id": booking_ and _normal_id(booking_)}
     rows = _read(lambda reader: reader.alerts(kind=kind, **ids_, limit=limit))
     columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
     print_rows(list(rows), as_json, columns)
 
 
-def _id(text: str) -> str:
+def _normal_id(text: str) -> str:
     """A bookingId or sessionId in normal form."""
-    name = typed(text)
+    name = decode_argument(text)
     # a text that is not an id is looked up unchanged, and nothing has it
     return ids.session_id(name) or name
 

@@ -57,13 +57,13 @@ class TopicPlan(NamedTuple):
                 f"{self.name} has {partitions} partitions and ATTENDANCE_PARTITIONS is {self.partitions}: "
                 "set ATTENDANCE_PARTITIONS to the topic's number, or set another ATTENDANCE_TOPIC_PREFIX and publish again"
             )
-        for setting, required in self.wrong(actual).items():
+        for setting, required in self.wrong_settings(actual).items():
             problems.append(
                 f"{self.name} has {setting}={actual.get(setting)}: `attendance topics create` sets it to {required}"
             )
         return problems
 
-    def wrong(self, actual: Mapping[str, str]) -> dict[str, str]:
+    def wrong_settings(self, actual: Mapping[str, str]) -> dict[str, str]:
         """The settings that are wrong, with their required values."""
         return {name: required for name, required in self.settings.items() if not _suffices(name, required, actual.get(name))}
 
@@ -130,7 +130,7 @@ async def _alter(admin: AIOKafkaAdminClient, present: list[TopicPlan]) -> list[s
     altered = []
     for plan in present:
         values = configs.get(plan.name, _TopicConfig({}, {}))
-        if not (wrong := plan.wrong(values.effective)):
+        if not (wrong := plan.wrong_settings(values.effective)):
             continue
         # the request replaces all settings of the topic itself, so it must hold the unchanged ones too
         resource = ConfigResource(ConfigResourceType.TOPIC, plan.name, configs={**values.own, **wrong})
