@@ -155,6 +155,27 @@ def test_what_is_away_is_named_with_its_address(own_redis: RedisServer) -> None:
             assert wait_until(lambda n=named: f"event=resumed {n}" in log.read_text(), 30), log.read_text()  # type: ignore[misc]
 
 
+def test_no_error_of_a_client_is_left_unhandled(own_redis: RedisServer) -> None:
+    """Python logs the traceback of an exception that nobody retrieved from a future."""
+    world = World(seed=44, events=200)
+    with KafkaCluster() as kafka, running(System(kafka, own_redis)) as system:
+        worker = system.workers[0]
+        first, second, last = split(world.records(system, random.Random(12)), 3)
+        system.publish(first)
+        kafka.kill()
+        assert wait_until(lambda: "event=waiting what=kafka" in worker.log.read_text(), 30), worker.said()
+        kafka.start()
+        system.publish(second)
+        own_redis.kill()
+        assert wait_until(lambda: "what=heartbeat" in worker.log.read_text(), 30), worker.said()
+        own_redis.start()
+        system.publish(last)
+        agrees(system, world.outcome())
+        assert worker.terminate() == 0, worker.said()
+        assert "never retrieved" not in worker.log.read_text()
+        assert "Traceback" not in worker.log.read_text()
+
+
 def test_a_client_that_starts_while_kafka_is_away_waits_for_it() -> None:
     """Without it: Kafka that goes away in the moment between the worker's own check and Faust's start ends the worker."""
     broker = KafkaCluster()

@@ -4,10 +4,12 @@ import ast
 import asyncio
 import json
 import os
+import pty
 import re
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen, run
@@ -121,6 +123,25 @@ def test_publish_sends_each_line_at_once_and_ends_at_ctrl_c(served: System) -> N
         assert publishing.wait(30) == 130
         assert publishing.stderr is not None
         assert publishing.stderr.read() == b"published 2 events\n"
+
+
+def test_publish_shows_on_a_terminal_how_much_of_its_files_is_sent(served: System, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(_lines(_check_in("shown-1"), _check_in("shown-2")))
+    ours, terminal = pty.openpty()
+    environment = {**os.environ, **served.environment, "TERM": "xterm", "COLUMNS": "80"}
+    with Popen(
+        [sys.executable, "-m", "worker", "publish", str(file)], stderr=terminal, env=environment, cwd=ROOT
+    ) as publishing:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal is an error
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+    assert publishing.returncode == 0, shown
+    assert b"published 2 (100 %)" in shown
+    assert shown.rstrip().endswith(b"published 2 events")
 
 
 _CTRL_C_AT_IMPORT = """

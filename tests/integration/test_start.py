@@ -1,6 +1,7 @@
 """How a worker starts where not everything is there, and how it ends: told to at any moment, refused, or stalled."""
 
 import random
+import socket
 from importlib.metadata import version
 
 import pytest
@@ -201,3 +202,11 @@ def test_a_worker_logs_its_version_and_changed_settings_once(kafka: Broker, redi
         assert f"version={version('attendance-worker')}" in started
         assert f"ATTENDANCE_TOPIC_PREFIX={system.settings.topic_prefix}" in started
         assert "ATTENDANCE_CLOCK_TOLERANCE" not in started, "a default"
+
+
+def test_kafka_shows_a_worker_under_its_name(kafka: Broker, redis_server: Redis) -> None:
+    with running(System(kafka, redis_server)) as system:
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        (group,) = admin.describe_consumer_groups([system.settings.topic_prefix]).values()
+        (member,) = group.result(30).members
+        assert member.client_id == f"attendance-worker-{socket.gethostname()}-{system.workers[0].pid}"

@@ -1,20 +1,23 @@
 """`attendance api` as a process: where it listens, whom it serves, how it ends."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.services.ports import ReservedPort
 from tests.support.services.processes import wait_until
 from tests.support.serving import API, Api, booking_name
-from tests.support.system import ROOT
+from tests.support.system import ROOT, WorkerProcess
 from tests.web.test_attendances import problem
 from worker.settings import Settings, load_settings
 from worker.web.http.server import ServeError, bind
@@ -199,3 +202,26 @@ def test_each_request_is_logged_where_the_access_log_is_on(api: Api, tmp_path: P
         assert "event=serving" in one.process.said()
         assert "ATTENDANCE_API_ACCESS_LOG=True" in one.process.said()
     assert "event=request" not in api.process.said()
+
+
+def test_every_line_of_the_api_has_one_format(api: Api, tmp_path: Path) -> None:
+    """Also with processes of its own, and after requests that the HTTP server refuses itself."""
+    port = ReservedPort()
+    bind = f"127.0.0.1:{port.number}"
+    variables = {**os.environ, **api.system.environment, "ATTENDANCE_API_BIND": bind, "ATTENDANCE_LOG_FORMAT": "json"}
+    variables["ATTENDANCE_API_ACCESS_LOG"] = "true"
+    command = (sys.executable, "-m", "worker", "api", "--workers", "2")
+    process = WorkerProcess(command, variables, tmp_path / "api.log")
+    try:
+        assert wait_until(lambda: process.said().count('"event": "serving"') == 2 or not process.running, 40), process.said()
+        assert httpx.get(f"http://{bind}/no-such").status_code == 404
+        with socket.create_connection(("127.0.0.1", port.number), 5) as connection:
+            connection.sendall(b"no request\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+        assert process.terminate() == 0
+    finally:
+        process.kill()
+        port.release()
+    lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+    assert {"serving", "request"} <= {line["event"] for line in lines}
+    assert all(line["logger"].startswith("worker.web.") and line["level"] and line["timestamp"] for line in lines)

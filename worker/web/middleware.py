@@ -19,7 +19,7 @@ from worker.web.repeated import SharedResponses
 from worker.web.security import CALLER, authenticate
 from worker.web.services import Services
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Headers of proxies: through a proxy, clients of other machines would pass for this machine.

@@ -149,3 +149,9 @@ def test_a_command_without_its_packages_names_the_extras(module: str, command: s
 def test_an_error_of_the_product_itself_is_not_hidden() -> None:
     ended = run_without(["worker.settings"], "from worker.__main__ import main; main()")
     assert "ModuleNotFoundError" in ended.stderr
+
+
+@pytest.mark.parametrize("package", ["schemas", "worker"])
+def test_type_checkers_of_others_read_the_annotations(package: str) -> None:
+    """PEP 561: without this file they take everything for Any."""
+    assert (ROOT / package / "py.typed").is_file()

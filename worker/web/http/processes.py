@@ -20,7 +20,7 @@ from worker.web.auth import TokenFile
 from worker.web.http.server import run
 from worker.web.metrics import FOLDER
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 _POLL_SECONDS = 1.0
 #: A process that stops is killed this long after the end of its stop timeout.
 _GRACE_SECONDS = 5

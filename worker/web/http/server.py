@@ -26,7 +26,7 @@ from worker.web.http.request_target import MAX_HEAD_BYTES
 from worker.web.http.rsgi import Bridge
 from worker.web.middleware import is_loopback
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 8192
 #: Open files of the process in addition to connections.
 _OTHER_FILES = 256
