@@ -260,7 +260,7 @@ async def _gather(calls: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[
 def _slot(words: Sequence[Any]) -> int:
     at = 3 if words[0] in _SCRIPTS else 1
     if len(words) <= at or " " in words[0] or words[0] == "KEYS":
-        raise ValueError(f"{words[0]} has no key: send it to each master")
+        raise ValueError(f"{words[0]} has no key: send it to all masters")
     key = words[at]
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
