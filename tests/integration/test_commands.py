@@ -125,7 +125,7 @@ def test_publish_sends_each_line_at_once_and_ends_at_ctrl_c(served: System) -> N
         assert publishing.stderr.read() == b"published 2 events\n"
 
 
-def test_publish_shows_on_a_terminal_how_much_of_its_files_is_sent(served: System, tmp_path: Path) -> None:
+def test_publish_shows_the_share_that_is_sent_on_a_terminal(served: System, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_bytes(_lines(_check_in("shown-1"), _check_in("shown-2")))
     ours, terminal = pty.openpty()
