@@ -15,7 +15,7 @@ from worker.web.commands import Command
 from worker.web.errors import ApiError, Refused, answer, problem_of
 from worker.web.models import AttendanceAnswer, BulkAnswer, CountAnswer, Nothing, QueryAnswer
 from worker.web.requests import attendance_guid, read_flag, read_ids, read_set, read_sets
-from worker.web.routing import LookupRoute, add, json_body
+from worker.web.routing import DirectRoute, add, json_body
 from worker.web.services import Services, services_of
 
 _ONE = "/bookings/v2/attendance"
@@ -26,9 +26,10 @@ AttendanceId = Annotated[str, Path(alias="id", description="an attendance's id, 
 def add_attendance_routes(router: APIRouter) -> None:
     """Declares the routes of this module."""
     read, manage = Scope.READ, Scope.MANAGE
-    add(router, "GET", _ONE + "/{id}", get_attendance, read, AttendanceAnswer, errors=(404,), route_class=LookupRoute)
-    add(router, "POST", f"{_ONE}/query", query_attendance, read, QueryAnswer, body=json_body("QueryRequest"))
-    add(router, "POST", f"{_ONE}/count", count_attendance, read, CountAnswer, body=json_body("CountRequest"))
+    add(router, "GET", _ONE + "/{id}", get_attendance, read, AttendanceAnswer, errors=(404,), route_class=DirectRoute)
+    query, count = json_body("QueryRequest"), json_body("CountRequest")
+    add(router, "POST", f"{_ONE}/query", query_attendance, read, QueryAnswer, body=query, route_class=DirectRoute)
+    add(router, "POST", f"{_ONE}/count", count_attendance, read, CountAnswer, body=count, route_class=DirectRoute)
     add(router, "POST", f"{_ONE}/set", set_attendance, manage, AttendanceAnswer, body=json_body("SetRequest"), errors=(409,))
     add(router, "POST", f"{_BULK}/set", bulk_set_attendance, manage, BulkAnswer, body=json_body("BulkSetRequest"))
     add(router, "POST", f"{_BULK}/delete", bulk_delete_attendance, manage, BulkAnswer, body=json_body("BulkDeleteRequest"))

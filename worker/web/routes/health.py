@@ -33,7 +33,7 @@ async def get_readiness(request: Request) -> Response:
     """200 if Redis answers, a partition is live, every partition has a worker, and Kafka answers all workers; otherwise 503.
 
     With a 200, `problems` names what stops single partitions: they are being repaired, or stand at an unreadable batch.
-    With a 503, the code says what is missing: READ_MODELS_AWAY, NOT_SERVING, NO_WORKER or KAFKA_AWAY.
+    With a 503, the code says what is missing: READ_MODELS_AWAY, OTHER_LAYOUT, NOT_SERVING, NO_WORKER or KAFKA_AWAY.
     """
     snapshot = await _snapshot(request)
     if snapshot.error is not None:

@@ -15,7 +15,7 @@ from worker.web.errors import Invalid, Refused, answer
 from worker.web.models import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
 from worker.web.permissions import PUBLISHING, check_publish
 from worker.web.routes.events import BATCH, STRUCTURED, read_events
-from worker.web.routing import LookupRoute, add
+from worker.web.routing import DirectRoute, add
 from worker.web.security import Caller
 from worker.web.services import services_of
 
@@ -30,9 +30,9 @@ def add_ops_routes(router: APIRouter) -> None:
     """Declares the routes of this module."""
     read = Scope.READ
     # ids may contain slashes
-    add(router, "GET", "/v1/sessions/{sessionId:path}", get_session, read, SessionAnswer, errors=(404,))
-    booking = "/v1/bookings/{bookingId:path}"
-    add(router, "GET", booking, get_booking, read, BookingAnswer, errors=(404,), route_class=LookupRoute)
+    session, booking = "/v1/sessions/{sessionId:path}", "/v1/bookings/{bookingId:path}"
+    add(router, "GET", session, get_session, read, SessionAnswer, errors=(404,), route_class=DirectRoute)
+    add(router, "GET", booking, get_booking, read, BookingAnswer, errors=(404,), route_class=DirectRoute)
     add(router, "GET", "/v1/bookings", list_bookings, read, BookingsAnswer)
     add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
     add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
