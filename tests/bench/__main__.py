@@ -31,7 +31,7 @@ def main() -> int:
     # a topic just made has no leader for a moment; clients warn of each retry
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     try:
-        with KafkaCluster() as kafka, RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
+        with KafkaCluster(optimised=True) as kafka, RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
             kept = {"store": f"{options.store}://{folder if options.store == 'rocksdb' else ''}"} if options.store else {}
             settings = load_settings(_env_file=None, broker=kafka.url, redis=redis.url, namespace="", **kept)
             ground = Ground(settings, [node.pid for node in kafka.nodes], Path(folder))

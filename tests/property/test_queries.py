@@ -24,9 +24,10 @@ from worker.read_model.query import index_scan, planner
 from worker.read_model.query import pages as pages_module
 from worker.read_model.reader import AttendanceReader, NotServing
 
-SEEDS = range(8)
+#: The later ones run in `make test-full`; unit/read_model/query has the same property on a fake, by hundreds.
+SEEDS = [seed if seed < 4 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(8)]
 SESSIONS = (6, 1, 24)
-#: Of each seed, with 1 and with 16 partitions: more than two thousand in all.
+#: Of each seed, with 1 and with 16 partitions: more than a thousand in all, and two thousand with the slow ones.
 PAGES = 130
 LARGE_PAGES = 120
 STEPS = (1, 7, 300, 2000)
@@ -124,7 +125,7 @@ def test_a_store_without_attendances(redis_server: Redis, partitions: int) -> No
     on(redis_server, partitions, scenario)
 
 
-@pytest.mark.parametrize("partitions", [1, 16])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 16])
 def test_pages_anywhere_in_a_larger_store(redis_server: Redis, partitions: int) -> None:
     """Twenty thousand attendances: what few match and what most match is found in other ways there."""
 

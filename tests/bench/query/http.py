@@ -168,7 +168,7 @@ async def measure(folder: Path) -> dict[str, float]:
         BenchFailed: a process ended, or the API answered anything but 200.
         tests.support.services.ServiceError: a service is missing.
     """
-    with KafkaCluster() as kafka, RedisServer() as redis:
+    with KafkaCluster(optimised=True) as kafka, RedisServer() as redis:
         settings = load_settings(_env_file=None, broker=kafka.url, redis=redis.url, namespace="", topic_prefix="http")
         ground = Ground(settings, [node.pid for node in kafka.nodes], folder)
         return await _measure(ground, ground.under("http", PARTITIONS))
