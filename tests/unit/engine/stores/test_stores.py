@@ -94,14 +94,6 @@ def test_more_groups_than_are_read_at_a_time(store: Store) -> None:
     assert sorted(table.groups(0)) == sorted(groups)
 
 
-def test_a_checkpoint_is_kept_by_later_writes_without_one(store: Store) -> None:
-    table = store.table(0)
-    assert table.checkpoint(0) is None
-    table.write(0, [], CHECKPOINT)
-    table.write(0, [(b"a\0", b"1")], None)
-    assert table.checkpoint(0) == CHECKPOINT
-
-
 def test_rows_stay_in_the_folder(tmp_path: Path) -> None:
     for _ in range(2):
         store = RocksStore(tmp_path, "n")

@@ -272,16 +272,18 @@ def test_a_deleted_attendance_is_read_as_none() -> None:
     asyncio.run(deleted())
 
 
-def test_an_attendance_that_left_its_group_is_not_sorted_into_it() -> None:
-    """It was scanned as one of number 4, and has 0 when its document is read."""
+def test_an_attendance_that_left_its_group_is_in_its_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was scanned as one of number 4, has 0 when its document is read, and is scanned again as one of 0."""
+    monkeypatch.setattr(planner, "_AT_ONCE", 30)
     source, sort = MemorySource(MANY, 1), by("-numberOfAttendees", "bookingId")
     four = next(each for each in MANY if each["numberOfAttendees"] == 4)
+    zero: Attendance = {**four, "numberOfAttendees": 0}
 
     def happen() -> None:
-        source.attendances[guid_bytes(four["id"])] = {**four, "numberOfAttendees": 0}
+        source.attendances[guid_bytes(four["id"])] = zero
 
     source.before_documents = happen
-    assert four["id"] not in select(source, 30, sort=sort, filter={"numberOfAttendees": {"$gte": 3}})
+    assert select(source, 120, sort=sort) == expected([zero if each is four else each for each in MANY], sort=sort)
 
 
 # --- counts --------------------------------------------------------------------------------------
