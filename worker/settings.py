@@ -210,6 +210,16 @@ class Settings(BaseSettings):
         """Host and port of Redis, or of each named server of a cluster."""
         return addresses.redis_servers(self.redis.get_secret_value())
 
+    @property
+    def kafka_address(self) -> str:
+        """The brokers, for messages."""
+        return ", ".join(self.bootstrap_servers)
+
+    @property
+    def redis_address(self) -> str:
+        """Redis, or the named servers of a cluster, for messages; without a password."""
+        return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.redis_servers)
+
     def redis_url(self, host: str = "", port: int = 0) -> str:
         """The URL for a client of one server: of Redis, or of this server of the cluster, with the same login and options."""
         return addresses.server_url(self.redis.get_secret_value(), host, port)

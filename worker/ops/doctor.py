@@ -130,25 +130,25 @@ async def redis_failure(settings: Settings, error: BaseException) -> str:
 
 def broker_away(settings: Settings, reason: str) -> str:
     """One line for a broker that cannot be reached."""
-    servers = ", ".join(settings.bootstrap_servers)
+    servers = settings.kafka_address
     return f"{ENV_PREFIX}BROKER: Kafka at {servers} is unavailable ({reason}): start it, or set another address"
 
 
 def broker_refuses(settings: Settings, refusal: Refusal) -> str:
     """One line for a broker that refuses us."""
-    servers = ", ".join(settings.bootstrap_servers)
+    servers = settings.kafka_address
     return f"{ENV_PREFIX}BROKER: Kafka at {servers} refuses this client ({refusal.reason}): {refusal.cure}"
 
 
 def redis_away(settings: Settings, error: BaseException) -> str:
     """One line for a Redis that cannot be reached, without its password."""
-    where = _where(settings)
+    where = settings.redis_address
     return f"{ENV_PREFIX}REDIS: Redis at {where} is unavailable ({first_line(error)}): start it, or set another address"
 
 
 def redis_refuses(settings: Settings, refusal: Refusal) -> str:
     """One line for a Redis that refuses us, without its password."""
-    return f"{ENV_PREFIX}REDIS: Redis at {_where(settings)} refuses this client ({refusal.reason}): {refusal.cure}"
+    return f"{ENV_PREFIX}REDIS: Redis at {settings.redis_address} refuses this client ({refusal.reason}): {refusal.cure}"
 
 
 async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
@@ -159,7 +159,9 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     if infos[0].get("cluster_enabled") and not settings.is_redis_cluster:
         hint = "write redis+cluster://host:port"
         return [
-            Finding("redis", False, f"{ENV_PREFIX}REDIS: the server at {_where(settings)} belongs to a Redis Cluster: {hint}")
+            Finding(
+                "redis", False, f"{ENV_PREFIX}REDIS: the server at {settings.redis_address} belongs to a Redis Cluster: {hint}"
+            )
         ]
     findings = [_version(infos), await _eviction(client, infos, settings), await _rights(client, settings)]
     count = await client.hget(live_key(settings.redis_namespace), "partitions")
@@ -188,7 +190,7 @@ async def _eviction(client: Client, infos: Sequence[dict[str, Any]], settings: S
     where = f" of the master on port {port}" if len(infos) > 1 else ""
     problem = f"maxmemory-policy {policy}{where}" if policy else f"the server{where} does not report its maxmemory-policy"
     hint = f"set it to {_NO_EVICTION}, an evicted index key makes answers wrong"
-    return Finding("eviction", False, f"{ENV_PREFIX}REDIS: {problem} at {_where(settings)}: {hint}")
+    return Finding("eviction", False, f"{ENV_PREFIX}REDIS: {problem} at {settings.redis_address}: {hint}")
 
 
 async def _policy(server: Redis, info: dict[str, Any]) -> str:
@@ -208,7 +210,3 @@ async def _rights(client: Client, settings: Settings) -> Finding:
     if lacking:
         return Finding("rights", False, redis_refuses(settings, lacking_rights(settings, "; ".join(lacking))))
     return Finding("rights", True, "the user has every right that a worker needs")
-
-
-def _where(settings: Settings) -> str:
-    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in settings.redis_servers)

@@ -180,7 +180,7 @@ async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
     if not partitions:
         raise TopicsError(
             f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
-            "`attendance topics create`, set another prefix, or grant the rights of deploy/README.md"
+            "`attendance topics create`, set another prefix, or see Rights in deploy/README.md"
         )
     return len(partitions)
 

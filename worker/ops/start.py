@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from worker.ops import doctor
 from worker.ops.refusals import kafka_refusal, redis_refusal
 from worker.settings import Settings, SettingsError
-from worker.stream.retry import until_done
+from worker.stream.retry import SILENCE_SECONDS, until_done
 
 
 async def problems(settings: Settings) -> list[str]:
@@ -20,8 +20,8 @@ async def problems(settings: Settings) -> list[str]:
     Raises:
         SettingsError: a service refuses us.
     """
-    broker = await until_done("kafka", lambda: _broker(settings))
-    redis = await until_done("redis", lambda: _redis(settings))
+    broker = await until_done("kafka", lambda: _broker(settings), silence=SILENCE_SECONDS, address=settings.kafka_address)
+    redis = await until_done("redis", lambda: _redis(settings), silence=SILENCE_SECONDS, address=settings.redis_address)
     return [finding.detail for finding in (*broker, *redis) if not finding.ok]
 
 

@@ -171,8 +171,8 @@ class Group:
                 break
             if monotonic() > end:
                 raise SettingsConflict(
-                    f"ATTENDANCE_REDIS: the Redis at {self._where} has no data of this group, whose workers write to "
-                    "another Redis: set ATTENDANCE_REDIS to that one"
+                    f"ATTENDANCE_REDIS: the Redis at {self._settings.redis_address} has no data of this group, whose workers "
+                    "write to another Redis: set ATTENDANCE_REDIS to that one"
                 )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
         log.info("resumed", what="group")
@@ -190,8 +190,8 @@ class Group:
         await asyncio.sleep(_SILENT_SECONDS)
         if await until_done("redis", read_heartbeats) != before:
             raise SettingsConflict(
-                f"ATTENDANCE_NAMESPACE: workers of another group write under {base} to the Redis at {self._where}: "
-                "set another namespace, or their ATTENDANCE_BROKER and ATTENDANCE_TOPIC_PREFIX"
+                f"ATTENDANCE_NAMESPACE: workers of another group write under {base} to the Redis at "
+                f"{self._settings.redis_address}: set another namespace, or their ATTENDANCE_BROKER and ATTENDANCE_TOPIC_PREFIX"
             )
 
     async def _has_members(self) -> bool:
@@ -199,7 +199,7 @@ class Group:
 
     def _conflict(self, current: RedisId) -> SettingsConflict:
         return SettingsConflict(
-            f"ATTENDANCE_REDIS: the Redis at {self._where} is not the one that this group writes to (its id "
+            f"ATTENDANCE_REDIS: the Redis at {self._settings.redis_address} is not the one that this group writes to (its id "
             f"{current.id[:8]} is not the recorded one): set ATTENDANCE_REDIS to that of the group's workers; if this one "
             f"is to replace it, stop them all and run `redis-cli HDEL {self._settings.redis_namespace}:live redisId` here"
         )
@@ -207,10 +207,6 @@ class Group:
     @property
     def _topic(self) -> str:
         return group_changelog(self._settings.topic_prefix)
-
-    @property
-    def _where(self) -> str:
-        return ", ".join(f"{host}:{port}" for host, port in self._settings.redis_servers)
 
 
 async def has_members(settings: Settings) -> bool:

@@ -17,23 +17,48 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _UNAVAILABLE = (KafkaError, RedisError, OSError, TimeoutError)
+#: For calls that a server answers at once: without an answer for so long, it is logged as unavailable, seconds. Clients wait
+#: far longer for a server that is frozen, or behind a firewall that drops packets.
+SILENCE_SECONDS = 4.0
 
 
-async def until_done(what: str, attempt: Callable[[], Awaitable[T]], **context: object) -> T:
-    """Calls ``attempt`` until it returns. Raises any error that does not mean that a service is unavailable."""
+async def until_done(what: str, attempt: Callable[[], Awaitable[T]], *, silence: float | None = None, **context: object) -> T:
+    """Calls ``attempt`` until it returns. Raises any error that does not mean that a service is unavailable.
+
+    Args:
+        what: the service or task, for the log lines.
+        silence: after so many seconds without an answer the service counts as unavailable; None: a call may take any time.
+        context: further fields of the log lines.
+    """
+    is_waiting = False
+
+    def log_waiting(error: str) -> None:
+        nonlocal is_waiting
+        if not is_waiting:
+            is_waiting = True
+            log.warning("waiting", what=what, error=error, **context)
+
+    def log_resumed() -> None:
+        if is_waiting:
+            log.info("resumed", what=what, **context)
+
+    timer = silence and asyncio.get_running_loop().call_later(silence, log_waiting, f"no answer for {silence:g} s")
     with calling():
         try:
-            return await attempt()
-        except _UNAVAILABLE as error:
-            log.warning("waiting", what=what, error=repr(error), **context)
-        with waiting():
             try:
-                result = await _retry(attempt)
-            except Exception:
-                # the service answers again, although with an error
-                log.info("resumed", what=what, **context)
-                raise
-        log.info("resumed", what=what, **context)
+                result = await attempt()
+            except _UNAVAILABLE as error:
+                log_waiting(repr(error))
+                with waiting():
+                    result = await _retry(attempt)
+        except Exception:
+            # the service answers again, although with an error
+            log_resumed()
+            raise
+        finally:
+            if timer:
+                timer.cancel()
+        log_resumed()
         return result
 
 

@@ -34,7 +34,7 @@ from worker.stream.group import Group
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources
-from worker.stream.retry import until_done
+from worker.stream.retry import SILENCE_SECONDS, until_done
 from worker.stream.stopping import Stopping
 from worker.tasks import cancel_all, run_until
 from worker.topics import BATCH_BYTES, TopicNames
@@ -98,7 +98,7 @@ class Worker:
 
     async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
         """Waits until Kafka and Redis answer and the group accepts this worker; returns the live namespace."""
-        await until_done("kafka", producer.start)
+        await until_done("kafka", producer.start, silence=SILENCE_SECONDS, address=self.settings.kafka_address)
         self._group = Group(self.settings, producer, redis)
         await self._group.agree()
         return await until_done("redis", lambda: self._announce(redis))
@@ -246,9 +246,8 @@ class Worker:
                 raise error
             if (error is not None) != is_waiting:
                 is_waiting = error is not None
-                address = ", ".join(f"{host}:{port}" for host, port in self.settings.redis_servers)
                 level, event = (WARNING, "waiting") if is_waiting else (INFO, "resumed")
-                log.log(level, event, what="heartbeat", address=address, error=repr(error))
+                log.log(level, event, what="heartbeat", address=self.settings.redis_address, error=repr(error))
             self._resources.dead_letters.report()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 
@@ -278,8 +277,12 @@ class Worker:
             age = max((time() - end.answered for end in ends if end is not None), default=0.0)
             if (age > _UNCONFIRMED_SECONDS) != is_waiting:
                 is_waiting = not is_waiting
-                address = ", ".join(self.settings.bootstrap_servers)
-                log.log(WARNING if is_waiting else INFO, "waiting" if is_waiting else "resumed", what="kafka", address=address)
+                log.log(
+                    WARNING if is_waiting else INFO,
+                    "waiting" if is_waiting else "resumed",
+                    what="kafka",
+                    address=self.settings.kafka_address,
+                )
 
     async def _check_logs(self) -> None:
         """Each minute: looks for foreign writes to the changelogs and alerts of this worker's partitions."""
