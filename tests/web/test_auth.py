@@ -245,7 +245,7 @@ def test_an_entry_that_is_refused_is_named_in_a_line(tmp_path: Path, entry: dict
     with pytest.raises(TokensError) as refused:
         read_tokens(path)
     message = str(refused.value)
-    assert message.startswith(f"{path}: no file of tokens (tokens.1.{field}: ")
+    assert message.startswith(f"{path}: is not a valid token file (tokens.1.{field}: ")
     assert "\n" not in message
     assert "att_" not in message, "a token in place of its digest stays out of logs"
 
