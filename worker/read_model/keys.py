@@ -34,6 +34,8 @@ LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
     "sign cursors (kept over rebuilds), `redisId` (random; recorded with the tables, until then followed by `<` and the "
     "id that it replaces)",
+    "<ATTENDANCE_NAMESPACE>:operations": "hash of long commands: `operation:<id>`, its document (JSON); `saved:<id>`, when "
+    "that was saved (ms); `lock:<target>`, which of them works on it",
     "NS:{p}:probe": "normally absent: a starting worker tests its Redis permissions on it",
     f"NS:{{p}}:{WATERMARK}": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (the live G), "
     "`building` (only during a repair: the G that it fills), `retired` (Gs to unlink), and for `events` and `bookings` "
@@ -84,6 +86,11 @@ class PartitionKeys(NamedTuple):
 def live_key(base: str) -> str:
     """The key that names the live namespace."""
     return f"{base}:live"
+
+
+def operations_key(base: str) -> str:
+    """The key of the operator's operations."""
+    return f"{base}:operations"
 
 
 def namespace(base: str, build: int = 0) -> str:

@@ -1,0 +1,142 @@
+"""Windows of a log are read to their end, whatever the log holds, and no further."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from tests.engine.test_log_ends import Writer
+from tests.support.services import Broker
+from tests.support.services.records import create_topic
+from tests.support.station import trim
+from worker.engine.log_reader import Windows, find_windows, read_windows
+
+T = TypeVar("T")
+SECOND = 1_000_000
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+async def publish(kafka: Broker, topic: str, values: list[bytes], partition: int = 0, **settings: Any) -> None:
+    """Values as records whose timestamps are 1,000 s after the epoch and a second apart."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, **settings)
+    await producer.start()
+    try:
+        for number, value in enumerate(values):
+            await producer.send(topic, value, partition=partition, timestamp_ms=1_000_000 + number * 1000)
+        await producer.flush()
+    finally:
+        await producer.stop()
+
+
+async def read(kafka: Broker, windows: Windows) -> dict[int, list[bytes]]:
+    """The values by partition; checks that parts follow on and end where the window does."""
+    values: dict[int, list[bytes]] = {tp.partition: [] for tp in windows}
+    ends = {tp: window.start for tp, window in windows.items()}
+    async for tp, (begin, records, end) in read_windows({"bootstrap_servers": kafka.bootstrap}, windows):
+        assert ends[tp] <= begin <= end <= windows[tp].stop
+        assert all(begin <= record.offset < end for record in records)
+        ends[tp] = end
+        values[tp.partition] += [record.value for record in records]
+    assert ends == {tp: max(window.stop, window.start) for tp, window in windows.items()}
+    return values
+
+
+async def find(kafka: Broker, topic: str, *bounds: int | None, by_time: bool = True, count: int = 1) -> Windows:
+    return await find_windows({"bootstrap_servers": kafka.bootstrap}, topic, range(count), *bounds, by_time=by_time)
+
+
+def test_every_partition_is_read_to_its_end(kafka: Broker) -> None:
+    topic = create_topic(kafka.bootstrap, partitions=3)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"%d" % n for n in range(12_000)])
+        await publish(kafka, topic, [b"a", b"b"], 2, compression_type="gzip")
+        values = await read(kafka, await find(kafka, topic, count=3))
+        assert values == {0: [b"%d" % n for n in range(12_000)], 1: [], 2: [b"a", b"b"]}
+
+    run(scenario())
+
+
+def test_a_window_by_offset_holds_those_records_alone(kafka: Broker) -> None:
+    topic = create_topic(kafka.bootstrap)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"%d" % n for n in range(10)])
+        for begin, end, expected in (
+            (3, 7, range(3, 7)),
+            (None, 4, range(4)),
+            (8, 99, range(8, 10)),
+            (7, 3, ()),
+            (99, None, ()),
+        ):
+            windows = await find(kafka, topic, begin, end, by_time=False)
+            assert (await read(kafka, windows))[0] == [b"%d" % n for n in expected], (begin, end)
+
+    run(scenario())
+
+
+def test_a_window_by_time_goes_by_the_timestamps(kafka: Broker) -> None:
+    topic = create_topic(kafka.bootstrap)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"%d" % n for n in range(10)])
+        for begin, end, expected in (
+            (1003 * SECOND, 1005 * SECOND, (3, 4)),
+            (1003 * SECOND + 1, 1005 * SECOND + 1, (4, 5)),
+            (0, 1001 * SECOND, (0,)),
+            (1009 * SECOND, None, (9,)),
+            (2000 * SECOND, None, ()),
+            (None, 5000 * SECOND, range(10)),
+        ):
+            values = await read(kafka, await find(kafka, topic, begin, end))
+            assert values[0] == [b"%d" % n for n in expected], (begin, end)
+
+    run(scenario())
+
+
+def test_transactions_end_a_window_as_they_end_a_log(kafka: Broker) -> None:
+    """Aborted records are skipped, markers at the end are passed, an open transaction is not waited for."""
+    topic = create_topic(kafka.bootstrap)
+
+    async def end_is(end: int) -> Windows:
+        """The window once the markers are written, which a commit does not wait for."""
+        while (windows := await find(kafka, topic))[TopicPartition(topic, 0)].stop != end:  # noqa: ASYNC110 - Kafka tells nobody
+            await asyncio.sleep(0.05)
+        return windows
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"first"])
+        committed, aborted, still_open = (Writer(kafka, topic) for _ in range(3))
+        await asyncio.to_thread(committed.begin, 2)
+        await asyncio.to_thread(committed.commit)
+        assert (await read(kafka, await end_is(4)))[0] == [b"first", b"1", b"1"]
+        await asyncio.to_thread(aborted.begin, 2)
+        await asyncio.to_thread(aborted.abort)
+        assert (await read(kafka, await end_is(7)))[0] == [b"first", b"1", b"1"]
+        await asyncio.to_thread(still_open.begin, 2)
+        assert (await read(kafka, await end_is(7)))[0] == [b"first", b"1", b"1"]
+        await asyncio.to_thread(still_open.abort)
+
+    run(scenario())
+
+
+def test_what_retention_deleted_is_not_waited_for(kafka: Broker) -> None:
+    topic = create_topic(kafka.bootstrap)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"%d" % n for n in range(10)])
+        before = await find(kafka, topic)
+        await trim(kafka.bootstrap, topic, 6)
+        assert (await find(kafka, topic))[TopicPartition(topic, 0)] == range(6, 10)
+        assert (await read(kafka, before))[0] == [b"6", b"7", b"8", b"9"], "deleted after the window was found"
+        await trim(kafka.bootstrap, topic, 10)
+        seen = [each async for each in read_windows({"bootstrap_servers": kafka.bootstrap}, before)]
+        assert seen == []
+
+    run(scenario())

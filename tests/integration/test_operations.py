@@ -1,0 +1,139 @@
+"""Operations: one at a time for each target, resumed where they were, and never run by two processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+
+from tests.support.services import Redis
+from worker.read_model import operations as module
+from worker.read_model.operations import OperationError, Operations, State
+from worker.redis.client import create_redis
+from worker.settings import load_settings
+
+
+def on(server: Redis, scenario: Callable[[Operations], Awaitable[None]]) -> None:
+    """Runs a scenario on operations of a namespace of its own."""
+
+    async def running() -> None:
+        client = create_redis(load_settings(_env_file=None, redis=server.url))
+        try:
+            await scenario(Operations(client, f"test-{uuid4().hex[:12]}"))
+        finally:
+            await client.aclose()
+
+    asyncio.run(running())
+
+
+def test_an_operation_is_listed_as_it_goes(redis_server: Redis) -> None:
+    async def scenario(operations: Operations) -> None:
+        running = await operations.begin("replay", "events", {"from": "x"}, {"0": 9})
+        await running.save({"0": 4}, {"read": 4})
+        (one,) = await operations.all()
+        assert one.document() | {"startedAt": "", "savedAt": ""} == {
+            "id": running.operation.id,
+            "command": "replay",
+            "target": "events",
+            "state": "RUNNING",
+            "request": {"from": "x"},
+            "position": {"0": 4},
+            "end": {"0": 9},
+            "counts": {"read": 4},
+            "startedAt": "",
+            "savedAt": "",
+        }
+        await running.finish()
+        assert [each.state for each in await operations.all()] == [State.DONE]
+
+    on(redis_server, scenario)
+
+
+def test_a_second_operation_of_a_target_is_refused(redis_server: Redis) -> None:
+    async def scenario(operations: Operations) -> None:
+        first = await operations.begin("replay", "events", {}, {})
+        with pytest.raises(OperationError, match=first.operation.id):
+            await operations.begin("replay", "events", {}, {})
+        await operations.begin("archive", "folder", {}, {})
+        await first.finish()
+        await operations.begin("replay", "events", {}, {})
+        assert len(await operations.all()) == 3
+
+    on(redis_server, scenario)
+
+
+def test_of_many_that_begin_at_once_one_runs(redis_server: Redis) -> None:
+    async def scenario(operations: Operations) -> None:
+        begun = [operations.begin("replay", "events", {}, {}) for _ in range(10)]
+        outcomes = await asyncio.gather(*begun, return_exceptions=True)
+        assert sum(isinstance(each, OperationError) for each in outcomes) == 9
+
+    on(redis_server, scenario)
+
+
+def test_a_paused_operation_resumes_at_its_position(redis_server: Redis) -> None:
+    async def scenario(operations: Operations) -> None:
+        first = await operations.begin("replay", "events", {"rate": 5}, {"0": 9})
+        await first.save({"0": 4}, {"read": 4})
+        with pytest.raises(OperationError, match="another process"):
+            await operations.resume(first.operation.id, "replay")
+        await first.pause("Kafka is unavailable")
+        with pytest.raises(OperationError, match="attendance replay"):
+            await operations.resume(first.operation.id, "archive")
+        second = await operations.resume(first.operation.id, "replay")
+        assert (second.operation.position, second.operation.request) == ({"0": 4}, {"rate": 5})
+        with pytest.raises(OperationError, match="another process"):
+            await first.save({"0": 9})
+        await second.finish()
+        with pytest.raises(OperationError, match="DONE"):
+            await operations.resume(first.operation.id, "replay")
+
+    on(redis_server, scenario)
+
+
+def test_an_operation_of_a_dead_process_can_be_resumed(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.0)
+
+    async def scenario(operations: Operations) -> None:
+        dead = await operations.begin("replay", "events", {}, {})
+        await asyncio.sleep(0.01)
+        assert [each.state for each in await operations.all()] == [State.PAUSED]
+        alive = await operations.resume(dead.operation.id, "replay")
+        await alive.finish()
+        assert [each.state for each in await operations.all()] == [State.DONE]
+
+    on(redis_server, scenario)
+
+
+def test_an_aborted_operation_frees_its_target(redis_server: Redis) -> None:
+    async def scenario(operations: Operations) -> None:
+        first = await operations.begin("replay", "events", {}, {})
+        with pytest.raises(OperationError, match="another process"):
+            await operations.abort(first.operation.id)
+        await first.pause()
+        assert (await operations.abort(first.operation.id)).state is State.ABORTED
+        with pytest.raises(OperationError, match="nothing to abort"):
+            await operations.abort(first.operation.id)
+        await operations.begin("replay", "events", {}, {})
+        with pytest.raises(OperationError, match="no operation has the id x"):
+            await operations.abort("x")
+
+    on(redis_server, scenario)
+
+
+def test_the_oldest_that_have_ended_leave_first(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 2)
+
+    async def scenario(operations: Operations) -> None:
+        ids = []
+        for number in range(5):
+            running = await operations.begin("archive", f"folder {number}", {}, {})
+            ids.append(running.operation.id)
+            if number:
+                await running.finish()
+        kept = [each.id for each in await operations.all()]
+        assert kept == [*ids[:1:-1], ids[0]], "the one that runs is kept however old it is"
+
+    on(redis_server, scenario)

@@ -1,0 +1,137 @@
+"""Reads windows of topics: the records at given offsets of some partitions, whatever lies between them."""
+
+from collections.abc import AsyncGenerator, Collection, Mapping
+from time import monotonic
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from worker.engine.fetching import ISOLATION, Fetched, Fetches
+
+#: A read fails after so long without a record or other progress, seconds.
+STALL_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+_FETCH_WAIT_MS = 50
+_FETCH_BYTES = 1024 * 1024
+#: Records that one poll takes at most.
+_AT_ONCE = 5_000
+
+Windows = Mapping[TopicPartition, range]
+"""Offsets to read, by partition."""
+
+
+class LogUnreadable(Exception):
+    """A record batch cannot be decoded, or the broker cannot read its log; the message names it."""
+
+
+async def find_windows(
+    client: Mapping[str, Any],
+    topic: str,
+    partitions: Collection[int],
+    begin: int | None = None,
+    end: int | None = None,
+    *,
+    by_time: bool = True,
+) -> dict[TopicPartition, range]:
+    """The offsets of a part of a topic. Its end is fixed: at most the last stable offset of now.
+
+    Args:
+        client: connection settings for aiokafka.
+        begin: of the part, inclusive; None: what the log still has.
+        end: exclusive; None: the last stable offset.
+        by_time: whether ``begin`` and ``end`` are times (microseconds since the epoch, compared with the records'
+            timestamps); otherwise they are offsets, the same in each partition.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker refuses.
+    """
+    tps = [TopicPartition(topic, number) for number in partitions]
+    consumer = _consumer(client)
+    try:
+        await consumer.start()
+        first, last = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        begins, ends = first, last
+        if begin is not None:
+            begins = await _offsets_at(consumer, tps, begin, last) if by_time else dict.fromkeys(tps, begin)
+        if end is not None:
+            ends = await _offsets_at(consumer, tps, end, last) if by_time else dict.fromkeys(tps, end)
+    finally:
+        await consumer.stop()
+    return {tp: range(max(first[tp], begins[tp]), max(first[tp], min(last[tp], ends[tp]))) for tp in tps}
+
+
+async def read_windows(client: Mapping[str, Any], windows: Windows) -> AsyncGenerator[tuple[TopicPartition, Fetched]]:
+    """Reads each window to its end, a part of a partition at a time, in the order of its offsets.
+
+    Records of aborted transactions are skipped. The offsets of the parts of a window follow on, but where the log lost
+    records (retention, compaction, `kafka-delete-records`).
+
+    Args:
+        client: connection settings for aiokafka.
+        windows: none may end behind the last stable offset, as those of `find_windows`.
+
+    Raises:
+        LogUnreadable: a record batch cannot be read.
+        TimeoutError: no progress for `STALL_SECONDS`.
+        aiokafka.errors.KafkaError: the broker refuses.
+    """
+    waiting = {tp for tp, window in windows.items() if window}
+    if not waiting:
+        return
+    consumer = _consumer(client)
+    try:
+        await consumer.start()
+        consumer.assign(list(waiting))
+        for tp in waiting:
+            consumer.seek(tp, windows[tp].start)
+        fetches, progress = Fetches(consumer), monotonic()
+        while waiting:
+            try:
+                fetched = await fetches.take(lambda: waiting, _POLL_SECONDS, _AT_ONCE)
+            except OffsetOutOfRangeError as error:
+                # retention has deleted the records meanwhile
+                (offsets,) = error.args
+                begins = await consumer.beginning_offsets(list(offsets))
+                for tp, begin in begins.items():
+                    consumer.seek(tp, begin)
+                waiting.difference_update(tp for tp, begin in begins.items() if begin >= windows[tp].stop)
+                continue
+            for tp, (begin, records, end) in fetched.items():
+                progress, stop = monotonic(), windows[tp].stop
+                kept = records if end <= stop else [record for record in records if record.offset < stop]
+                yield tp, Fetched(begin, kept, min(end, stop))
+                if end >= stop:
+                    waiting.discard(tp)
+                    consumer.pause(tp)
+            for tp, unreadable in fetches.unreadable.items():
+                if tp in waiting:
+                    raise LogUnreadable(
+                        f"{tp.topic}, partition {tp.partition}: the record batch at offset {unreadable.offset} cannot be read "
+                        f"({unreadable.reason}): delete it with kafka-delete-records, or restore it from a replica"
+                    )
+            if monotonic() - progress > STALL_SECONDS:
+                raise TimeoutError(f"no record of {min(waiting)} was fetched for {STALL_SECONDS:.0f} s")
+    finally:
+        await consumer.stop()
+
+
+async def _offsets_at(
+    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], micros: int, ends: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """The offsets of the first records whose timestamps are not before a time; the end where there is none."""
+    # rounded up: a record of an earlier millisecond is earlier
+    found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, -(-micros // 1000))))
+    return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
+
+
+def _consumer(client: Mapping[str, Any]) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **client,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level=ISOLATION,
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+    )

@@ -1,0 +1,235 @@
+"""Long operations of an operator (replay, archive, ...): who runs them, how far they are, and what became of them.
+
+They are kept in one hash, outside the namespaces, so that a rebuild does not lose them. An operation that was killed is
+resumed from its last position; its earlier process, should it still live, is refused from then on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from secrets import token_hex
+from time import gmtime, strftime, time_ns
+from typing import Any
+
+import orjson
+
+from schemas.times import format_time
+from worker.read_model.keys import operations_key
+from worker.read_model.lua_scripts import OPERATION
+from worker.redis.client import Client, answer_timeout
+from worker.redis.scripts import run
+
+#: A process that saved nothing for so long is gone, and its operation may be resumed, seconds.
+STALE_SECONDS = 15.0
+#: Operations that are kept; the oldest that have ended leave first.
+MOST_KEPT = 500
+_OPERATION, _SAVED = "operation:", "saved:"
+
+
+class State(StrEnum):
+    """Of an operation."""
+
+    PLANNED = "PLANNED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    """Interrupted, or its process is gone: it can be resumed or aborted."""
+    READY = "READY"
+    SWITCHED = "SWITCHED"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    ABORTED = "ABORTED"
+
+
+ENDED = frozenset({State.SWITCHED, State.DONE, State.FAILED, State.ABORTED})
+
+
+class OperationError(Exception):
+    """An operation cannot begin, or be resumed or aborted; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation."""
+
+    id: str
+    command: str
+    target: str
+    """What it works on; at most one operation of a target runs at a time."""
+    state: State
+    request: Mapping[str, Any]
+    """What was asked for."""
+    position: Mapping[str, Any] = field(default_factory=dict)
+    """Where it is, for `resume`; the command's own."""
+    end: Mapping[str, Any] = field(default_factory=dict)
+    """Where it will end, in the terms of ``position``."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What it has done so far."""
+    error: str = ""
+    started: str = ""
+    """RFC 3339."""
+    saved_ms: int = 0
+    """When it was saved last, by the clock of Redis."""
+
+    def document(self) -> dict[str, Any]:
+        """As `attendance operations` and the API show it."""
+        shown = {
+            "id": self.id,
+            "command": self.command,
+            "target": self.target,
+            "state": self.state.value,
+            "request": dict(self.request),
+            "position": dict(self.position),
+            "end": dict(self.end),
+            "counts": dict(self.counts),
+            "startedAt": self.started,
+            "savedAt": format_time(self.saved_ms * 1000),
+        }
+        return shown | ({"error": self.error} if self.error else {})
+
+
+class Operations:
+    """The operations under one ``ATTENDANCE_NAMESPACE``."""
+
+    def __init__(self, client: Client, base: str) -> None:
+        self._client = client
+        self._key = operations_key(base)
+
+    async def all(self) -> list[Operation]:
+        """Every operation, the newest first. One whose process is gone is PAUSED."""
+        async with answer_timeout():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.execute_command("HGETALL", self._key)
+            pipe.execute_command("TIME")
+            answer, (seconds, micros) = await pipe.execute()
+        fields = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+        now = int(seconds) * 1000 + int(micros) // 1000
+        found = [_parse(fields, name, now) for name in fields if name.startswith(_OPERATION.encode())]
+        return sorted(found, key=lambda each: (each.started, each.id), reverse=True)
+
+    async def get(self, operation_id: str) -> Operation:
+        """Raises OperationError if there is none of this id."""
+        for each in await self.all():
+            if each.id == operation_id:
+                return each
+        raise OperationError(f"no operation has the id {operation_id}: `attendance operations` lists them")
+
+    async def begin(self, command: str, target: str, request: Mapping[str, Any], end: Mapping[str, Any]) -> "Running":
+        """Begins an operation.
+
+        Raises:
+            OperationError: another one of the target runs.
+        """
+        operation = Operation(_new_id(command), command, target, State.RUNNING, request, {}, end, started=format_time(_now()))
+        running = Running(self._client, self._key, operation)
+        await running.save()
+        await self._forget_old()
+        return running
+
+    async def resume(self, operation_id: str, command: str) -> "Running":
+        """Resumes an operation that was interrupted, or whose process is gone.
+
+        Raises:
+            OperationError: there is none, it is of another command, has ended, or still runs.
+        """
+        operation = await self.get(operation_id)
+        if operation.command != command:
+            raise OperationError(f"{operation_id} is of `attendance {operation.command}`: resume it there")
+        if operation.state in ENDED:
+            raise OperationError(f"{operation_id} is {operation.state}: there is nothing to resume")
+        running = Running(self._client, self._key, replace(operation, state=State.RUNNING, error=""))
+        await running.save()
+        return running
+
+    async def abort(self, operation_id: str) -> Operation:
+        """Ends an operation that was interrupted: it cannot be resumed then. What it did stays done.
+
+        Raises:
+            OperationError: there is none, it has ended, or still runs.
+        """
+        operation = await self.get(operation_id)
+        if operation.state in ENDED:
+            raise OperationError(f"{operation_id} is {operation.state}: there is nothing to abort")
+        running = Running(self._client, self._key, operation)
+        await running.finish(State.ABORTED)
+        return running.operation
+
+    async def _forget_old(self) -> None:
+        ended = [each for each in await self.all() if each.state in ENDED]
+        if old := ended[MOST_KEPT:]:
+            fields = [prefix + each.id for each in old for prefix in (_OPERATION, _SAVED)]
+            async with answer_timeout():
+                await self._client.execute_command("HDEL", self._key, *fields)  # type: ignore[no-untyped-call]
+
+
+class Running:
+    """An operation that this process runs."""
+
+    def __init__(self, client: Client, key: str, operation: Operation) -> None:
+        self.operation = operation
+        self._client = client
+        self._key = key
+        self._owner = token_hex(8)
+
+    async def save(self, position: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None) -> None:
+        """Saves how far it is: all that lies before ``position`` is done. At least every `STALE_SECONDS`.
+
+        Raises:
+            OperationError: another process has resumed it, or another operation holds the target.
+        """
+        changes = {"position": position, "counts": counts}
+        await self._write({name: value for name, value in changes.items() if value is not None}, "hold")
+
+    async def pause(self, error: str = "") -> None:
+        """Ends this process' part: the operation can be resumed at once."""
+        await self._write({"state": State.PAUSED, "error": error}, "release")
+
+    async def finish(self, state: State = State.DONE, error: str = "") -> None:
+        """Ends the operation."""
+        await self._write({"state": state, "error": error}, "release")
+
+    async def _write(self, changes: Mapping[str, Any], mode: str) -> None:
+        changed = replace(self.operation, **changes)
+        arguments = (changed.id, changed.target, self._owner, _pack(changed), int(STALE_SECONDS * 1000), mode)
+        holder = (await run(self._client, OPERATION, self._key, *arguments)).decode()
+        if holder == "owner":
+            raise OperationError(
+                f"{changed.id} is run by another process, or by one that ended less than {STALE_SECONDS:.0f} s ago: "
+                "wait, then --resume it"
+            )
+        if holder:
+            raise OperationError(f"{holder} works on {changed.target}: wait until it has ended, or --abort it")
+        self.operation = changed
+
+
+def _pack(operation: Operation) -> bytes:
+    document = operation.document()
+    return orjson.dumps({name: value for name, value in document.items() if name != "savedAt"})
+
+
+def _parse(fields: Mapping[bytes, bytes], name: bytes, now_ms: int) -> Operation:
+    document = orjson.loads(fields[name])
+    saved = int(fields.get(_SAVED.encode() + name[len(_OPERATION) :], 0))
+    state = State(document["state"])
+    if state is State.RUNNING and now_ms - saved > STALE_SECONDS * 1000:
+        state = State.PAUSED
+    return Operation(
+        document["id"],
+        document["command"],
+        document["target"],
+        state,
+        document["request"],
+        document["position"],
+        document["end"],
+        document["counts"],
+        document.get("error", ""),
+        document["startedAt"],
+        saved,
+    )
+
+
+def _new_id(command: str) -> str:
+    return f"{command}-{strftime('%Y%m%d-%H%M%S', gmtime())}-{token_hex(2)}"
+
+
+def _now() -> int:
+    return time_ns() // 1000
