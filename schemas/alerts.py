@@ -70,6 +70,8 @@ class AlertEvent(TypedDict):
     time: str
     datacontenttype: Literal["application/json"]
     data: AlertData
+    backfill: NotRequired[str]
+    """Extension attribute: the operation whose records alone opened or resolved the alert, so that nobody need be notified."""
 
 
 def alert_id(kind: AlertKind, booking_id: str, session_id: str | None) -> str:

@@ -18,6 +18,8 @@ MAX_EVENT_BYTES = 64 * 1024
 MAX_BOOKING_BYTES = 512 * 1024
 
 RECEIVED_HEADER = "attendance-received"
+BACKFILL_HEADER = "attendance-backfill"
+"""Header of a record that an operator published again, or late: the id of the operation."""
 OFFSET_HEADER = "attendance-offset"
 """Header of a booking's record that a worker appended again: the offset of the original record in its partition."""
 

@@ -4,13 +4,12 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from aiokafka import AIOKafkaProducer
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
+from worker.cli.long_commands import run_until_stopped
 from worker.cli.reads import Json, alerts, booking, query, session
 from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
@@ -35,9 +35,6 @@ from worker.settings import Settings, SettingsError, installed_version, load_set
 from worker.stream.errors import StreamError
 from worker.tasks import run_until
 from worker.web.auth import TokensError
-
-T = TypeVar("T")
-
 
 app = typer.Typer(
     help="Live attendance of booked sessions: consumes events from Kafka, answers queries from Redis.",
@@ -129,7 +126,7 @@ def worker() -> None:
             configure_client_logs(settings)
             await Worker(settings, stopping).run(stop)
 
-    _run_until_stopped(work, lambda: stopping.begin(0))
+    run_until_stopped(work, lambda: stopping.begin(0))
 
 
 app.command()(api)
@@ -144,7 +141,7 @@ def dev_(
     if once and not demo_:
         raise typer.BadParameter("--once requires --demo")
     settings = load_settings()
-    counts = _run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
+    counts = run_until_stopped(lambda stop: dev.run(settings, play=demo_, once=once, stop=stop))
     if counts is not None:
         print(" ".join(f"{name}={count}" for name, count in counts.items()))
         if counts != demo.expected():
@@ -274,24 +271,7 @@ def _publish(
             finally:
                 await producer.stop()
 
-    count, is_stopped = _run_until_stopped(publishing)
+    count, is_stopped = run_until_stopped(publishing)
     print(f"published {count} events", file=sys.stderr)
     if is_stopped:
         raise typer.Exit(EXIT_INTERRUPTED)
-
-
-def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
-    """Runs ``work`` with an event that SIGINT and SIGTERM set; the signals also call ``on_stop``."""
-
-    async def running() -> T:
-        stop = asyncio.Event()
-
-        def stop_now() -> None:
-            on_stop()
-            stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop_now)
-        return await work(stop)
-
-    return asyncio.run(running())

@@ -1,11 +1,13 @@
 """What commands that take long share: the plan that is confirmed, progress, and the summary."""
 
+import asyncio
 import json
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from worker.cli.show import fail, print_line
 
+T = TypeVar("T")
 Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
 
 #: Where stderr is no terminal, a line of progress is printed after so long, seconds.
@@ -38,6 +41,23 @@ def print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for name, value in summary.items():
         print_line(f"{name}: {value}")
+
+
+def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
+    """Runs ``work`` with an event that SIGINT and SIGTERM set; the signals also call ``on_stop``."""
+
+    async def running() -> T:
+        stop = asyncio.Event()
+
+        def stop_now() -> None:
+            on_stop()
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop_now)
+        return await work(stop)
+
+    return asyncio.run(running())
 
 
 class ProgressReport:

@@ -1,11 +1,13 @@
 """Decodes the raw records of one poll: events and booking records by booking, dead letters, forwards."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from schemas.decoding.explain import booking_of_key, decode_all, decode_booking, received_at
-from schemas.events import Booking, DeadLetter, Event
+from schemas.events import BACKFILL_HEADER, Booking, DeadLetter, Event
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
 from worker.domain.rows import EVENTS
@@ -14,6 +16,9 @@ from worker.stream.originals import NULL, first_offset, pack_original
 
 #: Booking records that are decoded before other tasks get their turn: each takes ten times as long as an event.
 _DECODED_AT_ONCE = 500
+#: The id of an operation in `BACKFILL_HEADER`; any other value is ignored.
+_is_operation = re.compile(rb"[\w-]{1,64}").fullmatch
+_headers_of = attrgetter("headers")
 
 Records = Sequence[Any]
 IsOurs = Callable[[str], bool]
@@ -35,6 +40,8 @@ class DecodedBatch(NamedTuple):
     """(record, its bookingId, received in microseconds) of records in a wrong partition or with a wrong key."""
     newest: int | None
     """The newest effective time of its events, or the newest reception of its booking records; microseconds."""
+    backfills: Mapping[str, str]
+    """By booking, the operation that published its records again; empty, or no entry: at least one of them is live."""
 
 
 async def decode_batch(topic: int, fetched: Fetched, is_ours: IsOurs, rules: Rules) -> DecodedBatch:
@@ -55,7 +62,8 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
     forwards: list[tuple[Any, str, int]] = []
     events: dict[str, list[Event]] = {}
     newest = None
-    for record, event in zip(records, decode_all(records, max_age=max_age), strict=True):
+    decoded = decode_all(records, max_age=max_age)
+    for record, event in zip(records, decoded, strict=True):
         if isinstance(event, DeadLetter):
             dead_letters.append((record, event, received_at(record.headers, record.timestamp)))
             continue
@@ -70,7 +78,9 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
         if newest is None or newest < time:
             effective = min(time, received + tolerance)
             newest = effective if newest is None else max(newest, effective)
-    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest)
+    # hardly ever does a record of a device have a header
+    backfills = _backfills(records, decoded) if any(map(_headers_of, records)) else {}
+    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills)
 
 
 def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
@@ -79,7 +89,8 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     A dead letter makes the booking of its key unknown, if the key is the booking's normalised id and the partition is the
     booking's: compaction would leave no other record of that booking. Any other dead letter changes nothing.
     """
-    intake = DecodedBatch({}, {}, {}, [], [], None)
+    backfills: dict[str, str] = {}
+    intake = DecodedBatch({}, {}, {}, [], [], None, backfills)
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
@@ -102,12 +113,14 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
         intake.booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
+        _add_backfill(backfills, keyed, _backfill_of(record.headers))
     return intake._replace(newest=newest)
 
 
 def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
     """Joins consecutive parts of a batch."""
-    whole = DecodedBatch({}, {}, {}, [], [], None)
+    backfills: dict[str, str] = {}
+    whole = DecodedBatch({}, {}, {}, [], [], None, backfills)
     newest = None
     for part in parts:
         for booking_id, events in part.events.items():
@@ -117,8 +130,31 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
         whole.last_places.update(part.last_places)
         whole.dead_letters.extend(part.dead_letters)
         whole.forwards.extend(part.forwards)
+        for booking_id, operation in part.backfills.items():
+            _add_backfill(backfills, booking_id, operation)
         newest = max((time for time in (newest, part.newest) if time is not None), default=None)
     return whole._replace(newest=newest)
+
+
+def _backfills(records: Records, decoded: Iterable[Event | DeadLetter]) -> dict[str, str]:
+    backfills: dict[str, str] = {}
+    for record, event in zip(records, decoded, strict=True):
+        if not isinstance(event, DeadLetter):
+            _add_backfill(backfills, event.booking_id, _backfill_of(record.headers))
+    return backfills
+
+
+def _add_backfill(backfills: dict[str, str], booking_id: str, operation: str) -> None:
+    """Adds the operation of one record: a live record (empty) counts for the booking, whatever the others are."""
+    backfills[booking_id] = operation if backfills.get(booking_id, operation) else ""
+
+
+def _backfill_of(headers: Iterable[tuple[str, bytes | None]]) -> str:
+    """The operation that published a record again; empty if it is live."""
+    for name, content in headers:
+        if name.lower() == BACKFILL_HEADER and content is not None and _is_operation(content):
+            return content.decode()
+    return ""
 
 
 def _booking_keyed(key: bytes | None, is_ours: IsOurs) -> str | None:

@@ -112,7 +112,8 @@ class Partition:
             async with resources.folding:
                 batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
                 projected = read_models.projected
-                rows, projection = ChangedRows(), Projection(known=projected.matches_table)
+                rows = ChangedRows()
+                projection = Projection(known=projected.matches_table, backfills=batch.backfills)
                 for changes in bookings.fold(
                     batch,
                     is_redelivery=fetched.begin < bookings.redelivered[topic],

@@ -1,7 +1,8 @@
 """From the changes of a batch to what is written for readers and published in the alerts topic. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import orjson
 
@@ -24,19 +25,24 @@ class Projection:
 
     Args:
         known: whether Redis holds exactly the states from before the batch; otherwise the script reads what it holds.
+        backfills: see `DecodedBatch.backfills`.
     """
 
-    def __init__(self, *, known: bool) -> None:
+    def __init__(self, *, known: bool, backfills: Mapping[str, str] = MappingProxyType({})) -> None:
         self.entries = Entries()
         self.published: list[AlertEvent] = []
         """Events for the alerts topic."""
         self._known = known
+        self._backfills = backfills
 
     def add(self, changes: Sequence[Change]) -> None:
         """Adds what changed, or is emitted again; at most one change of each booking in all."""
         for change in changes:
             _project_pairs(change, self.entries, self._known)
-        self.published += _project_alerts(changes, self.entries)
+        events = _project_alerts(changes, self.entries)
+        if self._backfills:
+            _mark_backfills(events, self._backfills)
+        self.published += events
         for change in changes:
             if change.is_redelivery or change.state.summary != change.before.summary:
                 had_rate = change.is_redelivery or not self._known or _has_rate(change.before.summary)
@@ -141,6 +147,12 @@ def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEv
         _open(event["data"]) if is_open else _closed(event["data"]) for event, (_, _, is_open) in zip(events, due, strict=True)
     ]
     return events
+
+
+def _mark_backfills(events: Iterable[AlertEvent], backfills: Mapping[str, str]) -> None:
+    for event in events:
+        if operation := backfills.get(event["data"]["bookingId"]):
+            event["backfill"] = operation
 
 
 def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, AlertInput, bool]]:
