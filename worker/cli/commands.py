@@ -21,15 +21,19 @@ from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
 from worker.cli.long_commands import run_until_stopped
 from worker.cli.reads import Json, alerts, booking, query, session
+from worker.cli.replay import replay
 from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
 from worker.domain.row_codec import OtherFormat
+from worker.engine.log_reader import LogUnreadable
 from worker.kafka import create_producer
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
+from worker.ops.replay import ReplayError
+from worker.read_model.operations import OperationError
 from worker.read_model.reader import ReaderError
 from worker.settings import Settings, SettingsError, installed_version, load_settings, shown, unknown_variables
 from worker.stream.errors import StreamError
@@ -49,6 +53,7 @@ app.add_typer(tokens_app, name="tokens")
 app.add_typer(schemas_app, name="schemas")
 for read_command in (query, session, booking, alerts):
     app.command()(read_command)
+app.command()(replay)
 
 #: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.
 _USER_ERRORS = (
@@ -60,6 +65,9 @@ _USER_ERRORS = (
     NotForThisPlatform,
     ReaderError,
     TokensError,
+    OperationError,
+    LogUnreadable,
+    ReplayError,
 )
 
 
