@@ -68,7 +68,7 @@ def replay(
     session: Annotated[_Many, typer.Option("--session", help="only of this session; repeatable")] = None,
     source: Annotated[_Many, typer.Option("--source", help="only from this source; repeatable")] = None,
     type_: Annotated[_Many, typer.Option("--type", help="only of this type; repeatable")] = None,
-    rate: Annotated[float, typer.Option(min=0, help="events per second; 0: as fast as possible")] = 0,
+    rate: Annotated[float | None, typer.Option(min=0, help="events per second; 0: as fast as possible")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would change; write nothing")] = False,
     expect_no_change: Annotated[
         bool, typer.Option("--expect-no-change", help="exit 1, and publish nothing, if anything would change")
@@ -89,9 +89,9 @@ def replay(
         frozenset(_type(each) for each in type_ or ()),
     )
     bounds = _bound(begin, "--from"), _bound(end, "--to")
-    has_more = bool(files or begin or end or all_ or any(selection) or rate or dry_run or expect_no_change or reset)
+    has_more = bool(files or begin or end or all_ or any(selection) or dry_run or expect_no_change or reset)
     if (resume is not None or abort is not None) and (has_more or (resume is not None and abort is not None)):
-        raise typer.BadParameter("--resume and --abort stand alone: what is replayed was said when it began")
+        raise typer.BadParameter("--resume and --abort take what was said when it began: leave out the rest, but for --rate")
     if files and (all_ or begin or end):
         raise typer.BadParameter("--all, --from and --to are of the topic: leave them out, or the files")
     if all_ and not reset and (begin or end):
@@ -109,11 +109,11 @@ def replay(
         return
     if resume is not None:
         operation = asyncio.run(_get(settings, resume))
-        plan = _plan_of(settings, operation)
+        plan = _plan_of(settings, operation, rate)
         confirm({"resume": resume, "done": _counts(operation.counts), **plan.shown(settings)}, yes=yes)
     else:
         request: dict[str, Any] = {name: sorted(getattr(selection, name)) for name in Selection._fields}
-        request |= {"from": begin, "to": end, "rate": rate, "files": ops.sizes_of(map(decode_argument, files or ()))}
+        request |= {"from": begin, "to": end, "rate": rate or 0, "files": ops.sizes_of(map(decode_argument, files or ()))}
         plan = asyncio.run(_plan(settings, selection, bounds, request))
         if dry_run or expect_no_change:
             found = _preview(settings, plan, as_json=as_json)
@@ -253,11 +253,11 @@ async def _plan(
     return _Plan(window, _length(window), unread, request)
 
 
-def _plan_of(settings: Settings, operation: Operation) -> _Plan:
+def _plan_of(settings: Settings, operation: Operation, rate: float | None) -> _Plan:
     """The rest of an operation."""
-    request = operation.request
-    if operation.command != _COMMAND or "rate" not in request:
-        fail(f"{operation.id} is no replay that can be resumed")
+    if operation.command != _COMMAND or "rate" not in operation.request:
+        fail(f"{operation.id} is no replay that can be resumed: `attendance replay` begins a new one")
+    request = {**operation.request, **({} if rate is None else {"rate": rate})}
     selection = Selection(*(frozenset(request[name]) for name in Selection._fields))
     if request["files"]:
         return _Plan(Files(settings, request["files"], selection), None, 0, request)
