@@ -19,6 +19,7 @@ from rich.console import Console
 
 from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
+from worker.cli.archive import archive
 from worker.cli.long_commands import run_until_stopped
 from worker.cli.reads import Json, alerts, booking, query, session
 from worker.cli.replay import replay
@@ -30,6 +31,7 @@ from worker.kafka import create_producer
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
+from worker.ops.archive_format import ArchiveError
 from worker.ops.children import ChildFailed
 from worker.ops.embedded import NotForThisPlatform
 from worker.ops.replay import ReplayError
@@ -51,9 +53,8 @@ schemas_app = typer.Typer(help="JSON Schemas of events, alerts, attendances and 
 app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(schemas_app, name="schemas")
-for read_command in (query, session, booking, alerts):
-    app.command()(read_command)
-app.command()(replay)
+for command in (query, session, booking, alerts, replay, archive):
+    app.command()(command)
 
 #: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.
 _USER_ERRORS = (
@@ -68,6 +69,7 @@ _USER_ERRORS = (
     OperationError,
     LogUnreadable,
     ReplayError,
+    ArchiveError,
 )
 
 

@@ -102,18 +102,18 @@ def size_of(files: Iterable[IO[bytes]]) -> int:
     return sum(each.st_size for each in stats) if all(stat.S_ISREG(each.st_mode) for each in stats) else 0
 
 
-def lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """The lines of a file as they arrive, truncated behind `MOST_LINE_BYTES`, each with its size in the file, bytes."""
+def lines(file: IO[bytes], most: int = MOST_LINE_BYTES) -> Iterator[tuple[bytes, int]]:
+    """The lines of a file as they arrive, truncated behind ``most`` bytes, each with its size in the file, bytes."""
     # without the file's buffer: its lock, which the reading thread holds, would delay the end of the process at Ctrl-C
     read = getattr(file, "raw", file).read
     line, size = bytearray(), 0
     while chunk := read(_READ_BYTES):
         *ends, rest = chunk.split(b"\n")
         for end in ends:
-            line += end[: MOST_LINE_BYTES + 1 - len(line)]
+            line += end[: most + 1 - len(line)]
             yield bytes(line), size + len(end) + 1
             line, size = bytearray(), 0
-        line += rest[: MOST_LINE_BYTES + 1 - len(line)]
+        line += rest[: most + 1 - len(line)]
         size += len(rest)
     if size:
         yield bytes(line), size

@@ -1,0 +1,570 @@
+"""Writes topics, or windows of them, to an archive (`worker.ops.archive_format`): each run goes on where the manifest ends.
+
+The manifest is what was done: an operation that was killed goes on with what the manifest does not name yet.
+"""
+
+import asyncio
+import socket
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cramjam
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from redis.exceptions import RedisError
+
+from schemas.times import format_time
+from worker.engine.log_reader import find_windows, read_windows
+from worker.ops.archive_format import (
+    MANIFEST,
+    PARTIAL,
+    ArchiveError,
+    ArchiveFile,
+    Gap,
+    KafkaRecord,
+    Manifest,
+    encode_line,
+    read_manifest,
+    replace_file,
+    sync,
+    unusable,
+    write_manifest,
+)
+from worker.ops.topics import TopicsError
+from worker.read_model.operations import ENDED, Operation, OperationError, Operations, Running, State
+from worker.redis.client import create_redis
+from worker.settings import Settings
+from worker.topics import TopicNames
+
+COMMAND = "archive"
+#: Size of a file, on disk, after which the next one is begun.
+ROTATE_BYTES = 256 * 1024 * 1024
+#: Records that are written by one call in a thread.
+_AT_ONCE = 1000
+#: Uncompressed bytes of a zstd frame: the reader decompresses whole frames.
+_FRAME_BYTES = 1024 * 1024
+_SAVE_SECONDS = 1.0
+#: How long an interrupted archive may take to finish its file, seconds.
+_STOP_SECONDS = 5.0
+
+Progress = Callable[[int], None]
+"""Called with the number of offsets that were archived so far."""
+
+
+class Compression(StrEnum):
+    """Of an archive's files."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    NONE = "none"
+
+    @property
+    def ending(self) -> str:
+        return {"zstd": ".zst", "gzip": ".gz", "none": ""}[self.value]
+
+
+class Bound(NamedTuple):
+    """Where a window begins or ends: a time in microseconds since the epoch, or an offset."""
+
+    value: int
+    is_time: bool
+
+    def __str__(self) -> str:
+        return format_time(self.value) if self.is_time else f"offset {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an archive will write."""
+
+    folder: Path
+    windows: Mapping[TopicPartition, range]
+    """What was asked for, offsets that are archived already included."""
+    compression: Compression = Compression.ZSTD
+    rotate_bytes: int = ROTATE_BYTES
+    gaps: Sequence[Gap] = ()
+    """Offsets that the topics lost since the last archive."""
+    missing: Mapping[TopicPartition, list[range]] = field(default_factory=dict)
+    """The parts of the windows that are not archived yet."""
+
+    @property
+    def total(self) -> int:
+        """Offsets that are not archived yet."""
+        return sum(len(part) for parts in self.missing.values() for part in parts)
+
+    @property
+    def target(self) -> str:
+        """The folder as operations name it."""
+        return f"{socket.gethostname()}:{self.folder}"
+
+    def request(self) -> dict[str, Any]:
+        """What a later process needs to resume."""
+        return {
+            "folder": str(self.folder),
+            "windows": [[*tp, window.start, window.stop] for tp, window in self.windows.items()],
+            "compression": self.compression.value,
+            "rotateBytes": self.rotate_bytes,
+        }
+
+
+@dataclass(slots=True)
+class Result:
+    """What an archive has written."""
+
+    operation_id: str = ""
+    records: int = 0
+    files: int = 0
+    size: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    is_stopped: bool = False
+    """Whether it was interrupted before its end."""
+
+
+async def make_plan(
+    settings: Settings,
+    folder: Path,
+    topics: Sequence[str],
+    begin: Bound | None = None,
+    end: Bound | None = None,
+    compression: Compression = Compression.ZSTD,
+    rotate_bytes: int = ROTATE_BYTES,
+) -> Plan:
+    """Plans an archive of topics, up to what they hold now.
+
+    Args:
+        settings: of the broker.
+        folder: of the archive, its absolute path.
+        topics: their names.
+        begin: of the window; None: of each partition where its archive ends, or what the topic still has.
+        end: of the window; None: now.
+        compression: of new files.
+        rotate_bytes: see `ROTATE_BYTES`.
+
+    Raises:
+        ArchiveError: the folder's manifest cannot be used, or is of another topic.
+        TopicsError: a topic is missing.
+        aiokafka.errors.KafkaError: the broker refuses.
+    """
+    manifest = _manifest(folder)
+    windows: dict[TopicPartition, range] = {}
+    gaps: list[Gap] = []
+    for topic, partitions in (await partitions_of(settings, topics)).items():
+        available = await find_windows(settings.kafka_client(), topic, partitions)
+        begins = {tp: window.start for tp, window in available.items()}
+        ends = {tp: window.stop for tp, window in available.items()}
+        if begin is not None:
+            found = await find_windows(settings.kafka_client(), topic, partitions, begin.value, by_time=begin.is_time)
+            begins = {tp: window.start for tp, window in found.items()}
+        if end is not None:
+            found = await find_windows(settings.kafka_client(), topic, partitions, None, end.value, by_time=end.is_time)
+            ends = {tp: min(ends[tp], window.stop) for tp, window in found.items()}
+        for tp in available:
+            if covered := manifest.covered(*tp):
+                archived = covered[-1].stop
+                if archived > available[tp].stop:
+                    raise ArchiveError(
+                        f"{folder}: its {MANIFEST} goes to offset {archived} of {topic}, partition {tp.partition}, which ends "
+                        f"at {available[tp].stop}: the topic was created again; archive it to another folder"
+                    )
+                if begin is None and archived < begins[tp] <= ends[tp]:
+                    gaps.append(Gap(topic, tp.partition, archived, begins[tp]))
+                if begin is None:
+                    begins[tp] = archived
+            windows[tp] = range(begins[tp], max(begins[tp], ends[tp]))
+    return _without_archived(Plan(folder, windows, compression, rotate_bytes, gaps), manifest)
+
+
+async def plan_of(settings: Settings, operation_id: str) -> Plan:
+    """The plan of an operation that was interrupted.
+
+    Raises:
+        OperationError: there is none, or it cannot be resumed here.
+        ArchiveError: the folder's manifest cannot be used.
+    """
+    async with _operations(settings) as operations:
+        operation = await operations.get(operation_id)
+    if operation.command != COMMAND:
+        raise OperationError(f"{operation_id} is of `attendance {operation.command}`: resume it there")
+    if operation.state in ENDED:
+        raise OperationError(f"{operation_id} is {operation.state}: there is nothing to resume")
+    plan = _requested(operation)
+    if operation.target != plan.target:
+        raise OperationError(f"{operation_id} archives to {operation.target}: resume it on that machine")
+    return _without_archived(plan, _manifest(plan.folder))
+
+
+async def abort(settings: Settings, operation_id: str) -> Operation:
+    """Ends an operation that was interrupted. What it has archived stays, and the next archive goes on behind it.
+
+    Raises:
+        OperationError: there is none, it has ended, or still runs.
+    """
+    async with _operations(settings) as operations:
+        if (operation := await operations.get(operation_id)).command != COMMAND:
+            raise OperationError(f"{operation_id} is of `attendance {operation.command}`: abort it there")
+        return await operations.abort(operation_id)
+
+
+async def write(
+    settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event, operation_id: str | None = None
+) -> Result:
+    """Writes what is planned; the caller holds `archive_format.locked` of the folder.
+
+    Args:
+        settings: of the broker and of Redis.
+        plan: of this run.
+        progress: see `Progress`.
+        stop: ends early, with what was read until then.
+        operation_id: of the operation to resume; None: begins one.
+
+    Raises:
+        ArchiveError: a file cannot be written.
+        OperationError: another operation works on the folder, or this one cannot be resumed.
+        aiokafka.errors.KafkaError, worker.engine.log_reader.LogUnreadable: a topic cannot be read.
+    """
+    async with _operations(settings) as operations:
+        if operation_id is None:
+            await _abort_same(operations, plan)
+            running = await operations.begin(COMMAND, plan.target, plan.request(), _ends(plan))
+        else:
+            running = await operations.resume(operation_id, COMMAND)
+        run = _Run(settings, plan, progress, stop, running)
+        try:
+            result = await run.write()
+        except OperationError:
+            raise
+        except BaseException as error:
+            with suppress(RedisError, TimeoutError, OperationError):
+                await running.save(run.position, run.counts)
+                await running.pause(str(error) or type(error).__name__)
+            raise
+        await running.save(run.position, run.counts)
+        await (running.pause() if result.is_stopped else running.finish())
+        return result
+
+
+class _Run:
+    """One process' part of an operation."""
+
+    def __init__(self, settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event, running: Running) -> None:
+        self.position: dict[str, dict[str, int]] = {}
+        self._settings = settings
+        self._plan = plan
+        self._progress = progress
+        self._stop = stop
+        self._running = running
+        self._before = running.operation.counts
+        self._result = Result(running.operation.id)
+        self._manifest = _manifest(plan.folder)
+        self._passed = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        result = self._result
+        counts = {"records": result.records, "files": result.files, "bytes": result.size, "gaps": len(result.gaps)}
+        return {name: self._before.get(name, 0) + count for name, count in counts.items()}
+
+    async def write(self) -> Result:
+        # written first: a folder with files and without a manifest has lost it
+        await self._save_manifest()
+        saving = asyncio.create_task(self._save_position())
+        stopping = asyncio.create_task(self._stop.wait())
+        writing = asyncio.create_task(self._write_all())
+        tasks = (saving, stopping, writing)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done() and not saving.done():
+                # the file that is being written is finished; Kafka may not answer
+                await asyncio.wait((saving, writing), timeout=_STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if saving.done():
+                await saving  # raises
+            if not writing.done():
+                self._result.is_stopped = True
+                return self._result
+            return await writing
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _save_position(self) -> None:
+        """Saves even while a slow disk holds up the writing, so that nobody takes the operation over."""
+        while True:
+            await self._running.save(self.position, self.counts)
+            await asyncio.sleep(_SAVE_SECONDS)
+
+    async def _write_all(self) -> Result:
+        for tp, parts in sorted(self._plan.missing.items()):
+            for part in parts:
+                if self._stop.is_set():
+                    self._result.is_stopped = True
+                    return self._result
+                await self._write_part(tp, part)
+        return self._result
+
+    async def _write_part(self, tp: TopicPartition, part: range) -> None:
+        """Writes some offsets of a partition, to one file or several."""
+        file, at = _FileWriter(self._plan, tp, part.start), part.start
+        try:
+            async with aclosing(read_windows(self._settings.kafka_client(), {tp: part})) as reading:
+                async for _, (begin, records, end) in reading:
+                    if begin > at:
+                        file = await self._skip(file, at, begin)
+                    for chunk, at in _chunks(records, end):
+                        await asyncio.to_thread(file.append, chunk)
+                        if file.size >= self._plan.rotate_bytes:
+                            file = await self._finish(file, at)
+                    self._progress(self._passed + at - part.start)
+                    if self._stop.is_set():
+                        break
+                else:
+                    if at < part.stop:
+                        file = await self._skip(file, at, part.stop)
+                        at = part.stop
+            await self._finish(file, at)
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise ArchiveError(f"Kafka does not answer ({error}): see to its brokers, then run the command again") from None
+            raise unusable(self._plan.folder, error) from None
+        finally:
+            file.discard()
+        self._passed += at - part.start
+        self._result.is_stopped = self._stop.is_set() and at < part.stop
+
+    async def _skip(self, file: "_FileWriter", at: int, end: int) -> "_FileWriter":
+        """Goes on behind offsets that the topic has lost."""
+        tp = file.tp
+        await self._finish(file, at)
+        gap = Gap(tp.topic, tp.partition, at, end)
+        self._result.gaps.append(gap)
+        self._manifest.gaps.append(gap)
+        await self._save_manifest()
+        return _FileWriter(self._plan, tp, end)
+
+    async def _finish(self, file: "_FileWriter", end: int) -> "_FileWriter":
+        """Completes a file and names it in the manifest; the next one begins where it ends."""
+        if end > file.begin:
+            finished = await asyncio.to_thread(file.finish, end)
+            self._manifest.files.append(finished)
+            await self._save_manifest()
+            self._result.files += 1
+            self._result.records += finished.count
+            self._result.size += finished.size
+            self.position.setdefault(file.tp.topic, {})[str(file.tp.partition)] = end
+        return _FileWriter(self._plan, file.tp, end)
+
+    async def _save_manifest(self) -> None:
+        try:
+            await asyncio.to_thread(write_manifest, self._plan.folder, self._manifest)
+        except OSError as error:
+            raise unusable(self._plan.folder / MANIFEST, error) from None
+
+
+class _FileWriter:
+    """Writes one file of an archive. Created when its first records come, or when it is finished without any."""
+
+    def __init__(self, plan: Plan, tp: TopicPartition, begin: int) -> None:
+        self.tp = tp
+        self.begin = begin
+        self.size = 0
+        self._path = plan.folder / f"{tp.topic}-{tp.partition}-{begin:020}.jsonl{plan.compression.ending}"
+        self._partial = self._path.with_name(self._path.name + PARTIAL)
+        self._file: Any = None
+        self._compressor = _COMPRESSORS[plan.compression]()
+        self._digest = sha256()
+        self._count = 0
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def append(self, records: Sequence[KafkaRecord]) -> None:
+        """Writes records."""
+        self._write(self._compressor.compress(b"".join(map(encode_line, records))))
+        if records:
+            times = [record.timestamp for record in records]
+            self._first = min(times) if self._first is None else min(self._first, *times)
+            self._last = max(times) if self._last is None else max(self._last, *times)
+            self._count += len(records)
+
+    def finish(self, end: int) -> ArchiveFile:
+        """Completes the file: it is on disk then, under its name."""
+        self._write(self._compressor.flush())
+        file, self._file = self._file, None
+        with file:
+            file.flush()
+            sync(file.fileno())
+        replace_file(self._partial, self._path)
+        return ArchiveFile(
+            name=self._path.name,
+            topic=self.tp.topic,
+            partition=self.tp.partition,
+            begin=self.begin,
+            end=end,
+            count=self._count,
+            first_timestamp=self._first,
+            last_timestamp=self._last,
+            size=self.size,
+            sha256=self._digest.hexdigest(),
+        )
+
+    def discard(self) -> None:
+        """Removes a file that was not finished."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+        with suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def _write(self, content: bytes) -> None:
+        if self._file is None:
+            self._file = self._partial.open("wb", buffering=0)
+        view = memoryview(content)
+        while view:
+            view = view[self._file.write(view) :]
+        self._digest.update(content)
+        self.size += len(content)
+
+
+class _Compressor(Protocol):
+    def compress(self, content: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _ZstdFrames:
+    """Compresses to frames of `_FRAME_BYTES`."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def compress(self, content: bytes, /) -> bytes:
+        self._rest += content
+        frames = []
+        while len(self._rest) >= _FRAME_BYTES:
+            frames.append(bytes(cramjam.zstd.compress(bytes(self._rest[:_FRAME_BYTES]))))
+            del self._rest[:_FRAME_BYTES]
+        return b"".join(frames)
+
+    def flush(self) -> bytes:
+        # a frame in any case: a file without records is a zstd file too
+        return bytes(cramjam.zstd.compress(bytes(self._rest)))
+
+
+class _Plain:
+    def compress(self, content: bytes, /) -> bytes:
+        return content
+
+    def flush(self) -> bytes:
+        return b""
+
+
+#: Level 3 of zlib: twice as fast as its default, and a tenth larger.
+_COMPRESSORS: dict[Compression, Callable[[], _Compressor]] = {
+    Compression.ZSTD: _ZstdFrames,
+    Compression.GZIP: lambda: zlib.compressobj(3, wbits=16 + zlib.MAX_WBITS),
+    Compression.NONE: _Plain,
+}
+
+
+def _chunks(records: Sequence[KafkaRecord], end: int) -> Iterator[tuple[Sequence[KafkaRecord], int]]:
+    """Records in chunks, each with the offset up to which it goes; without records one empty chunk."""
+    following = iter(records)
+    chunk = list(islice(following, _AT_ONCE))
+    while True:
+        after = list(islice(following, _AT_ONCE))
+        yield chunk, after[0].offset if after else end
+        if not after:
+            return
+        chunk = after
+
+
+def _manifest(folder: Path) -> Manifest:
+    """The manifest of a folder; an empty one if the folder has neither one nor files."""
+    manifest = read_manifest(folder)
+    if manifest is None and any(folder.glob("*.jsonl*")):
+        raise ArchiveError(f"{folder}: has files, but no {MANIFEST}: restore it from a copy, or archive to another folder")
+    return manifest or Manifest()
+
+
+def _without_archived(plan: Plan, manifest: Manifest) -> Plan:
+    """The plan with what the manifest does not cover."""
+    missing = {}
+    for tp, window in plan.windows.items():
+        parts, at = [], window.start
+        for covered in manifest.covered(*tp):
+            if at < min(covered.start, window.stop):
+                parts.append(range(at, min(covered.start, window.stop)))
+            at = max(at, covered.stop)
+        if at < window.stop:
+            parts.append(range(at, window.stop))
+        if parts:
+            missing[tp] = parts
+    return Plan(plan.folder, plan.windows, plan.compression, plan.rotate_bytes, plan.gaps, missing)
+
+
+def _ends(plan: Plan) -> dict[str, dict[str, int]]:
+    ends: dict[str, dict[str, int]] = {}
+    for tp, parts in plan.missing.items():
+        ends.setdefault(tp.topic, {})[str(tp.partition)] = parts[-1].stop
+    return ends
+
+
+async def _abort_same(operations: Operations, plan: Plan) -> None:
+    """Ends interrupted archives of the folder if this one writes all that is left of them: nothing remains to resume."""
+    for operation in await operations.all():
+        if operation.state is State.PAUSED and operation.command == COMMAND and operation.target == plan.target:
+            earlier = _without_archived(_requested(operation), _manifest(plan.folder))
+            left = ((tp, part) for tp, parts in earlier.missing.items() for part in parts)
+            if all(
+                any(each.start <= part.start and part.stop <= each.stop for each in plan.missing.get(tp, ()))
+                for tp, part in left
+            ):
+                await operations.abort(operation.id)
+
+
+def _requested(operation: Operation) -> Plan:
+    request = operation.request
+    return Plan(
+        Path(request["folder"]),
+        {TopicPartition(topic, number): range(begin, end) for topic, number, begin, end in request["windows"]},
+        Compression(request["compression"]),
+        request["rotateBytes"],
+    )
+
+
+async def partitions_of(settings: Settings, topics: Sequence[str]) -> dict[str, list[int]]:
+    """The partitions of topics, by Kafka: an archive needs no setting of the workers."""
+    client = AIOKafkaClient(**settings.kafka_client())
+    try:
+        await client.bootstrap()
+        # metadata of all topics: a broker might create a single topic that is missing
+        metadata = await client.fetch_all_metadata()
+    finally:
+        await client.close()
+    partitions = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in topics}
+    for topic, numbers in partitions.items():
+        if not numbers:
+            raise TopicsError(
+                f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: set the prefix of "
+                "the topics, or grant the rights of deploy/README.md"
+            )
+    return partitions
+
+
+def topic_names(settings: Settings, kinds: Sequence[str]) -> list[str]:
+    """The names of the topics of these kinds, of ``events`` and ``bookings``."""
+    return [getattr(TopicNames.of(settings.topic_prefix), kind) for kind in kinds]
+
+
+@asynccontextmanager
+async def _operations(settings: Settings) -> AsyncIterator[Operations]:
+    client = create_redis(settings)
+    try:
+        yield Operations(client, settings.redis_namespace)
+    finally:
+        await client.aclose()
