@@ -11,9 +11,10 @@ import typer
 
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
-from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary, run_until_stopped
+from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
 from worker.cli.services import service_settings
 from worker.cli.show import print_line
+from worker.cli.signals import run_until_stopped
 from worker.ops import archive as archive_ops
 from worker.ops import archive_verify
 from worker.ops.archive import Bound, Compression, Plan, Result

@@ -20,11 +20,12 @@ from rich.console import Console
 from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
 from worker.cli.archive import archive
-from worker.cli.long_commands import run_until_stopped
+from worker.cli.dead_letters import dead_letters_app
 from worker.cli.reads import Json, alerts, booking, query, session
 from worker.cli.replay import replay
 from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
+from worker.cli.signals import run_until_stopped
 from worker.domain.row_codec import OtherFormat
 from worker.engine.log_reader import LogUnreadable
 from worker.kafka import create_producer
@@ -33,6 +34,7 @@ from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
 from worker.ops.archive_format import ArchiveError
 from worker.ops.children import ChildFailed
+from worker.ops.dead_letters import DeadLetterError
 from worker.ops.embedded import NotForThisPlatform
 from worker.ops.replay import ReplayError
 from worker.read_model.operations import OperationError
@@ -52,6 +54,7 @@ topics_app = typer.Typer(help="Create and check the topics.", no_args_is_help=Tr
 schemas_app = typer.Typer(help="JSON Schemas of events, alerts, attendances and dead letters.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(schemas_app, name="schemas")
 for command in (query, session, booking, alerts, replay, archive):
     app.command()(command)
@@ -70,6 +73,7 @@ _USER_ERRORS = (
     LogUnreadable,
     ReplayError,
     ArchiveError,
+    DeadLetterError,
 )
 
 

@@ -1,10 +1,8 @@
 """What commands that take long share: the plan that is confirmed, progress, and the summary."""
 
-import asyncio
 import json
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
@@ -41,23 +39,6 @@ def print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for name, value in summary.items():
         print_line(f"{name}: {value}")
-
-
-def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
-    """Runs ``work`` with an event that SIGINT and SIGTERM set; the signals also call ``on_stop``."""
-
-    async def running() -> T:
-        stop = asyncio.Event()
-
-        def stop_now() -> None:
-            on_stop()
-            stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop_now)
-        return await work(stop)
-
-    return asyncio.run(running())
 
 
 class ProgressReport:
@@ -103,20 +84,3 @@ class ProgressReport:
         share = 100 * done // max(self._total, 1)
         left = f"{(self._total - done) / rate:,.0f} s left" if rate else "time left unknown"
         return f"{done:,} of {self._total:,} {self._unit} ({share} %), {rate:,.0f}/s, {left}"
-
-
-def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]], on_stop: Callable[[], object] = bool) -> T:
-    """Runs ``work`` with an event that SIGINT and SIGTERM set; the signals also call ``on_stop``."""
-
-    async def running() -> T:
-        stop = asyncio.Event()
-
-        def stop_now() -> None:
-            on_stop()
-            stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop_now)
-        return await work(stop)
-
-    return asyncio.run(running())

@@ -15,10 +15,11 @@ from schemas.events import EventType
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
 from worker.cli.arguments import decode_argument
-from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary, run_until_stopped
+from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line
+from worker.cli.signals import run_until_stopped
 from worker.domain.differences import AlertDifference, AttendanceDifference, Differences
 from worker.kafka import create_producer
 from worker.ops import replay as ops

@@ -237,6 +237,26 @@ def _suffices(setting: str, required: str, actual: str | None) -> bool:
     return actual == required
 
 
+async def partition_counts(settings: Settings, *names: str) -> list[int]:
+    """The numbers of partitions of these topics, from Kafka: an operator need not have the settings of the workers.
+
+    Raises:
+        TopicsError: one does not exist.
+        aiokafka.errors.KafkaError: the broker does not answer, or refuses.
+    """
+    async with _admin(settings) as admin:
+        # metadata of all topics: for a single topic that is missing, the client waits 40 s until it exists
+        metadata = await admin._client.fetch_all_metadata()  # noqa: SLF001
+    counts = [len(metadata.partitions_for_topic(name) or ()) for name in names]
+    if 0 in counts:
+        name = names[counts.index(0)]
+        raise TopicsError(
+            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {name}, or does not show it to this user: run "
+            f"`attendance topics create`, set another prefix, or {RIGHTS}"
+        )
+    return counts
+
+
 @asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     client: Any = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=10_000)

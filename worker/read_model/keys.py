@@ -36,6 +36,8 @@ LAYOUT = {
     "id that it replaces)",
     "<ATTENDANCE_NAMESPACE>:operations": "hash of long commands: `operation:<id>`, its document (JSON); `saved:<id>`, when "
     "that was saved (ms); `lock:<target>`, which of them works on it",
+    "<ATTENDANCE_NAMESPACE>:dead-letters": "hash: `<mark>:<partition>:<chunk>`, 512 bits: which dead letters of these 512 "
+    "offsets have a mark (`replayed`, `parked`, `unparked`)",
     "NS:{p}:probe": "normally absent: a starting worker tests its Redis permissions on it",
     f"NS:{{p}}:{WATERMARK}": "hash: fence (`generation`, `epoch`, `seq`), `state`, `keys` (the live G), "
     "`building` (only during a repair: the G that it fills), `retired` (Gs to unlink), and for `events` and `bookings` "
@@ -91,6 +93,11 @@ def live_key(base: str) -> str:
 def operations_key(base: str) -> str:
     """The key of the operator's operations."""
     return f"{base}:operations"
+
+
+def dead_letters_key(base: str) -> str:
+    """The key of the marks of dead letters."""
+    return f"{base}:dead-letters"
 
 
 def namespace(base: str, build: int = 0) -> str:

@@ -228,7 +228,7 @@ def _parse(fields: Mapping[bytes, bytes], name: bytes, now_ms: int) -> Operation
 
 
 def _new_id(command: str) -> str:
-    return f"{command}-{strftime('%Y%m%d-%H%M%S', gmtime())}-{token_hex(2)}"
+    return f"{command.replace(' ', '-')}-{strftime('%Y%m%d-%H%M%S', gmtime())}-{token_hex(2)}"
 
 
 def _now() -> int:

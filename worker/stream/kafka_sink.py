@@ -17,7 +17,7 @@ from worker.stream.decode_batch import DecodedBatch
 from worker.stream.originals import Headers, KeptRecord, kept_headers, unpack_original
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
-_DEAD_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
+DEAD_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
 #: A compressed record batch of 2 MiB may hold far larger records; a dead letter beyond these limits could never be sent.
 _VALUE_LIMIT = MAX_MESSAGE_BYTES
 _KEY_LIMIT = 8 * 1024
@@ -109,7 +109,7 @@ def _alert_record(event: AlertEvent) -> Record:
 
 def _dead_letter(record: Any, dead_letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:
     """The original value and headers, for a replay, and further headers with the reason and the origin."""
-    original = kept_headers(record.headers, _DEAD_LETTER_HEADERS)
+    original = kept_headers(record.headers, DEAD_LETTER_HEADERS)
     added = {
         "reason": dead_letter.reason,
         "detail": dead_letter.detail,

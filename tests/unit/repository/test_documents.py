@@ -135,7 +135,7 @@ def test_commands_in_documents_exist(path: Path) -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     known = {*commands(group), *(f"attendance {name}" for name in group.commands)}
-    named = set(re.findall(r"`(attendance [a-z]+(?: [a-z]+)?)", path.read_text()))
+    named = set(re.findall(r"`(attendance [a-z-]+(?: [a-z]+)?)", path.read_text()))
     assert [name for name in named if name not in known and " ".join(name.split()[:2]) not in known] == []
 
 
