@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tests.engine.test_log_ends import Writer
@@ -138,5 +139,32 @@ def test_what_retention_deleted_is_not_waited_for(kafka: Broker) -> None:
         await trim(kafka.bootstrap, topic, 10)
         seen = [each async for each in read_windows({"bootstrap_servers": kafka.bootstrap}, before)]
         assert seen == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
+def test_batches_that_hold_nothing_of_interest_are_skipped(kafka: Broker, codec: str | None) -> None:
+    """Whole batches, so that their other records come along; aborted ones too, though they hold it."""
+    topic = create_topic(kafka.bootstrap)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"needle 1", b"beside it"], compression_type=codec)
+        await publish(kafka, topic, [b"hay %d" % n for n in range(3000)], compression_type=codec)
+        await publish(kafka, topic, [b"needle 2"], compression_type=codec)
+        aborted = Writer(kafka, topic)
+        await asyncio.to_thread(aborted.begin, 2)
+        await asyncio.to_thread(aborted.abort)
+        await publish(kafka, topic, [b"hay"], compression_type=codec)
+        windows, values, end = await find(kafka, topic), [], 0
+        parts = read_windows({"bootstrap_servers": kafka.bootstrap}, windows, may_hold=lambda held: b"needle" in held)
+        async for _, fetched in parts:
+            assert fetched.begin == end
+            end = fetched.end
+            values += [record.value for record in fetched.records]
+        assert [value for value in values if value.startswith(b"needle")] == [b"needle 1", b"needle 2"]
+        assert b"hay" not in values
+        assert len(values) < 100, "the batches between were skipped"
+        assert [range(end)] == list(windows.values())
 
     run(scenario())

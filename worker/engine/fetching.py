@@ -30,6 +30,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
+from worker.engine.batch_search import MayHold, SearchedRecords
 from worker.engine.header_names import TolerantRecords
 
 log = structlog.get_logger(__name__)
@@ -90,15 +91,22 @@ class Unreadable(NamedTuple):
 
 
 class Fetches:
-    """Takes the fetches of one client. Used in the client's event loop only, except `unreadable`."""
+    """Takes the fetches of one client. Used in the client's event loop only, except `unreadable`.
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    Args:
+        may_hold: record batches for whose bytes it returns False are skipped; None: all are read.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, may_hold: MayHold | None = None) -> None:
         self._consumer = consumer
         self._failed: dict[TopicPartition, Unreadable] = {}
         self._empty_since: dict[TopicPartition, tuple[int, float]] = {}
         """The offset at which the broker refuses fetches, or returns no records although the log continues, and since when."""
         self._kept: dict[TopicPartition, bytes] = {}
         """The last fetched bytes of partitions that are read by `TolerantRecords`."""
+        self._may_hold = may_hold
+        self._to_search: dict[TopicPartition, tuple[int, bytes]] = {}
+        """The offset and the bytes of the last fetch, if they are to be searched."""
         client = consumer._client  # noqa: SLF001
         self._send, client.send = client.send, self._send_and_inspect
 
@@ -158,6 +166,8 @@ class Fetches:
                     tp = TopicPartition(topic, number)
                     if self._kept and tp in self._kept:
                         self._kept[tp] = records
+                    if self._may_hold is not None:
+                        self._to_search[tp] = offsets[topic, number], records
                     self._check_empty(tp, offsets[topic, number], records, stable)
         if refused:
             response.topics = [
@@ -235,6 +245,10 @@ class Fetches:
         records: list[Any] = []
         if self._kept and self._kept.get(tp):
             source._records = TolerantRecords(self._kept[tp])  # noqa: SLF001
+        elif self._may_hold is not None:
+            offset, content = self._to_search.pop(tp, (None, b""))
+            if offset == begin:
+                source._records = SearchedRecords(content, self._may_hold)  # noqa: SLF001
         try:
             records.extend(islice(source, max_records))
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises: the batch cannot be read

@@ -1,0 +1,115 @@
+"""The command `explain`: why an attendance is what it is."""
+
+import asyncio
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import typer
+
+from schemas import ids
+from schemas.times import parse_time
+from worker.cli.arguments import decode_argument
+from worker.cli.long_commands import ProgressReport
+from worker.cli.reads import Json
+from worker.cli.services import service_settings
+from worker.cli.show import fail, print_line, print_rows
+from worker.history.collected import TooManyEvents
+from worker.history.explain import Document, Explainer, Subject
+from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
+from worker.settings import Settings
+
+
+def explain(
+    booking_id: str,
+    session_id: str,
+    begin: Annotated[str | None, typer.Option("--from", help="only events received from this time on (RFC 3339)")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="only events received before this time (RFC 3339)")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show every event of an attendance that the topic holds, and why it counts or does not."""
+    booking, session = ids.booking_id(decode_argument(booking_id)), ids.session_id(decode_argument(session_id))
+    if booking is None:
+        raise typer.BadParameter("BOOKING_ID: is not a bookingId")
+    if session is None:
+        raise typer.BadParameter("SESSION_ID: is not a sessionId")
+    subject = Subject(booking, session, _time("--from", begin), _time("--to", end))
+    document = asyncio.run(_explain(service_settings(), subject))
+    if as_json:
+        import json
+
+        print(json.dumps(document))
+    else:
+        _print(document)
+    compared = document["redis"]
+    if compared is not None and not compared["agrees"]:
+        raise typer.Exit(1)
+
+
+async def _explain(settings: Settings, subject: Subject) -> Document:
+    client = create_redis(settings)
+    with ExitStack() as stack:
+        report: ProgressReport | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal report
+            if report is None:
+                report = stack.enter_context(ProgressReport("records", total))
+            report.update(done)
+
+        try:
+            reader = AttendanceReader(client, settings.redis_namespace)
+            return await Explainer(settings, reader, subject, progress).explain()
+        except TooManyEvents as error:
+            fail(f"{error}: explain a part of them with --from and --to")
+        finally:
+            await client.aclose()
+
+
+def _print(document: Document) -> None:
+    names = ("attendanceId", "bookingId", "sessionId", "partition")
+    for name in names:
+        print_line(f"{name}: {document[name]}")
+    print_line("")
+    print_rows(document["events"], as_json=False, columns=("offset", "time", "type", "source", "explanation"))
+    for each in document["deadLetters"]:
+        print_line(f"offset {each['offset']}: {each['explanation']}")
+    print_line(f"booking record: {_booking(document['bookingRecord'])}")
+    for rule in document["rules"]:
+        print_line(f"rule {rule['kind']}: {rule['message'] or 'not open'}")
+    result = document["result"]
+    print_line(f"result: {_attendance(result)}")
+    print_line(f"Redis: {_redis(document['redis'])}")
+
+
+def _booking(record: Document | None) -> str:
+    if record is None:
+        return "none"
+    if not record["isKnown"]:
+        return f"offset {record['offset']}: the booking is unknown"
+    walk_ins = ", walk-ins allowed" if record["walkInsAllowed"] else ""
+    listed = "lists no sessions" if record["sessions"] is None else f"lists {len(record['sessions'])} sessions"
+    return f"offset {record['offset']}: {record['status']}, {record['numberOfParticipants']} participants{walk_ins}, {listed}"
+
+
+def _attendance(attendance: Any) -> str:
+    if attendance is None:
+        return "no attendance"
+    return "{status}, {numberOfAttendees} attendees, updated {updatedDate} by {source}".format(**attendance)
+
+
+def _redis(compared: Document | None) -> str:
+    if compared is None:
+        return "not compared with a part of the events"
+    if compared["agrees"]:
+        return "agrees"
+    return "differs: " + "; ".join([*compared["differences"], compared["reason"]])
+
+
+def _time(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_time(decode_argument(text))
+    except ValueError:
+        raise typer.BadParameter(f"{name}: write a time as 2026-11-22T10:00:00Z") from None
