@@ -27,6 +27,7 @@ from worker.cli.replay import replay
 from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
 from worker.cli.signals import run_until_stopped
+from worker.cli.verify import verify
 from worker.domain.row_codec import OtherFormat
 from worker.engine.log_reader import LogUnreadable
 from worker.kafka import create_producer
@@ -38,6 +39,7 @@ from worker.ops.children import ChildFailed
 from worker.ops.dead_letters import DeadLetterError
 from worker.ops.embedded import NotForThisPlatform
 from worker.ops.replay import ReplayError
+from worker.ops.verify import VerifyError
 from worker.read_model.operations import OperationError
 from worker.read_model.reader import ReaderError
 from worker.settings import Settings, SettingsError, installed_version, load_settings, shown, unknown_variables
@@ -57,7 +59,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(schemas_app, name="schemas")
-for command in (query, session, booking, alerts, replay, archive, explain):
+for command in (query, session, booking, alerts, replay, archive, explain, verify):
     app.command()(command)
 
 #: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.
@@ -75,6 +77,7 @@ _USER_ERRORS = (
     ReplayError,
     ArchiveError,
     DeadLetterError,
+    VerifyError,
 )
 
 

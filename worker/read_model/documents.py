@@ -10,6 +10,7 @@ and source, each preceded by its length (2).
 
 from functools import lru_cache
 from struct import Struct
+from typing import NamedTuple
 
 from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid
 from schemas.packing import pack_known_text, pack_text, unpack_text
@@ -29,6 +30,18 @@ Listing = tuple[int | None, int | None]
 """Start and end of a session as the booking lists it, in microseconds; None if unknown."""
 
 
+class Contribution(NamedTuple):
+    """What a pair adds to its session's tally, see `contribution`."""
+
+    has_attendance: bool
+    status: int
+    """Index in `STATUSES`."""
+    number: int
+    expected: int
+    window: bytes
+    """``<startMs>:<endMs>``; empty if neither is known."""
+
+
 def contribution(status_and_number: bytes, expected: int, window: Listing | None) -> bytes:
     """The contribution of a pair to its session's tally.
 
@@ -45,6 +58,12 @@ def contribution(status_and_number: bytes, expected: int, window: Listing | None
 def pack(contributed: bytes, session_id: str, booking_id: str, updated: bytes = _NEVER, source: bytes = b"\0\0") -> bytes:
     """The bytes of a pair; ``updated`` and ``source`` are already packed."""
     return b"".join((contributed, updated, pack_known_text(session_id), pack_text(booking_id), source))
+
+
+def unpack_contribution(packed: bytes) -> Contribution:
+    """The contribution at the begin of a pair, or alone."""
+    flags, status, number, expected, length = _HEAD.unpack_from(packed)
+    return Contribution(bool(flags & _HAS_ATTENDANCE), status, number, expected, packed[_HEAD.size : _HEAD.size + length])
 
 
 def unpack(identity: bytes, packed: bytes) -> Attendance | None:

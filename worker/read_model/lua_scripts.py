@@ -22,6 +22,7 @@ IDENTITY = load("identity")
 MARKS = load("marks")
 OPERATION = load("operation")
 REPAIR = load("repair")
+REQUEST_REPAIR = load("request_repair")
 RETIRE = load("retire")
 RIGHTS = load("rights")
 #: By the name of the order.

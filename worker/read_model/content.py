@@ -1,0 +1,273 @@
+"""What the keys of a partition should hold, as `Entries` that are kept by key instead of being sent; and what they hold.
+
+A key is named without the prefix of its key generation. Hash values are bytes; scores are packed doubles.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from struct import Struct
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+from worker.read_model import keys
+from worker.read_model.documents import Contribution, unpack, unpack_contribution
+from worker.read_model.keys import PartitionKeys, booking_bucket
+from worker.read_model.watermark import parse_hash
+from worker.read_model.write_batch import Entries
+from worker.redis.client import Client, masters
+from worker.redis.scripts import raise_first_error
+
+Place = tuple[bytes, bytes]
+"""A key and a member or field of it. A tally is one value: its member is empty."""
+
+_DOC, _IDS, _BY_BOOKING, _TALLY = (name.encode() for name in (keys.DOC, keys.IDS, keys.BY_BOOKING, keys.TALLY))
+_BY_STATUS, _BOOKING, _NO_SHOWS = keys.BY_STATUS.encode(), keys.BOOKING.encode(), keys.NO_SHOWS.encode()
+_ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
+_ALERTS_OF = tuple(name.encode() for name in (keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING))
+SESSIONS = keys.SESSIONS.encode()
+#: Not a key of Redis: by session, the contribution of each of its pairs by id. Tallies are computed from it.
+PAIRS = b"pairs:"
+#: Separates a key from the number of a bin. Keys with a member for each pair are kept in bins, each small enough to hold.
+_BIN = b"\x01"
+_BINS = 512
+_score = Struct(">d").pack
+_NUMBERS = 1 << 32
+_SUMMARY = Struct(">HH")
+_SUMMARY_TAIL = Struct(">dI")
+_FIELDS = ("attended", "notAttended", "notSet")
+#: Members that one command or one step of a scan takes.
+_AT_ONCE = 500
+
+#: The tally of a session with the documents of its pairs, all of one moment. ARGV: prefix of the key generation, session, shift
+#: of document buckets, ids. Returns the tally, then id and document of those and of the session's attendances.
+_TALLY_AND_PAIRS = (
+    """
+local prefix, session, divisor = ARGV[1], ARGV[2], 2 ^ tonumber(ARGV[3])
+local answer, seen = { redis.call('HGETALL', prefix .. KEY_TALLY .. session) }, {}
+local function add(id)
+  if seen[id] then return end
+  seen[id] = true
+  local bucket = math.floor((string.byte(id, 1) * 256 + string.byte(id, 2)) / divisor)
+  answer[#answer + 1] = id
+  answer[#answer + 1] = redis.call('HGET', prefix .. KEY_DOC .. bucket, id) or ''
+end
+for index = 4, #ARGV do add(ARGV[index]) end
+for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, -1)) do
+  if #id == 16 then add(id) end
+end
+return answer
+""".replace("KEY_TALLY", f"'{keys.TALLY}'")
+    .replace("KEY_DOC", f"'{keys.DOC}'")
+    .replace("KEY_IDS", f"'{keys.IDS}'")
+)
+
+
+class Content(Entries):
+    """Entries of whole bookings, by the place at which Redis holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[Place, bytes] = {}
+
+    def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:  # noqa: ARG002 - nothing was before
+        self.values[b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT), identity] = document
+        contributed, (session, booking) = unpack_contribution(now), names_of(document, len(now))
+        self.values[PAIRS + session, identity] = now
+        if contributed.has_attendance:
+            score = _score(contributed.status * _NUMBERS + contributed.number)
+            self.values[_BY_STATUS, identity] = self.values[_IDS + session, identity] = score
+            self.values[b"%b%d" % (_BY_BOOKING, contributed.status), booking + b"\0" + identity] = _score(0)
+
+    def summary(self, booking_id: str, packed: bytes) -> None:
+        name = booking_id.encode()
+        rate, _ = _SUMMARY_TAIL.unpack_from(packed)
+        self.values[b"%b%d" % (_BOOKING, booking_bucket(name)), name] = packed[_SUMMARY_TAIL.size :]
+        if rate < 0:
+            self.values[_NO_SHOWS, name] = _score(rate)
+
+    def with_alerts(self) -> dict[Place, bytes]:
+        """All values, those of the alerts too."""
+        for each in self.alerts:
+            alert, score = each.alert_id.encode(), _score(each.opened_ms)
+            self.values[_ALERTS, alert] = each.json.encode()
+            indexes = [each.kind, each.session_id, each.booking_id]
+            for prefix, name in zip(_ALERTS_OF, indexes, strict=True):
+                if name:
+                    self.values[prefix + name.encode(), alert] = score
+            self.values[_ALERTS_AT, alert] = score
+        return self.values
+
+
+def names_of(document: bytes, at: int) -> tuple[bytes, bytes]:
+    """sessionId and bookingId of a pair, given the length of its contribution."""
+    at += 8
+    names = []
+    for _ in range(2):
+        end = at + 2 + int.from_bytes(document[at : at + 2], "big")
+        names.append(document[at + 2 : end])
+        at = end
+    return names[0], names[1]
+
+
+def group_of(place: Place) -> bytes:
+    """The group under which a store keeps what is expected at a place."""
+    key, member = place
+    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS, _ALERTS_AT) or key.startswith((_BY_BOOKING, _ALERTS_OF[0])):
+        return b"%b%b%d" % (key, _BIN, crc32(member) % _BINS)
+    return key
+
+
+def key_of(group: bytes) -> bytes:
+    """The key of a group."""
+    return group.partition(_BIN)[0]
+
+
+def is_hash(key: bytes) -> bool | None:
+    """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A tally is neither here."""
+    if key == _ALERTS or key.startswith((_DOC, _BOOKING)):
+        return True
+    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS) or key.startswith((_BY_BOOKING, _IDS, *_ALERTS_OF)):
+        return False
+    return None
+
+
+def is_tally(key: bytes) -> bool:
+    """Whether a key is the tally of a session."""
+    return key.startswith(_TALLY)
+
+
+def tally_key(session: bytes) -> bytes:
+    """The key of a session's tally."""
+    return _TALLY + session
+
+
+def session_of(key: bytes) -> bytes:
+    """The session of a tally, or of `PAIRS`."""
+    return key.partition(b":")[2]
+
+
+def tally_of(contributions: Iterable[Contribution]) -> bytes | None:
+    """The tally of these pairs, as `packed_tally` gives it; None if there are none."""
+    counts: Counter[str] = Counter()
+    for has_attendance, status, number, expected, window in contributions:
+        counts["bookings"] += 1
+        counts[_FIELDS[status] if has_attendance else "notSet"] += 1
+        counts["attendees"] += number if has_attendance and status == 0 else 0
+        counts["expectedParticipants"] += expected
+        if window:
+            counts["window:" + window.decode()] += 1
+    return _packed(counts)
+
+
+def packed_tally(fields: Mapping[bytes, bytes]) -> bytes | None:
+    """A tally as it is compared: JSON without fields that are 0."""
+    return _packed({name.decode(errors="replace"): _number(value) for name, value in fields.items()})
+
+
+def _packed(counts: Mapping[str, Any]) -> bytes | None:
+    present = {name: count for name, count in counts.items() if count != 0}
+    return orjson.dumps(present, option=orjson.OPT_SORT_KEYS) if present else None
+
+
+def _number(value: bytes) -> int | str:
+    try:
+        return int(value)
+    except ValueError:
+        return value.decode(errors="replace")
+
+
+def shown(place: Place, value: bytes | None) -> Any:
+    """A value as people read it."""
+    key, member = place
+    if value is None:
+        return None
+    try:
+        if is_hash(key) is False:
+            return Struct(">d").unpack(value)[0]
+        if key.startswith(_DOC):
+            return unpack(member, value) or {"listed": unpack_contribution(value)._asdict() | {"window": ""}}
+        return orjson.loads(value)
+    except Exception:  # noqa: BLE001 - a value that was damaged may be anything
+        return value.decode(errors="replace")
+
+
+class PartitionContent:
+    """Reads what the keys of one key generation hold."""
+
+    def __init__(self, client: Client, partition_keys: PartitionKeys, generation: str) -> None:
+        self._client = client
+        self._prefix = partition_keys.prefix(generation).encode()
+
+    async def values(self, places: Sequence[Place]) -> list[bytes | None]:
+        """What Redis holds at these places; of a tally its `packed_tally`."""
+        by_key: dict[bytes, list[int]] = {}
+        for number, (key, _) in enumerate(places):
+            by_key.setdefault(key, []).append(number)
+        commands, numbers = list[tuple[Any, ...]](), list[list[int]]()
+        for key, all_numbers in by_key.items():
+            for start in range(0, len(all_numbers), _AT_ONCE):
+                part = all_numbers[start : start + _AT_ONCE]
+                members = [places[number][1] for number in part]
+                name = self._prefix + key
+                command = ("HGETALL", name) if is_tally(key) else ("HMGET" if is_hash(key) else "ZMSCORE", name, *members)
+                commands.append(command)
+                numbers.append(part)
+        values: list[bytes | None] = [None] * len(places)
+        for part, command, answer in zip(numbers, commands, await self._ask(commands), strict=True):
+            if command[0] == "HGETALL":
+                answer = [packed_tally(parse_hash(answer))] * len(part)  # noqa: PLW2901
+            for number, value in zip(part, answer, strict=True):
+                values[number] = value if value is None or command[0] != "ZMSCORE" else _score(float(value))
+        return values
+
+    async def tally(self, session: bytes, ids: Iterable[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
+        """The tally of a session, and the documents of these pairs and of its attendances: all of one moment."""
+        arguments = (self._prefix, session, keys.DOC_SHIFT, *ids)
+        (answer,) = await self._ask([("EVAL_RO", _TALLY_AND_PAIRS, 1, self._prefix + tally_key(session), *arguments)])
+        fields, *pairs = answer
+        return packed_tally(parse_hash(fields)), dict(zip(pairs[::2], pairs[1::2], strict=True))
+
+    async def all_keys(self) -> AsyncIterator[list[bytes]]:
+        """Every key of the key generation, some at a time; a key may come twice."""
+        pattern = _escaped(self._prefix) + b"*"
+        for master in await masters(self._client):
+            found: list[bytes] = []
+            async for name in master.scan_iter(match=pattern, count=2 * _AT_ONCE):
+                found.append(name[len(self._prefix) :])
+                if len(found) == _AT_ONCE:
+                    yield found
+                    found = []
+            if found:
+                yield found
+
+    async def members(self, names: Sequence[bytes]) -> AsyncIterator[list[Place]]:
+        """Every member of these keys, some at a time; a member may come twice."""
+        cursors = [(name, 0) for name in names]
+        while cursors:
+            commands = [
+                ("HSCAN" if is_hash(key) else "ZSCAN", self._prefix + key, cursor, "COUNT", _AT_ONCE) for key, cursor in cursors
+            ]
+            places, going_on = list[Place](), []
+            for (key, _), (cursor, found) in zip(cursors, await self._ask(commands), strict=True):
+                places += [(key, member) for member in _members(found)]
+                if int(cursor):
+                    going_on.append((key, int(cursor)))
+            yield places
+            cursors = going_on
+
+    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return raise_first_error(await self._client.ask(commands)) if commands else []
+
+
+def _members(found: Any) -> Iterable[bytes]:
+    """The members in the answer to HSCAN or ZSCAN, which redis-py may have parsed."""
+    if isinstance(found, dict):
+        return found
+    return [each[0] for each in found] if found and isinstance(found[0], tuple) else found[::2]
+
+
+def _escaped(text: bytes) -> bytes:
+    """Text that a pattern of SCAN matches literally."""
+    return b"".join(b"\\" + bytes((each,)) if each in b"\\*?[]^" else bytes((each,)) for each in text)
