@@ -14,6 +14,7 @@ from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import print_line
+from worker.cli.signals import run_until_stopped
 from worker.ops.verify import PartitionReport, Verification, Window
 from worker.read_model.operations import Operations, Running
 from worker.redis.client import Client, create_redis
@@ -39,8 +40,6 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare tables, Redis and the alerts topic, also while workers run; exit code 1 if they differ."""
-    from worker.cli.commands import _run_until_stopped
-
     settings = service_settings()
     if abort is not None:
         asyncio.run(_abort(settings, abort))
@@ -58,7 +57,7 @@ def verify(
         }
         confirm(plan, yes=yes)
     found: Found = []
-    stopped = _run_until_stopped(lambda stop: _run(settings, chosen, window, repair, resume, found, stop))
+    stopped = run_until_stopped(lambda stop: _run(settings, chosen, window, repair, resume, found, stop))
     _print(found, as_json=as_json)
     if stopped:
         print_line(stopped, sys.stderr)
