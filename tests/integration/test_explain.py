@@ -6,8 +6,10 @@ import asyncio
 import base64
 import json
 import random
+import signal
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,10 +20,14 @@ from tests.support.bad_records import delivery, send
 from tests.support.oracle import Delivery, Rules
 from tests.support.oracle.law import events_of, judge
 from tests.support.services import Broker, Redis
-from tests.support.serving import event
+from tests.support.serving import event, upserted
+from tests.support.station import trim
 from tests.support.system import Record, System, running
 from worker.domain.verdicts import Verdict
-from worker.history.explain import Document, Explainer, Subject
+from worker.history import explain
+from worker.history.errors import TooManyEvents
+from worker.history.explain import Document, Explainer, Progress, Subject
+from worker.read_model.keys import DOC, PartitionKeys, namespace
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.topics import partition_of
@@ -39,7 +45,7 @@ def system(kafka: Broker, redis_server: Redis) -> Iterator[System]:
         yield one
 
 
-def explained(system: System, subjects: Sequence[Subject]) -> list[Document]:
+def explained(system: System, subjects: Sequence[Subject], progress: Progress = lambda *_: None) -> list[Document]:
     async def explaining() -> list[Document]:
         client = create_redis(system.settings)
         try:
@@ -47,7 +53,7 @@ def explained(system: System, subjects: Sequence[Subject]) -> list[Document]:
 
             async def one(subject: Subject) -> Document:
                 async with limit:
-                    return await Explainer(system.settings, reader, subject, lambda *_: None).explain()
+                    return await Explainer(system.settings, reader, subject, progress).explain()
 
             return list(await asyncio.gather(*map(one, subjects)))
         finally:
@@ -140,3 +146,150 @@ def test_each_verdict_of_an_adversarial_stream(system: System) -> None:
 def concerns(one: Delivery, booking: str, session: str) -> bool:
     data = one.event["data"]
     return data["bookingId"] == booking and data.get("sessionId", session) == session
+
+
+def test_what_redis_shows_otherwise_is_named(system: System) -> None:
+    """An attendance and an alert that somebody planted in the read models, and what the topic no longer has."""
+    booking = "planted"
+    system.publish([system.booking(upserted(booking, 1, [{"sessionId": "s1"}])), system.event(checked_in(booking, 3))])
+    system.until_settled()
+    (document,) = explained(system, [Subject(booking, "s1")])
+    assert (document["redis"]["agrees"], document["redis"]["reason"]) == (True, None)
+    plant(system, booking, lambda packed: packed.replace(b"/devices/kiosk-7", b"/devices/kiosk-8"))
+    (document,) = explained(system, [Subject(booking, "s1")])
+    assert document["redis"]["differences"] == ["source: /devices/kiosk-7 by the events, /devices/kiosk-8 in Redis"]
+    assert "no cause is known" in document["redis"]["reason"]
+    done = system.run_cli("explain", booking, "s1")
+    assert done.returncode == 1
+    assert "Redis: differs: source: /devices/kiosk-7 by the events, /devices/kiosk-8 in Redis; no cause" in done.stdout
+    trim_events(system, booking)
+    (document,) = explained(system, [Subject(booking, "s1")])
+    assert (document["events"], document["result"]) == ([], None)
+    assert document["redis"]["differences"][0] == "attendance: there is one by Redis, none by the events"
+    assert "alert PARTICIPANTS_EXCEEDED: open in Redis, not by the events" in document["redis"]["differences"]
+    assert f"the topic begins at offset {document['offsets']['events']['begin']}" in document["redis"]["reason"]
+
+
+def test_while_no_worker_applies_the_lag_is_named(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "_CATCH_UP_SECONDS", 0.0)
+    (worker,) = system.workers
+    worker.signal(signal.SIGSTOP)
+    try:
+        system.publish([system.event(checked_in("lagging", 1))])
+        (document,) = explained(system, [Subject("lagging", "s1")])
+    finally:
+        worker.signal(signal.SIGCONT)
+    assert [each["verdict"] for each in document["events"]] == ["base"]
+    assert document["redis"]["differences"] == ["attendance: there is one by the events, none by Redis"]
+    assert document["redis"]["reason"].startswith("the partition is behind by 1 records")
+
+
+def test_what_is_applied_meanwhile_is_read_too(system: System) -> None:
+    system.publish([system.event(checked_in("meanwhile", 1))])
+    system.until_settled()
+    later = [checked_in("meanwhile", 2)]
+
+    def publish_once(*_: int) -> None:
+        """Called when the windows are found."""
+        while later:
+            system.publish([system.event(later.pop())])
+            system.until_applied()
+
+    with ThreadPoolExecutor(1) as beside:
+        (document,) = explained(system, [Subject("meanwhile", "s1")], lambda *_: beside.submit(publish_once).result())
+    assert [each["verdict"] for each in document["events"]] == ["superseded", "base"]
+    assert (document["redis"]["agrees"], document["result"]["numberOfAttendees"]) == (True, 2)
+
+
+def test_the_command_prints_verdicts_and_dead_letters(system: System) -> None:
+    booking = "printed"
+    ahead = {**checked_in(booking, 1), "time": "2999-01-01T00:00:00Z", "id": "ahead"}
+    scans = [{**scanned(booking, who), "id": f"scan-{who}"} for who in ("ann", "bob")]
+    broken = system.event(
+        {**checked_in(booking, 1), "data": {"bookingId": booking, "sessionId": "s1", "numberOfAttendees": "2"}}
+    )
+    elsewhere = system.event(
+        {**checked_in(booking, 1), "data": {"bookingId": booking, "sessionId": "s2", "numberOfAttendees": "2"}}
+    )
+    cut = system.event(checked_in(booking, 1))
+    cut.value = (cut.value or b"")[:40]
+    copy = system.event(scans[0])
+    first = system.ends()[system.topics.events][copy.partition or 0]
+    system.publish([*map(system.event, scans), copy, broken, elsewhere, cut, system.event(ahead)])
+    system.until_settled()
+    done = system.run_cli("explain", booking, "s1", COLUMNS="400")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        f"covered by the base of offset {first + 6}",
+        f"duplicate of offset {first}",
+        "counts as the base; clamped from 2999-01-01T00:00:00.000000Z to 20",
+        f"offset {first + 3}: dead letter: invalid-field: data.numberOfAttendees",
+        f"offset {first + 5}: dead letter: invalid-json: value",
+        "booking record: none",
+        "rule CLOCK_AHEAD: The clock of /devices/kiosk-7 runs at least",
+        "rule BOOKING_CANCELED: not open",
+        "result: ATTENDED, 1 attendees",
+        "Redis: agrees",
+    ):
+        assert words in done.stdout, (words, done.stdout)
+    assert f"offset {first + 4}:" not in done.stdout, "it names another session"
+    part = system.run_cli("explain", booking, "s1", "--from", "2020-01-01T00:00:00Z")
+    assert part.returncode == 0
+    assert "Redis: not compared with a part of the events" in part.stdout
+
+
+def test_an_unknown_attendance_is_an_error(system: System) -> None:
+    done = system.run_cli("explain", "nobody", "s1", "--json")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "nothing is known of booking nobody at session s1" in done.stderr
+
+
+def test_a_history_of_too_many_events_is_refused(system: System) -> None:
+    system.publish([system.event({**checked_in("long", 1), "id": f"e{n}"}) for n in range(30)])
+    system.until_settled()
+
+    async def explaining() -> None:
+        client = create_redis(system.settings)
+        try:
+            reader = AttendanceReader(client, system.settings.redis_namespace)
+            await Explainer(system.settings, reader, Subject("long", "s1"), lambda *_: None, most_events=20).explain()
+        finally:
+            await client.aclose()
+
+    with pytest.raises(TooManyEvents, match="more than 20 events"):
+        asyncio.run(explaining())
+
+
+def checked_in(booking: str, number: int) -> dict[str, Any]:
+    return event("check_in", booking, "s1", numberOfAttendees=number)
+
+
+def scanned(booking: str, participant: str) -> dict[str, Any]:
+    return event("participant_scanned", booking, "s1", participantId=participant)
+
+
+def plant(system: System, booking: str, change: Callable[[bytes], bytes]) -> None:
+    """Changes the document of an attendance in Redis behind the worker's back."""
+
+    async def planting() -> None:
+        client = create_redis(system.settings)
+        try:
+            changed = 0
+            keys = PartitionKeys(namespace(system.settings.redis_namespace), partition_of(booking, system.settings.partitions))
+            async for key in client.scan_iter(f"{keys.tag}*:{DOC}*", count=5000):
+                for name, value in (await client.hgetall(key)).items():
+                    if booking.encode() in value:
+                        await client.hset(key, name, change(value))
+                        changed += 1
+            assert changed == 1
+        finally:
+            await client.aclose()
+
+    asyncio.run(planting())
+
+
+def trim_events(system: System, booking: str) -> None:
+    """Deletes the booking's partition of the events topic, as retention does."""
+    partition = partition_of(booking, system.settings.partitions)
+    end = system.ends()[system.topics.events][partition]
+    asyncio.run(trim(",".join(system.settings.bootstrap_servers), system.topics.events, end, partition))

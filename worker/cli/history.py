@@ -1,6 +1,7 @@
 """The command `explain`: why an attendance is what it is."""
 
 import asyncio
+import json
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -13,8 +14,8 @@ from worker.cli.long_commands import ProgressReport
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line, print_rows
-from worker.history.collected import TooManyEvents
-from worker.history.explain import Document, Explainer, Subject
+from worker.history.errors import HistoryError, TooManyEvents
+from worker.history.explain import Document, Explainer, Subject, is_unknown
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import Settings
@@ -35,9 +36,9 @@ def explain(
         raise typer.BadParameter("SESSION_ID: is not a sessionId")
     subject = Subject(booking, session, _time("--from", begin), _time("--to", end))
     document = asyncio.run(_explain(service_settings(), subject))
+    if is_unknown(document):
+        fail(f"nothing is known of booking {booking} at session {session}: no event in the topic names both")
     if as_json:
-        import json
-
         print(json.dumps(document))
     else:
         _print(document)
@@ -62,6 +63,8 @@ async def _explain(settings: Settings, subject: Subject) -> Document:
             return await Explainer(settings, reader, subject, progress).explain()
         except TooManyEvents as error:
             fail(f"{error}: explain a part of them with --from and --to")
+        except HistoryError as error:
+            fail(str(error))
         finally:
             await client.aclose()
 

@@ -14,7 +14,8 @@ from worker.engine.fetching import ISOLATION, Fetched, Fetches
 STALL_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _FETCH_WAIT_MS = 50
-_FETCH_BYTES = 1024 * 1024
+#: Bytes of a partition that are fetched at once, unless the caller says otherwise.
+FETCH_BYTES = 1024 * 1024
 #: Records that one poll takes at most, unless the caller says otherwise.
 AT_ONCE = 5_000
 
@@ -63,7 +64,12 @@ async def find_windows(
 
 
 async def read_windows(
-    client: Mapping[str, Any], windows: Windows, at_once: int = AT_ONCE, may_hold: MayHold | None = None
+    client: Mapping[str, Any],
+    windows: Windows,
+    *,
+    at_once: int = AT_ONCE,
+    fetch_bytes: int = FETCH_BYTES,
+    may_hold: MayHold | None = None,
 ) -> AsyncGenerator[tuple[TopicPartition, Fetched]]:
     """Reads each window to its end, a part of a partition at a time, in the order of its offsets.
 
@@ -74,6 +80,7 @@ async def read_windows(
         client: connection settings for aiokafka.
         windows: none may end behind the last stable offset, as those of `find_windows`.
         at_once: records of a part at most.
+        fetch_bytes: bytes of a partition that are fetched, and perhaps searched, at once.
         may_hold: if given, record batches for whose bytes it returns False are left out, which is four times as fast.
 
     Raises:
@@ -84,7 +91,7 @@ async def read_windows(
     waiting = {tp for tp, window in windows.items() if window}
     if not waiting:
         return
-    consumer = _consumer(client)
+    consumer = _consumer(client, fetch_bytes)
     try:
         await consumer.start()
         consumer.assign(list(waiting))
@@ -130,7 +137,7 @@ async def _offsets_at(
     return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
 
 
-def _consumer(client: Mapping[str, Any]) -> AIOKafkaConsumer:
+def _consumer(client: Mapping[str, Any], fetch_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **client,
         group_id=None,
@@ -138,5 +145,5 @@ def _consumer(client: Mapping[str, Any]) -> AIOKafkaConsumer:
         auto_offset_reset="none",
         isolation_level=ISOLATION,
         fetch_max_wait_ms=_FETCH_WAIT_MS,
-        max_partition_fetch_bytes=_FETCH_BYTES,
+        max_partition_fetch_bytes=fetch_bytes,
     )

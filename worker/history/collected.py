@@ -10,15 +10,12 @@ from schemas.events import DeadLetter, Event, EventType, Reason
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingState, apply_records
 from worker.history.booking_filter import BookingFilter
+from worker.history.errors import TooManyEvents
 from worker.stream.decode_batch import read_bookings
 
 #: Dead letters that are kept; further ones are only counted.
 MOST_DEAD_LETTERS = 1_000
 _ERASED = EventType.BOOKING_ERASED.value
-
-
-class TooManyEvents(Exception):
-    """An attendance has more events than are shown; the message says what to do."""
 
 
 class FoundEvent(NamedTuple):

@@ -20,11 +20,12 @@ from worker.domain.alert_rules import FREQUENT, Rules, kinds
 from worker.domain.booking_state import NOWHERE, BookingState
 from worker.domain.summaries import document as attendance_document
 from worker.domain.verdicts import explain as explain_events
-from worker.engine.log_reader import AT_ONCE, find_windows, read_windows
+from worker.engine.log_reader import AT_ONCE, FETCH_BYTES, LogUnreadable, find_windows, read_windows
 from worker.history.collected import Collected
+from worker.history.errors import HistoryError
 from worker.history.verdict_words import verdict_words
 from worker.read_model.errors import ReaderError
-from worker.read_model.freshness import Partition
+from worker.read_model.freshness import Partition, freshness_of
 from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings
 from worker.topics import TopicNames, partition_of
@@ -40,6 +41,13 @@ _MOST_ROUNDS = 5
 Document = dict[str, Any]
 Progress = Callable[[int, int], object]
 """Called with the records read, and how many there are."""
+
+
+class Pace(NamedTuple):
+    """How much is read and searched before other tasks get their turn."""
+
+    records: int = AT_ONCE
+    fetch_bytes: int = FETCH_BYTES
 
 
 class Subject(NamedTuple):
@@ -73,7 +81,6 @@ class Explainer:
     """Explains one attendance.
 
     Args:
-        at_once: records that are searched before other tasks get their turn.
         most_events: events of the attendance at most.
     """
 
@@ -84,14 +91,14 @@ class Explainer:
         subject: Subject,
         on_progress: Progress,
         *,
-        at_once: int = AT_ONCE,
+        pace: Pace = Pace(),  # noqa: B008 - immutable
         most_events: int = MOST_EVENTS,
     ) -> None:
         self._client = settings.kafka_client()
         self._reader = reader
         self._subject = subject
         self._on_progress = on_progress
-        self._at_once = at_once
+        self._pace = pace
         topics = TopicNames.of(settings.topic_prefix)
         number = partition_of(subject.booking_id, settings.partitions)
         self._events, self._bookings = TopicPartition(topics.events, number), TopicPartition(topics.bookings, number)
@@ -104,8 +111,7 @@ class Explainer:
         """The history, as the API and ``--json`` show it.
 
         Raises:
-            worker.engine.log_reader.LogUnreadable: a record batch cannot be read.
-            TooManyEvents: the attendance has more events than are explained.
+            HistoryError: it has more events than are explained, or a record batch cannot be read.
             worker.read_model.errors.ReaderError: Redis cannot be read.
             aiokafka.errors.KafkaError: the broker refuses.
         """
@@ -131,14 +137,20 @@ class Explainer:
             self._windows[tp] = range(known.start, window.stop)
         total = self._read_records + sum(map(len, windows.values()))
         self._on_progress(self._read_records, total)
-        async with aclosing(read_windows(self._client, windows, self._at_once, self._collected.filter.may_hold)) as parts:
-            async for tp, (begin, records, end) in parts:
-                add = self._collected.add_events if tp == self._events else self._collected.add_booking_records
-                add(records)
-                self._read_records += end - begin
-                self._on_progress(self._read_records, total)
-                # what was fetched ahead is taken without waiting
-                await asyncio.sleep(0)
+        collected, (at_once, fetch_bytes) = self._collected, self._pace
+        reading = read_windows(
+            self._client, windows, at_once=at_once, fetch_bytes=fetch_bytes, may_hold=collected.filter.may_hold
+        )
+        try:
+            async with aclosing(reading) as parts:
+                async for tp, (begin, records, end) in parts:
+                    (collected.add_events if tp == self._events else collected.add_booking_records)(records)
+                    self._read_records += end - begin
+                    self._on_progress(self._read_records, total)
+                    # what was fetched ahead is taken without waiting
+                    await asyncio.sleep(0)
+        except (LogUnreadable, TimeoutError) as error:
+            raise HistoryError(str(error)) from None
 
     async def _compare(self) -> Document:
         """Compares with Redis. Where that is ahead, reads on; where it is behind, gives it a moment."""
@@ -153,8 +165,13 @@ class Explainer:
             if not differences or not (ahead := self._ahead(shown.after)):
                 break
             await self._read(ahead)
-        document: Document = {"agrees": not differences, "attendance": shown.attendance, "differences": differences}
-        return document | ({"reason": self._reason(shown)} if differences else {})
+        return {
+            "agrees": not differences,
+            "attendance": shown.attendance,
+            "differences": differences,
+            "reason": self._reason(shown) if differences else None,
+            "freshness": freshness_of([shown.after]).document(),
+        }
 
     async def _read_shown(self) -> _Shown:
         subject, number = self._subject, self._events.partition
@@ -242,6 +259,12 @@ class Explainer:
             "result": self._result(),
             "redis": compared,
         }
+
+
+def is_unknown(document: Document) -> bool:
+    """Whether nothing is known of the attendance of such a document: no event, and none in Redis."""
+    compared = document["redis"]
+    return not document["events"] and not document["deadLetters"] and not (compared and compared["attendance"])
 
 
 def _events(collected: Collected) -> list[Document]:

@@ -8,9 +8,10 @@ from pydantic import ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict
 
 from schemas import ids
-from schemas.alerts import AlertData
+from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, AttendanceStatus
-from schemas.events import AttendanceEvent, BookingEvent
+from schemas.events import AttendanceEvent, BookingEvent, Reason
+from worker.read_model.operations import State
 from worker.web.requests import MAX_ENTRIES
 from worker.web.routes.events import MAX_EVENTS
 
@@ -244,6 +245,118 @@ class StatusAnswer(TypedDict):
     rebuild: Literal["SERVING", "REPAIRING"]
     problems: list[PartitionProblem]
     freshness: FreshnessShape
+
+
+class OperationShape(TypedDict):
+    """A long command of an operator; ``position`` and ``end`` are in the command's own terms."""
+
+    id: str
+    command: str
+    target: str
+    state: State
+    request: dict[str, Any]
+    position: dict[str, Any]
+    end: dict[str, Any]
+    counts: dict[str, int]
+    startedAt: str
+    savedAt: str
+    error: NotRequired[str]
+
+
+class OperationsAnswer(TypedDict):
+    operations: list[OperationShape]
+    freshness: FreshnessShape
+
+
+class ExplainedEvent(TypedDict):
+    """``by``: the offset of the event that counts in its place; ``explanation``: the verdict in words."""
+
+    offset: int
+    type: str
+    id: str
+    source: str
+    time: str
+    received: str
+    effectiveTime: str
+    status: NotRequired[AttendanceStatus]
+    numberOfAttendees: NotRequired[int]
+    participantId: NotRequired[str]
+    counts: bool
+    verdict: str
+    by: int | None
+    explanation: str
+
+
+class ExplainedDeadLetter(TypedDict):
+    """``namesSession``: false where the session cannot be read."""
+
+    offset: int
+    received: str
+    reason: Reason
+    detail: str
+    namesSession: bool
+    explanation: str
+
+
+class ListedWindow(TypedDict):
+    sessionId: str
+    startsAt: str | None
+    endsAt: str | None
+
+
+class HoldingRecord(TypedDict):
+    """The booking record that holds; with ``isKnown`` false it makes the booking unknown."""
+
+    offset: int
+    received: str
+    isKnown: bool
+    numberOfParticipants: NotRequired[int]
+    walkInsAllowed: NotRequired[bool]
+    status: NotRequired[Literal["CONFIRMED", "CANCELED"]]
+    sessions: NotRequired[list[ListedWindow] | None]
+
+
+class JudgedRule(TypedDict):
+    kind: AlertKind
+    isOpen: bool
+    message: str | None
+
+
+class ReadOffsets(TypedDict):
+    begin: int
+    end: int
+
+
+class ReadTopics(TypedDict):
+    events: ReadOffsets
+    bookings: ReadOffsets
+
+
+class ComparedWithRedis(TypedDict):
+    """``reason``: why Redis may differ."""
+
+    agrees: bool
+    attendance: Attendance | None
+    differences: list[str]
+    reason: str | None
+    freshness: FreshnessShape
+
+
+class HistoryAnswer(TypedDict):
+    """``events``: in the law's order, the oldest first; ``offsets``: what was read of the partition."""
+
+    attendanceId: str
+    bookingId: str
+    sessionId: str
+    partition: int
+    offsets: ReadTopics
+    events: list[ExplainedEvent]
+    deadLetters: list[ExplainedDeadLetter]
+    deadLetterCount: int
+    bookingRecord: HoldingRecord | None
+    rules: list[JudgedRule]
+    result: Attendance | None
+    redis: ComparedWithRedis
 
 
 class Health(TypedDict):

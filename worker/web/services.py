@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from fastapi import Request
 
+from worker.read_model.operations import Operations
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import Client, create_redis
 from worker.settings import Settings
@@ -39,6 +40,9 @@ class Services(NamedTuple):
     #: the tasks of the requests in flight
     running: set["asyncio.Task[Any]"]
     last_seen: LastSeen
+    operations: Operations
+    #: held while a history is read from Kafka
+    explaining: asyncio.Lock
 
     @classmethod
     def of(cls, settings: Settings) -> "Services":
@@ -55,7 +59,8 @@ class Services(NamedTuple):
         last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
         bodies = Bodies(settings, body_bytes)
-        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen
+        operations = Operations(client, settings.redis_namespace)
+        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen, operations, asyncio.Lock()
         return cls(settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared)
 
     def open(self) -> None:

@@ -9,10 +9,18 @@ from schemas.alerts import AlertKind
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
-from worker.read_model.reader import LARGEST_PAGE, ListPage
+from worker.read_model.reader import LARGEST_PAGE, ListPage, ReaderError
 from worker.web.auth import Scope
 from worker.web.errors import Invalid, Refused, answer
-from worker.web.models import Accepted, AlertsAnswer, BookingAnswer, BookingsAnswer, SessionAnswer, StatusAnswer
+from worker.web.models import (
+    Accepted,
+    AlertsAnswer,
+    BookingAnswer,
+    BookingsAnswer,
+    OperationsAnswer,
+    SessionAnswer,
+    StatusAnswer,
+)
 from worker.web.permissions import PUBLISHING, check_publish
 from worker.web.routes.events import BATCH, STRUCTURED, read_events
 from worker.web.routing import DirectRoute, add
@@ -35,6 +43,7 @@ def add_ops_routes(router: APIRouter) -> None:
     add(router, "GET", booking, get_booking, read, BookingAnswer, errors=(404,), route_class=DirectRoute)
     add(router, "GET", "/v1/bookings", list_bookings, read, BookingsAnswer)
     add(router, "GET", "/v1/alerts", list_alerts, read, AlertsAnswer)
+    add(router, "GET", "/v1/operations", list_operations, read, OperationsAnswer)
     add(router, "GET", "/v1/status", get_status, read, StatusAnswer)
     add(router, "POST", "/v1/events", publish_events, PUBLISHING, Accepted, status=202, body=_events_body())
 
@@ -62,7 +71,7 @@ async def list_bookings(
 ) -> Response:
     """Bookings by noShowRate, the highest first."""
     del sort  # has a single value
-    _check_parameters(request, "sort", "limit", "cursor")
+    check_parameters(request, "sort", "limit", "cursor")
     return _list_answer("bookings", await services_of(request).reader.no_shows_page(limit, cursor))
 
 
@@ -77,7 +86,7 @@ async def list_alerts(
 ) -> Response:
     """Open mismatch alerts, newest first; all given conditions hold. With a cursor they may be left out."""
     del state  # has a single value
-    _check_parameters(request, "state", "kind", "sessionId", "bookingId", "limit", "cursor")
+    check_parameters(request, "state", "kind", "sessionId", "bookingId", "limit", "cursor")
     page = await services_of(request).reader.alerts_page(
         kind=kind,
         session_id=None if session is None else ids.session_id(session) or _NO_ID,
@@ -86,6 +95,18 @@ async def list_alerts(
         cursor=cursor,
     )
     return _list_answer("alerts", page)
+
+
+async def list_operations(request: Request) -> Response:
+    """The long commands of operators that run, ran, or can be resumed, the newest first."""
+    services = services_of(request)
+    found = await services.operations.all()
+    try:
+        fresh = (await services.reader.freshness()).document()
+    except ReaderError:
+        # they are shown also while nothing is served: a rebuild is one of them
+        fresh = {"eventTime": None, "lag": None}
+    return answer({"operations": [each.document() for each in found], "freshness": fresh})
 
 
 async def get_status(request: Request) -> Response:
@@ -135,7 +156,7 @@ def _time(ms: int) -> str | None:
     return format_time(ms * 1000) if ms else None
 
 
-def _check_parameters(request: Request, *names: str) -> None:
+def check_parameters(request: Request, *names: str) -> None:
     """Rejects unknown parameters, so that a misspelled filter is an error and not ignored."""
     violations = Violations()
     for name in request.query_params:

@@ -1,0 +1,135 @@
+"""`GET /v1/attendance/{id}/history` and `GET /v1/operations`: what the commands show, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.serving import Api, booking_name, event, identity, upserted
+from tests.web.test_attendances import problem, violations
+from tests.web.test_ops_reads import published
+from worker.read_model.operations import Operations
+from worker.redis.client import create_redis
+
+
+def history(api: Api, booking: str, session: str, **parameters: str) -> dict:
+    found = api.client.get(f"/v1/attendance/{identity(booking, session)}/history", params=parameters)
+    assert found.status_code == 200, found.text
+    return found.json()
+
+
+def test_the_history_is_what_the_command_prints(api: Api) -> None:
+    booking = booking_name()
+    no_show, check_in = event("no_show", booking, "s1"), event("check_in", booking, "s1", numberOfAttendees=3)
+    other = event("check_in", booking, "s2")
+    published(api, upserted(booking, 2, [{"sessionId": "s1"}]), no_show, check_in, other)
+    shown = history(api, booking, "s1")
+    assert [(each["id"], each["verdict"]) for each in shown["events"]] == [
+        (no_show["id"], "superseded"),
+        (check_in["id"], "base"),
+    ]
+    base = shown["events"][1]["offset"]
+    assert [each["explanation"] for each in shown["events"]] == [f"superseded by offset {base}", "counts as the base"]
+    assert shown["result"] == api.get(booking, "s1").json()["attendance"]
+    assert {each["kind"] for each in shown["rules"] if each["isOpen"]} == {"PARTICIPANTS_EXCEEDED"}
+    assert shown["bookingRecord"]["numberOfParticipants"] == 2
+    assert (shown["redis"]["agrees"], shown["redis"]["freshness"]["lag"]) == (True, 0)
+    done = api.system.run_cli("explain", booking, "s1", "--json")
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    del shown["redis"]["freshness"], printed["redis"]["freshness"]
+    assert printed == shown
+
+
+def test_the_history_of_a_deleted_attendance(api: Api) -> None:
+    booking = booking_name()
+    api.set(booking, "s/1", "ATTENDED")
+    assert api.delete(booking, "s/1").status_code == 200
+    path = f"/v1/attendance/{identity(booking, 's/1')}/history"
+    assert problem(api.client.get(path), 404) == "ATTENDANCE_NOT_FOUND"
+    shown = history(api, booking, "s/1", bookingId=booking, sessionId="s/1")
+    assert [each["verdict"] for each in shown["events"]] == ["covered by the horizon", "horizon"]
+    assert (shown["result"], shown["redis"]["agrees"]) == (None, True)
+
+
+def test_what_is_no_history(api: Api) -> None:
+    nobody = identity("nobody", "s1")
+    assert problem(api.client.get("/v1/attendance/nobody/history"), 404) == "ATTENDANCE_NOT_FOUND"
+    assert problem(api.client.get(f"/v1/attendance/{nobody}/history"), 404) == "ATTENDANCE_NOT_FOUND"
+    both = {"bookingId": "nobody", "sessionId": "s1"}
+    assert problem(api.client.get(f"/v1/attendance/{nobody}/history", params=both), 404) == "ATTENDANCE_NOT_FOUND"
+    for wrong, field, rule in (
+        ({"bookingId": "nobody"}, "sessionId", "REQUIRED"),
+        ({"sessionId": "s1"}, "bookingId", "REQUIRED"),
+        ({**both, "bookingId": " "}, "bookingId", "MALFORMED"),
+        ({**both, "sessionId": "s2"}, "id", "UNKNOWN_VALUE"),
+        ({**both, "session": "s1"}, "session", "UNKNOWN_FIELD"),
+    ):
+        assert violations(api.client.get(f"/v1/attendance/{nobody}/history", params=wrong)) == {field: rule}
+
+
+def test_one_history_at_a_time_others_are_told_to_retry(api: Api) -> None:
+    booking = booking_name()
+    published(api, event("check_in", booking, "s1"))
+    path = f"/v1/attendance/{identity(booking, 's1')}/history"
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: api.client.get(path), range(8)))
+    assert {each.status_code for each in found} == {200, 429}
+    for busy in (each for each in found if each.status_code == 429):
+        assert busy.json()["details"]["applicationError"]["code"] == "HISTORY_BUSY"
+        assert int(busy.headers["retry-after"]) > 0
+    assert api.client.get(path).status_code == 200
+
+
+def test_a_history_that_takes_too_long_names_the_command(api: Api, tmp_path: Path) -> None:
+    path = f"/v1/attendance/{identity('b', 's1')}/history?bookingId=b&sessionId=s1"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        changed = {"ATTENDANCE_BROKER": f"kafka://127.0.0.1:{silent.getsockname()[1]}", "ATTENDANCE_API_REQUEST_TIMEOUT": "2s"}
+        with Api(api.system, tmp_path, **changed) as one:
+            shown = one.client.get(path)
+    assert problem(shown, 503) == "HISTORY_TOO_LONG"
+    assert "attendance explain" in shown.json()["message"]
+    assert shown.headers["retry-after"] == "30"
+
+
+def test_a_history_without_kafka(api: Api, tmp_path: Path) -> None:
+    path = f"/v1/attendance/{identity('b', 's1')}/history?bookingId=b&sessionId=s1"
+    with Api(api.system, tmp_path, ATTENDANCE_BROKER="kafka://127.0.0.1:1") as one:
+        assert problem(one.client.get(path), 503) == "BROKER_AWAY"
+        assert problem(one.client.get(path), 503) == "BROKER_AWAY", "it is not busy with the first one"
+
+
+@pytest.fixture
+def operation(api: Api) -> str:
+    """An operation that has ended."""
+
+    async def ending() -> str:
+        client = create_redis(api.system.settings)
+        try:
+            running = await Operations(client, api.system.settings.redis_namespace).begin("replay", "events", {"all": True}, {})
+            await running.save({"0": 4}, {"read": 4})
+            await running.finish()
+            return running.operation.id
+        finally:
+            await client.aclose()
+
+    return asyncio.run(ending())
+
+
+def test_operations_are_listed_here_and_by_the_command(api: Api, operation: str) -> None:
+    shown = api.client.get("/v1/operations").json()
+    assert shown["freshness"]["lag"] == 0
+    (one,) = [each for each in shown["operations"] if each["id"] == operation]
+    assert (one["state"], one["counts"], one["request"]) == ("DONE", {"read": 4}, {"all": True})
+    listed = api.system.run_cli("operations", "--json")
+    assert one in [json.loads(line) for line in listed.stdout.splitlines()]
+    assert json.loads(api.system.run_cli("operations", operation, "--json").stdout) == one
+    assert operation in api.system.run_cli("operations").stdout
+    unknown = api.system.run_cli("operations", "nobody")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
+    assert "attendance operations" in unknown.stderr
