@@ -116,20 +116,17 @@ class Explainer:
             aiokafka.errors.KafkaError: the broker refuses.
         """
         subject = self._subject
-        await self._read(
-            {
-                # the record that holds may be older than the window
-                **await self._find(self._bookings, None, None, by_time=True),
-                **await self._find(self._events, subject.begin, subject.end, by_time=True),
-            }
+        bookings, events = await asyncio.gather(
+            # the record that holds may be older than the events
+            self._find(self._bookings, None, None),
+            self._find(self._events, subject.begin, subject.end),
         )
+        await self._read(bookings | events)
         compared = await self._compare() if subject.is_whole else None
         return self._document(compared)
 
-    async def _find(
-        self, tp: TopicPartition, begin: int | None, end: int | None, *, by_time: bool
-    ) -> dict[TopicPartition, range]:
-        return await find_windows(self._client, tp.topic, [tp.partition], begin, end, by_time=by_time)
+    async def _find(self, tp: TopicPartition, begin: int | None, end: int | None) -> dict[TopicPartition, range]:
+        return await find_windows(self._client, tp.topic, [tp.partition], begin, end)
 
     async def _read(self, windows: Mapping[TopicPartition, range]) -> None:
         for tp, window in windows.items():
