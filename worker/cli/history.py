@@ -75,6 +75,7 @@ def _print(document: Document) -> None:
         print_line(f"{name}: {document[name]}")
     print_line("")
     print_rows(document["events"], as_json=False, columns=("offset", "time", "type", "source", "explanation"))
+    print_line("")
     for each in document["deadLetters"]:
         print_line(f"offset {each['offset']}: {each['explanation']}")
     print_line(f"booking record: {_booking(document['bookingRecord'])}")
