@@ -326,32 +326,35 @@ def test_ctrl_c_pauses_and_says_how_to_resume(tenant: System, tmp_path: Path) ->
 
 
 def test_a_gap_is_named_recorded_and_passed(kafka: Broker, redis_server: Redis, tmp_path: Path) -> None:
-    with System(kafka, redis_server, partitions=1) as system:
+    with System(kafka, redis_server, partitions=2) as system:
+        events = system.topics.events
 
         def publish(number: int) -> None:
-            system.publish([Record(system.topics.events, b"k", b"v", [], 0)] * number)
+            system.publish([Record(events, b"k", b"v", [], partition) for partition in (0, 1)] * number)
 
         publish(10)
         written(system, planned(system, tmp_path))
         publish(10)
-        asyncio.run(trim(kafka.bootstrap, system.topics.events, 15))
-        gap = Gap(system.topics.events, 0, 10, 15)
+        asyncio.run(trim(kafka.bootstrap, events, 15))
+        gap = Gap(events, 0, 10, 15)
         done = system.run_cli("archive", str(tmp_path), "--yes", "--json")
         assert done.returncode == 1
-        assert json.loads(done.stdout)["gaps"] == [{"topic": gap.topic, "partition": 0, "begin": 10, "end": 15}]
+        assert json.loads(done.stdout)["gaps"] == [{"topic": events, "partition": 0, "begin": 10, "end": 15}]
         assert f"{gap} were deleted from the topic before they were archived" in done.stderr.splitlines()
         assert f"lost before they were archived: {gap}" in done.stderr.splitlines()
-        manifest = read_manifest(tmp_path)
-        assert manifest is not None
-        assert manifest.gaps == [gap]
-        assert [each[2] for each in archived(tmp_path)] == [*range(10), *range(15, 20)]
+        assert [each[2] for each in archived(tmp_path) if each[1] == 0] == [*range(10), *range(15, 20)]
         assert written(system, planned(system, tmp_path)).gaps == []
-        # all of what is missing is gone; and it goes after the plan was made
+        # all of partition 0 goes after the plan was made
         publish(5)
-        plan = planned(system, tmp_path)
-        asyncio.run(trim(kafka.bootstrap, system.topics.events, 25))
-        assert written(system, plan).gaps == [Gap(system.topics.events, 0, 20, 25)]
-        assert verified(system, tmp_path).problems == []
+        plan, later = planned(system, tmp_path), Gap(events, 0, 20, 25)
+        asyncio.run(trim(kafka.bootstrap, events, 25))
+        paused = written(system, plan, stop_after=1)
+        assert (paused.gaps, paused.is_stopped) == ([later], True)
+        plan = asyncio.run(archive_ops.plan_of(system.settings, paused.operation_id))
+        assert written(system, plan, paused.operation_id).gaps == [later], "of the whole operation"
+        assert [each[2] for each in archived(tmp_path) if each[1] == 1] == [*range(25)]
+        checked = verified(system, tmp_path)
+        assert (checked.gaps, checked.problems) == ([gap, later], [])
 
 
 def test_a_log_of_aborted_records_is_archived_once(kafka: Broker, redis_server: Redis, tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def _verify(settings: Settings, folder: Path, *, with_topics: bool, as_json: boo
         "files": verified.files,
         "records": verified.records,
         "comparedWithTopic": verified.compared,
+        "gaps": [_document(gap) for gap in verified.gaps],
         "problems": verified.problem_count,
     }
     print_summary(summary | ({"details": verified.problems} if as_json else {}), as_json=as_json)

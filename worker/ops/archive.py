@@ -123,6 +123,7 @@ class Result:
     files: int = 0
     size: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    """Of the whole operation; the rest is of this process' part."""
     is_stopped: bool = False
     """Whether it was interrupted before its end."""
 
@@ -263,13 +264,15 @@ class _Run:
         self._before = running.operation.counts
         self._result = Result(running.operation.id)
         self._manifest = _manifest(plan.folder)
+        # those that an earlier process of the operation has passed
+        self._result.gaps += [gap for gap in self._manifest.gaps if _is_within(gap, plan)]
         self._passed = 0
 
     @property
     def counts(self) -> dict[str, int]:
         result = self._result
-        counts = {"records": result.records, "files": result.files, "bytes": result.size, "gaps": len(result.gaps)}
-        return {name: self._before.get(name, 0) + count for name, count in counts.items()}
+        counts = {"records": result.records, "files": result.files, "bytes": result.size}
+        return {name: self._before.get(name, 0) + count for name, count in counts.items()} | {"gaps": len(result.gaps)}
 
     async def write(self) -> Result:
         # written first: a folder with files and without a manifest has lost it
@@ -336,6 +339,7 @@ class _Run:
         finally:
             file.discard()
         self._passed += at - part.start
+        self._progress(self._passed)
         self._result.is_stopped = self._stop.is_set() and at < part.stop
 
     async def _skip(self, file: "_FileWriter", at: int, end: int) -> "_FileWriter":
@@ -505,6 +509,11 @@ def _without_archived(plan: Plan, manifest: Manifest) -> Plan:
         if parts:
             missing[tp] = parts
     return Plan(plan.folder, plan.windows, plan.compression, plan.rotate_bytes, plan.gaps, missing)
+
+
+def _is_within(gap: Gap, plan: Plan) -> bool:
+    window = plan.windows.get(TopicPartition(gap.topic, gap.partition), range(0))
+    return window.start <= gap.begin and gap.end <= window.stop
 
 
 def _ends(plan: Plan) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 
 from worker.engine.log_reader import find_windows, read_windows
 from worker.ops.archive import Progress, partitions_of
-from worker.ops.archive_format import ArchivedRecord, ArchiveError, ArchiveFile, Manifest, read_manifest
+from worker.ops.archive_format import ArchivedRecord, ArchiveError, ArchiveFile, Gap, Manifest, read_manifest
 from worker.ops.archive_reader import BadLine, Source, check_file, read_source
 from worker.ops.topics import TopicsError
 from worker.settings import Settings
@@ -32,6 +32,8 @@ class Verified:
     records: int = 0
     compared: int = 0
     """Records that the topic still has."""
+    gaps: list[Gap] = field(default_factory=list)
+    """Those that the manifest records; they are no problems of the archive."""
     problem_count: int = 0
     problems: list[str] = field(default_factory=list)
     """The first of them, a line each."""
@@ -62,7 +64,7 @@ async def verify(
     manifest = read_manifest(folder)
     if manifest is None:
         raise ArchiveError(f"{folder}: no archive, since it has no manifest: name a folder of `attendance archive`")
-    verified = Verified()
+    verified = Verified(gaps=manifest.gaps)
     _find_surplus(folder, manifest, verified)
     available = await _available(settings, manifest) if with_topics else {}
     compacted = TopicNames.of(settings.topic_prefix).bookings
