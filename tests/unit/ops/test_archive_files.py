@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 
 from worker.ops import archive_format, archive_reader
-from worker.ops.archive_format import ArchivedRecord, ArchiveError, ArchiveFile, Manifest, decode_line, encode_line
+from worker.ops.archive_format import ArchivedRecord, ArchiveError, ArchiveFile, Manifest, decode_line, encode_line, locked
 from worker.ops.archive_reader import BadLine, Source, find_sources, read_lines, read_records, read_source
 
 CONTENT = st.none() | st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass"))
@@ -225,3 +225,20 @@ def test_the_documented_line_is_read() -> None:
     assert found.headers == [("attendance-received", b"2026-11-22T10:00:00Z")]
     assert found.value is not None
     assert json.loads(found.value) == {"specversion": "1.0"}
+
+
+def test_only_what_a_killed_archive_left_is_removed(tmp_path: Path) -> None:
+    archive_of(tmp_path)
+    kept = {"notes.txt", "notes.partial", "t.events-0-00000000000000000007.jsonl.zst", "backup.jsonl.partial"}
+    left = {f"t.events-0-00000000000000000009.jsonl{ending}.partial" for ending in ("", ".gz", ".zst")}
+    for name in kept | left | {"manifest.json.partial"}:
+        (tmp_path / name).write_text("")
+    before = {path.name for path in tmp_path.iterdir()}
+    with locked(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == before - left - {"manifest.json.partial"} | {".lock"}
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArchiveError, match=r"file: .*: choose a path"), locked(tmp_path / "file"):
+        raise AssertionError
