@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas.alerts import OPENED, AlertEvent, AlertKind, alert_id
 from schemas.attendance import attendance_id
@@ -84,11 +84,20 @@ class TableCopy:
 
     Args:
         store: tables 0 to 3 are used; what they hold of the partition is dropped by `drop`.
+        consumer: see `worker.engine.log_reader.find_windows`.
         on_progress: called with the number of records or bookings that were worked off.
     """
 
-    def __init__(self, settings: Settings, partition: int, store: Store, on_progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        partition: int,
+        store: Store,
+        consumer: AIOKafkaConsumer,
+        on_progress: Callable[[int], None],
+    ) -> None:
         self.partition = partition
+        self._consumer = consumer
         self.rules = Rules(**{name: value for name, value in settings.shaping().items() if name != "partitions"})
         self._settings = settings
         self._client = settings.kafka_client()
@@ -224,7 +233,9 @@ class TableCopy:
         return [await self._window(table.changelog) for table in (self._bookings, self._attendance)]
 
     async def _window(self, topic: str) -> dict[TopicPartition, range]:
-        return await find_windows(self._client, topic, [self.partition], self._next[topic], by_time=False)
+        return await find_windows(
+            self._client, topic, [self.partition], self._next[topic], by_time=False, consumer=self._consumer
+        )
 
     async def _read(
         self, windows: Iterable[Mapping[TopicPartition, range]]
