@@ -264,10 +264,10 @@ class System:
 
     def open_alerts_of_topic(self) -> dict[tuple[str, str, str | None], dict[str, Any]]:
         """The alerts topic as its compaction would leave it: the last record of each alert, where that says opened."""
-        last = {record.key: json.loads(record.value) for record in self.consume(self.topics.alerts)}
+        last = {record.key: record.value for record in self.consume(self.topics.alerts)}
         return {
             (data["kind"], data["bookingId"], data.get("sessionId")): _alert(data)
-            for event in last.values()
+            for event in (json.loads(value) for value in last.values() if value is not None)
             if event["type"] == "attendance.mismatch.opened"
             for data in (event["data"],)
         }
