@@ -355,10 +355,12 @@ def remaining_windows(topic: str, packed: Mapping[str, list[int]], position: Map
 
 
 def packed_selection(selection: Selection) -> dict[str, Any]:
-    """A selection as the request of an operation holds it: what is not empty."""
+    """A selection as the request of an operation holds it: what is not left out."""
     names = ("reasons", "sources", "topic", "booking", "begin", "end", "ids", "state")
     values = {name: getattr(selection, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value not in (None, ())
+    }
 
 
 def unpacked_selection(packed: Mapping[str, Any]) -> Selection:

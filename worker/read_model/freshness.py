@@ -85,6 +85,17 @@ class Partition:
         offset = self.mark.get(f"{topic}.unreadable", "")
         return int(offset) if offset else None
 
+    @property
+    def bad_events(self) -> int:
+        """How many of the last 1,000 events that its worker read cannot be used."""
+        return self.number_of("events.bad")
+
+    @property
+    def commonest_bad(self) -> tuple[str, str] | None:
+        """While most of these events are bad, the commonest reason and source."""
+        reason = self.mark.get("events.badReason", "")
+        return (reason, self.mark.get("events.badSource", "")) if reason else None
+
     def number_of(self, name: str) -> int:
         """A field of the watermark as a number; 0 if it is absent."""
         return int(self.mark.get(name, 0))
@@ -106,10 +117,10 @@ def freshness_of(partitions: Iterable[Partition]) -> Freshness:
 
 
 class Problem(NamedTuple):
-    """A problem that stops partitions from making progress."""
+    """A problem of partitions. All but ``BAD_EVENTS`` stop them from making progress."""
 
     code: str
-    """``NO_WORKER``, ``KAFKA_AWAY``, ``UNREADABLE_BATCH`` or ``REPAIRING``."""
+    """``NO_WORKER``, ``KAFKA_AWAY``, ``UNREADABLE_BATCH``, ``REPAIRING`` or ``BAD_EVENTS``."""
     partitions: list[int]
     description: str
     """A sentence: the problem and its remedy."""
@@ -143,6 +154,11 @@ def find_problems(partitions: Iterable[Partition]) -> list[Problem]:
                 problems.append(_problem("UNREADABLE_BATCH", [each], f"{what}: delete it, or restore the log from a replica"))
     if filling:
         problems.append(_problem("REPAIRING", filling, "read models of {} are being filled from the tables: wait"))
+    for commonest in sorted({each.commonest_bad for each in owned if each.commonest_bad is not None}):
+        bad = [each for each in owned if each.commonest_bad == commonest]
+        reason, source = (text.replace("{", "{{").replace("}", "}}") for text in commonest)
+        what = f"more than half of the last 1,000 events of {{}} cannot be used, most often {reason} from {source}"
+        problems.append(_problem("BAD_EVENTS", bad, f"{what}: correct these devices, then see `attendance dead-letters stats`"))
     return problems
 
 

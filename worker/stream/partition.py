@@ -19,6 +19,7 @@ from worker.domain.rows import BOOKINGS, EVENTS, Applied
 from worker.engine.fetching import Fetched
 from worker.engine.partition_appender import BehindOpenTransaction
 from worker.stream import kafka_sink
+from worker.stream.bad_events import BadEvents
 from worker.stream.booking_store import Bookings, ChangedRows
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
 from worker.stream.decode_batch import decode_batch
@@ -63,6 +64,7 @@ class Partition:
         self.number = number
         self._resources = resources
         self._bookings = Bookings(number, resources)
+        self._bad_events = BadEvents(number)
         self._read_models: ReadModels | None = None
         self._to_fold: asyncio.Queue[Delivered | MaintenanceTask] = asyncio.Queue()
         self._to_emit: asyncio.Queue[Folded | MaintenanceTask] = asyncio.Queue(1)
@@ -92,7 +94,7 @@ class Partition:
 
     async def heartbeat(self, ends: Mapping[str, TopicEnd]) -> None:
         """Writes the heartbeat, with the ends of the topics, by ``events`` and ``bookings``."""
-        task = await self._read_models.heartbeat(ends) if self._read_models else None
+        task = await self._read_models.heartbeat(ends, self._bad_events.fields()) if self._read_models else None
         if task is not None:
             # only an idle partition needs the task: if batches wait, the next write finds the same
             with suppress(asyncio.QueueFull):
@@ -126,6 +128,8 @@ class Partition:
             outgoing = kafka_sink.outgoing(
                 batch, projection.published, resources.topics, self.number, resources.settings.partitions
             )
+            if topic == EVENTS:
+                self._bad_events.add(fetched.records, batch.dead_letters)
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             fetched.records.clear()
             last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)

@@ -112,10 +112,13 @@ class ReadModels:
         except Fenced:
             await self.reclaim()
 
-    async def heartbeat(self, ends: Mapping[str, TopicEnd]) -> Callable[[], Awaitable[None]] | None:
-        """Writes the heartbeat, with the ends of the topics by name; returns the task that is needed if it was refused."""
+    async def heartbeat(self, ends: Mapping[str, TopicEnd], more: Mapping[str, Any]) -> Callable[[], Awaitable[None]] | None:
+        """Writes the heartbeat, with the ends of the topics by name, and more fields of the watermark.
+
+        Returns the task that is needed if it was refused.
+        """
         was_live = self.is_live
-        fields: dict[str, Any] = {}
+        fields = dict(more)
         for topic, end in ends.items():
             unreadable = "" if end.unreadable is None else end.unreadable
             fields |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}

@@ -233,7 +233,7 @@ class PartitionStatus(TypedDict):
 class PartitionProblem(TypedDict):
     """A problem that keeps partitions from making progress."""
 
-    code: Literal["NO_WORKER", "KAFKA_AWAY", "UNREADABLE_BATCH", "REPAIRING"]
+    code: Literal["NO_WORKER", "KAFKA_AWAY", "UNREADABLE_BATCH", "REPAIRING", "BAD_EVENTS"]
     partitions: list[int]
     description: str
 

@@ -68,6 +68,12 @@ def partition_families(snapshot: Snapshot) -> list[Metric]:
             partitions,
             lambda each, topic: each.unreadable(topic) is not None,
         ),
+        _each(
+            "attendance_partition_bad_events",
+            "Of the last 1,000 events, those that became dead letters",
+            partitions,
+            lambda each: each.bad_events,
+        ),
     ]
 
 

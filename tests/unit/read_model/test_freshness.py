@@ -75,6 +75,13 @@ def test_troubles_name_partitions_and_cause() -> None:
     assert find_problems([partition()]) == []
 
 
+def test_mostly_bad_events_are_a_trouble_that_stops_nothing() -> None:
+    fields = {"events_bad": 700, "events_badReason": "invalid-field", "events_badSource": "/kiosk-{7}"}
+    (found,) = find_problems([partition(2, **fields), partition(3, **fields), partition(4, events_bad=400)])
+    assert (found.code, found.partitions, found.blocks_all_progress) == ("BAD_EVENTS", [2, 3], False)
+    assert "of partitions 2-3 cannot be used, most often invalid-field from /kiosk-{7}: " in found.description
+
+
 def test_troubles_while_a_partition_is_filled() -> None:
     filling = Partition(4, "being repaired", partition().mark, NOW_MS)
     assert [(each.code, each.partitions) for each in find_problems([filling])] == [("REPAIRING", [4])]
