@@ -23,6 +23,9 @@ BACKFILL_HEADER = "attendance-backfill"
 OFFSET_HEADER = "attendance-offset"
 """Header of a booking's record that a worker appended again: the offset of the original record in its partition."""
 
+REPLAYS_HEADER = "attendance-replays"
+"""Header of a dead letter that was replayed: how often. It stays on the dead letter that the record may become again."""
+
 
 class Topic(StrEnum):
     """The topics that a worker reads. Each event type belongs to one of them."""

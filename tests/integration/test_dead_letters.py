@@ -390,6 +390,7 @@ def test_no_more_than_max_are_taken(planted: System, tmp_path: Path) -> None:
         (["park", "0:999999999", "--yes"], 1, "only 0 of these 1 dead letters are open"),
         (["replay"], 1, "nothing was done: there is no terminal to ask on"),
         (["replay", "--resume", "x"], 1, "no operation has the id x"),
+        (["replay", "--resume", "x", "--max", "3"], 2, "takes no filters"),
         (["replay", "--edit", "FILE", "--yes"], 1, "line 2: has no id"),
         (["export", "--output", "FILE"], 1, "exists: name a new file"),
         (["list", "--from", "yesterday"], 2, "write a time with its offset"),

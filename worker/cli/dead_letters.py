@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
@@ -126,15 +126,18 @@ def list_(
     selection = _selection(settings, reasons, sources, topic, booking, from_, to, _state(state))
 
     async def listing(letters: DeadLetters) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
+        rows, done = list[dict[str, Any]](), 0
         async with aclosing(letters.select(await letters.windows(selection), selection)) as parts:
             async for part in parts:
+                done += part.end - part.begin
+                report.update(done)
                 rows += [record.shown(state) for record, state in part.records[: most + 1 - len(rows)]]
                 if len(rows) > most:
                     break
         return rows
 
-    rows = _read(settings, listing)
+    with ProgressReport("offsets") as report:
+        rows = _read(settings, listing)
     columns = ("id", "state", "reason", "source", "bookingId", "firstSeen", "replays", "detail")
     print_rows(rows[:most], as_json, columns)
     if len(rows) > most:
@@ -181,6 +184,8 @@ def export(
     if abort is not None:
         _abort(settings, abort)
     selection = _selection(settings, reasons, sources, topic, booking, from_, to, _state(state))
+    if resume is not None:
+        _check_alone(resume, selection != Selection(), output, most)
     if resume is None and output is None:
         _export_to_stdout(settings, selection, most)
         return
@@ -227,6 +232,8 @@ def replay(
         _abort(settings, abort)
     selection = _selection(settings, reasons, sources, topic, booking, from_, to)
     request: dict[str, Any] = {"selection": packed_selection(selection)}
+    if resume is not None:
+        _check_alone(resume, selection != Selection(), edit, most)
     if resume is None and edit is not None:
         path = edit.absolute()
         count, lines = files.check_edited(path, most)
@@ -317,7 +324,9 @@ def _park(
     if abort is not None:
         _abort(settings, abort)
     request: dict[str, Any] = {}
-    if resume is None:
+    if resume is not None:
+        _check_alone(resume, selection != Selection(state=selection.state), most)
+    else:
         plan = _confirmed(settings, selection, most, name, yes)
         request = {"selection": packed_selection(selection), "windows": packed_windows(plan.windows)}
 
@@ -361,6 +370,12 @@ def _selection(
         ids=names,
         state=state,
     )
+
+
+def _check_alone(resume: str, *others: object) -> None:
+    """A resumed operation keeps what it was begun with."""
+    if any(others):
+        raise typer.BadParameter(f"--resume {resume} takes no filters: the operation has those that it was begun with")
 
 
 def _state(shown: Shown) -> State | None:
@@ -470,11 +485,19 @@ async def _until_stopped(work: Coroutine[Any, Any, bool], running: Running, stop
     finally:
         await cancel_all((working, stopped))
         if running.operation.state == "RUNNING":
-            with suppress(OperationError, RedisError, OSError):
-                await running.pause(error)
-            name, command = running.operation.id, running.operation.command
-            print_line(f"{name} is paused: `attendance {command} --resume {name}` goes on", sys.stderr)
+            await _pause(running, error)
     return False
+
+
+async def _pause(running: Running, error: str) -> None:
+    name, command = running.operation.id, running.operation.command
+    try:
+        await running.pause(error)
+        print_line(f"{name} is paused: `attendance {command} --resume {name}` goes on", sys.stderr)
+    except OperationError as taken:
+        print_line(str(taken), sys.stderr)
+    except (RedisError, OSError):
+        print_line(f"{name} is interrupted: `attendance {command} --resume {name}` goes on once Redis answers", sys.stderr)
 
 
 def _end(ended: _Ended, as_json: bool, **shortfalls: str) -> None:

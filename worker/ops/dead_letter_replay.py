@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from schemas.events import OFFSET_HEADER, RECEIVED_HEADER, DeadLetter
+from schemas.events import OFFSET_HEADER, RECEIVED_HEADER, REPLAYS_HEADER, DeadLetter
 from schemas.times import format_exact_time
 from worker.engine.log_reader import Windows
 from worker.ops.dead_letter_files import EditedLetter, read_edited
 from worker.ops.dead_letters import (
-    REPLAYS_HEADER,
     Checkpoint,
     DeadLetterRecord,
     DeadLetters,

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 
 from schemas.decoding.explain import decode, decode_booking, received_at
 from schemas.decoding.readable import booking_of, document_of, source_of
-from schemas.events import Booking, BookingGone, DeadLetter, Event
+from schemas.events import REPLAYS_HEADER, Booking, BookingGone, DeadLetter, Event
 from schemas.times import format_time, parse_time
 from worker.durations import micros
 from worker.engine.log_reader import Windows, find_windows, read_windows
@@ -29,8 +29,6 @@ from worker.settings import Settings
 from worker.stream.kafka_sink import DEAD_LETTER_HEADERS
 from worker.topics import TopicNames
 
-#: Header of an event that was replayed: how often. The worker keeps it on a new dead letter.
-REPLAYS_HEADER = "attendance-replays"
 #: The target of the operations that change what became of dead letters: one at a time.
 TARGET = "dead-letters"
 #: Sources that `Stats` tells apart; further ones are counted together.

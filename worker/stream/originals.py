@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from msgspec import msgpack
 
-from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
+from schemas.events import OFFSET_HEADER, RECEIVED_HEADER, REPLAYS_HEADER
 from worker.domain.booking_state import Place
 from worker.domain.rows import original_of, place_of
 
@@ -15,8 +15,8 @@ Headers = list[tuple[str, bytes | None]]
 POSITION_HEADERS = frozenset({RECEIVED_HEADER, OFFSET_HEADER})
 #: A compressed record batch of 2 MiB may hold far larger records; a copy with more headers might always be refused.
 HEADERS_LIMIT = 32 * 1024
-#: A CloudEvent in binary mode needs these; they are kept first.
-_NEEDED = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"})
+#: A CloudEvent in binary mode needs these, and a replay the last; they are kept first.
+_NEEDED = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", REPLAYS_HEADER})
 #: Digits of the largest offset.
 _OFFSET_DIGITS = 19
 
