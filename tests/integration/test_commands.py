@@ -298,7 +298,9 @@ def test_an_unavailable_broker_is_one_line(served: System, refused: int, argumen
         _one_line(done, "ATTENDANCE_BROKER", f"127.0.0.1:{refused}")
 
 
-@pytest.mark.parametrize("arguments", [["publish", "-"], ["simulate", "--count", "3"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["publish", "-"], ["simulate", "--count", "3"], ["replay", "--all", "--yes"]], ids=" ".join
+)
 def test_a_topic_that_is_missing_is_named(served: System, arguments: list[str]) -> None:
     """aiokafka waits for it to come, and then says that there is no broker."""
     done = served.run_cli(*arguments, stdin=_lines(_check_in("b9")), ATTENDANCE_TOPIC_PREFIX="no-such")

@@ -28,7 +28,7 @@ from worker.domain.rows import (
 )
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.table import Merge
-from worker.ops.replay import Control, Item, Source
+from worker.ops.replay import Control, Item, Part, Source
 from worker.settings import Settings
 from worker.stream.group import check_settings
 from worker.topics import TopicNames, partition_of
@@ -110,6 +110,7 @@ class _Folding:
         self._rules = Rules(**{name: value for name, value in settings.shaping().items() if name != "partitions"})
         self._source = source
         self._control = control
+        self._seen = 0
 
     async def slice(self, number: int) -> Iterable[tuple[str, Differences]]:
         """Folds one slice; the bookings that differ, in order."""
@@ -123,12 +124,12 @@ class _Folding:
             return load(name, attendance.get(name, {}), reference, self._rules)
 
         async for part in self._source.read(self._source.start):
+            self._report(part)
             if self._control.stop.is_set():
                 return ()
             if not number:
                 self.counts["read"] += len(part.items)
                 self.counts.update(f"dead {item.reason}" for item in part.items if item.reason)
-                self._control.progress(self.counts["read"])
             for item in part.items:
                 if item.decoded is None or (name := item.decoded.booking_id) not in names:
                     continue
@@ -153,6 +154,7 @@ class _Folding:
         """The bookings of a slice; while the first one is read, slices become smaller until one fits."""
         names: set[str] = set()
         async for part in self._source.read(self._source.start):
+            self._report(part)
             if self._control.stop.is_set():
                 break
             for item in part.items:
@@ -163,6 +165,11 @@ class _Folding:
                 names = {name for name in names if self._slice_of(name) == number}
             await asyncio.sleep(0)
         return names
+
+    def _report(self, part: Part) -> None:
+        # each slice is read twice: for its bookings, then to fold
+        self._seen += len(part.items)
+        self._control.progress(self._seen // (2 * self.slices))
 
     def _slice_of(self, booking_id: str) -> int:
         return crc32(booking_id.encode()) % self.slices

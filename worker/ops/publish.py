@@ -178,11 +178,16 @@ async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
     # metadata of all topics: for a single topic that is missing, the client waits 40 s until it exists
     partitions = (await producer.client.fetch_all_metadata()).partitions_for_topic(topic)
     if not partitions:
-        raise TopicsError(
-            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
-            "`attendance topics create`, set another prefix, or see Rights in deploy/README.md"
-        )
+        raise missing_topic(topic)
     return len(partitions)
+
+
+def missing_topic(topic: str) -> TopicsError:
+    """The error where Kafka has no such topic."""
+    return TopicsError(
+        f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
+        "`attendance topics create`, set another prefix, or grant the rights of deploy/README.md"
+    )
 
 
 async def _send(producer: AIOKafkaProducer, batch: list[Outgoing], partitions: dict[str, int]) -> int:

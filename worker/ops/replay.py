@@ -25,7 +25,8 @@ from schemas.events import BACKFILL_HEADER, RECEIVED_HEADER, Booking, BookingGon
 from schemas.times import format_exact_time
 from worker.durations import micros
 from worker.engine.log_reader import find_windows, read_windows
-from worker.ops.publish import BadLine, Outgoing, lines, read_line, send
+from worker.ops.publish import BadLine, Outgoing, lines, missing_topic, read_line, send
+from worker.ops.topics import TopicsError
 from worker.read_model.operations import Running
 from worker.settings import Settings
 from worker.stream.group import has_members
@@ -224,6 +225,7 @@ async def find_topic_window(
     """
     topic, client = TopicNames.of(settings.topic_prefix).events, settings.kafka_client()
     partitions = {partition_of(name, settings.partitions) for name in selection.bookings} or range(settings.partitions)
+    committed = await _committed(settings)
     begins, ends, logs = [
         await find_windows(client, topic, partitions, *between, by_time=bool(bound and bound.is_time))
         for bound, between in (
@@ -232,7 +234,6 @@ async def find_topic_window(
             (None, (None, None)),
         )
     ]
-    committed = await _committed(settings)
     windows, unread = {}, 0
     for tp, log in logs.items():
         known = max(log.start, committed.get(tp, log.start))
@@ -335,6 +336,7 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
         f"the group {settings.topic_prefix} has members: stop all workers, wait until Kafka has forgotten those that "
         f"died ({settings.session_timeout.total_seconds():.0f} s), then reset again"
     )
+    await _committed(settings)
     if await has_members(settings):
         raise refusal
     by_time = bool(begin and begin.is_time)
@@ -355,13 +357,28 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
 
 
 async def _committed(settings: Settings) -> dict[TopicPartition, int]:
+    """The offsets that the group has committed.
+
+    Raises:
+        TopicsError: there is no events topic, or it has another number of partitions.
+    """
+    topic = TopicNames.of(settings.topic_prefix).events
     admin = AIOKafkaAdminClient(**settings.kafka_client())
     try:
         await admin.start()
-        answer = await admin.list_consumer_group_offsets(settings.topic_prefix)
+        # the client waits 40 s for the offsets of a topic that is missing
+        (described,) = await admin.describe_topics([topic])
+        if described["error_code"] or not described["partitions"]:
+            raise missing_topic(topic)
+        if len(described["partitions"]) != settings.partitions:
+            found = len(described["partitions"])
+            raise TopicsError(f"ATTENDANCE_PARTITIONS: {topic} has {found} partitions: set this to {found}")
+        # each by its name: some brokers do not answer for all that there are
+        tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
+        answer = await admin.list_consumer_group_offsets(settings.topic_prefix, partitions=tps)
     finally:
         await admin.close()
-    return {tp: committed.offset for tp, committed in answer.items()}
+    return {tp: committed.offset for tp, committed in answer.items() if committed.offset >= 0}
 
 
 def sizes_of(paths: Iterable[str]) -> dict[str, int]:
