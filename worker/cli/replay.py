@@ -121,7 +121,7 @@ def replay(
             if expect_no_change and found.changes:
                 fail(f"{found.changes:,} changes were not expected{'' if dry_run else ': nothing was published'}")
             if dry_run:
-                _exit_for_bad_lines(plan)
+                _exit_for_bad_lines(plan, found.counts)
                 return
         confirm(plan.shown(settings), yes=yes)
     _publish(settings, plan, resume, as_json=as_json)
@@ -152,7 +152,7 @@ def _publish(settings: Settings, plan: _Plan, resume: str | None, *, as_json: bo
     if not is_done:
         print_line(f"interrupted: `attendance replay --resume {operation.id}` goes on", sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
-    _exit_for_bad_lines(plan)
+    _exit_for_bad_lines(plan, operation.counts)
 
 
 async def _until_end(plan: _Plan, running: Running, producer: Any, control: Control) -> bool:
@@ -296,8 +296,9 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing"
 
 
-def _exit_for_bad_lines(plan: _Plan) -> None:
-    if isinstance(plan.source, Files) and plan.source.bad_lines:
+def _exit_for_bad_lines(plan: _Plan, counts: Mapping[str, int]) -> None:
+    """Names lines of files that cannot be used, and exits with 1 if there are any. Those of a topic are dead letters."""
+    if isinstance(plan.source, Files) and any(count for name, count in counts.items() if name.startswith("dead ")):
         for where, detail in plan.source.bad_lines.items():
             print_line(f"{where}: {detail}", sys.stderr)
         raise typer.Exit(1)

@@ -191,7 +191,8 @@ class Files:
                     number += len(lines)
                     yield Part(path, items, number)
             except (OSError, EOFError, zlib.error) as error:
-                raise ReplayError(f"{path}: cannot be read behind line {number} ({error}): restore it, then --resume") from None
+                hint = "restore it and replay it again"
+                raise ReplayError(f"{path}: cannot be read behind line {number} ({error}): {hint}") from None
             finally:
                 chunks.close()
 
