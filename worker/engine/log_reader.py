@@ -1,15 +1,15 @@
 """Reads windows of topics: the records at given offsets of some partitions, whatever lies between them."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from worker.engine.batch_search import MayHold
-from worker.engine.fetching import ISOLATION, Fetched, Fetches
+from worker.engine.fetching import ISOLATION, Fetched, Fetches, log_end
 
 #: A read fails after so long without a record or other progress, seconds.
 STALL_SECONDS = 60.0
@@ -49,13 +49,14 @@ async def find_windows(
         consumer: one of `open_consumer` for many calls; to start one takes about 0.1 s.
 
     Raises:
+        TimeoutError: a broker does not answer fetches for `STALL_SECONDS`.
         aiokafka.errors.KafkaError: the broker refuses.
     """
     if consumer is None:
         async with open_consumer(client) as consumer:
             return await find_windows(client, topic, partitions, begin, end, by_time=by_time, consumer=consumer)
     tps = [TopicPartition(topic, number) for number in partitions]
-    first, last = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+    first, last = await consumer.beginning_offsets(tps), await _ends(consumer, tps)
     begins, ends = first, last
     if begin is not None:
         begins = await _offsets_at(consumer, tps, begin, last) if by_time else dict.fromkeys(tps, begin)
@@ -138,6 +139,23 @@ async def read_windows(
                 raise TimeoutError(f"no record of {min(waiting)} was fetched for {STALL_SECONDS:.0f} s")
     finally:
         await consumer.stop()
+
+
+async def _ends(consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """The last stable offsets: the greater of the listed one and of that in a fetch, since some brokers list too small ones."""
+    listed = await consumer.end_offsets(tps)
+    consumer.assign(list(tps))
+    for tp, end in listed.items():
+        consumer.seek(tp, end)
+    deadline = monotonic() + STALL_SECONDS
+    while not all(log_end(consumer, tp) for tp in tps):
+        with suppress(KafkaError, ValueError):  # a record behind the listed end cannot be read: who reads it finds that
+            await consumer.getmany(timeout_ms=_FETCH_WAIT_MS, max_records=1)
+        if monotonic() > deadline:
+            raise TimeoutError(f"no fetch of {min(tps)} was answered for {STALL_SECONDS:.0f} s")
+    fetched = {tp: log_end(consumer, tp) for tp in tps}
+    consumer.unsubscribe()
+    return {tp: max(listed[tp], 0 if end is None else end.stable) for tp, end in fetched.items()}
 
 
 async def _offsets_at(

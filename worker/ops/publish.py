@@ -186,7 +186,7 @@ def missing_topic(topic: str) -> TopicsError:
     """The error where Kafka has no such topic."""
     return TopicsError(
         f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
-        "`attendance topics create`, set another prefix, or grant the rights of deploy/README.md"
+        "`attendance topics create`, set another prefix, or see Rights in deploy/README.md"
     )
 
 
