@@ -46,7 +46,7 @@ def verify(
         asyncio.run(_abort(settings, abort))
         print_line(f"{abort} is ABORTED", sys.stderr)
         return
-    window = _window(from_)
+    _window(from_)
     for number in partitions or ():
         if number >= settings.partitions:
             raise typer.BadParameter(f"there are {settings.partitions} partitions, numbered from 0", param_hint="--partition")
@@ -58,7 +58,7 @@ def verify(
         }
         confirm(plan, yes=yes)
     found: Found = []
-    stopped = run_until_stopped(lambda stop: _run(settings, chosen, window, repair, resume, found, stop))
+    stopped = run_until_stopped(lambda stop: _run(settings, chosen, from_, repair, resume, found, stop))
     _print(found, as_json=as_json)
     if stopped:
         print_line(stopped, sys.stderr)
@@ -78,7 +78,7 @@ async def _abort(settings: Settings, operation_id: str) -> None:
 async def _run(
     settings: Settings,
     chosen: list[int],
-    window: Window | None,
+    from_: str | None,
     repair: bool,
     resume: str | None,
     found: Found,
@@ -87,12 +87,12 @@ async def _run(
     """Adds what is found; returns a line on how to go on if it was stopped."""
     client = create_redis(settings)
     try:
-        running = await _operation(client, settings, chosen, repair, resume)
+        running = await _operation(client, settings, chosen, from_, repair, resume)
         if running is not None:
-            done = set(running.operation.position.get("done", ()))
-            chosen, repair = [number for number in running.operation.request["partitions"] if number not in done], True
+            request, done = running.operation.request, set(running.operation.position.get("done", ()))
+            chosen, from_, repair = [each for each in request["partitions"] if each not in done], request["from"], True
         with ProgressReport("records and entries") as progress:
-            work = _verify(Verification(settings, client, progress.update), chosen, window, repair, running, found)
+            work = _verify(Verification(settings, client, progress.update), chosen, _window(from_), repair, running, found)
             try:
                 await run_until(stop, work)
             except BaseException as error:
@@ -111,14 +111,18 @@ async def _run(
     return ""
 
 
-async def _operation(client: Client, settings: Settings, chosen: list[int], repair: bool, resume: str | None) -> Running | None:
+async def _operation(
+    client: Client, settings: Settings, chosen: list[int], from_: str | None, repair: bool, resume: str | None
+) -> Running | None:
     """The operation of a repair; comparing alone changes nothing, and is none."""
     operations = Operations(client, settings.redis_namespace)
     if resume is not None:
         return await operations.resume(resume, _COMMAND)
     if not repair:
         return None
-    running = await operations.begin(_COMMAND, settings.topic_prefix + " read models", {"partitions": chosen}, {})
+    running = await operations.begin(
+        _COMMAND, settings.topic_prefix + " read models", {"partitions": chosen, "from": from_}, {}
+    )
     print_line(f"id: {running.operation.id}", sys.stderr)
     return running
 

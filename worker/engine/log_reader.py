@@ -154,7 +154,6 @@ async def _ends(consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]) -> 
         if monotonic() > deadline:
             raise TimeoutError(f"no fetch of {min(tps)} was answered for {STALL_SECONDS:.0f} s")
     fetched = {tp: log_end(consumer, tp) for tp in tps}
-    consumer.unsubscribe()
     return {tp: max(listed[tp], 0 if end is None else end.stable) for tp, end in fetched.items()}
 
 

@@ -52,7 +52,7 @@ from worker.topics import TopicNames, partition_of
 
 #: Key of a difference in the alerts topic, and in the tables; neither is a key of Redis.
 ALERTS_TOPIC, TABLES = b"alerts topic", b"tables"
-#: Differences of a partition that are kept.
+#: Differences of a partition that are kept, of Redis and of the alerts topic each.
 MOST_DIFFERENCES = 10_000
 #: How often what changes meanwhile is looked at again.
 _ROUNDS = 30
@@ -87,7 +87,6 @@ class PartitionReport:
     events: int = 0
     """Records of the window that were folded."""
     differences: list[Difference] = field(default_factory=list)
-    """At most `MOST_DIFFERENCES`."""
     unreached: str = ""
     """Why it could not be compared."""
     redis_differs: bool = False
@@ -194,9 +193,10 @@ class PartitionCheck:
             candidates[candidate.place] = candidate
             if len(candidates) >= MOST_DIFFERENCES:
                 break
+        most = len(candidates) + MOST_DIFFERENCES
         async for candidate in self._alert_candidates(report):
             candidates[candidate.place] = candidate
-            if len(candidates) >= 2 * MOST_DIFFERENCES:
+            if len(candidates) >= most:
                 break
         remaining = list(candidates.values())
         for number in range(_ROUNDS):
@@ -339,10 +339,9 @@ class PartitionCheck:
             report.redis_differs |= not problem
         problem = problem or ("missing" if candidate.found is None else "surplus" if expected is None else "different")
         values = (shown(candidate.place, expected), shown(candidate.place, candidate.found))
-        if len(report.differences) < MOST_DIFFERENCES:
-            report.differences.append(
-                Difference(self._number, key.decode(errors="replace"), _shown_member(member), problem, *values)
-            )
+        report.differences.append(
+            Difference(self._number, key.decode(errors="replace"), _shown_member(member), problem, *values)
+        )
 
     def _right_record(self, candidate: _Candidate) -> bytes | None:
         """The record that the alerts topic should have last of an alert."""
