@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-# two at a time, each with a broker of its own: the tests wait more than they work
-PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
+# three at a time, each with a broker of its own: the tests wait more than they work
+PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 # each version with the hashes of its files; pip then refuses whatever else a registry or a proxy hands out
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
