@@ -18,7 +18,7 @@ import pytest
 from schemas.events import Event
 from tests.integration.test_main_job import MINUTE, World, envelope
 from tests.support.oracle import Outcome
-from tests.support.services import Broker, Redis
+from tests.support.services import Broker, Redis, RedisServer
 from tests.support.services.processes import wait_until
 from tests.support.system import ROOT, Record, System, running
 from worker.domain.differences import Differences
@@ -26,6 +26,7 @@ from worker.kafka import create_producer
 from worker.ops import preview as preview_module
 from worker.ops import publish
 from worker.ops import replay as ops
+from worker.ops.archive_format import ArchiveError
 from worker.ops.replay import Bound, Control, Files, Item, ReplayError, Selection, Source, TopicWindow
 from worker.read_model import operations as operations_module
 from worker.read_model.operations import Operation, Operations, State
@@ -311,7 +312,7 @@ def test_bad_lines_are_named_and_the_rest_is_done(served: System, tmp_path: Path
         read_all(source)
     torn.write_bytes(b"")
     for files in (["none"], [str(tmp_path)]):
-        with pytest.raises(ReplayError, match=files[0]):
+        with pytest.raises((ReplayError, ArchiveError), match=files[0]):
             ops.sizes_of(files)
     with pytest.raises(ReplayError, match="any more"):
         Files(served.settings, {str(torn): 60}, Selection())
@@ -333,3 +334,33 @@ def test_a_reset_waits_for_the_workers_and_changes_nothing(served: System) -> No
     served.start_worker()
     served.until_settled()
     assert served.outcome() == before
+
+
+@pytest.mark.parametrize("compress", ["zstd", "gzip", "none"])
+def test_an_archive_is_restored_into_another_system(
+    served: System, kafka: Broker, own_redis: RedisServer, tmp_path: Path, compress: str
+) -> None:
+    """Another prefix, another Redis: all that readers see is the same, times of reception included."""
+    folder = str(tmp_path / "archive")
+    done = served.run_cli("archive", folder, "--compress", compress, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    with running(System(kafka, own_redis)) as restored:
+        replayed = restored.run_cli("replay", folder, "--yes", "--json")
+        (summary,) = jsons(replayed.stdout)
+        dead = sum(count for name, count in summary.items() if name.startswith("dead "))
+        assert dead > 0
+        assert replayed.returncode == 1, "the dead letters among them"
+        assert summary["published"] == summary["read"] - dead
+        restored.until_settled()
+        assert restored.outcome() == served.outcome()
+
+
+def test_nothing_of_a_damaged_archive_is_published(served: System, tmp_path: Path) -> None:
+    done = served.run_cli("archive", str(tmp_path), "--yes", "--compress", "none")
+    assert done.returncode == 0, done.stderr
+    largest = max(tmp_path.glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    content = largest.read_bytes()
+    largest.write_bytes(content.replace(b"attendance.check_in", b"attendance.no_show ", 1))
+    source = Files(served.settings, ops.sizes_of([str(largest)]), Selection())
+    with pytest.raises(ReplayError, match=re.escape(str(largest))):
+        read_all(source)

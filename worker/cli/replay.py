@@ -61,7 +61,7 @@ class _Plan:
 
 
 def replay(
-    files: Annotated[_Many, typer.Argument(help="files of JSON lines of events, plain or gzip; without: the topic")] = None,
+    files: Annotated[_Many, typer.Argument(help="files of JSON lines, folders of archives; without: the topic")] = None,
     begin: Annotated[str | None, typer.Option("--from", help="first offset, or RFC 3339 time, of the window")] = None,
     end: Annotated[str | None, typer.Option("--to", help="offset or time at which the window ends; without: now")] = None,
     all_: Annotated[bool, typer.Option("--all", help="the whole topic")] = False,

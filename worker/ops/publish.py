@@ -37,7 +37,7 @@ class Outgoing(NamedTuple):
 
     topic: str
     booking_id: str
-    value: bytes
+    value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
 
 

@@ -5,16 +5,14 @@ nothing, and what is published twice counts once.
 """
 
 import asyncio
-import gzip
 import os
 import stat
-import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 from time import monotonic, time_ns
-from typing import IO, Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -25,7 +23,9 @@ from schemas.events import BACKFILL_HEADER, RECEIVED_HEADER, Booking, BookingGon
 from schemas.times import format_exact_time
 from worker.durations import micros
 from worker.engine.log_reader import find_windows, read_windows
-from worker.ops.publish import BadLine, Outgoing, lines, missing_topic, read_line, send
+from worker.ops.archive_format import ArchivedRecord, ArchiveError, decode_line
+from worker.ops.archive_reader import check_file, find_sources, read_lines
+from worker.ops.publish import BadLine, Outgoing, missing_topic, read_line, send
 from worker.ops.topics import TopicsError
 from worker.read_model.operations import Running
 from worker.settings import Settings
@@ -41,7 +41,8 @@ _SAVE_SECONDS = 1.0
 _LINES, _LINES_BYTES = 2_000, 4 * 1024 * 1024
 #: Bad lines that are named; others are only counted.
 _NAMED_LINES = 20
-_GZIP = b"\x1f\x8b"
+#: How a line of an archive begins; an event begins with one of its own attributes.
+_ARCHIVED = b'{"topic":'
 _REASONS = frozenset(reason.value for reason in Reason)
 NOTHING = Outgoing("", "", b"", ())
 _DROPPED = POSITION_HEADERS | {BACKFILL_HEADER}
@@ -156,7 +157,11 @@ class TopicWindow:
 
 
 class Files:
-    """Files of JSON lines of events, plain or gzip: each event counts as received at its own time."""
+    """Files of JSON lines, plain, gzip or zstd: of events, each of which counts as received at its own time, or of archives.
+
+    A record of an archive counts as received when it first was. Its topic decides whether it is an event or a booking record,
+    whatever prefix it had.
+    """
 
     def __init__(self, settings: Settings, sizes: Mapping[str, int], selection: Selection) -> None:
         """
@@ -186,13 +191,15 @@ class Files:
         for path in self._paths:
             number, chunks = position[path], _chunks(path, position[path])
             try:
+                # nothing of a damaged file of an archive is published
+                (file,) = find_sources([Path(path)])
+                await asyncio.to_thread(check_file, file)
                 while lines := await asyncio.to_thread(next, chunks, None):
                     items = [self._item(path, at, line) for at, line in enumerate(lines, number + 1)]
                     number += len(lines)
                     yield Part(path, items, number)
-            except (OSError, EOFError, zlib.error) as error:
-                hint = "restore it and replay it again"
-                raise ReplayError(f"{path}: cannot be read behind line {number} ({error}): {hint}") from None
+            except ArchiveError as error:
+                raise ReplayError(f"{error}; line {number} was the last that was read") from None
             finally:
                 chunks.close()
 
@@ -200,12 +207,11 @@ class Files:
         if not line.strip():
             return Item(number)
         where = f"{path}:{number}"
+        if line.startswith(_ARCHIVED):
+            return self._archived(where, number, line)
         outgoing = read_line(line, where, self._settings, self._now_ms, backfill=True)
         if isinstance(outgoing, BadLine):
-            reason, _, _ = outgoing.detail.partition(":")
-            if len(self.bad_lines) < _NAMED_LINES:
-                self.bad_lines[where] = outgoing.detail
-            return Item(number, reason=reason if reason in _REASONS else Reason.INVALID_JSON.value)
+            return self._bad(where, number, outgoing.detail)
         decoded: Any
         if outgoing.topic == TopicNames.of(self._settings.topic_prefix).events:
             max_age = micros(self._settings.max_event_age)
@@ -215,6 +221,35 @@ class Files:
         if not self._selection.has(decoded):
             return Item(number)
         return Item(number, decoded, received_at(outgoing.headers, self._now_ms), outgoing)
+
+    def _archived(self, where: str, number: int, line: bytes) -> Item:
+        try:
+            record = decode_line(line)
+        except ValueError as error:
+            return self._bad(where, number, str(error))
+        topics, (topic, decoded) = TopicNames.of(self._settings.topic_prefix), self._decoded(record)
+        if isinstance(decoded, DeadLetter):
+            return self._bad(where, number, f"{decoded.reason}: {decoded.detail}")
+        if not self._selection.has(decoded):
+            return Item(number)
+        received = received_at(record.headers, record.timestamp)
+        headers = [*kept_headers(record.headers, _DROPPED), (RECEIVED_HEADER, format_exact_time(received).encode())]
+        target = topics.events if topic == "events" else topics.bookings
+        return Item(number, decoded, received, Outgoing(target, decoded.booking_id, record.value, headers))
+
+    def _decoded(self, record: ArchivedRecord) -> tuple[str, Event | Booking | BookingGone | DeadLetter]:
+        """The kind of topic that a record is of, and what it holds."""
+        kind = record.topic.rpartition(".")[2]
+        if kind == "bookings":
+            return kind, decode_booking(record.value, record.headers, record.key)
+        max_age = micros(self._settings.max_event_age)
+        return "events", decode(record.value, record.headers, record.timestamp, max_age=max_age)
+
+    def _bad(self, where: str, number: int, detail: str) -> Item:
+        reason, _, _ = detail.partition(":")
+        if len(self.bad_lines) < _NAMED_LINES:
+            self.bad_lines[where] = detail
+        return Item(number, reason=reason if reason in _REASONS else Reason.INVALID_JSON.value)
 
 
 async def find_topic_window(
@@ -383,19 +418,29 @@ async def _committed(settings: Settings) -> dict[TopicPartition, int]:
 
 
 def sizes_of(paths: Iterable[str]) -> dict[str, int]:
-    """Bytes of each file, by its absolute path.
+    """Bytes of each file, by its absolute path; of a folder, those of the archive in it.
 
     Raises:
         ReplayError: one is missing, or no file.
+        ArchiveError: a folder holds no archive.
     """
-    return {os.path.abspath(path): _size_of(path) for path in paths}
+    files = [file for path in paths for file in (_files_of(path) if os.path.isdir(path) else [path])]
+    return {os.path.abspath(path): _size_of(path) for path in files}
+
+
+def _files_of(folder: str) -> list[str]:
+    """The files of an archive: booking records first, so that events are judged by them."""
+    files = [(each.path, each.file) for each in find_sources([Path(folder)])]
+    return [
+        str(path) for path, file in sorted(files, key=lambda each: each[1] is None or not each[1].topic.endswith(".bookings"))
+    ]
 
 
 def _size_of(path: str) -> int:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise ReplayError(f"{path}: {error.strerror}: name a file of JSON lines, plain or gzip") from None
+        raise ReplayError(f"{path}: {error.strerror}: name a file of JSON lines, or the folder of an archive") from None
     if not stat.S_ISREG(found.st_mode):
         # it is read more than once, and on from a line
         raise ReplayError(f"{path}: is no file: write what it holds to one first")
@@ -403,18 +448,13 @@ def _size_of(path: str) -> int:
 
 
 def _chunks(path: str, skipped: int) -> Generator[list[bytes]]:
-    """The lines of a file behind the first ``skipped``, some at a time. Records of `attendance archive` would be read here."""
-    # without a buffer, as `lines` reads
-    with open(path, "rb", buffering=0) as file:
-        is_gzip = file.read(len(_GZIP)) == _GZIP
-        file.seek(0)
-        with gzip.open(file) if is_gzip else nullcontext(file) as plain:
-            chunk, size = list[bytes](), 0
-            for line, length in islice(lines(cast(IO[bytes], plain)), skipped, None):
-                chunk.append(line)
-                size += length
-                if len(chunk) == _LINES or size >= _LINES_BYTES:
-                    yield chunk
-                    chunk, size = [], 0
-            if chunk:
-                yield chunk
+    """The lines of a file behind the first ``skipped``, some at a time."""
+    chunk, size = list[bytes](), 0
+    for line, length in islice(read_lines(Path(path)), skipped, None):
+        chunk.append(line)
+        size += length
+        if len(chunk) == _LINES or size >= _LINES_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
