@@ -10,6 +10,7 @@ import signal
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,6 +237,27 @@ def test_the_command_prints_verdicts_and_dead_letters(system: System) -> None:
     part = system.run_cli("explain", booking, "s1", "--from", "2020-01-01T00:00:00Z")
     assert part.returncode == 0
     assert "Redis: not compared with a part of the events" in part.stdout
+
+
+def test_what_only_an_archive_holds_is_explained_too(system: System, tmp_path: Path) -> None:
+    booking, folder = "archived", str(tmp_path / "archive")
+    system.publish([system.event({**checked_in(booking, number), "id": f"e{number}"}) for number in (1, 2)])
+    system.until_settled()
+    assert system.run_cli("archive", folder, "--yes", "--allow-gap").returncode == 0
+    trim_events(system, booking)
+    system.publish([system.event(scanned(booking, who)) for who in ("ann", "bob", "cid")])
+    system.until_settled()
+    alone = system.run_cli("explain", booking, "s1", "--json")
+    assert (alone.returncode, len(json.loads(alone.stdout)["events"])) == (0, 3), "the scans alone give the same number"
+    both = system.run_cli("explain", booking, "s1", "--archive", folder, "--json")
+    assert both.returncode == 0, both.stderr
+    document = json.loads(both.stdout)
+    assert [each["verdict"] for each in document["events"]].count("base") == 1
+    assert (len(document["events"]), document["redis"]["agrees"]) == (5, True)
+    again = system.run_cli("explain", booking, "s1", "--archive", folder, "--archive", folder, "--json")
+    assert [each["verdict"] for each in json.loads(again.stdout)["events"]].count("duplicate") == 2
+    assert system.run_cli("explain", booking, "s1", "--archive", str(tmp_path)).returncode == 1
+    assert system.run_cli("explain", booking, "s1", "--archive", folder, "--to", "2026-01-01T00:00:00Z").returncode == 2
 
 
 def test_an_unknown_attendance_is_an_error(system: System) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +18,12 @@ from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line, print_rows
 from worker.history.errors import HistoryError, TooManyEvents
 from worker.history.explain import Document, Explainer, Subject, is_unknown
+from worker.ops.archive_format import ArchivedRecord
+from worker.ops.archive_reader import find_sources, read_records
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import Settings
+from worker.topics import TopicNames, partition_of
 
 
 def explain(
@@ -26,16 +31,23 @@ def explain(
     session_id: str,
     begin: Annotated[str | None, typer.Option("--from", help="only events received from this time on (RFC 3339)")] = None,
     end: Annotated[str | None, typer.Option("--to", help="only events received before this time (RFC 3339)")] = None,
+    archives: Annotated[
+        list[str] | None, typer.Option("--archive", help="folder of an archive that holds what the topic has lost; repeatable")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show every event of an attendance that the topic holds, and why it counts or does not."""
+    """Show every event of an attendance that topic and archives hold, and why it counts or does not."""
     booking, session = ids.booking_id(decode_argument(booking_id)), ids.session_id(decode_argument(session_id))
     if booking is None:
         raise typer.BadParameter("BOOKING_ID: is not a bookingId")
     if session is None:
         raise typer.BadParameter("SESSION_ID: is not a sessionId")
     subject = Subject(booking, session, _time("--from", begin), _time("--to", end))
-    document = asyncio.run(_explain(service_settings(), subject))
+    if archives and not subject.is_whole:
+        raise typer.BadParameter("--from and --to are of the topic: leave them out, or --archive")
+    settings = service_settings()
+    archived = _archived(settings, booking, [Path(decode_argument(each)) for each in archives or ()])
+    document = asyncio.run(_explain(settings, subject, archived))
     if is_unknown(document):
         fail(f"nothing is known of booking {booking} at session {session}: no event in the topic names both")
     if as_json:
@@ -47,7 +59,14 @@ def explain(
         raise typer.Exit(1)
 
 
-async def _explain(settings: Settings, subject: Subject) -> Document:
+def _archived(settings: Settings, booking_id: str, folders: list[Path]) -> Iterator[ArchivedRecord]:
+    """The records of the booking's partition, booking records first."""
+    topics, partition = TopicNames.of(settings.topic_prefix), partition_of(booking_id, settings.partitions)
+    sources = [find_sources(folders, topic, [partition]) for topic in (topics.bookings, topics.events)]
+    return read_records([source for of_topic in sources for source in of_topic])
+
+
+async def _explain(settings: Settings, subject: Subject, archived: Iterator[ArchivedRecord]) -> Document:
     client = create_redis(settings)
     with ExitStack() as stack:
         report: ProgressReport | None = None
@@ -60,7 +79,7 @@ async def _explain(settings: Settings, subject: Subject) -> Document:
 
         try:
             reader = AttendanceReader(client, settings.redis_namespace)
-            return await Explainer(settings, reader, subject, progress).explain()
+            return await Explainer(settings, reader, subject, progress, archived=archived).explain()
         except TooManyEvents as error:
             fail(f"{error}: explain a part of them with --from and --to")
         except HistoryError as error:

@@ -5,8 +5,9 @@ read, and the result is that of the worker, which has the same pure functions.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
+from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ class Explainer:
     """Explains one attendance.
 
     Args:
+        archived: records of archives; those that the topics still have are left out.
         most_events: events of the attendance at most.
     """
 
@@ -91,6 +93,7 @@ class Explainer:
         subject: Subject,
         on_progress: Progress,
         *,
+        archived: Iterable[Any] = (),
         pace: Pace = Pace(),  # noqa: B008 - immutable
         most_events: int = MOST_EVENTS,
     ) -> None:
@@ -98,6 +101,7 @@ class Explainer:
         self._reader = reader
         self._subject = subject
         self._on_progress = on_progress
+        self._archived = iter(archived)
         self._pace = pace
         topics = TopicNames.of(settings.topic_prefix)
         number = partition_of(subject.booking_id, settings.partitions)
@@ -121,12 +125,20 @@ class Explainer:
             self._find(self._bookings, None, None),
             self._find(self._events, subject.begin, subject.end),
         )
+        await self._read_archived(bookings | events)
         await self._read(bookings | events)
         compared = await self._compare() if subject.is_whole else None
         return self._document(compared)
 
     async def _find(self, tp: TopicPartition, begin: int | None, end: int | None) -> dict[TopicPartition, range]:
         return await find_windows(self._client, tp.topic, [tp.partition], begin, end)
+
+    async def _read_archived(self, windows: Mapping[TopicPartition, range]) -> None:
+        """Takes the archived records that lie before what the topics still have."""
+        while records := await asyncio.to_thread(lambda: list(islice(self._archived, self._pace.records))):
+            for tp, window in windows.items():
+                older = [each for each in records if (each.topic, each.partition) == tp and each.offset < window.start]
+                (self._collected.add_events if tp == self._events else self._collected.add_booking_records)(older)
 
     async def _read(self, windows: Mapping[TopicPartition, range]) -> None:
         for tp, window in windows.items():
