@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import cramjam
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from redis.exceptions import RedisError
 
 from schemas.times import format_time
 from worker.engine.log_reader import find_windows, read_windows
+from worker.ops import zstd
 from worker.ops.archive_format import (
     MANIFEST,
     PARTIAL,
@@ -450,13 +450,13 @@ class _ZstdFrames:
         self._rest += content
         frames = []
         while len(self._rest) >= _FRAME_BYTES:
-            frames.append(bytes(cramjam.zstd.compress(bytes(self._rest[:_FRAME_BYTES]))))
+            frames.append(zstd.compress(bytes(self._rest[:_FRAME_BYTES])))
             del self._rest[:_FRAME_BYTES]
         return b"".join(frames)
 
     def flush(self) -> bytes:
         # a frame in any case: a file without records is a zstd file too
-        return bytes(cramjam.zstd.compress(bytes(self._rest)))
+        return zstd.compress(bytes(self._rest))
 
 
 class _Plain:

@@ -12,9 +12,7 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import cramjam
-
-from worker.ops import publish
+from worker.ops import publish, zstd
 from worker.ops.archive_format import (
     MANIFEST,
     MOST_LINE_BYTES,
@@ -147,8 +145,8 @@ def read_lines(path: Path) -> Iterator[tuple[bytes, int]]:
     try:
         with path.open("rb", buffering=0) as file:
             yield from publish.lines(_decompressed(file), MOST_LINE_BYTES)
-    except (EOFError, OSError, zlib.error, cramjam.DecompressionError, _Damaged) as error:
-        # gzip and cramjam raise an OSError without a number where the content is damaged
+    except (EOFError, OSError, zlib.error, zstd.DamagedFrame, _Damaged) as error:
+        # gzip raises an OSError without a number where the content is damaged
         if isinstance(error, OSError) and error.errno is not None:
             raise unusable(path, error) from None
         raise ArchiveError(f"{path}: damaged ({error}): restore it from a copy") from None
@@ -177,13 +175,13 @@ class _Frames:
     def read(self, _: int) -> bytes:
         for frame in self._frames:
             # an empty frame is not the end
-            if content := bytes(cramjam.zstd.decompress(frame)):
+            if content := zstd.decompress(frame):
                 return content
         return b""
 
 
 def _frames(file: IO[bytes]) -> Iterator[bytes]:
-    """The frames of a file as they are (RFC 8878): cramjam decompresses whole frames alone."""
+    """The frames of a file as they are (RFC 8878): whole frames alone are decompressed."""
     while magic := file.read(4):
         if _is_skippable(magic):
             file.seek(int.from_bytes(_exactly(file, 4), "little"), os.SEEK_CUR)
