@@ -23,6 +23,7 @@ from worker.domain.rows import (
     PARTITION_SUFFIX,
     Applied,
     decode_applied,
+    decode_reference,
     load,
     merge_attendance_rows,
     merge_booking_rows,
@@ -70,10 +71,17 @@ class Touched:
 
     def add(self, state: BookingState) -> None:
         """Adds all that readers may see of a booking."""
-        booking = state.booking_id
+        self._add(state.booking_id, state.rows.keys() | listed_by(state.booking).keys())
+
+    def add_booking_row(self, booking_id: str, value: bytes) -> None:
+        """Adds what one row of ``bookings`` lists: a later row that is read with it may no longer list that."""
+        record, removed = decode_reference(booking_id, value)
+        self._add(booking_id, listed_by(record.booking).keys() | removed)
+
+    def _add(self, booking: str, sessions: Iterable[str]) -> None:
         self.bookings.add(booking.encode())
         self.alerts.add(alert_id(FREQUENT, booking, None).encode())
-        for name in state.rows.keys() | listed_by(state.booking).keys():
+        for name in sessions:
             self.sessions.add(name.encode())
             self.ids.add(attendance_id(booking, name))
             self.alerts.update(alert_id(kind, booking, name).encode() for kind in _SESSION_KINDS)
@@ -141,6 +149,10 @@ class TableCopy:
         async for table, records in self._read(await self._ends()):
             groups = list({record.key.partition(SEPARATOR)[0] for record in records} - {PARTITION_GROUP})
             before = self._project(self.states(groups), touched)
+            if table is self._bookings:
+                for record in records:
+                    if record.value is not None:
+                        touched.add_booking_row(record.key.partition(SEPARATOR)[0].decode(), record.value)
             table.recover(self.partition, records)
             self._write(before, self._project(self.states(groups), touched))
         return touched
