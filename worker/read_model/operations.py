@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from schemas.times import format_time
+from schemas.times import format_exact_time, format_time
 from worker.read_model.keys import operations_key
 from worker.read_model.lua_scripts import OPERATION
 from worker.redis.client import Client, answer_timeout
@@ -119,7 +119,9 @@ class Operations:
         Raises:
             OperationError: another one of the target runs.
         """
-        operation = Operation(_new_id(command), command, target, State.RUNNING, request, {}, end, started=format_time(_now()))
+        operation = Operation(
+            _new_id(command), command, target, State.RUNNING, request, {}, end, started=format_exact_time(_now())
+        )
         running = Running(self._client, self._key, operation)
         await running.save()
         await self._forget_old()
