@@ -196,7 +196,7 @@ def test_the_next_archive_takes_over_what_was_interrupted(tenant: System, tmp_pa
     assert archived(tmp_path) == held(tenant)
     assert operation(tenant, paused.operation_id)["state"] == "ABORTED"
     assert operation(tenant, window.operation_id)["state"] == "PAUSED"
-    asyncio.run(archive_ops.abort(tenant.settings, window.operation_id))
+    assert tenant.run_cli("archive", "--abort", window.operation_id).returncode == 0
     assert operation(tenant, window.operation_id)["state"] == "ABORTED"
 
 
@@ -315,7 +315,10 @@ def test_ctrl_c_pauses_and_says_how_to_resume(tenant: System, tmp_path: Path) ->
     environment = {**os.environ, **tenant.environment}
     command = [sys.executable, "-c", program, "archive", str(tmp_path), "--yes", "--json"]
     with Popen(command, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT) as process:
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     summary = json.loads(out)
     assert summary["state"] == "PAUSED"

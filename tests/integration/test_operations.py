@@ -87,6 +87,10 @@ def test_a_paused_operation_resumes_at_its_position(redis_server: Redis) -> None
         with pytest.raises(OperationError, match="another process"):
             await first.save({"0": 9})
         await second.finish()
+        for late in (first.save({"0": 9}), first.pause(), first.finish()):
+            with pytest.raises(OperationError, match="another process"):
+                await late
+        assert [each.state for each in await operations.all()] == [State.DONE]
         with pytest.raises(OperationError, match="DONE"):
             await operations.resume(first.operation.id, "replay")
 
@@ -102,6 +106,8 @@ def test_an_operation_of_a_dead_process_can_be_resumed(redis_server: Redis, monk
         assert [each.state for each in await operations.all()] == [State.PAUSED]
         alive = await operations.resume(dead.operation.id, "replay")
         await alive.finish()
+        with pytest.raises(OperationError, match="another process"):
+            await dead.save()
         assert [each.state for each in await operations.all()] == [State.DONE]
 
     on(redis_server, scenario)
@@ -111,14 +117,14 @@ def test_an_aborted_operation_frees_its_target(redis_server: Redis) -> None:
     async def scenario(operations: Operations) -> None:
         first = await operations.begin("replay", "events", {}, {})
         with pytest.raises(OperationError, match="another process"):
-            await operations.abort(first.operation.id)
+            await operations.abort(first.operation.id, "replay")
         await first.pause()
-        assert (await operations.abort(first.operation.id)).state is State.ABORTED
+        assert (await operations.abort(first.operation.id, "replay")).state is State.ABORTED
         with pytest.raises(OperationError, match="nothing to abort"):
-            await operations.abort(first.operation.id)
+            await operations.abort(first.operation.id, "replay")
         await operations.begin("replay", "events", {}, {})
         with pytest.raises(OperationError, match="no operation has the id x"):
-            await operations.abort("x")
+            await operations.abort("x", "replay")
 
     on(redis_server, scenario)
 
@@ -135,5 +141,33 @@ def test_the_oldest_that_have_ended_leave_first(redis_server: Redis, monkeypatch
                 await running.finish()
         kept = [each.id for each in await operations.all()]
         assert kept == [*ids[:1:-1], ids[0]], "the one that runs is kept however old it is"
+
+    on(redis_server, scenario)
+
+
+def test_of_many_that_resume_at_once_one_goes_on(redis_server: Redis) -> None:
+    async def scenario(operations: Operations) -> None:
+        first = await operations.begin("replay", "events", {}, {})
+        await first.pause()
+        resumed = [operations.resume(first.operation.id, "replay") for _ in range(10)]
+        outcomes = await asyncio.gather(*resumed, return_exceptions=True)
+        assert sum(isinstance(each, OperationError) for each in outcomes) == 9
+
+    on(redis_server, scenario)
+
+
+def test_an_aborted_operation_stays_aborted(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a process that was suspended does when it wakes."""
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.0)
+
+    async def scenario(operations: Operations) -> None:
+        suspended = await operations.begin("replay", "events", {}, {})
+        await asyncio.sleep(0.01)
+        with pytest.raises(OperationError, match="of `attendance replay`"):
+            await operations.abort(suspended.operation.id, "archive")
+        await operations.abort(suspended.operation.id, "replay")
+        with pytest.raises(OperationError, match="another process"):
+            await suspended.save({"0": 1})
+        assert [each.state for each in await operations.all()] == [State.ABORTED]
 
     on(redis_server, scenario)

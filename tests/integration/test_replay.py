@@ -265,11 +265,14 @@ def test_ctrl_c_pauses_and_resume_goes_on(served: System) -> None:
     command = [sys.executable, "-m", "worker", "replay", "--booking", "BK-2", "--rate", "10", "--yes"]
     environment = {**os.environ, **served.environment}
     with Popen(command, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT) as replaying:
-        assert wait_until(lambda: any(each.counts.get("published") for each in running_of(served)), 30)
-        replaying.send_signal(signal.SIGINT)
-        assert replaying.wait(30) == 130
-        assert replaying.stderr is not None
-        said = replaying.stderr.read().decode()
+        try:
+            assert wait_until(lambda: any(each.counts.get("published") for each in running_of(served)), 30)
+            replaying.send_signal(signal.SIGINT)
+            assert replaying.wait(30) == 130
+            assert replaying.stderr is not None
+            said = replaying.stderr.read().decode()
+        finally:
+            replaying.kill()
     (paused, *_) = operations_of(served)
     assert f"attendance replay --resume {paused.id}" in said
     assert paused.state is State.PAUSED

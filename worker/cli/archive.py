@@ -11,7 +11,7 @@ import typer
 
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
-from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
+from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
 from worker.cli.services import service_settings
 from worker.cli.show import print_line
 from worker.cli.signals import run_until_stopped
@@ -83,8 +83,7 @@ def archive(
     settings = service_settings()
     folder = folder and folder.resolve()
     if abort is not None:
-        operation = asyncio.run(archive_ops.abort(settings, abort))
-        print_summary({"id": operation.id, "state": operation.state.value}, as_json=as_json)
+        abort_operation(settings, abort, archive_ops.COMMAND, as_json=as_json)
     elif folder is not None and verify:
         _verify(settings, folder, with_topics=not no_topic, as_json=as_json)
     else:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 from redis.exceptions import RedisError
@@ -17,7 +17,7 @@ from schemas.events import Reason, Topic
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
 from worker.cli.arguments import decode_argument
-from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
+from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line, print_rows
@@ -182,7 +182,8 @@ def export(
     """Write dead letters as JSON lines, which `replay --edit` takes once they are mended."""
     settings = service_settings()
     if abort is not None:
-        _abort(settings, abort)
+        abort_operation(settings, abort, "dead-letters export", as_json=as_json)
+        return
     selection = _selection(settings, reasons, sources, topic, booking, from_, to, _state(state))
     if resume is not None:
         _check_alone(resume, selection != Selection(), output, most)
@@ -229,7 +230,8 @@ def replay(
     """Send open dead letters back to the topic they came from; one that failed three times is parked."""
     settings = service_settings()
     if abort is not None:
-        _abort(settings, abort)
+        abort_operation(settings, abort, "dead-letters replay", as_json=as_json)
+        return
     selection = _selection(settings, reasons, sources, topic, booking, from_, to)
     request: dict[str, Any] = {"selection": packed_selection(selection)}
     if resume is not None:
@@ -322,7 +324,8 @@ def _park(
     as_json: bool,
 ) -> None:
     if abort is not None:
-        _abort(settings, abort)
+        abort_operation(settings, abort, f"dead-letters {name}", as_json=as_json)
+        return
     request: dict[str, Any] = {}
     if resume is not None:
         _check_alone(resume, selection != Selection(state=selection.state), most)
@@ -461,7 +464,7 @@ def _operate(
             print_line(f"operation {running.operation.id}", sys.stderr)
             checkpoint = Checkpoint(running)
             with ProgressReport("lines" if "lines" in checkpoint.request else "offsets", _total(checkpoint)) as report:
-                is_done = await _until_stopped(work(letters, checkpoint, report.update, stop), running, stop)
+                is_done = await _until_stopped(running.run(work(letters, checkpoint, report.update, stop)), running, stop)
             return _Ended(running.operation, is_done)
 
     return run_until_stopped(operating)
@@ -470,7 +473,6 @@ def _operate(
 async def _until_stopped(work: Coroutine[Any, Any, bool], running: Running, stop: asyncio.Event) -> bool:
     """Waits for the work; a stop and an error leave the operation paused. Returns whether it is done."""
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    error = ""
     try:
         await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait((working,), timeout=_STOP_SECONDS if not working.done() else 0)
@@ -478,14 +480,13 @@ async def _until_stopped(work: Coroutine[Any, Any, bool], running: Running, stop
             await running.finish()
             return True
     except OperationError:
-        raise  # another process has it
-    except Exception as failure:
-        error = str(failure) or repr(failure)
+        raise  # it is another process' now
+    except Exception as error:
+        await _pause(running, str(error) or repr(error))
         raise
     finally:
         await cancel_all((working, stopped))
-        if running.operation.state == "RUNNING":
-            await _pause(running, error)
+    await _pause(running, "")
     return False
 
 
@@ -511,16 +512,6 @@ def _end(ended: _Ended, as_json: bool, **shortfalls: str) -> None:
         print_line(line, sys.stderr)
     if lines:
         raise typer.Exit(1)
-
-
-def _abort(settings: Settings, operation_id: str) -> NoReturn:
-    async def aborting() -> None:
-        async with _open(settings) as (_, operations):
-            operation = await operations.abort(operation_id)
-            print_line(f"{operation.id} is aborted; what it did stays done")
-
-    asyncio.run(aborting())
-    raise typer.Exit
 
 
 def _end_of(request: Mapping[str, Any]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What commands that take long share: the plan that is confirmed, progress, and the summary."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from worker.cli.show import fail, print_line
+from worker.read_model.operations import Operation, Operations
+from worker.redis.client import create_redis
+from worker.settings import Settings
 
 T = TypeVar("T")
 Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
@@ -39,6 +43,24 @@ def print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for name, value in summary.items():
         print_line(f"{name}: {value}")
+
+
+def abort_operation(settings: Settings, operation_id: str, command: str, *, as_json: bool) -> None:
+    """Ends an interrupted operation of a command for good, and prints what it had done.
+
+    Raises:
+        OperationError: there is none, it is of another command, has ended, or still runs.
+    """
+
+    async def aborting() -> Operation:
+        client = create_redis(settings)
+        try:
+            return await Operations(client, settings.redis_namespace).abort(operation_id, command)
+        finally:
+            await client.aclose()
+
+    operation = asyncio.run(aborting())
+    print_summary({"id": operation.id, "state": operation.state.value, **operation.counts}, as_json=as_json)
 
 
 class ProgressReport:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import typer
-from aiokafka.errors import KafkaError
 
 from schemas import ids
 from schemas.events import EventType
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
 from worker.cli.arguments import decode_argument
-from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
+from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line
@@ -24,7 +23,7 @@ from worker.domain.differences import AlertDifference, AttendanceDifference, Dif
 from worker.kafka import create_producer
 from worker.ops import replay as ops
 from worker.ops.preview import Preview, preview
-from worker.ops.replay import Bound, Control, Files, ReplayError, Selection, TopicWindow
+from worker.ops.replay import Bound, Control, Files, Selection, TopicWindow
 from worker.read_model.operations import Operation, OperationError, Operations, Running, State
 from worker.redis.client import create_redis
 from worker.settings import Settings
@@ -103,7 +102,7 @@ def replay(
         raise typer.BadParameter("name files, a window, a filter, or --all for the whole topic")
     settings = service_settings()
     if abort is not None:
-        print_summary(_shown(asyncio.run(_abort(settings, abort))), as_json=as_json)
+        abort_operation(settings, abort, _COMMAND, as_json=as_json)
         return
     if reset:
         _reset(settings, bounds[0], yes=yes, as_json=as_json)
@@ -157,11 +156,11 @@ def _publish(settings: Settings, plan: _Plan, resume: str | None, *, as_json: bo
 
 async def _until_end(plan: _Plan, running: Running, producer: Any, control: Control) -> bool:
     try:
-        is_done = await ops.publish_again(plan.source, running, producer, control)
+        is_done = await running.run(ops.publish_again(plan.source, running, producer, control))
     except OperationError:
         raise  # it is another process' now
-    except (KafkaError, ReplayError, TimeoutError) as error:
-        await running.pause(str(error))
+    except Exception as error:
+        await running.pause(str(error) or repr(error))
         print_line(f"paused: `attendance replay --resume {running.operation.id}` goes on", sys.stderr)
         raise
     if is_done:
@@ -276,14 +275,6 @@ async def _get(settings: Settings, operation_id: str) -> Operation:
     client = create_redis(settings)
     try:
         return await Operations(client, settings.redis_namespace).get(operation_id)
-    finally:
-        await client.aclose()
-
-
-async def _abort(settings: Settings, operation_id: str) -> Operation:
-    client = create_redis(settings)
-    try:
-        return await Operations(client, settings.redis_namespace).abort(operation_id)
     finally:
         await client.aclose()
 

@@ -10,7 +10,7 @@ import typer
 
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
-from worker.cli.long_commands import ProgressReport, Yes, confirm, print_summary
+from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import print_line
@@ -43,8 +43,7 @@ def verify(
     """Compare tables, Redis and the alerts topic, also while workers run; exit code 1 if they differ."""
     settings = service_settings()
     if abort is not None:
-        asyncio.run(_abort(settings, abort))
-        print_line(f"{abort} is ABORTED", sys.stderr)
+        abort_operation(settings, abort, _COMMAND, as_json=as_json)
         return
     _window(from_)
     for number in partitions or ():
@@ -67,14 +66,6 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _abort(settings: Settings, operation_id: str) -> None:
-    client = create_redis(settings)
-    try:
-        await Operations(client, settings.redis_namespace).abort(operation_id)
-    finally:
-        await client.aclose()
-
-
 async def _run(
     settings: Settings,
     chosen: list[int],
@@ -94,7 +85,7 @@ async def _run(
         with ProgressReport("records and entries") as progress:
             work = _verify(Verification(settings, client, progress.update), chosen, _window(from_), repair, running, found)
             try:
-                await run_until(stop, work)
+                await run_until(stop, work if running is None else running.run(work))
             except BaseException as error:
                 if running is not None:
                     await running.pause(str(error))
@@ -135,24 +126,15 @@ async def _verify(
     running: Running | None,
     found: Found,
 ) -> None:
-    saving = asyncio.create_task(_keep_saving(running)) if running is not None else None
-    try:
-        async with aclosing(verification.run(chosen, window, repair=repair)) as reports:
-            async for before, after in reports:
-                found.append((before, after))
-                if running is not None:
-                    done = [*running.operation.position.get("done", ()), before.number]
-                    counts = _summary(found)
-                    await running.save({"done": done}, {name: n for name, n in counts.items() if isinstance(n, int)})
-    finally:
-        if saving is not None:
-            saving.cancel()
-
-
-async def _keep_saving(running: Running) -> None:
-    while True:
-        await asyncio.sleep(_SAVE_SECONDS)
-        await running.save()
+    async with aclosing(verification.run(chosen, window, repair=repair)) as reports:
+        async for before, after in reports:
+            found.append((before, after))
+            if running is not None:
+                # one that still differs is compared again by a resumed repair
+                is_done = (after or before).is_equal
+                done = [*running.operation.position.get("done", ()), *([before.number] if is_done else [])]
+                counts = _summary(found)
+                await running.save({"done": done}, {name: n for name, n in counts.items() if isinstance(n, int)})
 
 
 def _window(begin: str | None) -> Window | None:

@@ -201,18 +201,6 @@ async def plan_of(settings: Settings, operation_id: str) -> Plan:
     return _without_archived(plan, _manifest(plan.folder))
 
 
-async def abort(settings: Settings, operation_id: str) -> Operation:
-    """Ends an operation that was interrupted. What it has archived stays, and the next archive goes on behind it.
-
-    Raises:
-        OperationError: there is none, it has ended, or still runs.
-    """
-    async with _operations(settings) as operations:
-        if (operation := await operations.get(operation_id)).command != COMMAND:
-            raise OperationError(f"{operation_id} is of `attendance {operation.command}`: abort it there")
-        return await operations.abort(operation_id)
-
-
 async def write(
     settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event, operation_id: str | None = None
 ) -> Result:
@@ -333,8 +321,6 @@ class _Run:
                         at = part.stop
             await self._finish(file, at)
         except OSError as error:
-            if isinstance(error, TimeoutError):
-                raise ArchiveError(f"Kafka does not answer ({error}): see to its brokers, then run the command again") from None
             raise unusable(self._plan.folder, error) from None
         finally:
             file.discard()
@@ -533,7 +519,7 @@ async def _abort_same(operations: Operations, plan: Plan) -> None:
                 any(each.start <= part.start and part.stop <= each.stop for each in plan.missing.get(tp, ()))
                 for tp, part in left
             ):
-                await operations.abort(operation.id)
+                await operations.abort(operation.id, COMMAND)
 
 
 def _requested(operation: Operation) -> Plan:

@@ -375,10 +375,11 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
     await _committed(settings)
     if await has_members(settings):
         raise refusal
-    by_time = bool(begin and begin.is_time)
-    windows = await find_windows(
-        settings.kafka_client(), topic, range(settings.partitions), begin and begin.value, by_time=by_time
-    )
+    client, by_time = settings.kafka_client(), bool(begin and begin.is_time)
+    begins = await find_windows(client, topic, range(settings.partitions), begin and begin.value, by_time=by_time)
+    logs = await find_windows(client, topic, range(settings.partitions))
+    # an offset behind the end would have the worker read everything
+    windows = {tp: range(min(begins[tp].start, log.stop), log.stop) for tp, log in logs.items()}
     consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.topic_prefix, enable_auto_commit=False)
     try:
         await consumer.start()

@@ -4,26 +4,35 @@ They are kept in one hash, outside the namespaces, so that a rebuild does not lo
 resumed from its last position; its earlier process, should it still live, is refused from then on.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from secrets import token_hex
 from time import gmtime, strftime, time_ns
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from redis.exceptions import RedisError
 
 from schemas.times import format_exact_time, format_time
 from worker.read_model.keys import operations_key
 from worker.read_model.lua_scripts import OPERATION
+from worker.read_model.watermark import parse_hash
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import run
+from worker.tasks import cancel_all
+
+T = TypeVar("T")
 
 #: A process that saved nothing for so long is gone, and its operation may be resumed, seconds.
 STALE_SECONDS = 15.0
-#: Operations that are kept; the oldest that have ended leave first.
+#: How often a process saves an operation at least, seconds.
+SAVE_SECONDS = 1.0
+#: Operations that do not run and are kept; the oldest leave first.
 MOST_KEPT = 500
-_OPERATION, _SAVED = "operation:", "saved:"
+_OPERATION, _SAVED, _OWNER = "operation:", "saved:", "owner:"
 
 
 class State(StrEnum):
@@ -96,22 +105,22 @@ class Operations:
 
     async def all(self) -> list[Operation]:
         """Every operation, the newest first. One whose process is gone is PAUSED."""
-        async with answer_timeout():
-            pipe = self._client.pipeline(transaction=False)
-            pipe.execute_command("HGETALL", self._key)
-            pipe.execute_command("TIME")
-            answer, (seconds, micros) = await pipe.execute()
-        fields = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
-        now = int(seconds) * 1000 + int(micros) // 1000
-        found = [_parse(fields, name, now) for name in fields if name.startswith(_OPERATION.encode())]
+        answer, now = await self._ask("HGETALL", self._key)
+        fields = parse_hash(answer)
+        prefix = _OPERATION.encode()
+        found = [
+            _parse(document, fields.get(_SAVED.encode() + name.removeprefix(prefix)), now)
+            for name, document in fields.items()
+            if name.startswith(prefix)
+        ]
         return sorted(found, key=lambda each: (each.started, each.id), reverse=True)
 
     async def get(self, operation_id: str) -> Operation:
         """Raises OperationError if there is none of this id."""
-        for each in await self.all():
-            if each.id == operation_id:
-                return each
-        raise OperationError(f"no operation has the id {operation_id}: `attendance operations` lists them")
+        (document, saved), now = await self._ask("HMGET", self._key, _OPERATION + operation_id, _SAVED + operation_id)
+        if document is None:
+            raise OperationError(f"no operation has the id {operation_id}: `attendance operations` lists them")
+        return _parse(document, saved, now)
 
     async def begin(self, command: str, target: str, request: Mapping[str, Any], end: Mapping[str, Any]) -> "Running":
         """Begins an operation.
@@ -123,7 +132,7 @@ class Operations:
             _new_id(command), command, target, State.RUNNING, request, {}, end, started=format_exact_time(_now())
         )
         running = Running(self._client, self._key, operation)
-        await running.save()
+        await running.take()
         await self._forget_old()
         return running
 
@@ -133,32 +142,46 @@ class Operations:
         Raises:
             OperationError: there is none, it is of another command, has ended, or still runs.
         """
-        operation = await self.get(operation_id)
-        if operation.command != command:
-            raise OperationError(f"{operation_id} is of `attendance {operation.command}`: resume it there")
+        operation = await self._get(operation_id, command)
         if operation.state in ENDED:
             raise OperationError(f"{operation_id} is {operation.state}: there is nothing to resume")
         running = Running(self._client, self._key, replace(operation, state=State.RUNNING, error=""))
-        await running.save()
+        await running.take()
         return running
 
-    async def abort(self, operation_id: str) -> Operation:
+    async def abort(self, operation_id: str, command: str) -> Operation:
         """Ends an operation that was interrupted: it cannot be resumed then. What it did stays done.
 
         Raises:
-            OperationError: there is none, it has ended, or still runs.
+            OperationError: there is none, it is of another command, has ended, or still runs.
         """
-        operation = await self.get(operation_id)
+        operation = await self._get(operation_id, command)
         if operation.state in ENDED:
             raise OperationError(f"{operation_id} is {operation.state}: there is nothing to abort")
         running = Running(self._client, self._key, operation)
+        await running.take()
         await running.finish(State.ABORTED)
         return running.operation
 
+    async def _ask(self, *command: str) -> tuple[Any, int]:
+        """The answer to a command, and the time of Redis in ms."""
+        async with answer_timeout():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.execute_command(*command)
+            pipe.execute_command("TIME")
+            answer, (seconds, micros) = await pipe.execute()
+        return answer, int(seconds) * 1000 + int(micros) // 1000
+
+    async def _get(self, operation_id: str, command: str) -> Operation:
+        operation = await self.get(operation_id)
+        if operation.command != command:
+            raise OperationError(f"{operation_id} is of `attendance {operation.command}`: resume or abort it there")
+        return operation
+
     async def _forget_old(self) -> None:
-        ended = [each for each in await self.all() if each.state in ENDED]
-        if old := ended[MOST_KEPT:]:
-            fields = [prefix + each.id for each in old for prefix in (_OPERATION, _SAVED)]
+        at_rest = [each for each in await self.all() if each.state is not State.RUNNING]
+        if old := at_rest[MOST_KEPT:]:
+            fields = [prefix + each.id for each in old for prefix in (_OPERATION, _SAVED, _OWNER)]
             async with answer_timeout():
                 await self._client.execute_command("HDEL", self._key, *fields)  # type: ignore[no-untyped-call]
 
@@ -171,6 +194,15 @@ class Running:
         self._client = client
         self._key = key
         self._owner = token_hex(8)
+        self._writing = asyncio.Lock()
+
+    async def take(self) -> None:
+        """Becomes the process that works on it; an earlier one is refused from now on.
+
+        Raises:
+            OperationError: another process works on it or has taken it meanwhile, or another operation holds the target.
+        """
+        await self._write({}, "take")
 
     async def save(self, position: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None) -> None:
         """Saves how far it is: all that lies before ``position`` is done. At least every `STALE_SECONDS`.
@@ -179,7 +211,7 @@ class Running:
             OperationError: another process has resumed it, or another operation holds the target.
         """
         changes = {"position": position, "counts": counts}
-        await self._write({name: value for name, value in changes.items() if value is not None}, "hold")
+        await self._write({name: value for name, value in changes.items() if value is not None}, "save")
 
     async def pause(self, error: str = "") -> None:
         """Ends this process' part: the operation can be resumed at once."""
@@ -189,18 +221,43 @@ class Running:
         """Ends the operation."""
         await self._write({"state": state, "error": error}, "release")
 
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of the work, while which the operation is saved each second, so that no other process takes it over.
+
+        Raises:
+            OperationError: another process has taken it; the work is cancelled.
+        """
+        saving, working = asyncio.create_task(self._keep_saving()), asyncio.create_task(work)
+        try:
+            await asyncio.wait((saving, working), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                await saving  # raises
+            return await working
+        finally:
+            await cancel_all((saving, working))
+
+    async def _keep_saving(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            # Redis may be away for a moment; who takes the operation over meanwhile is found by the next save
+            with suppress(RedisError, OSError, TimeoutError):
+                await self.save()
+
     async def _write(self, changes: Mapping[str, Any], mode: str) -> None:
-        changed = replace(self.operation, **changes)
-        arguments = (changed.id, changed.target, self._owner, _pack(changed), int(STALE_SECONDS * 1000), mode)
-        holder = (await run(self._client, OPERATION, self._key, *arguments)).decode()
-        if holder == "owner":
-            raise OperationError(
-                f"{changed.id} is run by another process, or by one that ended less than {STALE_SECONDS:.0f} s ago: "
-                "wait, then --resume it"
-            )
-        if holder:
-            raise OperationError(f"{holder} works on {changed.target}: wait until it has ended, or --abort it")
-        self.operation = changed
+        # one after the other: each writes the whole document
+        async with self._writing:
+            changed = replace(self.operation, **changes)
+            read_at = str(changed.saved_ms) if changed.saved_ms else ""
+            arguments = (changed.id, changed.target, self._owner, _pack(changed), int(STALE_SECONDS * 1000), mode, read_at)
+            holder = (await run(self._client, OPERATION, self._key, *arguments)).decode()
+            if holder == "owner":
+                raise OperationError(
+                    f"{changed.id} is run by another process, or by one that ended less than {STALE_SECONDS:.0f} s ago: "
+                    "wait until it has ended, then repeat this"
+                )
+            if holder:
+                raise OperationError(f"{holder} works on {changed.target}: wait until it has ended, or --abort it")
+            self.operation = changed
 
 
 def _pack(operation: Operation) -> bytes:
@@ -208,9 +265,8 @@ def _pack(operation: Operation) -> bytes:
     return orjson.dumps({name: value for name, value in document.items() if name != "savedAt"})
 
 
-def _parse(fields: Mapping[bytes, bytes], name: bytes, now_ms: int) -> Operation:
-    document = orjson.loads(fields[name])
-    saved = int(fields.get(_SAVED.encode() + name[len(_OPERATION) :], 0))
+def _parse(packed: bytes, saved_at: bytes | None, now_ms: int) -> Operation:
+    document, saved = orjson.loads(packed), int(saved_at or 0)
     state = State(document["state"])
     if state is State.RUNNING and now_ms - saved > STALE_SECONDS * 1000:
         state = State.PAUSED
