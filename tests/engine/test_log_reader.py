@@ -13,7 +13,8 @@ from tests.engine.test_log_ends import Writer
 from tests.support.services import Broker
 from tests.support.services.records import create_topic
 from tests.support.station import trim
-from worker.engine.log_reader import Windows, find_windows, read_windows
+from worker.engine import log_reader
+from worker.engine.log_reader import LogUnreadable, Windows, find_windows, read_windows
 
 T = TypeVar("T")
 SECOND = 1_000_000
@@ -166,5 +167,47 @@ def test_batches_that_hold_nothing_of_interest_are_skipped(kafka: Broker, codec:
         assert b"hay" not in values
         assert len(values) < 100, "the batches between were skipped"
         assert [range(end)] == list(windows.values())
+
+    run(scenario())
+
+
+def test_a_caller_that_takes_long_is_no_stall(kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay with a rate, a full disk: the last part too."""
+    topic = create_topic(kafka.bootstrap)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"%d" % n for n in range(6)])
+        windows, seen = await find(kafka, topic), 0
+        monkeypatch.setattr(log_reader, "STALL_SECONDS", 0.5)
+        async for _, fetched in read_windows({"bootstrap_servers": kafka.bootstrap}, windows, at_once=2):
+            seen += len(fetched.records)
+            await asyncio.sleep(0.7)
+        assert seen == 6
+
+    run(scenario())
+
+
+def test_one_partition_out_of_range_costs_no_other_a_record(kafka: Broker) -> None:
+    topic = create_topic(kafka.bootstrap, partitions=4)
+
+    async def scenario() -> None:
+        for partition in range(4):
+            await publish(kafka, topic, [b"%d" % n for n in range(3000)], partition)
+        windows = await find(kafka, topic, count=4)
+        for partition in (1, 2):
+            await trim(kafka.bootstrap, topic, 1000, partition)
+        values = await read(kafka, windows)
+        assert [len(values[partition]) for partition in range(4)] == [3000, 2000, 2000, 3000]
+
+    run(scenario())
+
+
+def test_a_log_that_became_shorter_is_not_begun_again(kafka: Broker) -> None:
+    topic = create_topic(kafka.bootstrap)
+
+    async def scenario() -> None:
+        await publish(kafka, topic, [b"1", b"2"])
+        with pytest.raises(LogUnreadable, match="no longer reaches offset 5"):
+            await read(kafka, {TopicPartition(topic, 0): range(5, 9)})
 
     run(scenario())

@@ -206,7 +206,9 @@ class Fetches:
 
     def _take_fetched(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> dict[TopicPartition, Fetched]:
         taken: dict[TopicPartition, Fetched] = {}
-        for tp in list(fetcher._records):  # noqa: SLF001
+        fetched_records = fetcher._records  # noqa: SLF001
+        # errors first: what was taken before one that is raised would be lost
+        for tp in sorted(fetched_records, key=lambda each: not isinstance(fetched_records[each], FetchError)):
             if tp not in partitions:
                 if not fetcher._subscriptions.is_assigned(tp):  # noqa: SLF001
                     del fetcher._records[tp]  # noqa: SLF001

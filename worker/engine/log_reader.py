@@ -1,12 +1,12 @@
 """Reads windows of topics: the records at given offsets of some partitions, whatever lies between them."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from worker.engine.batch_search import MayHold
 from worker.engine.fetching import ISOLATION, Fetched, Fetches, log_end
@@ -25,7 +25,7 @@ Windows = Mapping[TopicPartition, range]
 
 
 class LogUnreadable(Exception):
-    """A record batch cannot be decoded, or the broker cannot read its log; the message names it."""
+    """A record batch cannot be decoded, or a broker does not send records that it has; the message names it."""
 
 
 async def find_windows(
@@ -49,7 +49,7 @@ async def find_windows(
         consumer: one of `open_consumer` for many calls; to start one takes about 0.1 s.
 
     Raises:
-        TimeoutError: a broker does not answer fetches for `STALL_SECONDS`.
+        LogUnreadable: a broker does not answer fetches for `STALL_SECONDS`.
         aiokafka.errors.KafkaError: the broker refuses.
     """
     if consumer is None:
@@ -97,8 +97,7 @@ async def read_windows(
         may_hold: if given, record batches for whose bytes it returns False are left out, which is four times as fast.
 
     Raises:
-        LogUnreadable: a record batch cannot be read.
-        TimeoutError: no progress for `STALL_SECONDS`.
+        LogUnreadable: a record batch cannot be read, or there is no progress for `STALL_SECONDS`.
         aiokafka.errors.KafkaError: the broker refuses.
     """
     waiting = {tp for tp, window in windows.items() if window}
@@ -119,13 +118,20 @@ async def read_windows(
                 (offsets,) = error.args
                 begins = await consumer.beginning_offsets(list(offsets))
                 for tp, begin in begins.items():
+                    if begin <= offsets[tp]:
+                        raise LogUnreadable(
+                            f"{tp.topic}, partition {tp.partition}: it no longer reaches offset {offsets[tp]}: the topic was "
+                            "created again, or lost records; begin again"
+                        ) from None
                     consumer.seek(tp, begin)
                 waiting.difference_update(tp for tp, begin in begins.items() if begin >= windows[tp].stop)
                 continue
             for tp, (begin, records, end) in fetched.items():
-                progress, stop = monotonic(), windows[tp].stop
+                stop = windows[tp].stop
                 kept = records if end <= stop else [record for record in records if record.offset < stop]
                 yield tp, Fetched(begin, kept, min(end, stop))
+                # not before: the caller may take long for a part
+                progress = monotonic()
                 if end >= stop:
                     waiting.discard(tp)
                     consumer.pause(tp)
@@ -135,8 +141,8 @@ async def read_windows(
                         f"{tp.topic}, partition {tp.partition}: the record batch at offset {unreadable.offset} cannot be read "
                         f"({unreadable.reason}): delete it with kafka-delete-records, or restore it from a replica"
                     )
-            if monotonic() - progress > STALL_SECONDS:
-                raise TimeoutError(f"no record of {min(waiting)} was fetched for {STALL_SECONDS:.0f} s")
+            if waiting and monotonic() - progress > STALL_SECONDS:
+                raise LogUnreadable(_stalled(min(waiting)))
     finally:
         await consumer.stop()
 
@@ -149,12 +155,20 @@ async def _ends(consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]) -> 
         consumer.seek(tp, end)
     deadline = monotonic() + STALL_SECONDS
     while not all(log_end(consumer, tp) for tp in tps):
-        with suppress(KafkaError, ValueError):  # a record behind the listed end cannot be read: who reads it finds that
+        try:
             await consumer.getmany(timeout_ms=_FETCH_WAIT_MS, max_records=1)
+        except TopicAuthorizationFailedError:
+            raise
+        except (KafkaError, ValueError):
+            pass  # a record behind the listed end cannot be read: who reads it finds that
         if monotonic() > deadline:
-            raise TimeoutError(f"no fetch of {min(tps)} was answered for {STALL_SECONDS:.0f} s")
+            raise LogUnreadable(_stalled(min(tps)))
     fetched = {tp: log_end(consumer, tp) for tp in tps}
     return {tp: max(listed[tp], 0 if end is None else end.stable) for tp, end in fetched.items()}
+
+
+def _stalled(tp: TopicPartition) -> str:
+    return f"{tp.topic}, partition {tp.partition}: no fetch answered for {STALL_SECONDS:.0f} s: see the broker, then try again"
 
 
 async def _offsets_at(

@@ -130,7 +130,7 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
     """The records at these offsets, as far as compaction has kept them.
 
     Raises:
-        Undecided: some of them lie behind an open transaction.
+        BehindOpenTransaction: some of them lie behind an open transaction.
         TimeoutError: they were not read within `READ_SECONDS`.
         aiokafka.errors.KafkaError: the broker refuses.
     """

@@ -214,7 +214,7 @@ class Table:
         still owns the partition.
 
         Raises:
-            Undecided: an open transaction holds some of the foreign writes; rows for those before it are rewritten.
+            BehindOpenTransaction: an open transaction holds some of the foreign writes; rows for those before it are rewritten.
             TimeoutError: the foreign writes cannot be read.
             aiokafka.errors.KafkaError: the same, or not (known to be) appended; doing it again is harmless.
         """

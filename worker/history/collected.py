@@ -15,6 +15,8 @@ from worker.stream.decode_batch import read_bookings
 
 #: Dead letters that are kept; further ones are only counted.
 MOST_DEAD_LETTERS = 1_000
+#: All events of the booking, which are folded and not kept, may be so many times those of the attendance.
+_BOOKING_FACTOR = 20
 _ERASED = EventType.BOOKING_ERASED.value
 
 
@@ -55,13 +57,14 @@ class Collected:
         self.state = BookingState(booking_id)
         """The whole booking."""
         self._most_events = most_events
+        self._events_of_booking = 0
         self.filter = BookingFilter(booking_id)
 
     def add_events(self, records: Sequence[Any]) -> None:
         """Takes records of the events topic from the booking's partition.
 
         Raises:
-            TooManyEvents: more than ``most_events`` are of the attendance.
+            TooManyEvents: more than ``most_events`` are of the attendance, or too many of its booking.
         """
         events: list[Event] = []
         for record in self.filter.select(records):
@@ -74,6 +77,9 @@ class Collected:
                     self.events.append(FoundEvent(record.offset, event))
         if len(self.events) > self._most_events:
             raise TooManyEvents(f"it has more than {self._most_events:,} events")
+        self._events_of_booking += len(events)
+        if self._events_of_booking > _BOOKING_FACTOR * self._most_events:
+            raise TooManyEvents(f"its booking has more than {_BOOKING_FACTOR * self._most_events:,} events")
         if events:
             apply_records([(self.state, events, ())], self.rules)
 

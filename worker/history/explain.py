@@ -104,6 +104,7 @@ class Explainer:
         self._archived = iter(archived)
         self._pace = pace
         topics = TopicNames.of(settings.topic_prefix)
+        self._partitions = settings.partitions
         number = partition_of(subject.booking_id, settings.partitions)
         self._events, self._bookings = TopicPartition(topics.events, number), TopicPartition(topics.bookings, number)
         rules = Rules(**{name: value for name, value in settings.shaping().items() if name != "partitions"})
@@ -120,15 +121,23 @@ class Explainer:
             aiokafka.errors.KafkaError: the broker refuses.
         """
         subject = self._subject
-        bookings, events = await asyncio.gather(
-            # the record that holds may be older than the events
-            self._find(self._bookings, None, None),
-            self._find(self._events, subject.begin, subject.end),
-        )
+        if (partitions := len(await self._reader.status())) != self._partitions:
+            raise HistoryError(
+                f"ATTENDANCE_PARTITIONS: the read models have {partitions} partitions, not {self._partitions}: set {partitions}"
+            )
+        try:
+            bookings, events = await asyncio.gather(
+                # the record that holds may be older than the events
+                self._find(self._bookings, None, None),
+                self._find(self._events, subject.begin, subject.end),
+            )
+        except LogUnreadable as error:
+            raise HistoryError(str(error)) from None
         await self._read_archived(bookings | events)
         await self._read(bookings | events)
         compared = await self._compare() if subject.is_whole else None
-        return self._document(compared)
+        # of thousands of events, and other requests wait for this one
+        return await asyncio.to_thread(self._document, compared)
 
     async def _find(self, tp: TopicPartition, begin: int | None, end: int | None) -> dict[TopicPartition, range]:
         return await find_windows(self._client, tp.topic, [tp.partition], begin, end)
@@ -158,7 +167,7 @@ class Explainer:
                     self._on_progress(self._read_records, total)
                     # what was fetched ahead is taken without waiting
                     await asyncio.sleep(0)
-        except (LogUnreadable, TimeoutError) as error:
+        except LogUnreadable as error:
             raise HistoryError(str(error)) from None
 
     async def _compare(self) -> Document:
@@ -190,7 +199,7 @@ class Explainer:
         alerts += await self._reader.alerts(booking_id=subject.booking_id, kind=FREQUENT)
         after = (await self._reader.status())[number]
         if after.state != "live":
-            raise ReaderError(f"partition {number} is being filled: wait, or explain it with --from")
+            raise ReaderError(f"partition {number} is being repaired: retry")
         return _Shown(None if latest is None else latest[0], alerts, before, after)
 
     def _lag(self, partition: Partition) -> int:
