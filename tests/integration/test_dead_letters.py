@@ -32,7 +32,16 @@ from tests.support.system import Record, System, running
 from worker.cli.commands import main
 from worker.kafka import create_producer
 from worker.ops import dead_letter_files, dead_letter_replay, dead_letters
-from worker.ops.dead_letters import Checkpoint, DeadLetters, Selected, Selection, State, packed_windows, remaining_windows
+from worker.ops.dead_letters import (
+    Checkpoint,
+    DeadLetterError,
+    DeadLetters,
+    Selected,
+    Selection,
+    State,
+    packed_windows,
+    remaining_windows,
+)
 from worker.read_model import operations
 from worker.read_model.dead_letter_marks import DeadLetterMarks, Mark
 from worker.read_model.freshness import find_problems
@@ -361,7 +370,7 @@ def test_ctrl_c_pauses_and_the_printed_command_resumes(planted: System, monkeypa
     found = re.search(r"`attendance dead-letters park --resume (\S+)` goes on", err)
     assert found, err
     code, _, err = command(planted, "replay", "--resume", found[1])
-    assert (code, "resume it there" in err) == (1, True)
+    assert (code, "resume or abort it there" in err) == (1, True)
     (resumed,) = jsons(planted, "park", "--resume", found[1])
     assert resumed == {"operation": found[1], "state": "DONE", "parked": EACH}
     assert counts(planted)[0, State.PARKED] == EACH
@@ -418,9 +427,31 @@ def test_marks_of_deleted_records_are_dropped(planted: System) -> None:
             marked = await marks.of(0, range(6_000))
             assert [offset for offset in range(6_000) if marked.has(Mark.PARKED, offset)] == [0, 512, 1_023, 5_000]
             assert not marked.has(Mark.REPLAYED, 512)
-            # partition 0 has lost its first records; partition 1 was created again, and is shorter
-            await marks.drop_outdated(await marks.fields(), {0: range(600, 5_001), 1: range(5_000)})
-            assert sorted(await marks.fields()) == ["parked:0:1", "parked:0:9"]
+            assert await marks.last_marked() == {0: 5_000, 1: 5_000}
+            # partition 0 has lost its first records
+            await marks.drop_outdated({0: range(600, 5_001), 1: range(5_001)})
+            left = [await marks.of(partition, range(6_000)) for partition in (0, 1)]
+            kept = [[offset for offset in range(6_000) if each.has(Mark.PARKED, offset)] for each in left]
+            assert kept == [[512, 1_023, 5_000], offsets]
+        finally:
+            await client.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_marks_of_another_topic_are_refused_and_kept(planted: System) -> None:
+    """A Redis beside the Kafka of another system: nothing is dropped, or all would be replayed again."""
+
+    async def scenario() -> None:
+        client = create_redis(planted.settings)
+        try:
+            letters = DeadLetters(planted.settings, client)
+            await letters.marks.set(Mark.REPLAYED, 0, [1_000_000])
+            with pytest.raises(DeadLetterError, match="of two systems"):
+                await letters.windows(Selection())
+            assert (await letters.marks.last_marked())[0] == 1_000_000
+            await letters.marks.clear(Mark.REPLAYED, 0, [1_000_000])
+            await letters.windows(Selection())
         finally:
             await client.aclose()
 

@@ -342,3 +342,24 @@ def test_token_commands_without_a_file_name_the_setting() -> None:
     said = CliRunner().invoke(app, ["tokens", "list"], env={"ATTENDANCE_API_TOKENS": None})
     assert isinstance(said.exception, SettingsError)
     assert "ATTENDANCE_API_TOKENS" in str(said.exception)
+
+
+def test_a_broken_file_is_read_once_a_second_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request of a stranger would cost a read of the whole file and a log line."""
+    path, now, reads = tmp_path / "tokens.json", [1000.0], [0]
+    create_token(path, [Scope.READ], "one", None, now[0])
+    file = TokenFile(path, lambda: now[0])
+    path.write_text("{")
+    read = tokens_module.read_tokens
+
+    def counting(given: Path) -> object:
+        reads[0] += 1
+        return read(given)
+
+    monkeypatch.setattr(tokens_module, "read_tokens", counting)
+    for second in (2, 4):
+        now[0] = 1000.0 + second
+        for _ in range(100):
+            with pytest.raises(TokensError):
+                file.holder(b"x")
+        assert reads[0] == second // 2

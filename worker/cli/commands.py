@@ -102,6 +102,9 @@ def main() -> None:
         fail(asyncio.run(doctor.broker_failure(load_settings(), error)))
     except (RedisError, TimeoutError) as error:
         fail(asyncio.run(doctor.redis_failure(load_settings(), error)))
+    except OSError as error:
+        # a file that a command reads or writes
+        fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or repr(error))
     except ModuleNotFoundError:
         raise  # `worker.__main__` names the extra: only a command's own import shows that it is missing
     except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from worker.engine.log_reader import find_windows, read_windows
+from worker.engine.log_reader import LogUnreadable, find_windows, read_windows
 from worker.ops.archive import Progress, partitions_of
 from worker.ops.archive_format import ArchivedRecord, ArchiveError, ArchiveFile, Gap, Manifest, read_manifest
 from worker.ops.archive_reader import BadLine, Source, check_file, read_source
@@ -83,8 +83,8 @@ async def verify(
                         progress(verified.records)
                         if stop.is_set():
                             break
-            except TimeoutError as error:
-                raise ArchiveError(f"Kafka does not answer ({error}): see to its brokers, or verify with --no-topic") from None
+            except LogUnreadable as error:
+                raise ArchiveError(f"{error}, or verify with --no-topic") from None
         while not stop.is_set() and await asyncio.to_thread(check.read_on):
             progress(verified.records)
     verified.is_stopped = stop.is_set()

@@ -111,9 +111,16 @@ def check_edited(path: Path, most: int | None = None) -> tuple[int, int]:
 
 @contextmanager
 def appending(path: Path, byte: int) -> Iterator[IO[bytes]]:
-    """A file of which only what is before ``byte`` is kept, to append to."""
-    with path.open("ab") as file:
+    """A file of which only what is before ``byte`` is kept, to append to.
+
+    Raises:
+        DeadLetterError: the file is shorter.
+    """
+    with path.open("ab" if byte == 0 else "r+b") as file:
+        if file.seek(0, os.SEEK_END) < byte:
+            raise DeadLetterError(f"{path} is shorter than it was: --abort this export, and begin another")
         file.truncate(byte)
+        file.seek(byte)
         yield file
 
 

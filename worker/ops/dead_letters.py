@@ -23,6 +23,7 @@ from worker.durations import micros
 from worker.engine.log_reader import Windows, find_windows, read_windows
 from worker.ops.topics import partition_counts
 from worker.read_model.dead_letter_marks import DeadLetterMarks, Mark, Marked
+from worker.read_model.keys import dead_letters_key
 from worker.read_model.operations import Running
 from worker.redis.client import Client
 from worker.settings import Settings
@@ -205,13 +206,21 @@ class DeadLetters:
 
         Raises:
             TopicsError: the topic does not exist.
+            DeadLetterError: Redis belongs to another topic.
             aiokafka.errors.KafkaError: the broker refuses.
         """
         topic = self.topics.dead_letters
-        fields = await self.marks.fields()
+        # before the ends of the topic: others may mark what is appended meanwhile
+        marked = await self.marks.last_marked()
         (count,) = await partition_counts(self.settings, topic)
         logs = await find_windows(self._client, topic, range(count))
-        await self.marks.drop_outdated(fields, {tp.partition: log for tp, log in logs.items()})
+        key = dead_letters_key(self.settings.redis_namespace)
+        if any(offset >= logs.get(TopicPartition(topic, number), range(0)).stop for number, offset in marked.items()):
+            raise DeadLetterError(
+                f"Redis has marks of dead letters that {topic} lacks: ATTENDANCE_BROKER and ATTENDANCE_REDIS are of two "
+                f"systems, or the topic was created again; then delete {key} in Redis"
+            )
+        await self.marks.drop_outdated({tp.partition: log for tp, log in logs.items()})
         if selection.ids:
             return windows_of(topic, map(place_of, selection.ids), logs)
         if selection.begin is None and selection.end is None:

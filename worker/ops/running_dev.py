@@ -7,6 +7,7 @@ ignored, even where another process has got its pid since.
 import fcntl
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,12 +75,18 @@ def running_devs() -> list[RunningDev]:
     """Those of this user on this machine, the newest first."""
     found = []
     for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/{_FILE}"):
-        with suppress(OSError), path.open() as file:
+        # of another version: its fields may differ
+        with suppress(OSError, ValueError, TypeError), open(path, opener=_open) as file:
             state = os.fstat(file.fileno())
             # in the folder that all users share, another user could offer a file of his own
-            if state.st_uid == os.geteuid() and _is_locked(file.fileno()):
+            if stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and _is_locked(file.fileno()):
                 found.append((state.st_mtime_ns, RunningDev(**json.load(file))))
     return [dev for _, dev in sorted(found, reverse=True)]
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens a file that another user may have put there: no pipe is waited for, no link followed."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _is_locked(file: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from worker.read_model.keys import dead_letters_key
 from worker.read_model.lua_scripts import MARKS
+from worker.read_model.watermark import parse_hash
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import run_all
 
@@ -63,38 +64,31 @@ class DeadLetterMarks:
         """Removes a mark from dead letters; repeating it changes nothing."""
         await self._change("clear", mark, partition, offsets)
 
-    async def fields(self) -> list[str]:
-        """The names of all fields, for `drop_outdated`."""
-        return [name.decode() for name in await self._execute("HKEYS")]
-
-    async def drop_outdated(self, fields: Sequence[str], logs: Mapping[int, range]) -> None:
-        """Drops the marks of records that retention has deleted, and those of a topic that was created again.
-
-        Args:
-            fields: all fields, read before the ends of the topic: marks that others set since then do not seem to lie
-                behind its end.
-            logs: offsets that the log of each partition has.
-        """
-        by_partition: dict[int, list[tuple[int, str]]] = defaultdict(list)
-        for name in fields:
+    async def last_marked(self) -> dict[int, int]:
+        """By partition, the last offset that has a mark."""
+        last: dict[int, int] = {}
+        for name, bits in await self._fields():
+            if not any(bits):
+                continue
             _, partition, chunk = name.split(":")
-            by_partition[int(partition)].append((int(chunk), name))
-        outdated: list[str] = []
-        for number, named in by_partition.items():
-            log = logs.get(number, range(0))
-            if await self._last_of(named) >= log.stop:
-                outdated += [name for _, name in named]
-            else:
-                outdated += [name for chunk, name in named if (chunk + 1) * _CHUNK <= log.start]
+            offset = int(chunk) * _CHUNK + int.from_bytes(bits, "little").bit_length() - 1
+            last[int(partition)] = max(offset, last.get(int(partition), -1))
+        return last
+
+    async def drop_outdated(self, logs: Mapping[int, range]) -> None:
+        """Drops the marks of records that retention has deleted, given the offsets that the log of each partition has."""
+        outdated = []
+        for name, _ in await self._fields():
+            _, partition, chunk = name.split(":")
+            if (int(chunk) + 1) * _CHUNK <= logs.get(int(partition), range(0)).start:
+                outdated.append(name)
         for start in range(0, len(outdated), 10 * _AT_ONCE):
             await self._execute("HDEL", *outdated[start : start + 10 * _AT_ONCE])
 
-    async def _last_of(self, named: Sequence[tuple[int, str]]) -> int:
-        """The last offset of a partition that has a mark; -1 if there is none."""
-        last = max(chunk for chunk, _ in named)
-        found = await self._execute("HMGET", *(name for chunk, name in named if chunk == last))
-        bits = max(int.from_bytes(content or b"", "little").bit_length() for content in found)
-        return last * _CHUNK + bits - 1 if bits else -1
+    async def _fields(self) -> list[tuple[str, bytes]]:
+        async with answer_timeout():
+            answer = await self._client.execute_command("HGETALL", self._key)  # type: ignore[no-untyped-call]
+        return [(name.decode(), bits) for name, bits in parse_hash(answer).items()]
 
     async def _change(self, how: str, mark: Mark, partition: int, offsets: Sequence[int]) -> None:
         masks: dict[int, int] = defaultdict(int)

@@ -78,8 +78,7 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
         if newest is None or newest < time:
             effective = min(time, received + tolerance)
             newest = effective if newest is None else max(newest, effective)
-    # hardly ever does a record of a device have a header
-    backfills = _backfills(records, decoded) if any(map(_headers_of, records)) else {}
+    backfills = _backfills(records, decoded) if _has_backfill(records) else {}
     return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills)
 
 
@@ -90,7 +89,7 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     booking's: compaction would leave no other record of that booking. Any other dead letter changes nothing.
     """
     backfills: dict[str, str] = {}
-    intake = DecodedBatch({}, {}, {}, [], [], None, backfills)
+    batch = DecodedBatch({}, {}, {}, [], [], None, backfills)
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
@@ -98,23 +97,23 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
         decoded = decode_booking(record.value, record.headers, record.key)
         place = Place(received, first_offset(record.headers, record.offset), record.offset)
         if keyed is not None:
-            intake.last_places[keyed] = place
+            batch.last_places[keyed] = place
         if isinstance(decoded, DeadLetter):
-            intake.dead_letters.append((record, decoded, received))
+            batch.dead_letters.append((record, decoded, received))
             if keyed is None:
                 continue
             # appended again as a null value, which has the same effect and is no dead letter
             booking, original = None, NULL
         elif decoded.booking_id != keyed:
-            intake.forwards.append((record, decoded.booking_id, received))
+            batch.forwards.append((record, decoded.booking_id, received))
             continue
         else:
             booking = decoded if isinstance(decoded, Booking) else None
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
-        intake.booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
+        batch.booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
         _add_backfill(backfills, keyed, _backfill_of(record.headers))
-    return intake._replace(newest=newest)
+    return batch._replace(newest=newest)
 
 
 def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
@@ -136,6 +135,11 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
     return whole._replace(newest=newest)
 
 
+def _has_backfill(records: Records) -> bool:
+    """Whether any record was published again; most batches have none, and cost nothing more than this."""
+    return any(name == BACKFILL_HEADER for headers in map(_headers_of, records) if headers for name, _ in headers)
+
+
 def _backfills(records: Records, decoded: Iterable[Event | DeadLetter]) -> dict[str, str]:
     backfills: dict[str, str] = {}
     for record, event in zip(records, decoded, strict=True):
@@ -152,7 +156,7 @@ def _add_backfill(backfills: dict[str, str], booking_id: str, operation: str) ->
 def _backfill_of(headers: Iterable[tuple[str, bytes | None]]) -> str:
     """The operation that published a record again; empty if it is live."""
     for name, content in headers:
-        if name.lower() == BACKFILL_HEADER and content is not None and _is_operation(content):
+        if name == BACKFILL_HEADER and content is not None and _is_operation(content):
             return content.decode()
     return ""
 

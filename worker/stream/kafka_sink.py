@@ -42,11 +42,11 @@ class Outgoing(NamedTuple):
 
 
 def outgoing(
-    intake: DecodedBatch, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int
+    batch: DecodedBatch, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int
 ) -> Outgoing:
     """Everything that a batch sends, in the order of sending."""
-    dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in intake.dead_letters]
-    forwards = [forwarded(*forward, partitions=partitions) for forward in intake.forwards]
+    dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in batch.dead_letters]
+    forwards = [forwarded(*forward, partitions=partitions) for forward in batch.forwards]
     return Outgoing(dead_letters + forwards, list(map(_alert_record, published)))
 
 
@@ -82,7 +82,7 @@ async def rewrite(
         state_of: gives the state of a booking.
 
     Raises:
-        worker.engine.partition_appender.Undecided: an open transaction holds some of the foreign writes.
+        worker.engine.partition_appender.BehindOpenTransaction: an open transaction holds some of the foreign writes.
         TimeoutError: the foreign writes cannot be read.
         aiokafka.errors.KafkaError: not everything is (known to be) sent; sending it again is harmless.
     """

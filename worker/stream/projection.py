@@ -33,7 +33,7 @@ class Projection:
         self.published: list[AlertEvent] = []
         """Events for the alerts topic."""
         self._known = known
-        self._backfills = backfills
+        self._backfills = {booking_id: operation for booking_id, operation in backfills.items() if operation}
 
     def add(self, changes: Sequence[Change]) -> None:
         """Adds what changed, or is emitted again; at most one change of each booking in all."""

@@ -21,10 +21,13 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
 
 from schemas.ids import MAX_NAME
 from schemas.times import format_time, parse_time
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "att_"
 _MAX_BYTES = 512
@@ -93,7 +96,7 @@ class TokenFile:
     """The token file, read again within a second of a change.
 
     Args:
-        path: of the file; while it is missing, every token is rejected.
+        path: of the file; while it is missing or malformed, no token can be checked.
         now: returns seconds since the epoch.
 
     Raises:
@@ -106,6 +109,7 @@ class TokenFile:
         self._tokens: tuple[Token, ...] = ()
         self._version: tuple[int, ...] | None = None
         self._next_check = 0.0
+        self._error: TokensError | None = None
         with suppress(NoTokensYet):
             self.load()
 
@@ -125,6 +129,15 @@ class TokenFile:
             self._version, self._tokens = None, ()
             raise NoTokensYet(f"{self._path}: {error.strerror}: `attendance tokens create` creates it") from None
 
+    def _check(self) -> TokensError | None:
+        """Reads the file if it has changed; returns why that failed, after a log line."""
+        try:
+            self.load()
+        except TokensError as error:
+            log.error("tokens unreadable", error=str(error))
+            return error
+        return None
+
     def holder(self, presented: bytes) -> Token | None:
         """The entry of a presented token; None if the token is unknown or has expired.
 
@@ -135,8 +148,11 @@ class TokenFile:
         """
         now = self._now()
         if not 0 <= self._next_check - now <= _CHECK_SECONDS:
-            self.load()
+            # also where it fails: a stranger's requests must not have the file read each time
             self._next_check = now + _CHECK_SECONDS
+            self._error = self._check()
+        if self._error is not None:
+            raise self._error
         digest = sha256(presented[: _MAX_BYTES + 1]).digest()
         match: Token | None = None
         for token in self._tokens:

@@ -6,7 +6,6 @@ and the requests in flight are shared between the holders of tokens. What is lef
 
 from typing import Annotated
 
-import structlog
 from fastapi import Depends, Request
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
@@ -17,7 +16,6 @@ from worker.web.auth import Scope, TokenFile, TokensError, presented_token
 from worker.web.errors import Refused, Unavailable
 from worker.web.permissions import Holder
 
-log = structlog.get_logger()
 #: Key of the ASGI scope: the `Holder` of the request.
 CALLER = "attendance.caller"
 #: The name of the scheme in the OpenAPI document.
@@ -68,8 +66,7 @@ def authenticate(scope: ASGIScope, tokens: TokenFile | None) -> Holder:
         raise Refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
     try:
         token = tokens.holder(presented)
-    except TokensError as error:
-        log.error("tokens unreadable", error=str(error))
+    except TokensError:
         raise Unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
     if token is None:
         raise Refused(401, "UNAUTHENTICATED", "this token is unknown or has expired", headers=_INVALID_TOKEN)

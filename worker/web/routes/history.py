@@ -21,7 +21,7 @@ from worker.web.services import Services, services_of
 
 #: Events that a response has at most.
 MOST_EVENTS = 5_000
-#: Other requests wait for so much work: a few milliseconds.
+#: Other requests wait for so much work: at most about 20 ms, where each record is of the booking.
 _PACE = Pace(records=500, fetch_bytes=128 * 1024)
 #: Left of the time of a request for its answer, seconds.
 _ANSWER_SECONDS = 1.0
