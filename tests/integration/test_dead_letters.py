@@ -134,6 +134,8 @@ def test_all_reasons_are_mended_and_counted_once(served: System, tmp_path: Path)
     listed = jsons(served, "list", "--max", str(PLANTED))
     assert len({each["id"] for each in listed}) == PLANTED
     assert {each["state"] for each in listed} == {"open"}
+    unreadable = jsons(served, "list", "--source", "(unreadable)", "--max", str(PLANTED))
+    assert len(unreadable) == stats["sources"]["(unreadable)"] > 0
     some = jsons(served, "list", "--reason", "unknown-type", "--booking", " b3 ", "--max", str(PLANTED))
     assert [(each["reason"], each["bookingId"]) for each in some] == [("unknown-type", "b3")] * len(some)
     assert len(some) == sum(reason_of(n) == "unknown-type" and n % 500 == 3 for n in range(PLANTED)) > 0

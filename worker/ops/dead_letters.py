@@ -35,6 +35,8 @@ TARGET = "dead-letters"
 #: Sources that `Stats` tells apart; further ones are counted together.
 MOST_SOURCES = 1_000
 OTHER_SOURCES = "(others)"
+#: Source of those whose own cannot be read, in `Stats` and in a `Selection`.
+UNREADABLE_SOURCE = "(unreadable)"
 _SAVE_SECONDS = 1.0
 
 Progress = Callable[[int], None]
@@ -150,7 +152,7 @@ class Selection:
             and (self.begin is None or record.written >= self.begin)
             and (self.end is None or record.written < self.end)
             and (not self.ids or record.id in self.ids)
-            and (not self.sources or record.source in self.sources)
+            and (not self.sources or (record.source or UNREADABLE_SOURCE) in self.sources)
             and (self.booking is None or record.booking_id == self.booking)
         )
 
@@ -180,7 +182,7 @@ class Stats:
     def add(self, record: DeadLetterRecord) -> None:
         self.count += 1
         self.reasons[record.reason] += 1
-        source = record.source or "(unreadable)"
+        source = record.source or UNREADABLE_SOURCE
         self.sources[source if source in self.sources or len(self.sources) < MOST_SOURCES else OTHER_SOURCES] += 1
         self.hours[f"{format_time(record.written)[:13]}:00Z"] += 1
 

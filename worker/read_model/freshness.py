@@ -157,7 +157,8 @@ def find_problems(partitions: Iterable[Partition]) -> list[Problem]:
     for commonest in sorted({each.commonest_bad for each in owned if each.commonest_bad is not None}):
         bad = [each for each in owned if each.commonest_bad == commonest]
         reason, source = (text.replace("{", "{{").replace("}", "}}") for text in commonest)
-        what = f"more than half of the last 1,000 events of {{}} cannot be used, most often {reason} from {source}"
+        number = f"{'up to ' if len(bad) > 1 else ''}{max(each.bad_events for each in bad)}"
+        what = f"{number} of the last 1,000 events of {{}} cannot be used, most often {reason} from {source}"
         problems.append(_problem("BAD_EVENTS", bad, f"{what}: correct these devices, then see `attendance dead-letters stats`"))
     return problems
 

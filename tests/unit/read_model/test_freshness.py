@@ -79,6 +79,7 @@ def test_mostly_bad_events_are_a_trouble_that_stops_nothing() -> None:
     fields = {"events_bad": 700, "events_badReason": "invalid-field", "events_badSource": "/kiosk-{7}"}
     (found,) = find_problems([partition(2, **fields), partition(3, **fields), partition(4, events_bad=400)])
     assert (found.code, found.partitions, found.blocks_all_progress) == ("BAD_EVENTS", [2, 3], False)
+    assert found.description.startswith("up to 700 of the last 1,000 events of partitions 2-3 cannot be used, most often ")
     assert "of partitions 2-3 cannot be used, most often invalid-field from /kiosk-{7}: " in found.description
 
 
