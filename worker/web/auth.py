@@ -1,7 +1,8 @@
 """Bearer tokens: a file with the SHA-256 digest, the scopes and the name of each token.
 
 The file is JSON: ``{"tokens": [{"name", "digest", "scopes", "createdAt", "expiresAt"?, "source"?}]}``, see `Token`. Other
-fields of the file and of its entries are ignored, and kept when a command changes the file.
+fields of the file and of its entries are ignored, and kept when a command changes the file; but an entry with a field that
+looks like a misspelled ``expiresAt`` or ``source`` is refused, since without these a token may do more than was meant.
 A token holds 32 random bytes, so an unsalted digest does not reveal it.
 """
 
@@ -15,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from difflib import SequenceMatcher
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -34,6 +37,10 @@ _MAX_BYTES = 512
 _CHECK_SECONDS = 1.0
 _SHOWN_ERRORS = 3
 _SHOWN_FIELDS = ("name", "scopes", "createdAt", "expiresAt", "source")
+#: Fields that restrict a token, and may be left out.
+_RESTRICTING = ("expiresAt", "source")
+_SIMILAR = 0.8
+_letters = partial(re.compile(r"[\W_]+").sub, "")
 _SOURCE = re.compile(rf"\A[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}\Z")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}").fullmatch
 
@@ -236,7 +243,10 @@ def shown(token: Token) -> dict[str, Any]:
 def _read(path: Path) -> TokenDocument:
     try:
         # not model_validate_json: this reads UTF-16 and a byte order mark too, as editors write them
-        return TokenDocument.model_validate(json.loads(path.read_bytes()))
+        document = TokenDocument.model_validate(json.loads(path.read_bytes()))
+        reason = "; ".join(_misspelled(document)[:_SHOWN_ERRORS])
+        if not reason:
+            return document
     except ValidationError as error:
         # without the values: one may be a token in place of its digest
         problems = error.errors(include_url=False, include_input=False, include_context=False)
@@ -245,6 +255,23 @@ def _read(path: Path) -> TokenDocument:
     except (ValueError, RecursionError) as error:
         reason = f"not JSON: {error}"
     raise TokensError(f"{path}: is not a valid token file ({reason}): repair it, or create a new one")
+
+
+def _misspelled(document: TokenDocument) -> list[str]:
+    """A line for each field that looks like one that restricts a token, but is none."""
+    return [
+        f"tokens.{index}.{name!r}: write {known}, or give a field of your own another name"
+        for index, token in enumerate(document.tokens)
+        for name in token.model_extra or ()
+        for known in _RESTRICTING
+        if _looks_like(name, known)
+    ]
+
+
+def _looks_like(name: str, known: str) -> bool:
+    one, other = _letters(name).casefold(), known.casefold()
+    # expires, expiry, source_prefix; or letters that are swapped, left out or added
+    return one.startswith(other[:5]) or (one[:1] == other[:1] and SequenceMatcher(None, one, other).ratio() >= _SIMILAR)
 
 
 @contextmanager
