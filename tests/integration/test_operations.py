@@ -11,6 +11,7 @@ import pytest
 from tests.support.services import Redis
 from worker.read_model import operations as module
 from worker.read_model.operations import OperationError, Operations, State
+from worker.read_model.operations_page import operations_page
 from worker.redis.client import create_redis
 from worker.settings import load_settings
 
@@ -49,6 +50,24 @@ def test_an_operation_is_listed_as_it_goes(redis_server: Redis) -> None:
         assert [each.state for each in await operations.all()] == [State.DONE]
 
     on(redis_server, scenario)
+
+
+def test_pages_of_operations_need_no_live_namespace(redis_server: Redis) -> None:
+    async def running() -> None:
+        client, base = create_redis(load_settings(_env_file=None, redis=redis_server.url)), f"test-{uuid4().hex[:12]}"
+        try:
+            begun = [(await Operations(client, base).begin("archive", f"folder {n}", {}, {})).operation.id for n in range(5)]
+            seen, cursor = list[str](), None
+            for size in (2, 2, 1):
+                page = await operations_page(client, base, 2, cursor)
+                seen += [each.id for each in page.items]
+                assert len(page.items) == size
+                cursor = page.next
+            assert (seen, cursor) == (begun[::-1], None)
+        finally:
+            await client.aclose()
+
+    asyncio.run(running())
 
 
 def test_a_second_operation_of_a_target_is_refused(redis_server: Redis) -> None:

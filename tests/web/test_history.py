@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.services.processes import wait_until
 from tests.support.serving import Api, booking_name, event, identity, upserted
 from tests.web.test_attendances import problem, violations
 from tests.web.test_ops_reads import published
@@ -107,7 +108,10 @@ def test_a_history_without_kafka(api: Api, tmp_path: Path) -> None:
 @pytest.fixture
 def operation(api: Api) -> str:
     """An operation that has ended."""
+    return ended_operation(api)
 
+
+def ended_operation(api: Api) -> str:
     async def ending() -> str:
         client = create_redis(api.system.settings)
         try:
@@ -121,12 +125,44 @@ def operation(api: Api) -> str:
     return asyncio.run(ending())
 
 
+def test_operations_by_page(api: Api) -> None:
+    begun = [ended_operation(api) for _ in range(5)]
+    everything = [each["id"] for each in api.client.get("/v1/operations?limit=1000").json()["operations"]]
+    assert everything[:5] == begun[::-1]
+    asked: dict[str, str] = {"limit": "2"}
+    seen: list[str] = []
+    while True:
+        page = api.client.get("/v1/operations", params=asked).json()
+        paging = page["pagingMetadata"]
+        seen += [each["id"] for each in page["operations"]]
+        assert paging["count"] == len(page["operations"]) <= 2
+        assert paging["hasNext"] is ("next" in paging["cursors"])
+        if not paging["hasNext"]:
+            break
+        asked["cursor"] = paging["cursors"]["next"]
+        if len(seen) == 2:
+            newer = ended_operation(api)
+    assert seen == everything, "one that begins meanwhile moves nobody to another page"
+    assert newer not in seen
+    for wrong in ("AAAA", f"{asked['cursor']}x", "x" * 9000):
+        assert violations(api.client.get("/v1/operations", params={"cursor": wrong})) == {"cursor": "MALFORMED"}
+
+
+def test_parameters_that_a_list_does_not_know(api: Api) -> None:
+    for path in ("/v1/operations", "/v1/status", "/v1/sessions/s1", "/v1/bookings/b"):
+        assert violations(api.client.get(f"{path}?state=RUNNING")) == {"state": "UNKNOWN_FIELD"}
+    for wrong in ("limit=0", "limit=1001", "limit=x", "limit=1&limit=2"):
+        assert list(violations(api.client.get(f"/v1/operations?{wrong}"))) == ["limit"]
+
+
 def test_operations_are_listed_here_and_by_the_command(api: Api, operation: str) -> None:
+    # the events of other tests may still be on their way
+    assert wait_until(lambda: api.client.get("/v1/operations").json()["freshness"]["lag"] == 0, 10)
     shown = api.client.get("/v1/operations").json()
-    assert shown["freshness"]["lag"] == 0
     (one,) = [each for each in shown["operations"] if each["id"] == operation]
     assert (one["state"], one["counts"], one["request"]) == ("DONE", {"read": 4}, {"all": True})
     listed = api.system.run_cli("operations", "--json")
+    assert shown["pagingMetadata"]["count"] == len(shown["operations"])
     assert one in [json.loads(line) for line in listed.stdout.splitlines()]
     assert json.loads(api.system.run_cli("operations", operation, "--json").stdout) == one
     assert operation in api.system.run_cli("operations").stdout

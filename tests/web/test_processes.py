@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.raw import Raw, request
 from tests.support.services.processes import exists, wait_until
-from tests.support.serving import API, Api, booking_name
+from tests.support.serving import API, Api, booking_name, identity
 from worker.settings import load_settings
 from worker.web.http.server import bind
 
@@ -78,6 +79,52 @@ def test_what_one_process_sets_the_other_shows(several: Api) -> None:
         with several.client_of("all") as client:
             done = client.post("/bookings/v2/attendance/set", json={"attendance": attendance})
             assert done.json()["attendance"]["numberOfAttendees"] == number
+
+
+def test_a_token_reads_one_history_in_all_processes(api: Api, tmp_path: Path) -> None:
+    path = f"/v1/attendance/{identity('b', 's1')}/history?bookingId=b&sessionId=s1"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        changed = {"ATTENDANCE_BROKER": f"kafka://127.0.0.1:{silent.getsockname()[1]}", "ATTENDANCE_API_REQUEST_TIMEOUT": "4s"}
+        with Api(api.system, tmp_path, "--workers", "2", TMPDIR=str(tmp_path), **changed) as one:
+            assert wait_until(lambda: serving(one) == 2, 30), one.process.said()
+            connections = one_of_each_process(one)
+
+            def codes(*tokens: str) -> list[str]:
+                for raw, token in zip(connections, tokens, strict=True):
+                    raw.send(request("GET", path, token=one.tokens[token]))
+                return sorted(raw.answer().code for raw in connections)
+
+            assert codes("read", "read") == ["HISTORY_BUSY", "HISTORY_TOO_LONG"]
+            assert codes("read", "all") == ["HISTORY_TOO_LONG", "HISTORY_TOO_LONG"], "the tokens have turns of their own"
+            assert codes("all", "all") == ["HISTORY_BUSY", "HISTORY_TOO_LONG"]
+            for raw in connections:
+                raw.socket.close()
+
+
+def one_of_each_process(api: Api) -> list[Raw]:
+    """Connections, each to another process of the API."""
+    found: dict[int, Raw] = {}
+    children = children_of(api.process.pid)
+    for _ in range(200):
+        raw = Raw(api.address)
+        assert raw.send(request("GET", "/healthz")).answer().status == 200
+        if found.setdefault(server_of(raw, children), raw) is not raw:
+            raw.socket.close()
+        if len(found) == len(children):
+            return list(found.values())
+    raise AssertionError("one process takes every connection")
+
+
+def server_of(raw: Raw, processes: list[int]) -> int:
+    """The process that has accepted a connection."""
+    own, other = (f":{number:04X}" for number in (raw.socket.getsockname()[1], raw.socket.getpeername()[1]))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inode = next(row[9] for row in rows if row[1].endswith(other) and row[2].endswith(own))
+    for process in processes:
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            if link.is_symlink() and os.readlink(link) == f"socket:[{inode}]":
+                return process
+    raise AssertionError("nobody has accepted it")
 
 
 def test_a_process_that_is_killed_is_replaced(several: Api) -> None:

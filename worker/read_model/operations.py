@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import orjson
 from redis.exceptions import RedisError
 
-from schemas.times import format_exact_time, format_time
+from schemas.times import format_exact_time, format_time, parse_time
 from worker.read_model.keys import operations_key
 from worker.read_model.lua_scripts import OPERATION
 from worker.read_model.watermark import parse_hash
@@ -79,6 +79,11 @@ class Operation:
     saved_ms: int = 0
     """When it was saved last, by the clock of Redis."""
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Its place in lists: when it began, microseconds since the epoch, then its id."""
+        return parse_time(self.started), self.id
+
     def document(self) -> dict[str, Any]:
         """As `attendance operations` and the API show it."""
         shown = {
@@ -113,7 +118,7 @@ class Operations:
             for name, document in fields.items()
             if name.startswith(prefix)
         ]
-        return sorted(found, key=lambda each: (each.started, each.id), reverse=True)
+        return sorted(found, key=lambda each: each.place, reverse=True)
 
     async def get(self, operation_id: str) -> Operation:
         """Raises OperationError if there is none of this id."""

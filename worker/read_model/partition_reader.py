@@ -108,6 +108,11 @@ class NamespaceView:
         replies = await self._read_all(list(map(watermark_command, self._watermarks)))
         return [parse_watermark(number, reply) for number, reply in enumerate(replies)]
 
+    async def watermark(self, number: int) -> Partition:
+        """The watermark of one partition, in any state of the partition."""
+        (reply,) = await self._read_all([watermark_command(self._watermarks[number])])
+        return parse_watermark(number, reply)
+
     async def read(
         self, numbers: Sequence[int], commands: Sequence[Sequence[tuple[Any, ...]]]
     ) -> tuple[list[list[Any]], Freshness]:

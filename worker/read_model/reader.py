@@ -42,7 +42,6 @@ __all__ = [
 
 #: Entries of one page of a list.
 LARGEST_PAGE = 1000
-_INVALID_CURSOR = "is not a cursor of this list; send next of a page unchanged, or start without a cursor"
 _OTHER_CONDITIONS = "belongs to a list with other conditions; leave these out or start without the cursor"
 
 
@@ -215,7 +214,7 @@ class AttendanceReader:
             if cursor.list != name or len(cursor.conditions) != len(conditions):
                 raise ValueError("of another list")
         except ValueError:
-            raise QueryError([Violation("cursor", _INVALID_CURSOR, Rule.MALFORMED.value)]) from None
+            raise QueryError([Violation("cursor", pages.INVALID_CURSOR, Rule.MALFORMED.value)]) from None
         if any(value is not None and value != original for value, original in zip(conditions, cursor.conditions, strict=True)):
             raise QueryError([Violation("cursor", _OTHER_CONDITIONS, Rule.OTHER_QUERY.value)])
         return ScoredMember(cursor.score, cursor.member), cursor.conditions
@@ -237,6 +236,10 @@ class AttendanceReader:
     async def status(self) -> list[Partition]:
         """The watermark of each partition, also of those that cannot be read now."""
         return await self._resolver.answer(NamespaceView.watermarks)
+
+    async def partition(self, number: int) -> Partition:
+        """The watermark of one partition, also of one that cannot be read now."""
+        return await self._resolver.answer(lambda view: view.watermark(number))
 
     async def freshness(self) -> Freshness:
         """The freshness over all partitions."""

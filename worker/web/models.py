@@ -265,6 +265,7 @@ class OperationShape(TypedDict):
 
 class OperationsAnswer(TypedDict):
     operations: list[OperationShape]
+    pagingMetadata: PagingMetadata
     freshness: FreshnessShape
 
 

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from fastapi import Request
 
-from worker.read_model.operations import Operations
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import Client, create_redis
 from worker.settings import Settings
 from worker.web.auth import TokenFile
 from worker.web.commands import Commands
+from worker.web.history_turns import HistoryTurns
 from worker.web.http.bodies import Bodies
 from worker.web.last_seen import LastSeen
 from worker.web.metrics import Metrics
@@ -40,9 +40,7 @@ class Services(NamedTuple):
     #: the tasks of the requests in flight
     running: set["asyncio.Task[Any]"]
     last_seen: LastSeen
-    operations: Operations
-    #: held while a history is read from Kafka
-    explaining: asyncio.Lock
+    histories: HistoryTurns
 
     @classmethod
     def of(cls, settings: Settings) -> "Services":
@@ -59,8 +57,7 @@ class Services(NamedTuple):
         last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
         bodies = Bodies(settings, body_bytes)
-        operations = Operations(client, settings.redis_namespace)
-        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen, operations, asyncio.Lock()
+        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen, HistoryTurns()
         return cls(settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared)
 
     def open(self) -> None:
@@ -72,6 +69,7 @@ class Services(NamedTuple):
         await self.waiter.close()
         await self.publisher.close()
         await self.client.aclose()
+        self.histories.close()
 
 
 def services_of(request: Request) -> Services:

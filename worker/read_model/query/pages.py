@@ -30,6 +30,7 @@ from worker.read_model.query.planner import Planner
 from worker.read_model.ranked import ScoredMember, ranked
 from worker.read_model.watermark import parse_hash
 
+INVALID_CURSOR = "is not a cursor of this list; send next of a page unchanged, or start without a cursor"
 #: Lists, as their cursors name them.
 ALERT_LIST, NO_SHOW_LIST = "alerts", "no-shows"
 _COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
@@ -94,8 +95,12 @@ class ListPage(NamedTuple):
     @property
     def paging(self) -> dict[str, Any]:
         """The paging information, in the format of a query's page."""
-        cursors = {} if self.next is None else {"next": self.next}
-        return {"count": len(self.items), "cursors": cursors, "hasNext": self.next is not None}
+        return paging(len(self.items), self.next)
+
+
+def paging(count: int, cursor: str | None) -> dict[str, Any]:
+    """The paging information of a page with so many items, and the cursor of the next one, if there is one."""
+    return {"count": count, "cursors": {} if cursor is None else {"next": cursor}, "hasNext": cursor is not None}
 
 
 async def no_shows(view: NamespaceView, limit: int, after: ScoredMember | None) -> ListPage:

@@ -1,6 +1,7 @@
-"""The route of an attendance's history: the only one that reads Kafka, so one request of a process at a time."""
+"""The route of an attendance's history: the only one that reads Kafka, so requests take turns."""
 
 import asyncio
+from time import monotonic
 from typing import Annotated, Any
 
 from aiokafka.errors import KafkaError
@@ -13,10 +14,12 @@ from worker.history.errors import HistoryError, TooManyEvents
 from worker.history.explain import Explainer, Pace, Subject, is_unknown
 from worker.web.auth import Scope
 from worker.web.errors import Refused, Unavailable, answer
+from worker.web.history_turns import Busy
 from worker.web.models import HistoryAnswer
 from worker.web.requests import attendance_guid
 from worker.web.routes.ops import check_parameters
 from worker.web.routing import add
+from worker.web.security import Caller
 from worker.web.services import Services, services_of
 
 #: Events that a response has at most.
@@ -25,6 +28,8 @@ MOST_EVENTS = 5_000
 _PACE = Pace(records=500, fetch_bytes=128 * 1024)
 #: Left of the time of a request for its answer, seconds.
 _ANSWER_SECONDS = 1.0
+#: The share of the time of a request in which it waits for its turn.
+_WAITING_SHARE = 0.25
 _LATER = {"retry-after": "30"}
 _COMMAND = "`attendance explain BOOKING SESSION` has no limit"
 
@@ -36,6 +41,7 @@ def add_history_routes(router: APIRouter) -> None:
 
 async def get_history(
     request: Request,
+    holder: Caller,
     attendance: Annotated[str, Path(alias="id", description="an attendance's id, a GUID")],
     booking: Annotated[str | None, Query(alias="bookingId", description="with sessionId: of one that is deleted")] = None,
     session: Annotated[str | None, Query(alias="sessionId")] = None,
@@ -44,12 +50,14 @@ async def get_history(
     check_parameters(request, "bookingId", "sessionId")
     services = services_of(request)
     subject = await _subject(services, attendance, booking, session)
-    if services.explaining.locked():
-        description = "another history is being read: retry, or run `attendance explain`"
-        raise Refused(429, "HISTORY_BUSY", description, headers={"retry-after": "5"})
     seconds = services.settings.api_request_timeout.total_seconds()
-    async with services.explaining:
-        document = await _explain(services, subject, max(seconds / 2, seconds - _ANSWER_SECONDS))
+    until = monotonic() + max(seconds / 2, seconds - _ANSWER_SECONDS)
+    try:
+        async with services.histories.take(holder.name, seconds * _WAITING_SHARE):
+            document = await _explain(services, subject, until - monotonic())
+    except Busy:
+        description = "another history is being read: retry, or run `attendance explain`"
+        raise Refused(429, "HISTORY_BUSY", description, headers={"retry-after": "5"}) from None
     if is_unknown(document):
         raise _not_found(attendance)
     return answer(document)
@@ -89,7 +97,7 @@ async def _explain(services: Services, subject: Subject, seconds: float) -> dict
     except TimeoutError:
         if not timeout.expired():
             raise
-        description = f"the events cannot be read within {seconds:g} s; {_COMMAND}"
+        description = f"the events cannot be read within {seconds:.0f} s; {_COMMAND}"
         raise Refused(503, "HISTORY_TOO_LONG", description, headers=_LATER) from None
     except TooManyEvents as error:
         raise Refused(503, "HISTORY_TOO_LONG", f"{error}; {_COMMAND}", headers=_LATER) from None

@@ -9,6 +9,7 @@ from schemas.alerts import AlertKind
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
+from worker.read_model.operations_page import operations_page
 from worker.read_model.reader import LARGEST_PAGE, ListPage, ReaderError
 from worker.web.auth import Scope
 from worker.web.errors import Invalid, Refused, answer
@@ -50,6 +51,7 @@ def add_ops_routes(router: APIRouter) -> None:
 
 async def get_session(request: Request, session: Annotated[str, Path(alias="sessionId")]) -> Response:
     """The tally of a session."""
+    check_parameters(request)
     session_id = ids.session_id(session)
     tally = None if session_id is None else await services_of(request).reader.session(session_id)
     if tally is None:
@@ -59,6 +61,7 @@ async def get_session(request: Request, session: Annotated[str, Path(alias="sess
 
 async def get_booking(request: Request, booking: Annotated[str, Path(alias="bookingId")]) -> Response:
     """The summary of a booking."""
+    check_parameters(request)
     booking_id = ids.booking_id(booking)
     summary = None if booking_id is None else await services_of(request).reader.booking(booking_id)
     if summary is None:
@@ -97,20 +100,23 @@ async def list_alerts(
     return _list_answer("alerts", page)
 
 
-async def list_operations(request: Request) -> Response:
+async def list_operations(request: Request, limit: Limit = 100, cursor: ListCursor = None) -> Response:
     """The long commands of operators that run, ran, or can be resumed, the newest first."""
+    check_parameters(request, "limit", "cursor")
     services = services_of(request)
-    found = await services.operations.all()
+    page = await operations_page(services.client, services.settings.redis_namespace, limit, cursor)
     try:
         fresh = (await services.reader.freshness()).document()
     except ReaderError:
         # they are shown also while nothing is served: a rebuild is one of them
         fresh = {"eventTime": None, "lag": None}
-    return answer({"operations": [each.document() for each in found], "freshness": fresh})
+    shown = [each.document() for each in page.items]
+    return answer({"operations": shown, "pagingMetadata": page.paging, "freshness": fresh})
 
 
 async def get_status(request: Request) -> Response:
     """Every partition: its state, offsets and lag."""
+    check_parameters(request)
     partitions = await services_of(request).reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
@@ -158,10 +164,13 @@ def _time(ms: int) -> str | None:
 
 def check_parameters(request: Request, *names: str) -> None:
     """Rejects unknown parameters, so that a misspelled filter is an error and not ignored."""
+    if not request.scope["query_string"]:
+        return
     violations = Violations()
+    known = f"use {', '.join(names)}" if names else "this call takes none"
     for name in request.query_params:
         if name not in names:
-            violations.add(name[:100], f"unknown; use {', '.join(names)}", Rule.UNKNOWN_FIELD)
+            violations.add(name[:100], f"unknown; {known}", Rule.UNKNOWN_FIELD)
         elif len(request.query_params.getlist(name)) > 1:
             violations.add(name, "send it once", Rule.REPEATED)
     if violations.items:
