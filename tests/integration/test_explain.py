@@ -8,6 +8,7 @@ import json
 import random
 import signal
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,6 +184,30 @@ def test_while_no_worker_applies_the_lag_is_named(system: System, monkeypatch: p
     assert [each["verdict"] for each in document["events"]] == ["base"]
     assert document["redis"]["differences"] == ["attendance: there is one by the events, none by Redis"]
     assert document["redis"]["reason"].startswith("the partition is behind by 1 records")
+
+
+def test_a_comparison_reads_the_watermark_once_a_poll(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "_CATCH_UP_SECONDS", 0.5)
+    calls: Counter[str] = Counter()
+    for name in ("status", "partition", "latest"):
+        monkeypatch.setattr(AttendanceReader, name, counted(getattr(AttendanceReader, name), calls))
+    (worker,) = system.workers
+    worker.signal(signal.SIGSTOP)
+    try:
+        system.publish([system.event(checked_in("polled", 1))])
+        explained(system, [Subject("polled", "s1")])
+    finally:
+        worker.signal(signal.SIGCONT)
+    assert calls["latest"] > 1
+    assert (calls["status"], calls["partition"]) == (1, calls["latest"] + 1)
+
+
+def counted(method: Callable[..., Any], calls: Counter[str]) -> Callable[..., Any]:
+    def counting(*arguments: Any) -> Any:
+        calls[method.__name__] += 1
+        return method(*arguments)
+
+    return counting
 
 
 def test_what_is_applied_meanwhile_is_read_too(system: System) -> None:

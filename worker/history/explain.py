@@ -173,16 +173,18 @@ class Explainer:
     async def _compare(self) -> Document:
         """Compares with Redis. Where that is ahead, reads on; where it is behind, gives it a moment."""
         deadline = monotonic() + _CATCH_UP_SECONDS
+        watermark = await self._reader.partition(self._events.partition)
         for _ in range(_MOST_ROUNDS):
-            shown = await self._read_shown()
+            shown = await self._read_shown(watermark)
             differences = self._differences(shown)
             while differences and self._lag(shown.before) and monotonic() < deadline:
                 await asyncio.sleep(_POLL_SECONDS)
-                shown = await self._read_shown()
+                shown = await self._read_shown(shown.after)
                 differences = self._differences(shown)
             if not differences or not (ahead := self._ahead(shown.after)):
                 break
             await self._read(ahead)
+            watermark = shown.after
         return {
             "agrees": not differences,
             "attendance": shown.attendance,
@@ -191,13 +193,13 @@ class Explainer:
             "freshness": freshness_of([shown.after]).document(),
         }
 
-    async def _read_shown(self) -> _Shown:
+    async def _read_shown(self, before: Partition) -> _Shown:
+        """What Redis shows now; ``before`` is the watermark as it was read last."""
         subject, number = self._subject, self._events.partition
-        before = (await self._reader.status())[number]
         latest = await self._reader.latest(subject.booking_id, subject.session_id)
         alerts = await self._reader.alerts(booking_id=subject.booking_id, session_id=subject.session_id)
         alerts += await self._reader.alerts(booking_id=subject.booking_id, kind=FREQUENT)
-        after = (await self._reader.status())[number]
+        after = await self._reader.partition(number)
         if after.state != "live":
             raise ReaderError(f"partition {number} is being repaired: retry")
         return _Shown(None if latest is None else latest[0], alerts, before, after)

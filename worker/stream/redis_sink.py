@@ -112,18 +112,18 @@ class ReadModels:
         except Fenced:
             await self.reclaim()
 
-    async def heartbeat(self, ends: Mapping[str, TopicEnd], more: Mapping[str, Any]) -> Callable[[], Awaitable[None]] | None:
-        """Writes the heartbeat, with the ends of the topics by name, and more fields of the watermark.
+    async def heartbeat(self, ends: Mapping[str, TopicEnd], fields: Mapping[str, Any]) -> Callable[[], Awaitable[None]] | None:
+        """Writes the heartbeat: the ends of the topics by name, and further fields of the watermark.
 
         Returns the task that is needed if it was refused.
         """
         was_live = self.is_live
-        fields = dict(more)
+        written = dict(fields)
         for topic, end in ends.items():
             unreadable = "" if end.unreadable is None else end.unreadable
-            fields |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
+            written |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
         try:
-            await self._writer.heartbeat(fields, {topic: end.age_ms for topic, end in ends.items()})
+            await self._writer.heartbeat(written, {topic: end.age_ms for topic, end in ends.items()})
         except ReadModelError as error:
             if not was_live:
                 return None  # a claim or repair is under way, and finds the same
