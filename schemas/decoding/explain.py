@@ -20,7 +20,9 @@ from schemas.events import (
     ENVELOPE,
     MAX_BOOKING_BYTES,
     MAX_EVENT_BYTES,
+    RECEIVED,
     RECEIVED_HEADER,
+    TIME,
     Booking,
     BookingGone,
     DeadLetter,
@@ -115,8 +117,7 @@ def _decode_chunk_fast(records: Sequence[Any], max_age: int) -> list[Event] | No
         events = [event for event in map(fast_event, map(read_fast, values), received) if event is not None]
     except (DecodeError, ValueError, RecursionError):
         return None
-    # by index: each lookup of a name costs every event
-    if len(events) < len(records) or any(event[3] < event[9] - max_age for event in events):
+    if len(events) < len(records) or any(event[TIME] < event[RECEIVED] - max_age for event in events):
         return None
     return events
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES
-from schemas.events import Booking, Event, EventType, Window
+from schemas.events import SESSION_ID, TYPE, Booking, Event, EventType, Window
 from worker.domain import fold
 from worker.domain.alert_events import AlertInput, record_digest
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
@@ -216,12 +216,12 @@ def _fold_records(
     is_redelivery: bool,
     projected_offset: int,
 ) -> Change | None:
-    rows, change = state.rows, None
+    rows, change, tolerance = state.rows, None, rules.clock_tolerance
     for event in events:
-        kind, name = event[0], event[2]
+        kind, name = event[TYPE], event[SESSION_ID]
         if kind in _REPORTS and state.erasure_horizon == NEVER and name not in state.scans:
             row = rows.get(name, EMPTY)
-            after = fold_report(row, event, rules[0])
+            after = fold_report(row, event, tolerance)
             if after is row and not is_redelivery:
                 continue
             if after is not None:

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from schemas.decoding.explain import booking_of_key, decode_all, decode_booking, received_at
-from schemas.events import BACKFILL_HEADER, Booking, DeadLetter, Event
+from schemas.events import BACKFILL_HEADER, BOOKING_ID, RECEIVED, TIME, Booking, DeadLetter, Event
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
 from worker.domain.rows import EVENTS
@@ -67,7 +67,7 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
         if isinstance(event, DeadLetter):
             dead_letters.append((record, event, received_at(record.headers, record.timestamp)))
             continue
-        booking_id, time, received = event[1], event[3], event[9]
+        booking_id, time, received = event[BOOKING_ID], event[TIME], event[RECEIVED]
         if booking_id in events:
             events[booking_id].append(event)
         elif is_ours(booking_id):
