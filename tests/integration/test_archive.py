@@ -232,7 +232,7 @@ def test_killed_at_any_moment_each_record_is_there_once(
     options = {"compression": Compression.NONE, "rotate_bytes": 64 * 1024}
     moments = kill_at(tmp_path / "whole", 0, lambda: written(tenant, planned(tenant, tmp_path / "whole", **options)))
     assert moments > 30
-    for moment in seeded.sample(range(3, moments), 10):
+    for moment in seeded.sample(range(5, moments), 10):
         folder = tmp_path / str(moment)
         assert kill_at(folder, moment, lambda folder=folder: written(tenant, planned(tenant, folder, **options))) == 0  # type: ignore[misc]
         if seeded.random() < 0.5:
@@ -244,6 +244,24 @@ def test_killed_at_any_moment_each_record_is_there_once(
         assert archived(folder) == expected
         assert verified(tenant, folder, with_topics=False).problems == [], "nothing is left behind"
         assert names(folder) == {file.name for file in files_of(folder)}
+
+
+def test_killed_before_any_rename_it_verifies(tenant: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is complete belongs to the archive at once, also if the next run compresses in another way."""
+    monkeypatch.setattr(operations, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules[__name__], "FILE_EVENTS", {"os.rename"})
+    expected, ended = held(tenant), 0
+    # the first one is that of the first manifest
+    for moment in count(2):
+        folder = tmp_path / str(moment)
+        ended = kill_at(folder, moment, lambda folder=folder: written(tenant, planned(tenant, folder)))  # type: ignore[misc]
+        assert verified(tenant, folder, with_topics=False).problems == [], moment
+        if ended:
+            break
+        written(tenant, planned(tenant, folder, compression=Compression.GZIP))
+        assert archived(folder) == expected, moment
+        assert names(folder) == {file.name for file in files_of(folder)}, moment
+    assert ended > 6
 
 
 def all_operations(system: System) -> list[dict[str, Any]]:

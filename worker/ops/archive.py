@@ -32,7 +32,6 @@ from worker.ops.archive_format import (
     Manifest,
     encode_line,
     read_manifest,
-    replace_file,
     sync,
     unusable,
     write_manifest,
@@ -343,16 +342,16 @@ class _Run:
         if end > file.begin:
             finished = await asyncio.to_thread(file.finish, end)
             self._manifest.files.append(finished)
-            await self._save_manifest()
+            await self._save_manifest(file.paths)
             self._result.files += 1
             self._result.records += finished.count
             self._result.size += finished.size
             self.position.setdefault(file.tp.topic, {})[str(file.tp.partition)] = end
         return _FileWriter(self._plan, file.tp, end)
 
-    async def _save_manifest(self) -> None:
+    async def _save_manifest(self, finished: tuple[Path, Path] | None = None) -> None:
         try:
-            await asyncio.to_thread(write_manifest, self._plan.folder, self._manifest)
+            await asyncio.to_thread(write_manifest, self._plan.folder, self._manifest, finished)
         except OSError as error:
             raise unusable(self._plan.folder / MANIFEST, error) from None
 
@@ -373,6 +372,11 @@ class _FileWriter:
         self._first: int | None = None
         self._last: int | None = None
 
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """While it is written, and under its name."""
+        return self._partial, self._path
+
     def append(self, records: Sequence[KafkaRecord]) -> None:
         """Writes records."""
         self._write(self._compressor.compress(b"".join(map(encode_line, records))))
@@ -383,13 +387,12 @@ class _FileWriter:
             self._count += len(records)
 
     def finish(self, end: int) -> ArchiveFile:
-        """Completes the file: it is on disk then, under its name."""
+        """Completes the file: it is on disk then, and gets its name with the manifest."""
         self._write(self._compressor.flush())
         file, self._file = self._file, None
         with file:
             file.flush()
             sync(file.fileno())
-        replace_file(self._partial, self._path)
         return ArchiveFile(
             name=self._path.name,
             topic=self.tp.topic,

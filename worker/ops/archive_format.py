@@ -1,7 +1,7 @@
 """The format of archives: a folder of JSON lines files, a record of a topic in each line, and a manifest that names them.
 
-A manifest is replaced in one step after the file that it newly names is complete on disk. So whatever a killed process
-leaves behind, the manifest names complete files only.
+A new manifest is complete on disk, under a name of its own, before the file that it newly names gets its name; then it replaces
+the old one in one step. So whatever a killed process leaves behind, a manifest names every complete file, and no other.
 """
 
 import errno
@@ -202,12 +202,15 @@ def _text(name: Any) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None if it has none.
+    """The manifest of a folder; None if it has none. One that a killed archive had still to rename counts.
 
     Raises:
         ArchiveError: it cannot be read.
     """
-    path = folder / MANIFEST
+    return _unfinished_manifest(folder) or _read_manifest(folder / MANIFEST)
+
+
+def _read_manifest(path: Path) -> Manifest | None:
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
@@ -224,8 +227,22 @@ def read_manifest(folder: Path) -> Manifest | None:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def _unfinished_manifest(folder: Path) -> Manifest | None:
+    """The manifest that a killed archive had still to rename, if every file that it names has got its name."""
+    with suppress(OSError, ArchiveError):
+        manifest = _read_manifest(folder / (MANIFEST + PARTIAL))
+        if manifest and all((folder / file.name).stat().st_size == file.size for file in manifest.files):
+            return manifest
+    return None
+
+
+def write_manifest(folder: Path, manifest: Manifest, finished: tuple[Path, Path] | None = None) -> None:
     """Replaces the manifest of a folder in one step; it is on disk then.
+
+    Args:
+        folder: of the archive.
+        manifest: the new one.
+        finished: the path of a complete file that it newly names, and the path that the file gets.
 
     Raises:
         OSError: it cannot be written; the earlier one stays.
@@ -235,6 +252,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     with partial.open("wb") as file:
         file.write(text + b"\n")
         sync(file.fileno())
+    if finished:
+        replace_file(*finished)
     replace_file(partial, folder / MANIFEST)
 
 
@@ -259,7 +278,7 @@ def sync(number: int) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Creates the folder if it is missing, and keeps other archives out of it; removes what a killed one left behind.
+    """Creates the folder if it is missing, and keeps other archives out of it; ends or removes what a killed one left behind.
 
     Raises:
         ArchiveError: another process writes there, or nothing can be written there.
@@ -276,6 +295,9 @@ def locked(folder: Path) -> Iterator[None]:
             raise ArchiveError(f"{folder}: another process archives to it: wait until it has ended") from None
         except OSError as error:
             raise unusable(folder, error) from None
+        if _unfinished_manifest(folder):
+            with suppress(OSError):
+                replace_file(folder / (MANIFEST + PARTIAL), folder / MANIFEST)
         for path in list(folder.iterdir()):
             if _LEFT_BEHIND(path.name):
                 with suppress(OSError):

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 
 from worker.engine.log_reader import LogUnreadable, find_windows, read_windows
 from worker.ops.archive import Progress, partitions_of
-from worker.ops.archive_format import ArchivedRecord, ArchiveError, ArchiveFile, Gap, Manifest, read_manifest
+from worker.ops.archive_format import PARTIAL, ArchivedRecord, ArchiveError, ArchiveFile, Gap, Manifest, read_manifest
 from worker.ops.archive_reader import BadLine, Source, check_file, read_source
 from worker.ops.topics import TopicsError
 from worker.settings import Settings
@@ -61,11 +61,13 @@ async def verify(
         ArchiveError: there is no manifest, or it cannot be read.
         aiokafka.errors.KafkaError, worker.engine.log_reader.LogUnreadable: a topic cannot be read.
     """
+    # before the manifest: a running archive names a file no later than the file is there
+    names = _names(folder)
     manifest = read_manifest(folder)
     if manifest is None:
         raise ArchiveError(f"{folder}: no archive, since it has no manifest: name a folder of `attendance archive`")
     verified = Verified(gaps=manifest.gaps)
-    _find_surplus(folder, manifest, verified)
+    _find_surplus(folder, names, manifest, verified)
     available = await _available(settings, manifest) if with_topics else {}
     compacted = TopicNames.of(settings.topic_prefix).bookings
     for (topic, partition), files in groupby(manifest.in_order(), key=lambda file: (file.topic, file.partition)):
@@ -214,10 +216,14 @@ def _differences(archived: ArchivedRecord, record: Any) -> list[str]:
     return [name for name, (ours, theirs) in pairs.items() if ours != theirs]
 
 
-def _find_surplus(folder: Path, manifest: Manifest, verified: Verified) -> None:
-    """Names files that no manifest names."""
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.jsonl*"))
+
+
+def _find_surplus(folder: Path, names: Sequence[str], manifest: Manifest, verified: Verified) -> None:
+    """Names files that the manifest does not name."""
     known = {file.name for file in manifest.files}
-    surplus = sorted(path.name for path in folder.glob("*.jsonl*") if path.name not in known and path.suffix != ".partial")
+    surplus = [name for name in names if name not in known and not name.endswith(PARTIAL)]
     for name in islice(surplus, MOST_PROBLEMS):
         verified.add(f"{folder / name}: the manifest does not name it: remove it, or restore the manifest that does")
 

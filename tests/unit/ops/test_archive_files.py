@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cramjam
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -236,6 +237,22 @@ def test_only_what_a_killed_archive_left_is_removed(tmp_path: Path) -> None:
     before = {path.name for path in tmp_path.iterdir()}
     with locked(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == before - left - {"manifest.json.partial"} | {".lock"}
+
+
+def test_a_manifest_that_was_still_to_rename_counts(tmp_path: Path) -> None:
+    manifest = archive_of(tmp_path)
+    before = archive_format.read_manifest(tmp_path)
+    assert before == manifest
+    new = manifest.files[0]
+    manifest.files.append(msgspec.structs.replace(new, name="c-0-00000000000000000000.jsonl", topic="c"))
+    partial = tmp_path / "manifest.json.partial"
+    partial.write_bytes(msgspec.json.encode(manifest))
+    assert archive_format.read_manifest(tmp_path) == before, "the file is not there yet"
+    (tmp_path / "c-0-00000000000000000000.jsonl").write_bytes((tmp_path / new.name).read_bytes())
+    assert archive_format.read_manifest(tmp_path) == manifest
+    with locked(tmp_path):
+        assert not partial.exists()
+    assert archive_format.read_manifest(tmp_path) == manifest
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
