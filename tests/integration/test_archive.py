@@ -189,6 +189,18 @@ def test_what_was_interrupted_goes_on(tenant: System, tmp_path: Path) -> None:
         asyncio.run(archive_ops.plan_of(tenant.settings, result.operation_id))
 
 
+def test_killed_after_a_resume_it_keeps_its_position(tenant: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules[__name__], "FILE_EVENTS", {"os.rename"})
+    result = written(tenant, planned(tenant, tmp_path), stop_after=1)
+    before = operation(tenant, result.operation_id)["position"]
+    assert before
+    plan = asyncio.run(archive_ops.plan_of(tenant.settings, result.operation_id))
+    # the first rename is that of the manifest as it was
+    assert kill_at(tmp_path, 2, lambda: written(tenant, plan, result.operation_id)) == 0
+    assert operation(tenant, result.operation_id)["position"] == before
+
+
 def test_the_next_archive_takes_over_what_was_interrupted(tenant: System, tmp_path: Path) -> None:
     paused = written(tenant, planned(tenant, tmp_path), stop_after=1)
     window = written(tenant, planned(tenant, tmp_path / "other"), stop_after=1)

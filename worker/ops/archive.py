@@ -242,7 +242,7 @@ class _Run:
     """One process' part of an operation."""
 
     def __init__(self, settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event, running: Running) -> None:
-        self.position: dict[str, dict[str, int]] = {}
+        self.position = {topic: dict(ends) for topic, ends in running.operation.position.items()}
         self._settings = settings
         self._plan = plan
         self._progress = progress
