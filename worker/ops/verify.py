@@ -1,11 +1,11 @@
 """Compares the tables, Redis and the alerts topic, partition by partition, also while workers run."""
 
 from collections.abc import AsyncGenerator, Iterable
-from tempfile import TemporaryDirectory
 
 from worker.engine.log_reader import open_consumer
 from worker.engine.stores import open_store
 from worker.ops.partition_check import OnProgress, PartitionCheck, PartitionReport, Window
+from worker.ops.scratch import scratch_folder
 from worker.read_model.keys import is_ours, live_key
 from worker.redis.client import Client
 from worker.redis.scripts import raise_first_error
@@ -34,7 +34,7 @@ class Verification:
             VerifyError: no namespace is live, or it is not of this layout.
         """
         namespace = await self._namespace()
-        with TemporaryDirectory(prefix="attendance-verify-") as folder:
+        with scratch_folder("attendance-verify-") as folder:
             url = self._settings.store if self._settings.store == "memory://" else f"rocksdb://{folder}/rows"
             store = open_store(url, self._settings.topic_prefix)
             try:
