@@ -131,9 +131,12 @@ class Replay:
         await asyncio.gather(*futures)
         marks = self._letters.marks
         await marks.set(Mark.REPLAYED, part.tp.partition, sent)
-        await marks.set(Mark.PARKED, part.tp.partition, parked)
         counts["replayed"] += len(sent)
         counts["parked"] += len(parked)
+        if parked:
+            # before they are marked: who resumes this finds them parked, and must still exit with 1
+            await self._checkpoint.save(at_once=True)
+        await marks.set(Mark.PARKED, part.tp.partition, parked)
 
     def _message(self, record: DeadLetterRecord, replays: int, mended: EditedLetter | None) -> "_Outgoing":
         """The record for the topic it came from, in the partition of its booking where that can be read."""
