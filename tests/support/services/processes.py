@@ -45,7 +45,7 @@ def spawn(argv: Sequence[str], *, log: Path, cwd: Path) -> subprocess.Popen[byte
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=die_with_parent(),
             )
 
     return _spawner().submit(start).result()
@@ -66,7 +66,7 @@ def run_tool(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | No
             stderr=subprocess.STDOUT,
             timeout=timeout,
             check=False,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
     except FileNotFoundError as missing:
         raise ToolFailed(f"{argv[0]} is not installed") from missing
@@ -107,7 +107,7 @@ def _spawner() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-spawner")
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """What the child runs between fork and exec, or None where there is no prctl (there atexit alone must do)."""
     if sys.platform != "linux":
         return None
