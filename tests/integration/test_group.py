@@ -203,7 +203,7 @@ def test_settings_that_shape_results_are_refused_before_joining(kafka: Broker, o
         await tenant.create(own_redis)
         await tenant.agree(own_redis)
         for name in ("clock_tolerance", "conflict_window", "max_event_age"):
-            with pytest.raises(SettingsConflict, match=f"ATTENDANCE_{name.upper()}: .*3660s"):
+            with pytest.raises(SettingsConflict, match=f"ATTENDANCE_{name.upper()}: .* here it is 61m: set "):
                 await tenant.agree(own_redis, **{name: "61m"})
         await tenant.agree(own_redis, session_timeout="20s")
 

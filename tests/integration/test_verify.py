@@ -23,11 +23,12 @@ from tests.integration.test_main_job import World
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
 from worker.domain.rows import APPLIED_SUFFIX, SEPARATOR, Applied, encode_applied
-from worker.ops.partition_check import PartitionReport, Window
+from worker.ops.partition_check import Window
+from worker.ops.partition_report import PartitionReport
 from worker.ops.verify import Verification
 from worker.read_model import keys
 from worker.read_model.keys import PartitionKeys, namespace
-from worker.redis.client import create_redis
+from worker.redis.client import create_redis, masters
 
 T = TypeVar("T")
 Client = Any
@@ -139,7 +140,10 @@ async def add_key(client: Client, prefix: str) -> Place:
 
 
 async def first_key(client: Client, beginning: str) -> bytes:
-    names: list[bytes] = sorted([name async for name in client.scan_iter(match=f"{beginning}*", count=1000)])
+    names: list[bytes] = []
+    for master in await masters(client):
+        names += [name async for name in master.scan_iter(match=f"{beginning}*", count=1000)]
+    names.sort()
     exact = beginning.encode()
     return exact if exact in names else names[0]
 

@@ -15,7 +15,8 @@ from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import print_line
 from worker.cli.signals import run_until_stopped
-from worker.ops.partition_check import PartitionReport, Window
+from worker.ops.partition_check import Window
+from worker.ops.partition_report import PartitionReport
 from worker.ops.verify import Verification
 from worker.read_model.operations import Operations, Running
 from worker.redis.client import Client, create_redis

@@ -29,7 +29,9 @@ from worker.read_model.errors import ReaderError
 from worker.read_model.freshness import Partition, freshness_of
 from worker.read_model.reader import AttendanceReader
 from worker.settings import Settings
-from worker.topics import TopicNames, partition_of
+from worker.stream.errors import SettingsConflict
+from worker.stream.group import check_settings, latest
+from worker.topics import TopicNames, group_changelog, partition_of
 
 #: Events of one attendance that are explained at most.
 MOST_EVENTS = 100_000
@@ -97,6 +99,7 @@ class Explainer:
         pace: Pace = Pace(),  # noqa: B008 - immutable
         most_events: int = MOST_EVENTS,
     ) -> None:
+        self._settings = settings
         self._client = settings.kafka_client()
         self._reader = reader
         self._subject = subject
@@ -116,7 +119,8 @@ class Explainer:
         """The history, as the API and ``--json`` show it.
 
         Raises:
-            HistoryError: it has more events than are explained, or a record batch cannot be read.
+            HistoryError: it has more events than are explained, a record batch cannot be read, or the tables were made with
+                other settings.
             worker.read_model.errors.ReaderError: Redis cannot be read.
             aiokafka.errors.KafkaError: the broker refuses.
         """
@@ -126,18 +130,27 @@ class Explainer:
                 f"ATTENDANCE_PARTITIONS: the read models have {partitions} partitions, not {self._partitions}: set {partitions}"
             )
         try:
-            bookings, events = await asyncio.gather(
+            _, bookings, events = await asyncio.gather(
+                self._check_settings(),
                 # the record that holds may be older than the events
                 self._find(self._bookings, None, None),
                 self._find(self._events, subject.begin, subject.end),
             )
-        except LogUnreadable as error:
+        except (LogUnreadable, SettingsConflict) as error:
             raise HistoryError(str(error)) from None
         await self._read_archived(bookings | events)
         await self._read(bookings | events)
         compared = await self._compare() if subject.is_whole else None
         # of thousands of events, and other requests wait for this one
         return await asyncio.to_thread(self._document, compared)
+
+    async def _check_settings(self) -> None:
+        """Raises SettingsConflict if the tables were made by other rules: they hold what these would judge otherwise."""
+        windows = await find_windows(self._client, group_changelog(self._settings.topic_prefix), [0])
+        async with aclosing(read_windows(self._client, windows)) as parts:
+            record = latest([each.value async for _, fetched in parts for each in fetched.records])
+        if record is not None:
+            check_settings(record.settings, self._settings.shaping())
 
     async def _find(self, tp: TopicPartition, begin: int | None, end: int | None) -> dict[TopicPartition, range]:
         return await find_windows(self._client, tp.topic, [tp.partition], begin, end)

@@ -4,19 +4,16 @@ It is filled from the changelogs, whose rows merge as a recovery merges them, an
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import islice
-from typing import Any
 
-import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from schemas.alerts import OPENED, AlertEvent, AlertKind, alert_id
-from schemas.attendance import attendance_id
-from worker.domain.alert_rules import BITS, FREQUENT, Rules, kinds
+from schemas.alerts import AlertEvent
+from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingState, listed_by
-from worker.domain.row_codec import ever_opened_of
 from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
@@ -31,8 +28,10 @@ from worker.domain.rows import (
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.stores.base import SEPARATOR, Store
 from worker.engine.table import Table
-from worker.read_model.content import PAIRS, SESSIONS, Content, Place, group_of, is_tally, session_of, tally_of
-from worker.read_model.documents import unpack_contribution
+from worker.ops.alert_records import Concerns
+from worker.ops.changelog_steps import Step, read_steps
+from worker.ops.watched import Watched
+from worker.read_model.content import PAIRS, SESSIONS, Content, Place, added, is_tally, tally_key
 from worker.settings import Settings
 from worker.stream.group import check_settings
 from worker.stream.projection import current_alert_event, project_all
@@ -42,49 +41,6 @@ from worker.topics import BATCH_BYTES, TopicNames
 _AT_ONCE = 500
 _ATTENDANCE, _BOOKINGS, _ALERTS, _CONTENT = range(4)
 _ZERO = bytes(8)
-_SESSION_KINDS = tuple(BITS)
-
-
-@dataclass
-class Touched:
-    """What the records concern that were read from the changelogs."""
-
-    bookings: set[bytes] = field(default_factory=set)
-    sessions: set[bytes] = field(default_factory=set)
-    ids: set[bytes] = field(default_factory=set)
-    """Of attendances."""
-    alerts: set[bytes] = field(default_factory=set)
-
-    def concerns(self, place: Place) -> bool:
-        """Whether what Redis holds at a place may have changed."""
-        key, member = place
-        if is_tally(key):
-            return session_of(key) in self.sessions
-        if key == SESSIONS:
-            return member in self.sessions
-        return (
-            member in self.ids
-            or member in self.bookings
-            or member in self.alerts
-            or member.partition(b"\0")[0] in self.bookings
-        )
-
-    def add(self, state: BookingState) -> None:
-        """Adds all that readers may see of a booking."""
-        self._add(state.booking_id, state.rows.keys() | listed_by(state.booking).keys())
-
-    def add_booking_row(self, booking_id: str, value: bytes) -> None:
-        """Adds what one row of ``bookings`` lists: a later row that is read with it may no longer list that."""
-        record, removed = decode_reference(booking_id, value)
-        self._add(booking_id, listed_by(record.booking).keys() | removed)
-
-    def _add(self, booking: str, sessions: Iterable[str]) -> None:
-        self.bookings.add(booking.encode())
-        self.alerts.add(alert_id(FREQUENT, booking, None).encode())
-        for name in sessions:
-            self.sessions.add(name.encode())
-            self.ids.add(attendance_id(booking, name))
-            self.alerts.update(alert_id(kind, booking, name).encode() for kind in _SESSION_KINDS)
 
 
 class TableCopy:
@@ -140,22 +96,30 @@ class TableCopy:
             check_settings(json.loads(rows[PARTITION_SUFFIX])["settings"], self._settings.shaping())
         names = self.bookings()
         while part := list(islice(names, _AT_ONCE)):
-            self._write({}, self._project(self.states(part), Touched()))
+            self._write(Content(), self._project(self.states(part)))
             self._on_progress(len(part))
 
-    async def follow(self) -> Touched:
-        """Reads what the changelogs have got since; returns what it concerns."""
-        touched = Touched()
-        async for table, records in self._read(await self._ends()):
-            groups = list({record.key.partition(SEPARATOR)[0] for record in records} - {PARTITION_GROUP})
-            before = self._project(self.states(groups), touched)
-            if table is self._bookings:
-                for record in records:
-                    if record.value is not None:
-                        touched.add_booking_row(record.key.partition(SEPARATOR)[0].decode(), record.value)
-            table.recover(self.partition, records)
-            self._write(before, self._project(self.states(groups), touched))
-        return touched
+    async def follow(self, watched: Watched | None = None, on_step: Callable[[set[Place]], None] = lambda _: None) -> None:
+        """Reads what the changelogs have got since.
+
+        Args:
+            watched: is given every booking that this concerns.
+            on_step: called after each batch of the owner that concerns some of these places, with them.
+        """
+        watched = Watched() if watched is None else watched
+        async with aclosing(self._steps()) as steps:
+            async for step in steps:
+                groups = list({_group(record) for some in step for record in some} - {PARTITION_GROUP})
+                states = self.states(groups)
+                places = _see(watched, states, step.bookings)
+                before = self._project(states)
+                self._attendance.recover(self.partition, step.attendance)
+                self._bookings.recover(self.partition, step.bookings)
+                states = self.states(groups)
+                places |= _see(watched, states, ())
+                self._write(before, self._project(states))
+                if places:
+                    on_step(places)
 
     @property
     def applied(self) -> Applied:
@@ -181,24 +145,25 @@ class TableCopy:
             for name, of_booking, reference in zip(names, rows, references, strict=True)
         ]
 
-    def groups(self) -> Iterator[bytes]:
-        """Every group of places at which Redis should hold something, see `content.group_of`."""
-        return self._content.groups(self.partition)
-
-    def expected_of(self, groups: Collection[bytes]) -> list[Mapping[bytes, bytes]]:
-        """What is expected in each group, by member."""
-        return self._content.rows(self.partition, groups)
+    def content(self) -> Iterator[list[tuple[Place, bytes]]]:
+        """Every place at which Redis should hold something, with that, some at a time."""
+        for page in self._content.pages(self.partition):
+            places = list[tuple[Place, bytes]]()
+            for key, value in page:
+                group, _, member = key.partition(SEPARATOR)
+                if is_tally(group):
+                    places.append(((SESSIONS, group.removeprefix(tally_key(b""))), _ZERO))
+                if not group.startswith(PAIRS):
+                    places.append(((group, member), value))
+            yield places
 
     def expected(self, places: Sequence[Place]) -> list[bytes | None]:
         """What Redis should hold at these places."""
-        plain = [place for place in places if place[0] != SESSIONS and not is_tally(place[0])]
-        stored = self._content.get(self.partition, [group_of(place) + SEPARATOR + place[1] for place in plain])
-        values = dict(zip(plain, stored, strict=True))
-        for place in set(places) - values.keys():
-            key, member = place
-            pairs = self.pairs(member if key == SESSIONS else session_of(key))
-            values[place] = tally_of(map(unpack_contribution, pairs.values())) if key != SESSIONS else _ZERO if pairs else None
-        return [values[place] for place in places]
+        stored = [(tally_key(member), b"") if key == SESSIONS else (key, member) for key, member in places]
+        values = self._content.get(self.partition, [key + SEPARATOR + member for key, member in stored])
+        return [
+            _ZERO if key == SESSIONS and value is not None else value for (key, _), value in zip(places, values, strict=True)
+        ]
 
     def pairs(self, session: bytes) -> Mapping[bytes, bytes]:
         """The contributions of a session's pairs by id."""
@@ -221,24 +186,42 @@ class TableCopy:
         """The last records of these alerts in the topic."""
         return self._alerts.get(self.partition, [key + SEPARATOR for key in alerts])
 
-    def alert_events(self, alerts: Sequence[tuple[str, AlertKind, str | None]]) -> list[AlertEvent | None]:
-        """What the alerts topic should say last of these (bookingId, kind, sessionId); None: it was never open."""
+    def alert_events(self, alerts: Sequence[Concerns]) -> list[AlertEvent | None]:
+        """What the alerts topic should say last of these; None: it was never open."""
         names = list({booking.encode() for booking, _, _ in alerts})
         states = {state.booking_id: state for state in self.states(names)}
         return [current_alert_event(states[booking], kind, session) for booking, kind, session in alerts]
 
-    def _project(self, states: Iterable[BookingState], touched: Touched) -> dict[Place, bytes]:
+    def _project(self, states: Iterable[BookingState]) -> Content:
         content = Content()
         for state in states:
             project_all(state, content)
-            touched.add(state)
-        return content.with_alerts()
+        return content
 
-    def _write(self, before: Mapping[Place, bytes], now: Mapping[Place, bytes]) -> None:
-        changes: dict[Place, bytes | None] = dict.fromkeys(before.keys() - now.keys())
-        changes.update(now)
-        records = [(group_of(place) + SEPARATOR + place[1], value) for place, value in changes.items()]
-        self._content.write(self.partition, records, None)
+    def _write(self, before: Content, now: Content) -> None:
+        old, new = before.with_alerts(), now.with_alerts()
+        changes: dict[Place, bytes | None] = dict.fromkeys(old.keys() - new.keys())
+        changes.update(new)
+        tallies = now.tallies
+        for session, counts in before.tallies.items():
+            tallies.setdefault(session, Counter()).subtract(counts)
+        names = [session for session, counts in tallies.items() if any(counts.values())]
+        keys = [(tally_key(session), b"") for session in names]
+        for name, place, value in zip(names, keys, self.expected(keys), strict=True):
+            changes[place] = added(value, tallies[name])
+        self._content.write(
+            self.partition, [(key + SEPARATOR + member, value) for (key, member), value in changes.items()], None
+        )
+
+    async def _steps(self) -> AsyncGenerator[Step]:
+        of_bookings, of_attendance = await self._ends()
+        async with (
+            aclosing(self._read_topics([of_bookings])) as bookings,
+            aclosing(self._read_topics([of_attendance])) as attendance,
+            aclosing(read_steps(attendance, bookings, self.applied.bookings)) as steps,
+        ):
+            async for step in steps:
+                yield step
 
     async def _ends(self) -> list[dict[TopicPartition, range]]:
         # bookings first: rows there are covered by the applied offsets, which the other changelog has before them
@@ -251,14 +234,14 @@ class TableCopy:
 
     async def _read(
         self, windows: Iterable[Mapping[TopicPartition, range]]
-    ) -> AsyncIterator[tuple[Table, list[ConsumerRecord]]]:
+    ) -> AsyncGenerator[tuple[Table, list[ConsumerRecord]]]:
         tables = {table.changelog: table for table in (self._attendance, self._bookings)}
         async for tp, records in self._read_topics(windows):
             yield tables[tp.topic], records
 
     async def _read_topics(
         self, windows: Iterable[Mapping[TopicPartition, range]]
-    ) -> AsyncIterator[tuple[TopicPartition, list[ConsumerRecord]]]:
+    ) -> AsyncGenerator[tuple[TopicPartition, list[ConsumerRecord]]]:
         joined = {tp: window for each in windows for tp, window in each.items()}
         async for tp, (_, records, end) in read_windows(self._client, joined):
             self._next[tp.topic] = end
@@ -266,30 +249,21 @@ class TableCopy:
             self._on_progress(len(records))
 
 
-def topic_state(event: Any) -> bytes | None:
-    """What matters of an alert's event: its data while it is open; None if it is resolved, or there is none.
-
-    The id of the event depends on rows that readers do not see, and ``backfill`` on how the alert was opened.
-    """
-    return None if event is None or event["type"] != OPENED else orjson.dumps(event["data"], option=orjson.OPT_SORT_KEYS)
+def _group(record: ConsumerRecord) -> bytes:
+    return bytes(record.key.partition(SEPARATOR)[0])
 
 
-def current_alerts(state: BookingState) -> Iterator[tuple[str, AlertKind, str | None]]:
-    """(bookingId, kind, sessionId) of each alert of a booking that was ever open."""
-    for name, row in state.rows.items():
-        for kind in kinds(ever_opened_of(row) | state.masks.get(name, 0)):
-            yield state.booking_id, kind, name
-    if state.ever_frequent or state.frequent:
-        yield state.booking_id, FREQUENT, None
-
-
-def parse_alert(key: bytes, value: bytes | None) -> tuple[Any, tuple[str, AlertKind, str | None]] | None:
-    """An event of the alerts topic and what it concerns; None if the record is no alert."""
-    try:
-        event = orjson.loads(value or b"")
-        data = event["data"]
-        concerns = data["bookingId"], AlertKind(data["kind"]), data.get("sessionId")
-        is_alert = isinstance(event["type"], str) and alert_id(concerns[1], concerns[0], concerns[2]).encode() == key
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return (event, concerns) if is_alert else None
+def _see(watched: Watched, states: Iterable[BookingState], rows: Iterable[ConsumerRecord]) -> set[Place]:
+    """The watched places that these bookings concern, and what these rows of ``bookings`` list."""
+    if not watched:
+        return set()
+    places = set[Place]()
+    for state in states:
+        places |= watched.add(state.booking_id, state.rows.keys() | listed_by(state.booking).keys())
+    for record in rows:
+        # a listing may come and go between two rows that are read together
+        if record.value is not None:
+            name = _group(record).decode()
+            row, removed = decode_reference(name, record.value)
+            places |= watched.add(name, listed_by(row.booking).keys() | removed)
+    return places

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Iterable
 
 from worker.engine.log_reader import open_consumer
 from worker.engine.stores import open_store
-from worker.ops.partition_check import OnProgress, PartitionCheck, PartitionReport, Window
+from worker.ops.partition_check import OnProgress, PartitionCheck, Window
+from worker.ops.partition_report import PartitionReport
 from worker.ops.scratch import scratch_folder
 from worker.read_model.keys import is_ours, live_key
 from worker.redis.client import Client

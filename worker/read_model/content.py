@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any
-from zlib import crc32
 
 import orjson
 
@@ -24,24 +23,26 @@ Place = tuple[bytes, bytes]
 
 _DOC, _IDS, _BY_BOOKING, _TALLY = (name.encode() for name in (keys.DOC, keys.IDS, keys.BY_BOOKING, keys.TALLY))
 _BY_STATUS, _BOOKING, _NO_SHOWS = keys.BY_STATUS.encode(), keys.BOOKING.encode(), keys.NO_SHOWS.encode()
-_ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
+ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
 _ALERTS_OF = tuple(name.encode() for name in (keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING))
 SESSIONS = keys.SESSIONS.encode()
-#: Not a key of Redis: by session, the contribution of each of its pairs by id. Tallies are computed from it.
+#: Not a key of Redis: by session, the contribution of each of its pairs by id.
 PAIRS = b"pairs:"
-#: Separates a key from the number of a bin. Keys with a member for each pair are kept in bins, each small enough to hold.
-_BIN = b"\x01"
-_BINS = 512
 _score = Struct(">d").pack
 _NUMBERS = 1 << 32
-_SUMMARY = Struct(">HH")
 _SUMMARY_TAIL = Struct(">dI")
 _FIELDS = ("attended", "notAttended", "notSet")
-#: Members that one command or one step of a scan takes.
+#: Members that one command takes.
 _AT_ONCE = 500
+#: Keys that are scanned together, and members that these scans take together. Redis works off the commands of a round trip
+#: without a break: this takes it some ms.
+_SCANNED_KEYS, _SCANNED_MEMBERS = 16, 4_000
+#: Keys that one step of SCAN looks at.
+_SCANNED_KEY_NAMES = 300
 
-#: The tally of a session with the documents of its pairs, all of one moment. ARGV: prefix of the key generation, session, shift
-#: of document buckets, ids. Returns the tally, then id and document of those and of the session's attendances.
+#: The tally of a session with the contributions of its pairs, all of one moment. ARGV: prefix of the key generation, session,
+#: shift of document buckets, most attendances, ids. Returns the tally, then id and contribution of those and of the session's
+#: attendances; an empty contribution: there is no such pair.
 _TALLY_AND_PAIRS = (
     """
 local prefix, session, divisor = ARGV[1], ARGV[2], 2 ^ tonumber(ARGV[3])
@@ -50,11 +51,12 @@ local function add(id)
   if seen[id] then return end
   seen[id] = true
   local bucket = math.floor((string.byte(id, 1) * 256 + string.byte(id, 2)) / divisor)
+  local document = redis.call('HGET', prefix .. KEY_DOC .. bucket, id) or ''
   answer[#answer + 1] = id
-  answer[#answer + 1] = redis.call('HGET', prefix .. KEY_DOC .. bucket, id) or ''
+  answer[#answer + 1] = #document > 11 and string.sub(document, 1, 11 + string.byte(document, 11)) or ''
 end
-for index = 4, #ARGV do add(ARGV[index]) end
-for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, -1)) do
+for index = 5, #ARGV do add(ARGV[index]) end
+for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, tonumber(ARGV[4]) - 1)) do
   if #id == 16 then add(id) end
 end
 return answer
@@ -70,11 +72,14 @@ class Content(Entries):
     def __init__(self) -> None:
         super().__init__()
         self.values: dict[Place, bytes] = {}
+        self.tallies: dict[bytes, Counter[str]] = {}
+        """By session, what these bookings contribute."""
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:  # noqa: ARG002 - nothing was before
         self.values[b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT), identity] = document
         contributed, (session, booking) = unpack_contribution(now), names_of(document, len(now))
         self.values[PAIRS + session, identity] = now
+        _contribute(self.tallies.setdefault(session, Counter()), contributed)
         if contributed.has_attendance:
             score = _score(contributed.status * _NUMBERS + contributed.number)
             self.values[_BY_STATUS, identity] = self.values[_IDS + session, identity] = score
@@ -91,7 +96,7 @@ class Content(Entries):
         """All values, those of the alerts too."""
         for each in self.alerts:
             alert, score = each.alert_id.encode(), _score(each.opened_ms)
-            self.values[_ALERTS, alert] = each.json.encode()
+            self.values[ALERTS, alert] = each.json.encode()
             indexes = [each.kind, each.session_id, each.booking_id]
             for prefix, name in zip(_ALERTS_OF, indexes, strict=True):
                 if name:
@@ -111,22 +116,9 @@ def names_of(document: bytes, at: int) -> tuple[bytes, bytes]:
     return names[0], names[1]
 
 
-def group_of(place: Place) -> bytes:
-    """The group under which a store keeps what is expected at a place."""
-    key, member = place
-    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS, _ALERTS_AT) or key.startswith((_BY_BOOKING, _ALERTS_OF[0])):
-        return b"%b%b%d" % (key, _BIN, crc32(member) % _BINS)
-    return key
-
-
-def key_of(group: bytes) -> bytes:
-    """The key of a group."""
-    return group.partition(_BIN)[0]
-
-
 def is_hash(key: bytes) -> bool | None:
     """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A tally is neither here."""
-    if key == _ALERTS or key.startswith((_DOC, _BOOKING)):
+    if key == ALERTS or key.startswith((_DOC, _BOOKING)):
         return True
     if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS) or key.startswith((_BY_BOOKING, _IDS, *_ALERTS_OF)):
         return False
@@ -151,14 +143,32 @@ def session_of(key: bytes) -> bytes:
 def tally_of(contributions: Iterable[Contribution]) -> bytes | None:
     """The tally of these pairs, as `packed_tally` gives it; None if there are none."""
     counts: Counter[str] = Counter()
-    for has_attendance, status, number, expected, window in contributions:
-        counts["bookings"] += 1
-        counts[_FIELDS[status] if has_attendance else "notSet"] += 1
-        counts["attendees"] += number if has_attendance and status == 0 else 0
-        counts["expectedParticipants"] += expected
-        if window:
-            counts["window:" + window.decode()] += 1
+    for contributed in contributions:
+        _contribute(counts, contributed)
     return _packed(counts)
+
+
+def _contribute(counts: Counter[str], contributed: Contribution) -> None:
+    has_attendance, status, number, expected, window = contributed
+    counts["bookings"] += 1
+    counts[_FIELDS[status] if has_attendance else "notSet"] += 1
+    if has_attendance and status == 0:
+        counts["attendees"] += number
+    counts["expectedParticipants"] += expected
+    if window:
+        counts["window:" + window.decode()] += 1
+
+
+def added(tally: bytes | None, change: Mapping[str, int]) -> bytes | None:
+    """A `packed_tally` after a change."""
+    counts = Counter({} if tally is None else orjson.loads(tally))
+    counts.update(change)
+    return _packed(counts)
+
+
+def bookings_of(tally: bytes | None) -> int:
+    """The number of bookings in a `packed_tally`."""
+    return 0 if tally is None else int(orjson.loads(tally).get("bookings", 0))
 
 
 def packed_tally(fields: Mapping[bytes, bytes]) -> bytes | None:
@@ -222,9 +232,12 @@ class PartitionContent:
                 values[number] = value if value is None or command[0] != "ZMSCORE" else _score(float(value))
         return values
 
-    async def tally(self, session: bytes, ids: Iterable[bytes]) -> tuple[bytes | None, dict[bytes, bytes]]:
-        """The tally of a session, and the documents of these pairs and of its attendances: all of one moment."""
-        arguments = (self._prefix, session, keys.DOC_SHIFT, *ids)
+    async def tally(self, session: bytes, ids: Iterable[bytes], most: int) -> tuple[bytes | None, dict[bytes, bytes]]:
+        """The tally of a session, and the contributions of these pairs and of ``most`` of its attendances, of one moment.
+
+        There is no pair where the contribution is empty.
+        """
+        arguments = (self._prefix, session, keys.DOC_SHIFT, most, *ids)
         (answer,) = await self._ask([("EVAL_RO", _TALLY_AND_PAIRS, 1, self._prefix + tally_key(session), *arguments)])
         fields, *pairs = answer
         return packed_tally(parse_hash(fields)), dict(zip(pairs[::2], pairs[1::2], strict=True))
@@ -234,7 +247,7 @@ class PartitionContent:
         pattern = _escaped(self._prefix) + b"*"
         for master in await masters(self._client):
             found: list[bytes] = []
-            async for name in master.scan_iter(match=pattern, count=2 * _AT_ONCE):
+            async for name in master.scan_iter(match=pattern, count=_SCANNED_KEY_NAMES):
                 found.append(name[len(self._prefix) :])
                 if len(found) == _AT_ONCE:
                     yield found
@@ -244,18 +257,17 @@ class PartitionContent:
 
     async def members(self, names: Sequence[bytes]) -> AsyncIterator[list[Place]]:
         """Every member of these keys, some at a time; a member may come twice."""
-        cursors = [(name, 0) for name in names]
-        while cursors:
-            commands = [
-                ("HSCAN" if is_hash(key) else "ZSCAN", self._prefix + key, cursor, "COUNT", _AT_ONCE) for key, cursor in cursors
-            ]
-            places, going_on = list[Place](), []
+        waiting = [(name, 0) for name in reversed(names)]
+        while waiting:
+            cursors, waiting = waiting[-_SCANNED_KEYS:], waiting[:-_SCANNED_KEYS]
+            count = _SCANNED_MEMBERS // len(cursors)
+            commands = [("HSCAN" if is_hash(key) else "ZSCAN", self._prefix + key, at, "COUNT", count) for key, at in cursors]
+            places = list[Place]()
             for (key, _), (cursor, found) in zip(cursors, await self._ask(commands), strict=True):
                 places += [(key, member) for member in _members(found)]
                 if int(cursor):
-                    going_on.append((key, int(cursor)))
+                    waiting.append((key, int(cursor)))
             yield places
-            cursors = going_on
 
     async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         return raise_first_error(await self._client.ask(commands)) if commands else []

@@ -8,6 +8,7 @@ that replace the same id the first in the log wins: workers that start at the sa
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from time import monotonic
 from typing import NamedTuple
 from uuid import uuid4
@@ -18,6 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
+from worker.durations import written
 from worker.engine.partition_appender import read
 from worker.read_model.identity import NO_ID, RedisId, heartbeats, read_id, replace_id
 from worker.read_model.keys import namespace
@@ -232,15 +234,15 @@ def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> N
     """Raises SettingsConflict if the tables were made with other values of the settings that shape results."""
     for name, value in recorded.items():
         if shaping.get(name) != value:
+            of_tables, here = _readable(name, value), _readable(name, shaping.get(name, 0))
             raise SettingsConflict(
-                f"ATTENDANCE_{name.upper()}: the tables were created with {_readable(name, value)}, this worker has "
-                f"{_readable(name, shaping.get(name, 0))}; set the recorded value, or set another "
-                "ATTENDANCE_TOPIC_PREFIX and publish again"
+                f"ATTENDANCE_{name.upper()}: the tables were created with {of_tables}, here it is {here}: set {of_tables}, or "
+                "set another ATTENDANCE_TOPIC_PREFIX and publish again"
             )
 
 
 def _readable(name: str, value: int) -> str:
-    return str(value) if name == "partitions" else f"{value / 1e6:g}s"
+    return str(value) if name == "partitions" else written(timedelta(microseconds=value))
 
 
 def _decode(value: bytes | None) -> GroupRecord | None:

@@ -36,6 +36,12 @@ class TableStore(Protocol):
     def groups(self, partition: int) -> Iterator[bytes]:
         """Every group that has rows, once, in any order."""
 
+    def pages(self, partition: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """(key, row) of every row, some at a time, those of a group one after another.
+
+        The partition may be written to meanwhile: such a row may be missing.
+        """
+
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of these keys."""
 

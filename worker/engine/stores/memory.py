@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from worker.engine.stores.base import SEPARATOR, Checkpoint, Record, TableStore
 
+_PAGE_ROWS = 2000
+
 
 class MemoryTable:
     """Rows in dicts, dropped when their partition is revoked."""
@@ -21,6 +23,17 @@ class MemoryTable:
 
     def groups(self, partition: int) -> Iterator[bytes]:
         return iter(list(self._groups.get(partition, ())))
+
+    def pages(self, partition: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        groups, page = self._groups.get(partition, {}), list[tuple[bytes, bytes]]()
+        for group in list(groups):
+            for suffix, row in list(groups.get(group, {}).items()):
+                page.append((group + SEPARATOR + suffix, row))
+                if len(page) == _PAGE_ROWS:
+                    yield page
+                    page = []
+        if page:
+            yield page
 
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         groups, values = self._groups.get(partition, {}), []

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -172,6 +173,18 @@ class RocksTable:
             groups, after = self._page(start, after)
             yield from groups
 
+    def pages(self, partition: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        after = start = _PARTITION.pack(self._number, partition)
+        options = _within(start)
+        while True:
+            # no iterator stays open while the caller has a page
+            page = list(islice(self._db.items(from_key=after, read_opt=options), _PAGE_ROWS))
+            if page:
+                yield [(key[_HEAD.size :], row) for key, row in page]
+            if len(page) < _PAGE_ROWS:
+                return
+            after = page[-1][0] + b"\0"
+
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         if partition not in self._filling:
             return list(self._db.get(self._db_keys(partition, keys))) if keys else []
@@ -231,9 +244,7 @@ class RocksTable:
 
     def _page(self, start: bytes, after: bytes) -> tuple[list[bytes], bytes | None]:
         """Some groups of a partition from a key on, and the key of the next page; no iterator stays open."""
-        options = ReadOptions()
-        options.set_total_order_seek(True)
-        options.set_iterate_upper_bound(_after(start))
+        options = _within(start)
         groups: list[bytes] = []
         last = b""
         for count, key in enumerate(self._db.keys(from_key=after, read_opt=options)):
@@ -276,6 +287,14 @@ class _KeyFilter:
 def _after(start: bytes) -> bytes:
     """The first key after all keys with this prefix."""
     return (int.from_bytes(start, "big") + 1).to_bytes(len(start), "big")
+
+
+def _within(start: bytes) -> ReadOptions:
+    """For an iterator over all keys with this prefix, which must not outlive it: RocksDB reads the bound from its memory."""
+    options = ReadOptions()
+    options.set_total_order_seek(True)
+    options.set_iterate_upper_bound(_after(start))
+    return options
 
 
 def _database(folder: Path) -> _Raw:

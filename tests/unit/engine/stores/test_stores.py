@@ -1,5 +1,6 @@
 """Where rows rest: slots that workers share, folders that are lost, damaged, another's or refused, and kill -9."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -92,6 +93,24 @@ def test_more_groups_than_are_read_at_a_time(store: Store) -> None:
     for partition in (0, 1):
         table.write(partition, [(group + b"\0" + suffix, b"v") for group in groups for suffix in (b"", b"s")], CHECKPOINT)
     assert sorted(table.groups(0)) == sorted(groups)
+
+
+def test_all_rows_come_in_pages_while_rows_are_written(store: Store) -> None:
+    table, groups = store.table(0), [b"g%d" % number for number in range(1_500)]
+    rows = [(group + b"\0" + suffix, group) for group in groups for suffix in (b"", b"s", b"s\0who")]
+    for partition in (0, 1):
+        table.write(partition, rows, CHECKPOINT)
+    store.table(1).write(0, rows[:10], CHECKPOINT)
+    pages = []
+    for number, page in enumerate(table.pages(0)):
+        pages.append(page)
+        table.write(0, [(b"new%d\0" % number, b"n")], None)
+    found = [row for page in pages for row in page if not row[0].startswith(b"new")]
+    assert len(pages) > 2
+    assert sorted(found) == sorted(rows)
+    by_group = [key.partition(b"\0")[0] for key, _ in found]
+    assert [group for group, _ in itertools.groupby(by_group)] == list(dict.fromkeys(by_group))
+    assert list(store.table(2).pages(0)) == []
 
 
 def test_rows_stay_in_the_folder(tmp_path: Path) -> None:

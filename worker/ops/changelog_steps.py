@@ -1,0 +1,72 @@
+"""Puts the records of both changelogs of a partition into the order in which its owner wrote them, batch by batch.
+
+Between two batches the tables are in a state that Redis has had too. A batch begins with the row of the offsets that it
+applies; its rows of ``attendance`` follow, then those of ``bookings``, which name the offset that they come from.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import NamedTuple
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from worker.domain.rows import APPLIED_SUFFIX, PARTITION_GROUP, decode_applied, place_of
+from worker.engine.stores.base import SEPARATOR
+
+_APPLIED_KEY = PARTITION_GROUP + SEPARATOR + APPLIED_SUFFIX
+#: Rows of ``bookings`` in a step.
+_AT_ONCE = 2_000
+
+Parts = AsyncGenerator[tuple[TopicPartition, list[ConsumerRecord]]]
+
+
+class Step(NamedTuple):
+    """Records of a batch; a large one comes in several steps."""
+
+    attendance: list[ConsumerRecord]
+    bookings: list[ConsumerRecord]
+
+
+async def read_steps(attendance: Parts, bookings: Parts, applied: int) -> AsyncGenerator[Step]:
+    """Yields all records of both.
+
+    Args:
+        applied: the offset of the bookings topic before which the tables have all.
+    """
+    rows = deque[ConsumerRecord]()
+    async for _, records in attendance:
+        for batch in _batches(records):
+            if batch[0].key == _APPLIED_KEY and batch[0].value is not None:
+                applied = max(applied, decode_applied(batch[0].value).bookings)
+            taken = list[ConsumerRecord]()
+            while len(taken) < _AT_ONCE and await _has_more(rows, bookings) and _is_before(rows[0], applied):
+                taken.append(rows.popleft())
+            yield Step(batch, taken)
+    while await _has_more(rows, bookings):
+        yield Step([], [rows.popleft() for _ in range(min(_AT_ONCE, len(rows)))])
+
+
+def _batches(records: Sequence[ConsumerRecord]) -> Iterator[list[ConsumerRecord]]:
+    batch = list[ConsumerRecord]()
+    for record in records:
+        if record.key == _APPLIED_KEY and batch:
+            yield batch
+            batch = []
+        batch.append(record)
+    if batch:
+        yield batch
+
+
+async def _has_more(rows: deque[ConsumerRecord], parts: Parts) -> bool:
+    """Whether there are rows; reads the next part where there are none."""
+    while not rows:
+        try:
+            _, records = await anext(parts)
+        except StopAsyncIteration:
+            return False
+        rows.extend(records)
+    return True
+
+
+def _is_before(row: ConsumerRecord, end: int) -> bool:
+    return row.value is None or place_of(row.value).read_at < end
