@@ -5,7 +5,7 @@ applies; its rows of ``attendance`` follow, then those of ``bookings``, which na
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -25,6 +25,38 @@ class Step(NamedTuple):
 
     attendance: list[ConsumerRecord]
     bookings: list[ConsumerRecord]
+
+    def __len__(self) -> int:
+        return len(self.attendance) + len(self.bookings)
+
+    def of(self, bookings: Collection[bytes]) -> "Step":
+        """The records of these bookings."""
+        return Step(*([record for record in some if booking_of(record) in bookings] for some in self))
+
+    def add(self, other: "Step") -> None:
+        """Appends the records of another one."""
+        self.attendance.extend(other.attendance)
+        self.bookings.extend(other.bookings)
+
+    def sessions(self) -> dict[bytes, set[str] | None]:
+        """By booking, the sessions whose rows are among the records; None: it may concern them all."""
+        found: dict[bytes, set[str] | None] = {booking_of(record): None for record in self.bookings}
+        for record in self.attendance:
+            booking, _, suffix = record.key.partition(SEPARATOR)
+            if booking == PARTITION_GROUP:
+                continue
+            session = suffix.partition(SEPARATOR)[0].decode()
+            sessions = found.setdefault(booking, set())
+            if not session:
+                found[booking] = None
+            elif sessions is not None:
+                sessions.add(session)
+        return found
+
+
+def booking_of(record: ConsumerRecord) -> bytes:
+    """The booking of a row; empty: of the partition."""
+    return bytes(record.key.partition(SEPARATOR)[0])
 
 
 async def read_steps(attendance: Parts, bookings: Parts, applied: int) -> AsyncGenerator[Step]:

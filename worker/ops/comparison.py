@@ -165,9 +165,11 @@ class Comparison:
 
             watched = Watched(by_place, [session_of(each.place[0]) for each in candidates if each.pairs is not None])
             await self._copy.follow(watched, check)
-            # the next slice is read from a Redis that has what was read now
+            # the next slice is read from a Redis, and of an alerts topic, that has what was read now
             if not await self._reached(with_commits):
                 return False
+            if with_commits:
+                await self._copy.follow_alerts()
             unsettled = [each for each in candidates if each.place not in right]
             expected = self._expected(unsettled)
             remaining = []
@@ -209,7 +211,6 @@ class Comparison:
         for each, value in zip(in_redis, await self._content.values([each.place for each in in_redis]), strict=True):
             again.append(_Candidate(each.place, value, looks=each.looks + 1))
         if alerts := [each for each in candidates if each.concerns is not None]:
-            await self._copy.follow_alerts()
             for each, value in zip(alerts, self._copy.topic_values([each.place[1] for each in alerts]), strict=True):
                 parsed = parse_alert(each.place[1], value)
                 again.append(_Candidate(each.place, topic_state(parsed and parsed[0]), each.concerns, looks=each.looks + 1))

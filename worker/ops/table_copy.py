@@ -3,9 +3,10 @@
 It is filled from the changelogs, whose rows merge as a recovery merges them, and follows them from then on.
 """
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import islice
 
@@ -29,7 +30,7 @@ from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.stores.base import SEPARATOR, Store
 from worker.engine.table import Table
 from worker.ops.alert_records import Concerns
-from worker.ops.changelog_steps import Step, read_steps
+from worker.ops.changelog_steps import Step, booking_of, read_steps
 from worker.ops.watched import Watched
 from worker.read_model.content import PAIRS, SESSIONS, Content, Place, added, is_tally, tally_key
 from worker.settings import Settings
@@ -41,6 +42,8 @@ from worker.topics import BATCH_BYTES, TopicNames
 _AT_ONCE = 500
 _ATTENDANCE, _BOOKINGS, _ALERTS, _CONTENT = range(4)
 _ZERO = bytes(8)
+#: Watched places up to which the batches of the owner are applied one by one, and records that are applied together otherwise.
+_STEPPED, _APPLIED_AT_ONCE = 200, 2_000
 
 
 class TableCopy:
@@ -96,30 +99,36 @@ class TableCopy:
             check_settings(json.loads(rows[PARTITION_SUFFIX])["settings"], self._settings.shaping())
         names = self.bookings()
         while part := list(islice(names, _AT_ONCE)):
-            self._write(Content(), self._project(self.states(part)))
+            self._write(Content(), self._project(self.states(part), {}))
             self._on_progress(len(part))
 
     async def follow(self, watched: Watched | None = None, on_step: Callable[[set[Place]], None] = lambda _: None) -> None:
         """Reads what the changelogs have got since.
 
         Args:
-            watched: is given every booking that this concerns.
-            on_step: called after each batch of the owner that concerns some of these places, with them.
+            watched: is given all that this concerns.
+            on_step: called with those of these places that it may have changed: if there are few, after each batch of the
+                owner that concerns some of them; otherwise, which is cheaper, after thousands of records.
         """
         watched = Watched() if watched is None else watched
+        waiting, concerned = Step([], []), set[Place]()
         async with aclosing(self._steps()) as steps:
             async for step in steps:
-                groups = list({_group(record) for some in step for record in some} - {PARTITION_GROUP})
-                states = self.states(groups)
-                places = _see(watched, states, step.bookings)
-                before = self._project(states)
-                self._attendance.recover(self.partition, step.attendance)
-                self._bookings.recover(self.partition, step.bookings)
-                states = self.states(groups)
-                places |= _see(watched, states, ())
-                self._write(before, self._project(states))
-                if places:
-                    on_step(places)
+                by_booking = self._see(watched, step)
+                if len(watched) <= _STEPPED and by_booking:
+                    self._apply(step.of(by_booking.keys()))
+                    on_step(set().union(*by_booking.values()))
+                    step = Step(*([each for each in some if booking_of(each) not in by_booking] for some in step))  # noqa: PLW2901
+                else:
+                    concerned = concerned.union(*by_booking.values())
+                waiting.add(step)
+                if len(waiting) >= _APPLIED_AT_ONCE:
+                    self._apply(waiting)
+                    on_step(concerned)
+                    waiting, concerned = Step([], []), set()
+                    await asyncio.sleep(0)
+        self._apply(waiting)
+        on_step(concerned)
 
     @property
     def applied(self) -> Applied:
@@ -192,10 +201,35 @@ class TableCopy:
         states = {state.booking_id: state for state in self.states(names)}
         return [current_alert_event(states[booking], kind, session) for booking, kind, session in alerts]
 
-    def _project(self, states: Iterable[BookingState]) -> Content:
+    def _see(self, watched: Watched, step: Step) -> dict[bytes, set[Place]]:
+        """By booking: the watched places that records may have changed, of those that concern some."""
+        if not watched:
+            return {}
+        sessions = step.sessions()
+        wholes = [booking for booking, some in sessions.items() if some is None]
+        found = {booking: watched.add(booking.decode(), some) for booking, some in sessions.items() if some is not None}
+        for booking, state in zip(wholes, self.states(wholes), strict=True):
+            found[booking] = watched.add(state.booking_id, state.rows.keys() | listed_by(state.booking).keys())
+        for record in step.bookings:
+            # a listing may come and go between two rows that are read together
+            if record.value is not None:
+                name = booking_of(record)
+                row, removed = decode_reference(name.decode(), record.value)
+                found[name] |= watched.add(name.decode(), listed_by(row.booking).keys() | removed)
+        return {booking: places for booking, places in found.items() if places}
+
+    def _apply(self, step: Step) -> None:
+        sessions = step.sessions()
+        groups = list(sessions)
+        before = self._project(self.states(groups), sessions)
+        self._attendance.recover(self.partition, step.attendance)
+        self._bookings.recover(self.partition, step.bookings)
+        self._write(before, self._project(self.states(groups), sessions))
+
+    def _project(self, states: Iterable[BookingState], sessions: Mapping[bytes, Collection[str] | None]) -> Content:
         content = Content()
         for state in states:
-            project_all(state, content)
+            project_all(state, content, sessions.get(state.booking_id.encode()))
         return content
 
     def _write(self, before: Content, now: Content) -> None:
@@ -247,23 +281,3 @@ class TableCopy:
             self._next[tp.topic] = end
             yield tp, records
             self._on_progress(len(records))
-
-
-def _group(record: ConsumerRecord) -> bytes:
-    return bytes(record.key.partition(SEPARATOR)[0])
-
-
-def _see(watched: Watched, states: Iterable[BookingState], rows: Iterable[ConsumerRecord]) -> set[Place]:
-    """The watched places that these bookings concern, and what these rows of ``bookings`` list."""
-    if not watched:
-        return set()
-    places = set[Place]()
-    for state in states:
-        places |= watched.add(state.booking_id, state.rows.keys() | listed_by(state.booking).keys())
-    for record in rows:
-        # a listing may come and go between two rows that are read together
-        if record.value is not None:
-            name = _group(record).decode()
-            row, removed = decode_reference(name, record.value)
-            places |= watched.add(name, listed_by(row.booking).keys() | removed)
-    return places

@@ -25,8 +25,9 @@ class Watched:
         """By session: its attendances that may have changed."""
         self._by_member: dict[bytes, list[Place]] = {}
         self._by_session: dict[bytes, list[Place]] = {}
-        self._has_alerts = False
+        self._has_alerts, self._count = False, 0
         for place in places:
+            self._count += 1
             key, member = place
             if is_tally(key) or key == SESSIONS:
                 self._by_session.setdefault(session_of(key) if is_tally(key) else member, []).append(place)
@@ -36,8 +37,8 @@ class Watched:
                     self._by_member.setdefault(name, []).append(place)
                 self._has_alerts |= key.startswith(ALERTS)
 
-    def __bool__(self) -> bool:
-        return bool(self._by_member or self._by_session)
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, booking: str, sessions: Iterable[str]) -> set[Place]:
         """Takes a booking that may have changed, with the sessions that readers may see of it; returns the places."""

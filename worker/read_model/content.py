@@ -36,7 +36,7 @@ _FIELDS = ("attended", "notAttended", "notSet")
 _AT_ONCE = 500
 #: Keys that are scanned together, and members that these scans take together. Redis works off the commands of a round trip
 #: without a break: this takes it some ms.
-_SCANNED_KEYS, _SCANNED_MEMBERS = 16, 4_000
+_SCANNED_KEYS, _SCANNED_MEMBERS = 8, 1_000
 #: Keys that one step of SCAN looks at.
 _SCANNED_KEY_NAMES = 300
 

@@ -1,6 +1,6 @@
 """From the changes of a batch to what is written for readers and published in the alerts topic. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -49,15 +49,18 @@ class Projection:
                 self.entries.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
 
 
-def project_all(state: BookingState, entries: Entries) -> None:
-    """Adds everything that readers see of a booking, for a repair."""
-    for name in state.rows.keys() | listed_by(state.booking).keys():
+def project_all(state: BookingState, entries: Entries, sessions: Collection[str] | None = None) -> None:
+    """Adds everything that readers see of a booking (at these sessions, and of the booking as a whole), for a repair."""
+    names = state.rows.keys() | listed_by(state.booking).keys()
+    for name in names if sessions is None else names & set(sessions):
         status = state.packed_status(name)
         contributed = _contribution(name, status, state.booking)
         if contributed:
             document = _document(state.booking_id, name, contributed, state.rows[name] if status else b"")
             entries.pair(attendance_id(state.booking_id, name), document, contributed, b"")
     for name, mask in state.masks.items():
+        if sessions is not None and name not in sessions:
+            continue
         judged = state.judged_session(name)
         entries.alerts += (_open(alert_events.open_alert(kind, judged)) for kind in kinds(mask))
     if state.frequent:
