@@ -115,9 +115,10 @@ def ended_operation(api: Api) -> str:
     async def ending() -> str:
         client = create_redis(api.system.settings)
         try:
-            running = await Operations(client, api.system.settings.redis_namespace).begin("replay", "events", {"all": True}, {})
-            await running.save({"0": 4}, {"read": 4})
-            await running.finish()
+            known = Operations(client, api.system.settings.redis_namespace)
+            running = await known.begin("replay", "host:/secret/folder", {"files": ["/secret/folder"]}, {"0": 9})
+            await running.save({"0": 4, "/secret/folder": 4}, {"read": 4})
+            await running.finish(error="/secret/folder: File too large")
             return running.operation.id
         finally:
             await client.aclose()
@@ -160,12 +161,21 @@ def test_operations_are_listed_here_and_by_the_command(api: Api, operation: str)
     assert wait_until(lambda: api.client.get("/v1/operations").json()["freshness"]["lag"] == 0, 10)
     shown = api.client.get("/v1/operations").json()
     (one,) = [each for each in shown["operations"] if each["id"] == operation]
-    assert (one["state"], one["counts"], one["request"]) == ("DONE", {"read": 4}, {"all": True})
+    assert (one["state"], one["counts"], one["position"], one["end"]) == ("DONE", {"read": 4}, {"0": 4}, {"0": 9})
     listed = api.system.run_cli("operations", "--json")
     assert shown["pagingMetadata"]["count"] == len(shown["operations"])
-    assert one in [json.loads(line) for line in listed.stdout.splitlines()]
-    assert json.loads(api.system.run_cli("operations", operation, "--json").stdout) == one
+    (shown,) = [each for each in map(json.loads, listed.stdout.splitlines()) if each["id"] == operation]
+    assert json.loads(api.system.run_cli("operations", operation, "--json").stdout) == shown
+    assert one.items() <= {**shown, "position": {"0": 4}}.items()
     assert operation in api.system.run_cli("operations").stdout
+
+
+def test_readers_of_operations_see_no_folder_or_host(api: Api, operation: str) -> None:
+    assert operation in (answer := api.client.get("/v1/operations").text)
+    assert "secret" not in answer
+
+
+def test_an_unknown_operation_is_one_line(api: Api) -> None:
     unknown = api.system.run_cli("operations", "nobody")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
     assert "attendance operations" in unknown.stderr

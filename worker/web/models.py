@@ -248,19 +248,16 @@ class StatusAnswer(TypedDict):
 
 
 class OperationShape(TypedDict):
-    """A long command of an operator; ``position`` and ``end`` are in the command's own terms."""
+    """A long command of an operator; ``position`` and ``end`` are in the command's own terms. Files are not named."""
 
     id: str
     command: str
-    target: str
     state: State
-    request: dict[str, Any]
     position: dict[str, Any]
     end: dict[str, Any]
     counts: dict[str, int]
     startedAt: str
     savedAt: str
-    error: NotRequired[str]
 
 
 class OperationsAnswer(TypedDict):

@@ -10,6 +10,7 @@ from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
 from worker.read_model.operations_page import operations_page
+from worker.read_model.operations import Operation
 from worker.read_model.reader import LARGEST_PAGE, ListPage, ReaderError
 from worker.web.auth import Scope
 from worker.web.errors import Invalid, Refused, answer
@@ -110,7 +111,7 @@ async def list_operations(request: Request, limit: Limit = 100, cursor: ListCurs
     except ReaderError:
         # they are shown also while nothing is served: a rebuild is one of them
         fresh = {"eventTime": None, "lag": None}
-    shown = [each.document() for each in page.items]
+    shown = [_operation(each) for each in page.items]
     return answer({"operations": shown, "pagingMetadata": page.paging, "freshness": fresh})
 
 
@@ -137,6 +138,15 @@ async def publish_events(request: Request, holder: Caller) -> Response:
 
 def _list_answer(name: str, page: ListPage) -> Response:
     return answer({name: page.items, "pagingMetadata": page.paging, "freshness": page.freshness.document()})
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    """What a dashboard needs: target, request and error may name folders, hosts and bookings."""
+    document = operation.document()
+    names = ("id", "command", "state", "end", "counts", "startedAt", "savedAt")
+    # a position may be in files, whose paths the end does not name
+    position = {name: at for name, at in operation.position.items() if name in operation.end}
+    return {name: document[name] for name in names} | {"position": position}
 
 
 def _partition(partition: Partition) -> dict[str, Any]:
