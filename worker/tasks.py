@@ -28,11 +28,13 @@ async def cancel_all(tasks: Iterable["asyncio.Task[Any]"], seconds: float = inf)
     return waiting
 
 
-async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of the work; None if ``stop`` is set first, which cancels the work."""
+async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, T], grace: float = 0) -> T | None:
+    """The result of the work; None if ``stop`` is set first, which cancels it after ``grace`` seconds in which it may end."""
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if grace and not working.done():
+            await asyncio.wait((working,), timeout=grace)
         return working.result() if working.done() else None
     finally:
         await cancel_all((working, stopped))

@@ -7,13 +7,13 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from subprocess import PIPE, Popen, run
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,9 +21,10 @@ from tests.engine.test_log_ends import Writer
 from tests.support.services import Broker, Redis
 from tests.support.station import trim
 from tests.support.system import ROOT, Record, System
+from worker.cli.long_commands import get_operation
 from worker.ops import archive as archive_ops
 from worker.ops import archive_verify
-from worker.ops.archive import Bound, Compression, Plan, Result
+from worker.ops.archive import Bound, Compression, Plan
 from worker.ops.archive_format import (
     ArchivedRecord,
     ArchiveError,
@@ -62,17 +63,33 @@ def planned(system: System, folder: Path, *bounds: Bound | None, **options: Any)
     return asyncio.run(archive_ops.make_plan(system.settings, folder, system.topics[:2], *bounds, **options))
 
 
-def written(system: System, plan: Plan, operation_id: str | None = None, stop_after: int | None = None) -> Result:
+class Written(NamedTuple):
+    """What an archive has written; the counts are of the whole operation."""
+
+    operation_id: str
+    counts: Mapping[str, int]
+    gaps: list[Gap]
+    is_stopped: bool
+
+
+def written(system: System, plan: Plan, operation_id: str | None = None, stop_after: int | None = None) -> Written:
     """Writes what is planned; ``stop_after`` interrupts it after that many offsets."""
 
-    async def writing() -> Result:
+    async def writing() -> Written:
         stop = asyncio.Event()
 
         def progress(done: int) -> None:
             if stop_after is not None and done >= stop_after:
                 stop.set()
 
-        return await archive_ops.write(system.settings, plan, progress, stop, operation_id)
+        client = create_redis(system.settings)
+        try:
+            known = Operations(client, system.settings.redis_namespace)
+            running = await (archive_ops.begin(known, plan) if operation_id is None else known.resume(operation_id, "archive"))
+            is_done = await running.run_until(stop, archive_ops.write(system.settings, plan, running, progress, stop))
+            return Written(running.operation.id, running.operation.counts, archive_ops.gaps_of(plan), not is_done)
+        finally:
+            await client.aclose()
 
     with locked(plan.folder):
         return asyncio.run(asyncio.wait_for(writing(), 60))
@@ -83,14 +100,12 @@ def verified(system: System, folder: Path, **options: Any) -> Verified:
 
 
 def operation(system: System, operation_id: str) -> dict[str, Any]:
-    async def asking() -> dict[str, Any]:
-        client = create_redis(system.settings)
-        try:
-            return (await Operations(client, system.settings.redis_namespace).get(operation_id)).document()
-        finally:
-            await client.aclose()
+    return get_operation(system.settings, operation_id).document()
 
-    return asyncio.run(asking())
+
+def left_of(system: System, operation_id: str) -> Plan:
+    """What is left of the plan of an operation."""
+    return archive_ops.plan_of(get_operation(system.settings, operation_id))
 
 
 def fields(record: Any) -> tuple[Any, ...]:
@@ -122,9 +137,9 @@ def test_an_archive_is_what_the_topics_hold(compression: Compression, tenant: Sy
     result = written(tenant, planned(tenant, tmp_path, compression=compression))
     expected = held(tenant)
     assert archived(tmp_path) == expected
-    assert (result.records, result.gaps, result.is_stopped) == (len(expected), [], False)
+    assert (result.counts["records"], result.gaps, result.is_stopped) == (len(expected), [], False)
     assert names(tmp_path) == {file.name for file in files_of(tmp_path)}
-    assert sum((tmp_path / name).stat().st_size for name in names(tmp_path)) == result.size
+    assert sum((tmp_path / name).stat().st_size for name in names(tmp_path)) == result.counts["bytes"]
     checked = verified(tenant, tmp_path)
     assert (checked.records, checked.compared, checked.problems) == (len(expected), len(expected), [])
     shown = operation(tenant, result.operation_id)
@@ -137,10 +152,10 @@ def test_the_next_archive_goes_on_where_it_ended(tenant: System, tmp_path: Path)
     tenant.publish([Record(tenant.topics.events, b"k", b"new", [], 1)] * 3)
     plan = planned(tenant, tmp_path, compression=Compression.GZIP)
     assert plan.total == 3
-    assert written(tenant, plan).records == 3
+    assert written(tenant, plan).counts["records"] == 3
     assert archived(tmp_path) == held(tenant)
     assert next(file for file in files_of(tmp_path) if file not in before).name.endswith(".jsonl.gz")
-    assert written(tenant, planned(tenant, tmp_path)).files == 0
+    assert written(tenant, planned(tenant, tmp_path)).counts["files"] == 0
     assert verified(tenant, tmp_path).problems == []
 
 
@@ -155,7 +170,7 @@ def test_a_window_is_archived_once(tenant: System, tmp_path: Path) -> None:
     assert offsets() == [*range(100, 200)]
     written(tenant, planned(tenant, tmp_path, Bound(150, is_time=False), Bound(250, is_time=False)))
     assert offsets() == [*range(100, 250)]
-    assert written(tenant, planned(tenant, tmp_path, Bound(2**52, is_time=True))).records == 0
+    assert written(tenant, planned(tenant, tmp_path, Bound(2**52, is_time=True))).counts["records"] == 0
     written(tenant, planned(tenant, tmp_path, Bound(0, is_time=True), last))
     assert offsets() == [*range(250)]
     written(tenant, planned(tenant, tmp_path))
@@ -180,13 +195,13 @@ def test_what_was_interrupted_goes_on(tenant: System, tmp_path: Path) -> None:
     assert result.is_stopped
     assert operation(tenant, result.operation_id)["state"] == "PAUSED"
     assert 0 < len(archived(tmp_path)) < len(expected)
-    plan = asyncio.run(archive_ops.plan_of(tenant.settings, result.operation_id))
+    plan = left_of(tenant, result.operation_id)
     written(tenant, plan, result.operation_id)
     assert archived(tmp_path) == expected
     shown = operation(tenant, result.operation_id)
     assert (shown["state"], shown["counts"]["records"]) == ("DONE", len(expected))
     with pytest.raises(OperationError, match="nothing to resume"):
-        asyncio.run(archive_ops.plan_of(tenant.settings, result.operation_id))
+        left_of(tenant, result.operation_id)
 
 
 def test_killed_after_a_resume_it_keeps_its_position(tenant: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +210,7 @@ def test_killed_after_a_resume_it_keeps_its_position(tenant: System, tmp_path: P
     result = written(tenant, planned(tenant, tmp_path), stop_after=1)
     before = operation(tenant, result.operation_id)["position"]
     assert before
-    plan = asyncio.run(archive_ops.plan_of(tenant.settings, result.operation_id))
+    plan = left_of(tenant, result.operation_id)
     # the first rename is that of the manifest as it was
     assert kill_at(tmp_path, 2, lambda: written(tenant, plan, result.operation_id)) == 0
     assert operation(tenant, result.operation_id)["position"] == before
@@ -252,7 +267,7 @@ def test_killed_at_any_moment_each_record_is_there_once(
         else:
             (left,) = [each for each in all_operations(tenant) if each["target"].endswith(str(folder))]
             assert left["state"] == "PAUSED"
-            written(tenant, asyncio.run(archive_ops.plan_of(tenant.settings, left["id"])), left["id"])
+            written(tenant, left_of(tenant, left["id"]), left["id"])
         assert archived(folder) == expected
         assert verified(tenant, folder, with_topics=False).problems == [], "nothing is left behind"
         assert names(folder) == {file.name for file in files_of(folder)}
@@ -296,11 +311,10 @@ def test_two_archives_to_one_folder_are_refused(tenant: System, tmp_path: Path) 
         """Somebody who holds the operation, but not the lock, as on a file system without locks."""
         client = create_redis(tenant.settings)
         try:
-            held_by = await Operations(client, tenant.settings.redis_namespace).begin(
-                "archive", plan.target, plan.request(), {}
-            )
+            known = Operations(client, tenant.settings.redis_namespace)
+            held_by = await known.begin("archive", plan.target, plan.request(), {})
             with pytest.raises(OperationError, match=held_by.operation.id):
-                await archive_ops.write(tenant.settings, plan, lambda _: None, asyncio.Event())
+                await archive_ops.begin(known, plan)
             await held_by.finish()
         finally:
             await client.aclose()
@@ -352,7 +366,7 @@ def test_ctrl_c_pauses_and_says_how_to_resume(tenant: System, tmp_path: Path) ->
     assert process.returncode == 130, err
     summary = json.loads(out)
     assert summary["state"] == "PAUSED"
-    assert err.decode().splitlines()[-1] == f"paused: `attendance archive --resume {summary['id']}` goes on"
+    assert err.decode().splitlines()[-1] == f"{summary['id']} is paused: `attendance archive --resume {summary['id']}` goes on"
     done = tenant.run_cli("archive", "--resume", summary["id"], "--json")
     assert done.returncode == 0, done.stderr
     assert archived(tmp_path) == held(tenant)
@@ -383,7 +397,7 @@ def test_a_gap_is_named_recorded_and_passed(kafka: Broker, redis_server: Redis, 
         asyncio.run(trim(kafka.bootstrap, events, 25))
         paused = written(system, plan, stop_after=1)
         assert (paused.gaps, paused.is_stopped) == ([later], True)
-        plan = asyncio.run(archive_ops.plan_of(system.settings, paused.operation_id))
+        plan = left_of(system, paused.operation_id)
         assert written(system, plan, paused.operation_id).gaps == [later], "of the whole operation"
         assert [each[2] for each in archived(tmp_path) if each[1] == 1] == [*range(25)]
         checked = verified(system, tmp_path)
@@ -399,7 +413,7 @@ def test_a_log_of_aborted_records_is_archived_once(kafka: Broker, redis_server: 
         while end < 3:  # the marker is written soon after the call
             plan = planned(system, tmp_path)
             end = plan.total
-        assert written(system, plan).records == 0
+        assert written(system, plan).counts["records"] == 0
         assert archived(tmp_path) == []
         assert planned(system, tmp_path).total == 0
         assert verified(system, tmp_path).problems == []

@@ -374,7 +374,7 @@ def test_ctrl_c_pauses_and_the_printed_command_resumes(planted: System, monkeypa
     code, _, err = command(planted, "replay", "--resume", found[1])
     assert (code, "resume or abort it there" in err) == (1, True)
     (resumed,) = jsons(planted, "park", "--resume", found[1])
-    assert resumed == {"operation": found[1], "state": "DONE", "parked": EACH}
+    assert resumed == {"id": found[1], "state": "DONE", "parked": EACH}
     assert counts(planted)[0, State.PARKED] == EACH
     assert jsons(planted, "unpark", "--yes")[0]["unparked"] == EACH
 
@@ -393,6 +393,33 @@ def test_no_more_than_max_are_taken(planted: System, tmp_path: Path) -> None:
     jsons(planted, "unpark", last["id"], "--yes")
 
 
+def test_where_nothing_is_selected_nothing_is_begun(planted: System, tmp_path: Path) -> None:
+    before, file = operations_of(planted), tmp_path / "empty.jsonl"
+    file.write_text("\n")
+    for arguments in (
+        ["park", "--source", "/nobody"],
+        ["unpark"],
+        ["replay", "--topic", "bookings"],
+        ["replay", "--edit", str(file)],
+    ):
+        assert command(planted, *arguments) == (0, "nothing selected\n", "")
+        assert jsons(planted, *arguments) == [{"selected": 0}]
+    assert operations_of(planted) == before
+
+
+def operations_of(system: System) -> list[str]:
+    return [line["id"] for line in map(json.loads, system.run_cli("operations", "--json").stdout.splitlines())]
+
+
+def test_one_that_is_named_twice_is_one(planted: System) -> None:
+    name = jsons(planted, "list", "--max", "1")[0]["id"]
+    partition, _, offset = name.partition(":")
+    again = f"0{partition}:00{offset}"
+    for verb in ("park", "unpark"):
+        assert jsons(planted, verb, name, name, again, "--yes")[0][f"{verb}ed"] == 1
+    assert jsons(planted, "show", again)[0]["id"] == name
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
@@ -401,7 +428,6 @@ def test_no_more_than_max_are_taken(planted: System, tmp_path: Path) -> None:
         (["park", "0:999999999", "--yes"], 1, "only 0 of these 1 dead letters are open"),
         (["replay"], 1, "nothing was done: there is no terminal to ask on"),
         (["replay", "--resume", "x"], 1, "no operation has the id x"),
-        (["replay", "--resume", "x", "--max", "3"], 2, "takes no filters"),
         (["replay", "--edit", "FILE", "--yes"], 1, "line 2: has no id"),
         (["export", "--output", "FILE"], 1, "exists: name a new file"),
         (["list", "--from", "yesterday"], 2, "write a time with its offset"),

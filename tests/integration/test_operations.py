@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import nullcontext
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,6 +16,8 @@ from worker.read_model.operations import OperationError, Operations, State
 from worker.read_model.operations_page import operations_page
 from worker.redis.client import create_redis
 from worker.settings import load_settings
+
+Work = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 
 def on(server: Redis, scenario: Callable[[Operations], Awaitable[None]]) -> None:
@@ -160,6 +164,45 @@ def test_the_oldest_that_have_ended_leave_first(redis_server: Redis, monkeypatch
                 await running.finish()
         kept = [each.id for each in await operations.all()]
         assert kept == [*ids[:1:-1], ids[0]], "the one that runs is kept however old it is"
+
+    on(redis_server, scenario)
+
+
+async def is_done(stop: asyncio.Event) -> bool:
+    return not stop.is_set()
+
+
+async def fails(stop: asyncio.Event) -> bool:
+    raise ValueError("no room")
+
+
+async def hangs(stop: asyncio.Event) -> bool:
+    await asyncio.sleep(60)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("work", "stops", "state", "error"),
+    [
+        (is_done, False, State.DONE, ""),
+        (is_done, True, State.PAUSED, ""),
+        (hangs, True, State.PAUSED, ""),
+        (fails, False, State.PAUSED, "no room"),
+    ],
+)
+def test_what_does_not_come_to_its_end_is_paused(
+    redis_server: Redis, monkeypatch: pytest.MonkeyPatch, work: Work, stops: bool, state: State, error: str
+) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.1)
+
+    async def scenario(operations: Operations) -> None:
+        running, stop = await operations.begin("replay", "events", {}, {}), asyncio.Event()
+        if stops:
+            stop.set()
+        with pytest.raises(ValueError, match=error) if error else nullcontext():
+            assert await running.run_until(stop, work(stop)) is (state is State.DONE)
+        (kept,) = await operations.all()
+        assert (kept.state, kept.error) == (state, error)
 
     on(redis_server, scenario)
 

@@ -276,7 +276,7 @@ def test_ctrl_c_pauses_and_resume_goes_on(served: System) -> None:
     (paused, *_) = operations_of(served)
     assert f"attendance replay --resume {paused.id}" in said
     assert paused.state is State.PAUSED
-    done = served.run_cli("replay", "--resume", paused.id, "--rate", "0", "--yes", "--json")
+    done = served.run_cli("replay", "--resume", paused.id, "--rate", "0", "--json")
     assert done.returncode == 0, done.stderr
     (summary,) = jsons(done.stdout)
     assert (summary["id"], summary["state"]) == (paused.id, "DONE")

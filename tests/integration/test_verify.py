@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.alerts import OPENED, RESOLVED, alert_id
 from schemas.attendance import guid
@@ -59,6 +60,18 @@ def test_nothing_differs_where_all_is_well(hall: System) -> None:
     assert answer["code"] == 0
     assert answer["summary"]["compared"] > 500
     assert answer["summary"]["events"] == sum(hall.ends()[hall.topics.events])
+
+
+def test_a_verification_needs_one_admin_client(hall: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, starts = AIOKafkaAdminClient.start, []
+
+    async def counted(admin: AIOKafkaAdminClient) -> None:
+        starts.append(admin)
+        await start(admin)
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "start", counted)
+    with_client(hall, is_equal(hall))
+    assert len(starts) == 1
 
 
 Plant = Callable[[Client, str], Awaitable[Place]]
@@ -427,7 +440,7 @@ def test_a_repair_that_is_interrupted_is_resumed(hall: System) -> None:
     try:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
-        identity = next(line.split()[1] for line in lines if line.startswith("id: "))
+        identity = next(line.split()[1] for line in lines if line.startswith("operation "))
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=20)
     finally:

@@ -17,8 +17,9 @@ from tests.support.strategies import sized
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place, apply_records
 from worker.domain.rows import encode_reference, load, merge_booking_rows, original_of, place_of
+from worker.kafka import Message
 from worker.stream.decode_batch import read_bookings
-from worker.stream.kafka_sink import Message, append_again, forwarded
+from worker.stream.kafka_sink import append_again, forwarded
 from worker.stream.originals import overtaken
 from worker.topics import partition_of
 

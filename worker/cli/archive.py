@@ -11,14 +11,27 @@ import typer
 
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
-from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
+from worker.cli.long_commands import (
+    Abort,
+    ProgressReport,
+    Resume,
+    Yes,
+    abort_operation,
+    check_alone,
+    confirm,
+    get_operation,
+    print_operation,
+    print_summary,
+    run_operation,
+)
 from worker.cli.services import service_settings
 from worker.cli.show import print_line
 from worker.cli.signals import run_until_stopped
 from worker.ops import archive as archive_ops
 from worker.ops import archive_verify
-from worker.ops.archive import Bound, Compression, Plan, Result
+from worker.ops.archive import Bound, Compression, Plan
 from worker.ops.archive_format import Gap, locked
+from worker.read_model.operations import Operations, Running
 from worker.settings import Settings
 
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -52,6 +65,7 @@ def _size(text: str) -> int:
 
 
 def archive(
+    context: typer.Context,
     folder: Annotated[Path | None, typer.Argument(help="folder of the archive")] = None,
     topic: Annotated[list[Kind] | None, typer.Option("--topic", help="only this topic; repeatable")] = None,
     from_: Annotated[
@@ -66,39 +80,41 @@ def archive(
         int, typer.Option("--rotate-size", parser=_size, metavar="SIZE", help="begin another file after this size on disk")
     ] = "256MiB",  # type: ignore[assignment] # what the parser takes
     allow_gap: Annotated[
-        bool, typer.Option("--allow-gap", help="exit with 0 although the topic lost records before they were archived")
+        bool,
+        typer.Option("--allow-gap", help="exit with 0 although the topic lost records; also with --resume"),
     ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="compare the archive with its manifest and the topics")] = False,
     no_topic: Annotated[bool, typer.Option("--no-topic", help="with --verify: without the topics")] = False,
-    resume: Annotated[str | None, typer.Option("--resume", metavar="ID", help="go on with an interrupted archive")] = None,
-    abort: Annotated[str | None, typer.Option("--abort", metavar="ID", help="give an interrupted archive up")] = None,
+    resume: Resume = None,
+    abort: Abort = None,
     yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as JSON")] = False,
 ) -> None:
     """Write the events and bookings topics to files, from where the last archive of the folder ended."""
-    if (folder is not None) + (resume is not None) + (abort is not None) != 1:
+    check_alone(context, "allow_gap")
+    if folder is None and resume is None and abort is None:
         raise typer.BadParameter("give a folder, or --resume, or --abort")
-    if (verify and folder is None) or (no_topic and not verify):
-        raise typer.BadParameter("--verify needs a folder, and --no-topic needs --verify")
+    if no_topic and not verify:
+        raise typer.BadParameter("--no-topic needs --verify")
     settings = service_settings()
-    folder = folder and folder.resolve()
     if abort is not None:
         abort_operation(settings, abort, archive_ops.COMMAND, as_json=as_json)
-    elif folder is not None and verify:
-        _verify(settings, folder, with_topics=not no_topic, as_json=as_json)
-    else:
-        if folder is None:
-            assert resume is not None
-            folder = asyncio.run(archive_ops.plan_of(settings, resume)).folder
-        with locked(folder):
-            if resume is not None:
-                plan = asyncio.run(archive_ops.plan_of(settings, resume))
-            else:
-                names = archive_ops.topic_names(settings, [kind.value for kind in topic or Kind])
-                plan = asyncio.run(archive_ops.make_plan(settings, folder, names, from_, to, compress, rotate_size))
-            # what is resumed was confirmed when it began
-            confirm(_shown(plan), yes=yes or resume is not None)
+    elif resume is not None:
+        operation = get_operation(settings, resume)
+        with locked(archive_ops.plan_of(operation).folder):
+            # once more: another process may have written to the folder before it was locked
+            plan = archive_ops.plan_of(operation)
+            confirm(_shown(plan), yes=True)
             _write(settings, plan, resume, allow_gap=allow_gap, as_json=as_json)
+    elif folder is not None and verify:
+        _verify(settings, folder.resolve(), with_topics=not no_topic, as_json=as_json)
+    elif folder is not None:
+        names = archive_ops.topic_names(settings, [kind.value for kind in topic or Kind])
+        with locked(folder.resolve()):
+            making = archive_ops.make_plan(settings, folder.resolve(), names, from_, to, compress, rotate_size)
+            plan = asyncio.run(making)
+            confirm(_shown(plan), yes=yes)
+            _write(settings, plan, None, allow_gap=allow_gap, as_json=as_json)
 
 
 def _shown(plan: Plan) -> dict[str, Any]:
@@ -114,33 +130,28 @@ def _shown(plan: Plan) -> dict[str, Any]:
 
 
 def _write(settings: Settings, plan: Plan, resume: str | None, *, allow_gap: bool, as_json: bool) -> None:
-    with ProgressReport("offsets", plan.total) as progress:
-        result = run_until_stopped(lambda stop: archive_ops.write(settings, plan, progress.update, stop, resume))
-    print_summary(_summary(result), as_json=as_json)
-    for gap in result.gaps[:_MOST_GAPS]:
+    async def begin(operations: Operations) -> Running:
+        return await archive_ops.begin(operations, plan)
+
+    async def work(running: Running, stop: asyncio.Event) -> bool:
+        with ProgressReport("offsets", plan.total) as progress:
+            return await archive_ops.write(settings, plan, running, progress.update, stop)
+
+    operation, is_done = run_operation(settings, archive_ops.COMMAND, resume, begin, work)
+    gaps = archive_ops.gaps_of(plan)
+    print_operation(operation, as_json=as_json, gaps=[_document(gap) for gap in gaps])
+    for gap in gaps[:_MOST_GAPS]:
         print_line(f"{gap} were deleted from the topic before they were archived", sys.stderr)
-    if result.is_stopped:
-        print_line(f"paused: `attendance archive --resume {result.operation_id}` goes on", sys.stderr)
+    if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if result.gaps and not allow_gap:
+    if gaps and not allow_gap:
         hint = (
             "the manifest records it, the next archive does not name it again"
-            if len(result.gaps) == 1
+            if len(gaps) == 1
             else "the manifest records them"
         )
-        print_line(f"gaps: {len(result.gaps)}; {hint}; archive more often than the topic's retention", sys.stderr)
+        print_line(f"gaps: {len(gaps)}; {hint}; archive more often than the topic's retention", sys.stderr)
         raise typer.Exit(1)
-
-
-def _summary(result: Result) -> dict[str, Any]:
-    return {
-        "id": result.operation_id,
-        "records": result.records,
-        "files": result.files,
-        "bytes": result.size,
-        "gaps": [_document(gap) for gap in result.gaps],
-        "state": "PAUSED" if result.is_stopped else "DONE",
-    }
 
 
 def _document(gap: Gap) -> dict[str, Any]:

@@ -7,22 +7,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
-from redis.exceptions import RedisError
 
 from schemas import ids
 from schemas.events import Reason, Topic
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
 from worker.cli.arguments import decode_argument
-from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
+from worker.cli.long_commands import (
+    Abort,
+    Ended,
+    ProgressReport,
+    Resume,
+    Yes,
+    abort_operation,
+    check_alone,
+    confirm,
+    print_operation,
+    run_operation,
+)
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line, print_rows
 from worker.cli.signals import run_until_stopped
-from worker.kafka import create_producer
+from worker.kafka import open_producer
 from worker.ops import dead_letter_files as files
 from worker.ops import dead_letter_replay
 from worker.ops.dead_letters import (
@@ -34,16 +44,16 @@ from worker.ops.dead_letters import (
     Progress,
     Selection,
     State,
+    normal_id,
     packed_selection,
     packed_windows,
-    place_of,
     remaining_windows,
     unpacked_selection,
 )
-from worker.read_model.operations import Operation, OperationError, Operations, Running
+from worker.read_model.operations import Operations, Running
 from worker.redis.client import create_redis
 from worker.settings import Settings
-from worker.tasks import cancel_all, run_until
+from worker.tasks import run_until
 from worker.topics import TopicNames
 
 T = TypeVar("T")
@@ -52,8 +62,6 @@ dead_letters_app = typer.Typer(
     help="Look at records that could not be used, mend them and send them again.", no_args_is_help=True
 )
 
-#: How long Ctrl-C lets the records that are under way arrive, seconds.
-_STOP_SECONDS = 5.0
 #: Rows of each table of `stats`.
 _ROWS = 20
 
@@ -76,8 +84,6 @@ To = Annotated[str | None, typer.Option("--to", help="written before this time")
 OfState = Annotated[Shown, typer.Option("--state", help="what became of them")]
 Most = Annotated[int | None, typer.Option("--max", min=1, help="at most so many")]
 Ids = Annotated[list[str] | None, typer.Argument(help="ids as `list` shows them, partition:offset")]
-Resume = Annotated[str | None, typer.Option("--resume", metavar="ID", help="go on with an operation that was interrupted")]
-Abort = Annotated[str | None, typer.Option("--abort", metavar="ID", help="end an operation that was interrupted")]
 Work = Callable[[DeadLetters, Checkpoint, Progress, asyncio.Event], Coroutine[Any, Any, bool]]
 
 
@@ -166,6 +172,7 @@ def show(
 
 @dead_letters_app.command("export")
 def export(
+    context: typer.Context,
     output: Annotated[Path | None, typer.Option("--output", help="new file to write; without it stdout")] = None,
     reasons: Reasons = None,
     sources: Sources = None,
@@ -180,13 +187,12 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write dead letters as JSON lines, which `replay --edit` takes once they are mended."""
+    check_alone(context)
     settings = service_settings()
     if abort is not None:
         abort_operation(settings, abort, "dead-letters export", as_json=as_json)
         return
     selection = _selection(settings, reasons, sources, topic, booking, from_, to, _state(state))
-    if resume is not None:
-        _check_alone(resume, selection != Selection(), output, most)
     if resume is None and output is None:
         _export_to_stdout(settings, selection, most)
         return
@@ -212,6 +218,7 @@ def export(
 
 @dead_letters_app.command("replay")
 def replay(
+    context: typer.Context,
     reasons: Reasons = None,
     sources: Sources = None,
     topic: OfTopic = None,
@@ -228,27 +235,26 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Send open dead letters back to the topic they came from; one that failed three times is parked."""
+    check_alone(context)
     settings = service_settings()
     if abort is not None:
         abort_operation(settings, abort, "dead-letters replay", as_json=as_json)
         return
     selection = _selection(settings, reasons, sources, topic, booking, from_, to)
     request: dict[str, Any] = {"selection": packed_selection(selection)}
-    if resume is not None:
-        _check_alone(resume, selection != Selection(), edit, most)
     if resume is None and edit is not None:
         path = edit.absolute()
         count, lines = files.check_edited(path, most)
+        _end_if_none(count, as_json)
         confirm({"replay": f"{count:,} dead letters as {path} has them, those that are open"}, yes=yes)
         request |= {"edit": str(path), "sha256": files.digest_of(path), "lines": lines}
     elif resume is None:
-        request["windows"] = packed_windows(_confirmed(settings, selection, most, "replay", yes).windows)
+        request["windows"] = packed_windows(_confirmed(settings, selection, most, "replay", yes, as_json).windows)
 
     async def work(letters: DeadLetters, checkpoint: Checkpoint, progress: Progress, stop: asyncio.Event) -> bool:
         asked = checkpoint.request
-        selection, producer = unpacked_selection(asked["selection"]), create_producer(settings, linger_ms=5)
-        try:
-            await producer.start()
+        selection = unpacked_selection(asked["selection"])
+        async with open_producer(settings) as producer:
             replaying = dead_letter_replay.Replay(letters, producer, checkpoint)
             if "edit" not in asked:
                 windows = remaining_windows(letters.topics.dead_letters, asked["windows"], checkpoint.position)
@@ -257,8 +263,6 @@ def replay(
             if files.digest_of(path) != asked["sha256"]:
                 raise DeadLetterError(f"{path} has changed since: --abort this replay, and begin another with the file")
             return await replaying.run_edited(path, asked["lines"], selection, progress, stop)
-        finally:
-            await producer.stop()
 
     operation = _operate(settings, "dead-letters replay", TARGET, request, resume, work)
     _end(
@@ -273,6 +277,7 @@ def replay(
 
 @dead_letters_app.command("park")
 def park(
+    context: typer.Context,
     dead_letters: Ids = None,
     reasons: Reasons = None,
     sources: Sources = None,
@@ -287,6 +292,7 @@ def park(
     as_json: Json = False,
 ) -> None:
     """Set open dead letters aside: they are no longer listed as open, and are not replayed."""
+    check_alone(context)
     settings = service_settings()
     selection = _selection(settings, reasons, sources, topic, booking, from_, to, State.OPEN, dead_letters)
     _park(settings, "park", selection, most, yes, resume, abort, as_json)
@@ -294,6 +300,7 @@ def park(
 
 @dead_letters_app.command("unpark")
 def unpark(
+    context: typer.Context,
     dead_letters: Ids = None,
     reasons: Reasons = None,
     sources: Sources = None,
@@ -308,6 +315,7 @@ def unpark(
     as_json: Json = False,
 ) -> None:
     """Open parked dead letters again: each may be replayed three more times."""
+    check_alone(context)
     settings = service_settings()
     selection = _selection(settings, reasons, sources, topic, booking, from_, to, State.PARKED, dead_letters)
     _park(settings, "unpark", selection, most, yes, resume, abort, as_json)
@@ -327,10 +335,8 @@ def _park(
         abort_operation(settings, abort, f"dead-letters {name}", as_json=as_json)
         return
     request: dict[str, Any] = {}
-    if resume is not None:
-        _check_alone(resume, selection != Selection(state=selection.state), most)
-    else:
-        plan = _confirmed(settings, selection, most, name, yes)
+    if resume is None:
+        plan = _confirmed(settings, selection, most, name, yes, as_json)
         request = {"selection": packed_selection(selection), "windows": packed_windows(plan.windows)}
 
     async def work(letters: DeadLetters, checkpoint: Checkpoint, progress: Progress, stop: asyncio.Event) -> bool:
@@ -357,12 +363,11 @@ def _selection(
     normal = None if booking is None else ids.booking_id(decode_argument(booking))
     if booking is not None and normal is None:
         raise typer.BadParameter("--booking: is no bookingId")
-    names = tuple(map(decode_argument, dead_letters or ()))
-    for name in names:
-        try:
-            place_of(name)
-        except DeadLetterError as error:
-            raise typer.BadParameter(str(error)) from None
+    try:
+        # one that is named twice is one
+        names = tuple(dict.fromkeys(normal_id(decode_argument(each)) for each in dead_letters or ()))
+    except DeadLetterError as error:
+        raise typer.BadParameter(str(error)) from None
     return Selection(
         reasons=tuple(reason.value for reason in reasons or ()),
         sources=tuple(map(decode_argument, sources or ())),
@@ -373,12 +378,6 @@ def _selection(
         ids=names,
         state=state,
     )
-
-
-def _check_alone(resume: str, *others: object) -> None:
-    """A resumed operation keeps what it was begun with."""
-    if any(others):
-        raise typer.BadParameter(f"--resume {resume} takes no filters: the operation has those that it was begun with")
 
 
 def _state(shown: Shown) -> State | None:
@@ -393,10 +392,10 @@ def _time(option: str, text: str | None) -> int | None:
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[tuple[DeadLetters, Operations]]:
+async def _open(settings: Settings) -> AsyncIterator[DeadLetters]:
     redis = create_redis(settings)
     try:
-        yield DeadLetters(settings, redis), Operations(redis, settings.redis_namespace)
+        yield DeadLetters(settings, redis)
     finally:
         await redis.aclose()
 
@@ -405,7 +404,7 @@ def _read(settings: Settings, work: Callable[[DeadLetters], Awaitable[T]]) -> T:
     """The result of work that changes nothing; Ctrl-C ends it."""
 
     async def working() -> tuple[T]:
-        async with _open(settings) as (letters, _):
+        async with _open(settings) as letters:
             return (await work(letters),)
 
     results = run_until_stopped(lambda stop: run_until(stop, working()))
@@ -419,12 +418,13 @@ def _plan(settings: Settings, selection: Selection, most: int | None, *, decodes
         return _read(settings, lambda letters: letters.plan(selection, most, report.update, decodes=decodes))
 
 
-def _confirmed(settings: Settings, selection: Selection, most: int | None, name: str, yes: bool) -> Plan:
+def _confirmed(settings: Settings, selection: Selection, most: int | None, name: str, yes: bool, as_json: bool) -> Plan:
     """The plan of a command that changes something, shown and confirmed; exits if nothing is selected or the answer is no."""
     plan = _plan(settings, selection, most, decodes=name == "replay")
     if len(selection.ids) > plan.stats.count and not most:
         found = f"only {plan.stats.count} of these {len(selection.ids)} dead letters are {selection.state}"
         fail(f"{found}: `attendance dead-letters show` says what became of one")
+    _end_if_none(plan.stats.count, as_json)
     shown: dict[str, Any] = {name: f"{plan.stats.count:,} {selection.state} dead letters"}
     shown |= {"reasons": ", ".join(f"{key} {count:,}" for key, count in plan.stats.reasons.most_common())}
     if plan.stats.unusable:
@@ -433,11 +433,18 @@ def _confirmed(settings: Settings, selection: Selection, most: int | None, name:
     return plan
 
 
+def _end_if_none(count: int, as_json: bool) -> None:
+    """Exits with 0 where there is nothing to do."""
+    if not count:
+        print('{"selected": 0}' if as_json else "nothing selected")
+        raise typer.Exit
+
+
 def _export_to_stdout(settings: Settings, selection: Selection, most: int | None) -> None:
     windows = _plan(settings, selection, most).windows if most else None
 
     async def exporting(stop: asyncio.Event) -> bool:
-        async with _open(settings) as (letters, _):
+        async with _open(settings) as letters:
             chosen = await letters.windows(selection) if windows is None else windows
             return await files.export(letters, chosen, selection, sys.stdout.buffer, None, lambda _: None, stop)
 
@@ -445,66 +452,28 @@ def _export_to_stdout(settings: Settings, selection: Selection, most: int | None
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-class _Ended(NamedTuple):
-    operation: Operation
-    is_done: bool
-
-
 def _operate(
     settings: Settings, command: str, target: str, request: Mapping[str, Any], resume: str | None, work: Work
-) -> _Ended:
+) -> Ended:
     """Runs an operation, or goes on with one."""
 
-    async def operating(stop: asyncio.Event) -> _Ended:
-        async with _open(settings) as (letters, operations):
-            if resume is None:
-                running = await operations.begin(command, target, request, _end_of(request))
-            else:
-                running = await operations.resume(resume, command)
-            print_line(f"operation {running.operation.id}", sys.stderr)
-            checkpoint = Checkpoint(running)
-            with ProgressReport("lines" if "lines" in checkpoint.request else "offsets", _total(checkpoint)) as report:
-                is_done = await _until_stopped(running.run(work(letters, checkpoint, report.update, stop)), running, stop)
-            return _Ended(running.operation, is_done)
+    async def begin(operations: Operations) -> Running:
+        return await operations.begin(command, target, request, _end_of(request))
 
-    return run_until_stopped(operating)
+    async def working(running: Running, stop: asyncio.Event) -> bool:
+        checkpoint = Checkpoint(running)
+        unit = "lines" if "lines" in checkpoint.request else "offsets"
+        async with _open(settings) as letters:
+            with ProgressReport(unit, _total(checkpoint)) as report:
+                return await work(letters, checkpoint, report.update, stop)
+
+    return run_operation(settings, command, resume, begin, working)
 
 
-async def _until_stopped(work: Coroutine[Any, Any, bool], running: Running, stop: asyncio.Event) -> bool:
-    """Waits for the work; a stop and an error leave the operation paused. Returns whether it is done."""
-    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((working,), timeout=_STOP_SECONDS if not working.done() else 0)
-        if working.done() and working.result():
-            await running.finish()
-            return True
-    except OperationError:
-        raise  # it is another process' now
-    except Exception as error:
-        await _pause(running, str(error) or repr(error))
-        raise
-    finally:
-        await cancel_all((working, stopped))
-    await _pause(running, "")
-    return False
-
-
-async def _pause(running: Running, error: str) -> None:
-    name, command = running.operation.id, running.operation.command
-    try:
-        await running.pause(error)
-        print_line(f"{name} is paused: `attendance {command} --resume {name}` goes on", sys.stderr)
-    except OperationError as taken:
-        print_line(str(taken), sys.stderr)
-    except (RedisError, OSError):
-        print_line(f"{name} is interrupted: `attendance {command} --resume {name}` goes on once Redis answers", sys.stderr)
-
-
-def _end(ended: _Ended, as_json: bool, **shortfalls: str) -> None:
+def _end(ended: Ended, as_json: bool, **shortfalls: str) -> None:
     """Prints what an operation did; exits with 130 if it was interrupted, with 1 if something was not done."""
-    counts = {name: count for name, count in ended.operation.counts.items() if count}
-    print_summary({"operation": ended.operation.id, "state": ended.operation.state.value} | counts, as_json=as_json)
+    counts = ended.operation.counts
+    print_operation(ended.operation, as_json=as_json)
     if not ended.is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
     lines = [f"{counts[name]:,} dead letters {text}" for name, text in shortfalls.items() if name in counts]

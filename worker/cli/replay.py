@@ -14,19 +14,32 @@ from schemas.events import EventType
 from schemas.times import parse_time
 from worker import EXIT_INTERRUPTED
 from worker.cli.arguments import decode_argument
-from worker.cli.long_commands import ProgressReport, Yes, abort_operation, confirm, print_summary
+from worker.cli.long_commands import (
+    Abort,
+    ProgressReport,
+    Resume,
+    Yes,
+    abort_operation,
+    check_alone,
+    confirm,
+    get_operation,
+    open_operations,
+    print_operation,
+    print_summary,
+    run_operation,
+)
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line
 from worker.cli.signals import run_until_stopped
 from worker.domain.differences import AlertDifference, AttendanceDifference, Differences
-from worker.kafka import create_producer
+from worker.kafka import open_producer
 from worker.ops import replay as ops
 from worker.ops.preview import Preview, preview
 from worker.ops.replay import Bound, Control, Files, Selection, TopicWindow
-from worker.read_model.operations import Operation, OperationError, Operations, Running, State
-from worker.redis.client import create_redis
+from worker.read_model.operations import Operation, Operations, Running, State
 from worker.settings import Settings
+from worker.tasks import run_until
 from worker.topics import TopicNames
 
 _COMMAND = "replay"
@@ -60,6 +73,7 @@ class _Plan:
 
 
 def replay(
+    context: typer.Context,
     files: Annotated[_Many, typer.Argument(help="files of JSON lines, folders of archives; without: the topic")] = None,
     begin: Annotated[str | None, typer.Option("--from", help="first offset, or RFC 3339 time, of the window")] = None,
     end: Annotated[str | None, typer.Option("--to", help="offset or time at which the window ends; without: now")] = None,
@@ -68,7 +82,7 @@ def replay(
     session: Annotated[_Many, typer.Option("--session", help="only of this session; repeatable")] = None,
     source: Annotated[_Many, typer.Option("--source", help="only from this source; repeatable")] = None,
     type_: Annotated[_Many, typer.Option("--type", help="only of this type; repeatable")] = None,
-    rate: Annotated[float | None, typer.Option(min=0, help="events per second; 0: as fast as possible")] = None,
+    rate: Annotated[float | None, typer.Option(min=0, help="events per second; 0: without a limit; also with --resume")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would change; write nothing")] = False,
     expect_no_change: Annotated[
         bool, typer.Option("--expect-no-change", help="exit 1, and publish nothing, if anything would change")
@@ -76,12 +90,23 @@ def replay(
     reset: Annotated[
         bool, typer.Option("--reset", help="with --all: set the group's offsets to the beginning, or --from; no worker may run")
     ] = False,
-    resume: Annotated[str | None, typer.Option("--resume", metavar="ID", help="go on with an interrupted replay")] = None,
-    abort: Annotated[str | None, typer.Option("--abort", metavar="ID", help="end an interrupted replay for good")] = None,
+    resume: Resume = None,
+    abort: Abort = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Re-apply a window of the events topic, or files of events; --dry-run shows what would change."""
+    check_alone(context, "rate")
+    if abort is not None:
+        abort_operation(service_settings(), abort, _COMMAND, as_json=as_json)
+        return
+    if resume is not None:
+        settings = service_settings()
+        operation = get_operation(settings, resume)
+        plan = _plan_of(settings, operation, rate)
+        confirm({"resume": resume, "done": _counts(operation.counts), **plan.shown(settings)}, yes=True)
+        _publish(settings, plan, resume, as_json=as_json)
+        return
     selection = Selection(
         frozenset(_id(each, ids.booking_id, "--booking") for each in booking or ()),
         frozenset(_id(each, ids.session_id, "--session") for each in session or ()),
@@ -89,85 +114,49 @@ def replay(
         frozenset(_type(each) for each in type_ or ()),
     )
     bounds = _bound(begin, "--from"), _bound(end, "--to")
-    has_more = bool(files or begin or end or all_ or any(selection) or dry_run or expect_no_change or reset)
-    if (resume is not None or abort is not None) and (has_more or (resume is not None and abort is not None)):
-        raise typer.BadParameter("--resume and --abort take what was said when it began: leave out the rest, but for --rate")
     if files and (all_ or begin or end):
         raise typer.BadParameter("--all, --from and --to are of the topic: leave them out, or the files")
     if all_ and not reset and (begin or end):
         raise typer.BadParameter("--all is the whole topic: leave it out, or --from and --to")
     if reset and (not all_ or end or any(selection) or rate or dry_run or expect_no_change):
         raise typer.BadParameter("--reset concerns all events: it goes with --all, and takes --from alone")
-    if not has_more and resume is None and abort is None:
+    if not (files or begin or end or all_ or any(selection) or dry_run or expect_no_change):
         raise typer.BadParameter("name files, a window, a filter, or --all for the whole topic")
     settings = service_settings()
-    if abort is not None:
-        abort_operation(settings, abort, _COMMAND, as_json=as_json)
-        return
     if reset:
         _reset(settings, bounds[0], yes=yes, as_json=as_json)
         return
-    if resume is not None:
-        operation = asyncio.run(_get(settings, resume))
-        plan = _plan_of(settings, operation, rate)
-        confirm({"resume": resume, "done": _counts(operation.counts), **plan.shown(settings)}, yes=yes)
-    else:
-        request: dict[str, Any] = {name: sorted(getattr(selection, name)) for name in Selection._fields}
-        request |= {"from": begin, "to": end, "rate": rate or 0, "files": ops.sizes_of(map(decode_argument, files or ()))}
-        plan = asyncio.run(_plan(settings, selection, bounds, request))
-        if dry_run or expect_no_change:
-            found = _preview(settings, plan, as_json=as_json)
-            if expect_no_change and found.changes:
-                fail(f"{found.changes:,} changes were not expected{'' if dry_run else ': nothing was published'}")
-            if dry_run:
-                _exit_for_bad_lines(plan, found.counts)
-                return
-        confirm(plan.shown(settings), yes=yes)
-    _publish(settings, plan, resume, as_json=as_json)
+    request: dict[str, Any] = {name: sorted(getattr(selection, name)) for name in Selection._fields}
+    request |= {"from": begin, "to": end, "rate": rate or 0, "files": ops.sizes_of(map(decode_argument, files or ()))}
+    plan = asyncio.run(_plan(settings, selection, bounds, request))
+    if dry_run or expect_no_change:
+        found = _preview(settings, plan, as_json=as_json)
+        if expect_no_change and found.changes:
+            fail(f"{found.changes:,} changes were not expected{'' if dry_run else ': nothing was published'}")
+        if dry_run:
+            _exit_for_bad_lines(plan, found.counts)
+            return
+    confirm(plan.shown(settings), yes=yes)
+    _publish(settings, plan, None, as_json=as_json)
 
 
 def _publish(settings: Settings, plan: _Plan, resume: str | None, *, as_json: bool) -> None:
-    rate = float(plan.request["rate"])
+    async def begin(operations: Operations) -> Running:
+        end = plan.source.end if isinstance(plan.source, TopicWindow) else {}
+        topic = TopicNames.of(settings.topic_prefix).events
+        return await operations.begin(_COMMAND, topic, {**plan.request, "start": plan.source.start}, end)
 
-    async def publishing(stop: asyncio.Event) -> tuple[Operation, bool]:
-        client, producer = create_redis(settings), create_producer(settings, linger_ms=5)
-        operations, topic = Operations(client, settings.redis_namespace), TopicNames.of(settings.topic_prefix).events
-        try:
-            await producer.start()
-            if resume is None:
-                end = plan.source.end if isinstance(plan.source, TopicWindow) else {}
-                running = await operations.begin(_COMMAND, topic, {**plan.request, "start": plan.source.start}, end)
-            else:
-                running = await operations.resume(resume, _COMMAND)
-            with ProgressReport("records", plan.total) as progress:
-                is_done = await _until_end(plan, running, producer, Control(stop, progress.update, rate))
-            return running.operation, is_done
-        finally:
-            await producer.stop()
-            await client.aclose()
+    async def work(running: Running, stop: asyncio.Event) -> bool:
+        with ProgressReport("records", plan.total) as progress:
+            control = Control(stop, progress.update, float(plan.request["rate"]))
+            async with open_producer(settings) as producer:
+                return await ops.publish_again(plan.source, running, producer, control)
 
-    operation, is_done = run_until_stopped(publishing)
-    print_summary(_shown(operation), as_json=as_json)
+    operation, is_done = run_operation(settings, _COMMAND, resume, begin, work)
+    print_operation(operation, as_json=as_json)
     if not is_done:
-        print_line(f"interrupted: `attendance replay --resume {operation.id}` goes on", sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     _exit_for_bad_lines(plan, operation.counts)
-
-
-async def _until_end(plan: _Plan, running: Running, producer: Any, control: Control) -> bool:
-    try:
-        is_done = await running.run(ops.publish_again(plan.source, running, producer, control))
-    except OperationError:
-        raise  # it is another process' now
-    except Exception as error:
-        await running.pause(str(error) or repr(error))
-        print_line(f"paused: `attendance replay --resume {running.operation.id}` goes on", sys.stderr)
-        raise
-    if is_done:
-        await running.finish()
-    else:
-        await running.pause()
-    return is_done
 
 
 def _preview(settings: Settings, plan: _Plan, *, as_json: bool) -> Preview:
@@ -178,12 +167,12 @@ def _preview(settings: Settings, plan: _Plan, *, as_json: bool) -> Preview:
             else:
                 print_line(line)
 
-    async def previewing(stop: asyncio.Event) -> Preview:
+    async def previewing(stop: asyncio.Event) -> Preview | None:
         with ProgressReport("records", plan.total) as progress:
-            return await preview(settings, plan.source, Control(stop, progress.update), show)
+            return await run_until(stop, preview(settings, plan.source, Control(stop, progress.update), show))
 
     found = run_until_stopped(previewing)
-    if not found.is_complete:
+    if found is None or not found.is_complete:
         print_line("interrupted: nothing was published", sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
     totals = {name: count for name, count in sorted(found.counts.items()) if count}
@@ -228,9 +217,8 @@ def _reset(settings: Settings, begin: Bound | None, *, yes: bool, as_json: bool)
     confirm({"set the committed offsets of the group": group, "topic": topic, "to": f"{where}, in every partition"}, yes=yes)
 
     async def resetting() -> dict[str, Any]:
-        client = create_redis(settings)
-        try:
-            running = await Operations(client, settings.redis_namespace).begin(_COMMAND, topic, {"reset": True}, {})
+        async with open_operations(settings) as operations:
+            running = await operations.begin(_COMMAND, topic, {"reset": True}, {})
             try:
                 offsets = await ops.reset_offsets(settings, begin)
             except BaseException as error:
@@ -238,8 +226,6 @@ def _reset(settings: Settings, begin: Bound | None, *, yes: bool, as_json: bool)
                 raise
             await running.finish()
             return {"id": running.operation.id, "offsets": {str(number): offset for number, offset in sorted(offsets.items())}}
-        finally:
-            await client.aclose()
 
     print_summary(asyncio.run(resetting()), as_json=as_json)
 
@@ -269,18 +255,6 @@ def _plan_of(settings: Settings, operation: Operation, rate: float | None) -> _P
 
 def _length(window: TopicWindow) -> int:
     return sum(map(len, window.windows.values()))
-
-
-async def _get(settings: Settings, operation_id: str) -> Operation:
-    client = create_redis(settings)
-    try:
-        return await Operations(client, settings.redis_namespace).get(operation_id)
-    finally:
-        await client.aclose()
-
-
-def _shown(operation: Operation) -> dict[str, Any]:
-    return {"id": operation.id, "state": operation.state.value, **operation.counts}
 
 
 def _counts(counts: Mapping[str, int]) -> str:

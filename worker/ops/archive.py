@@ -6,8 +6,9 @@ The manifest is what was done: an operation that was killed goes on with what th
 import asyncio
 import socket
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -16,8 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
-from redis.exceptions import RedisError
 
 from schemas.times import format_time
 from worker.engine.log_reader import find_windows, read_windows
@@ -36,9 +35,8 @@ from worker.ops.archive_format import (
     unusable,
     write_manifest,
 )
-from worker.ops.topics import TopicsError
+from worker.ops.partitions import partition_counts
 from worker.read_model.operations import ENDED, Operation, OperationError, Operations, Running, State
-from worker.redis.client import create_redis
 from worker.settings import Settings
 from worker.topics import TopicNames
 
@@ -49,9 +47,6 @@ ROTATE_BYTES = 256 * 1024 * 1024
 _AT_ONCE = 1000
 #: Uncompressed bytes of a zstd frame: the reader decompresses whole frames.
 _FRAME_BYTES = 1024 * 1024
-_SAVE_SECONDS = 1.0
-#: How long an interrupted archive may take to finish its file, seconds.
-_STOP_SECONDS = 5.0
 
 Progress = Callable[[int], None]
 """Called with the number of offsets that were archived so far."""
@@ -113,20 +108,6 @@ class Plan:
         }
 
 
-@dataclass(slots=True)
-class Result:
-    """What an archive has written."""
-
-    operation_id: str = ""
-    records: int = 0
-    files: int = 0
-    size: int = 0
-    gaps: list[Gap] = field(default_factory=list)
-    """Of the whole operation; the rest is of this process' part."""
-    is_stopped: bool = False
-    """Whether it was interrupted before its end."""
-
-
 async def make_plan(
     settings: Settings,
     folder: Path,
@@ -155,15 +136,15 @@ async def make_plan(
     manifest = _manifest(folder)
     windows: dict[TopicPartition, range] = {}
     gaps: list[Gap] = []
-    for topic, partitions in (await partitions_of(settings, topics)).items():
-        available = await find_windows(settings.kafka_client(), topic, partitions)
+    for topic, partitions in zip(topics, await partition_counts(settings, *topics), strict=True):
+        available = await find_windows(settings.kafka_client(), topic, range(partitions))
         begins = {tp: window.start for tp, window in available.items()}
         ends = {tp: window.stop for tp, window in available.items()}
         if begin is not None:
-            found = await find_windows(settings.kafka_client(), topic, partitions, begin.value, by_time=begin.is_time)
+            found = await find_windows(settings.kafka_client(), topic, range(partitions), begin.value, by_time=begin.is_time)
             begins = {tp: window.start for tp, window in found.items()}
         if end is not None:
-            found = await find_windows(settings.kafka_client(), topic, partitions, None, end.value, by_time=end.is_time)
+            found = await find_windows(settings.kafka_client(), topic, range(partitions), None, end.value, by_time=end.is_time)
             ends = {tp: min(ends[tp], window.stop) for tp, window in found.items()}
         for tp in available:
             if covered := manifest.covered(*tp):
@@ -181,126 +162,91 @@ async def make_plan(
     return _without_archived(Plan(folder, windows, compression, rotate_bytes, gaps), manifest)
 
 
-async def plan_of(settings: Settings, operation_id: str) -> Plan:
-    """The plan of an operation that was interrupted.
+def plan_of(operation: Operation) -> Plan:
+    """What is left of the plan of an operation that was interrupted.
 
     Raises:
-        OperationError: there is none, or it cannot be resumed here.
+        OperationError: it cannot be resumed here.
         ArchiveError: the folder's manifest cannot be used.
     """
-    async with _operations(settings) as operations:
-        operation = await operations.get(operation_id)
     if operation.command != COMMAND:
-        raise OperationError(f"{operation_id} is of `attendance {operation.command}`: resume it there")
+        raise OperationError(f"{operation.id} is of `attendance {operation.command}`: resume it there")
     if operation.state in ENDED:
-        raise OperationError(f"{operation_id} is {operation.state}: there is nothing to resume")
+        raise OperationError(f"{operation.id} is {operation.state}: there is nothing to resume")
     plan = _requested(operation)
     if operation.target != plan.target:
-        raise OperationError(f"{operation_id} archives to {operation.target}: resume it on that machine")
+        raise OperationError(f"{operation.id} archives to {operation.target}: resume it on that machine")
     return _without_archived(plan, _manifest(plan.folder))
 
 
-async def write(
-    settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event, operation_id: str | None = None
-) -> Result:
+async def begin(operations: Operations, plan: Plan) -> Running:
+    """Begins the operation of a plan; interrupted ones of which nothing would be left to do are aborted.
+
+    Raises:
+        OperationError: another operation works on the folder.
+    """
+    await _abort_same(operations, plan)
+    return await operations.begin(COMMAND, plan.target, plan.request(), _ends(plan))
+
+
+async def write(settings: Settings, plan: Plan, running: Running, progress: Progress, stop: asyncio.Event) -> bool:
     """Writes what is planned; the caller holds `archive_format.locked` of the folder.
 
     Args:
-        settings: of the broker and of Redis.
+        settings: of the broker.
         plan: of this run.
+        running: the operation, whose position and counts are saved.
         progress: see `Progress`.
         stop: ends early, with what was read until then.
-        operation_id: of the operation to resume; None: begins one.
+
+    Returns:
+        Whether all is written; False if it was stopped first.
 
     Raises:
         ArchiveError: a file cannot be written.
-        OperationError: another operation works on the folder, or this one cannot be resumed.
+        OperationError: another process has resumed the operation.
         aiokafka.errors.KafkaError, worker.engine.log_reader.LogUnreadable: a topic cannot be read.
     """
-    async with _operations(settings) as operations:
-        if operation_id is None:
-            await _abort_same(operations, plan)
-            running = await operations.begin(COMMAND, plan.target, plan.request(), _ends(plan))
-        else:
-            running = await operations.resume(operation_id, COMMAND)
-        run = _Run(settings, plan, progress, stop, running)
-        try:
-            result = await run.write()
-        except OperationError:
-            raise
-        except BaseException as error:
-            with suppress(RedisError, TimeoutError, OperationError):
-                await running.save(run.position, run.counts)
-                await running.pause(str(error) or type(error).__name__)
-            raise
-        await running.save(run.position, run.counts)
-        await (running.pause() if result.is_stopped else running.finish())
-        return result
+    return await _Run(settings, plan, running, progress, stop).write()
+
+
+def gaps_of(plan: Plan) -> list[Gap]:
+    """Offsets of a plan that the topics lost before they were archived, as the manifest has them.
+
+    Raises:
+        ArchiveError: the manifest cannot be used.
+    """
+    return [gap for gap in _manifest(plan.folder).gaps if _is_within(gap, plan)]
 
 
 class _Run:
     """One process' part of an operation."""
 
-    def __init__(self, settings: Settings, plan: Plan, progress: Progress, stop: asyncio.Event, running: Running) -> None:
-        self.position = {topic: dict(ends) for topic, ends in running.operation.position.items()}
+    def __init__(self, settings: Settings, plan: Plan, running: Running, progress: Progress, stop: asyncio.Event) -> None:
         self._settings = settings
         self._plan = plan
         self._progress = progress
         self._stop = stop
         self._running = running
-        self._before = running.operation.counts
-        self._result = Result(running.operation.id)
+        done = running.operation
+        self._position: dict[str, dict[str, int]] = {topic: dict(ends) for topic, ends in done.position.items()}
+        self._counts = Counter({name: done.counts.get(name, 0) for name in ("records", "files", "bytes")})
         self._manifest = _manifest(plan.folder)
-        # those that an earlier process of the operation has passed
-        self._result.gaps += [gap for gap in self._manifest.gaps if _is_within(gap, plan)]
+        self._counts["gaps"] = sum(_is_within(gap, plan) for gap in self._manifest.gaps)
         self._passed = 0
 
-    @property
-    def counts(self) -> dict[str, int]:
-        result = self._result
-        counts = {"records": result.records, "files": result.files, "bytes": result.size}
-        return {name: self._before.get(name, 0) + count for name, count in counts.items()} | {"gaps": len(result.gaps)}
-
-    async def write(self) -> Result:
+    async def write(self) -> bool:
         # written first: a folder with files and without a manifest has lost it
         await self._save_manifest()
-        saving = asyncio.create_task(self._save_position())
-        stopping = asyncio.create_task(self._stop.wait())
-        writing = asyncio.create_task(self._write_all())
-        tasks = (saving, stopping, writing)
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done() and not saving.done():
-                # the file that is being written is finished; Kafka may not answer
-                await asyncio.wait((saving, writing), timeout=_STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if saving.done():
-                await saving  # raises
-            if not writing.done():
-                self._result.is_stopped = True
-                return self._result
-            return await writing
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _save_position(self) -> None:
-        """Saves even while a slow disk holds up the writing, so that nobody takes the operation over."""
-        while True:
-            await self._running.save(self.position, self.counts)
-            await asyncio.sleep(_SAVE_SECONDS)
-
-    async def _write_all(self) -> Result:
+        await self._save_position()
         for tp, parts in sorted(self._plan.missing.items()):
             for part in parts:
-                if self._stop.is_set():
-                    self._result.is_stopped = True
-                    return self._result
-                await self._write_part(tp, part)
-        return self._result
+                if self._stop.is_set() or not await self._write_part(tp, part):
+                    return False
+        return True
 
-    async def _write_part(self, tp: TopicPartition, part: range) -> None:
-        """Writes some offsets of a partition, to one file or several."""
+    async def _write_part(self, tp: TopicPartition, part: range) -> bool:
+        """Writes some offsets of a partition, to one file or several; returns whether it has reached their end."""
         file, at = _FileWriter(self._plan, tp, part.start), part.start
         try:
             async with aclosing(read_windows(self._settings.kafka_client(), {tp: part})) as reading:
@@ -325,15 +271,15 @@ class _Run:
             file.discard()
         self._passed += at - part.start
         self._progress(self._passed)
-        self._result.is_stopped = self._stop.is_set() and at < part.stop
+        return at == part.stop
 
     async def _skip(self, file: "_FileWriter", at: int, end: int) -> "_FileWriter":
         """Goes on behind offsets that the topic has lost."""
         tp = file.tp
         await self._finish(file, at)
         gap = Gap(tp.topic, tp.partition, at, end)
-        self._result.gaps.append(gap)
         self._manifest.gaps.append(gap)
+        self._counts["gaps"] += 1
         await self._save_manifest()
         return _FileWriter(self._plan, tp, end)
 
@@ -343,11 +289,13 @@ class _Run:
             finished = await asyncio.to_thread(file.finish, end)
             self._manifest.files.append(finished)
             await self._save_manifest(file.paths)
-            self._result.files += 1
-            self._result.records += finished.count
-            self._result.size += finished.size
-            self.position.setdefault(file.tp.topic, {})[str(file.tp.partition)] = end
+            self._counts.update(records=finished.count, files=1, bytes=finished.size)
+            self._position.setdefault(file.tp.topic, {})[str(file.tp.partition)] = end
+            await self._save_position()
         return _FileWriter(self._plan, file.tp, end)
+
+    async def _save_position(self) -> None:
+        await self._running.save(self._position, dict(self._counts))
 
     async def _save_manifest(self, finished: tuple[Path, Path] | None = None) -> None:
         try:
@@ -535,34 +483,6 @@ def _requested(operation: Operation) -> Plan:
     )
 
 
-async def partitions_of(settings: Settings, topics: Sequence[str]) -> dict[str, list[int]]:
-    """The partitions of topics, by Kafka: an archive needs no setting of the workers."""
-    client = AIOKafkaClient(**settings.kafka_client())
-    try:
-        await client.bootstrap()
-        # metadata of all topics: a broker might create a single topic that is missing
-        metadata = await client.fetch_all_metadata()
-    finally:
-        await client.close()
-    partitions = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in topics}
-    for topic, numbers in partitions.items():
-        if not numbers:
-            raise TopicsError(
-                f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: set the prefix of "
-                "the topics, or grant the rights of deploy/README.md"
-            )
-    return partitions
-
-
 def topic_names(settings: Settings, kinds: Sequence[str]) -> list[str]:
     """The names of the topics of these kinds, of ``events`` and ``bookings``."""
     return [getattr(TopicNames.of(settings.topic_prefix), kind) for kind in kinds]
-
-
-@asynccontextmanager
-async def _operations(settings: Settings) -> AsyncIterator[Operations]:
-    client = create_redis(settings)
-    try:
-        yield Operations(client, settings.redis_namespace)
-    finally:
-        await client.aclose()

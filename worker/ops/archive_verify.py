@@ -12,9 +12,10 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from worker.engine.log_reader import LogUnreadable, find_windows, read_windows
-from worker.ops.archive import Progress, partitions_of
+from worker.ops.archive import Progress
 from worker.ops.archive_format import PARTIAL, ArchivedRecord, ArchiveError, ArchiveFile, Gap, Manifest, read_manifest
 from worker.ops.archive_reader import BadLine, Source, check_file, read_source
+from worker.ops.partitions import partition_counts
 from worker.ops.topics import TopicsError
 from worker.settings import Settings
 from worker.topics import TopicNames
@@ -233,8 +234,8 @@ async def _available(settings: Settings, manifest: Manifest) -> dict[TopicPartit
     available: dict[TopicPartition, range] = {}
     for topic in sorted({file.topic for file in manifest.files}):
         try:
-            partitions = (await partitions_of(settings, [topic]))[topic]
+            (count,) = await partition_counts(settings, topic)
         except TopicsError:
             continue
-        available |= await find_windows(settings.kafka_client(), topic, partitions)
+        available |= await find_windows(settings.kafka_client(), topic, range(count))
     return available

@@ -26,7 +26,7 @@ from worker.ops.dead_letters import (
     Progress,
     Selection,
     State,
-    place_of,
+    normal_id,
 )
 
 #: A longer line is refused, bytes: the largest value as escaped text.
@@ -192,13 +192,12 @@ def _parse(text: bytes, where: str) -> EditedLetter:
     if not isinstance(document, dict) or not isinstance(document.get("id"), str):
         raise DeadLetterError(f"{where}: has no id; write one dead letter per line, as export does")
     try:
-        place_of(document["id"])
         value, headers = _content(document, "value"), document.get("headers", _MISSING)
         if isinstance(value, dict):
             value = orjson.dumps(value)
         if headers is not _MISSING:
             headers = [(name.encode().decode(), _bytes_of(content)) for name, content in headers]
-        return EditedLetter(document["id"], _bytes_of(_content(document, "key")), _bytes_of(value), headers)
+        return EditedLetter(normal_id(document["id"]), _bytes_of(_content(document, "key")), _bytes_of(value), headers)
     except (ValueError, TypeError, AttributeError, DeadLetterError) as error:
         raise DeadLetterError(f"{where}: {error}; write key, headers and value as export does") from None
 

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.events import OFFSET_HEADER, RECEIVED_HEADER, REPLAYS_HEADER, DeadLetter
 from schemas.times import format_exact_time
 from worker.engine.log_reader import Windows
+from worker.kafka import Message, send_all
 from worker.ops.dead_letter_files import EditedLetter, read_edited
 from worker.ops.dead_letters import (
     Checkpoint,
@@ -26,9 +27,8 @@ from worker.ops.dead_letters import (
     place_of,
     windows_of,
 )
-from worker.ops.topics import partition_counts
+from worker.ops.partitions import partition_counts
 from worker.read_model.dead_letter_marks import Mark
-from worker.stream.kafka_sink import Message
 from worker.stream.originals import kept_headers
 from worker.topics import partition_of
 
@@ -124,11 +124,7 @@ class Replay:
                 counts["stillUnusable"] += outgoing.is_unusable
                 messages.append(outgoing.message)
                 sent.append(record.offset)
-        futures = [
-            await self._producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers)
-            for m in messages
-        ]
-        await asyncio.gather(*futures)
+        await send_all(self._producer, messages)
         marks = self._letters.marks
         await marks.set(Mark.REPLAYED, part.tp.partition, sent)
         counts["replayed"] += len(sent)

@@ -21,7 +21,7 @@ from schemas.events import REPLAYS_HEADER, Booking, BookingGone, DeadLetter, Eve
 from schemas.times import format_time, parse_time
 from worker.durations import micros
 from worker.engine.log_reader import Windows, find_windows, read_windows
-from worker.ops.topics import partition_counts
+from worker.ops.partitions import partition_counts
 from worker.read_model.dead_letter_marks import DeadLetterMarks, Mark, Marked
 from worker.read_model.keys import dead_letters_key
 from worker.read_model.operations import Running
@@ -276,7 +276,7 @@ class DeadLetters:
         Raises:
             DeadLetterError: there is none.
         """
-        selection = Selection(ids=(dead_letter_id,), state=None)
+        selection = Selection(ids=(normal_id(dead_letter_id),), state=None)
         async with aclosing(self.select(await self.windows(selection), selection)) as parts:
             async for part in parts:
                 for found in part.records:
@@ -314,7 +314,7 @@ class Checkpoint:
             worker.read_model.operations.OperationError: another process has resumed the operation.
         """
         if at_once or self.is_due:
-            await self._running.save(self.position, dict(self.counts))
+            await self._running.save(self.position, dict(+self.counts))
             self._saved = monotonic()
 
 
@@ -335,6 +335,15 @@ def place_of(dead_letter_id: str) -> tuple[int, int]:
     if not (_is_number(partition) and _is_number(offset)):
         raise DeadLetterError(f"{dead_letter_id} is no id of a dead letter: write partition:offset, as 3:117")
     return int(partition), int(offset)
+
+
+def normal_id(dead_letter_id: str) -> str:
+    """An id as lists show it.
+
+    Raises:
+        DeadLetterError: it is no id.
+    """
+    return "{}:{}".format(*place_of(dead_letter_id))
 
 
 def windows_of(

@@ -1,7 +1,7 @@
 """Compares one partition's tables, Redis and alerts topic, folds a window of its events again, and has it repaired."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from time import monotonic
 from typing import NamedTuple
@@ -13,9 +13,10 @@ from worker.domain.booking_state import apply_records
 from worker.domain.rows import BOOKINGS, EVENTS, Ends, changed_rows
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.stores.base import Store
-from worker.kafka import create_producer
+from worker.kafka import Message, open_producer, send_all
 from worker.ops.comparison import Comparison
 from worker.ops.partition_report import MOST_DIFFERENCES, TABLES, Difference, PartitionReport
+from worker.ops.partitions import committed_offsets
 from worker.ops.table_copy import TableCopy
 from worker.read_model.content import PartitionContent
 from worker.read_model.freshness import STALE_AFTER, Partition
@@ -53,6 +54,7 @@ class PartitionCheck:
 
     Args:
         consumer: for the ends of topics, see `worker.engine.log_reader.find_windows`.
+        admin: started, for the committed offsets.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class PartitionCheck:
         settings: Settings,
         client: Client,
         consumer: AIOKafkaConsumer,
+        admin: AIOKafkaAdminClient,
         namespace: str,
         number: int,
         store: Store,
@@ -69,6 +72,7 @@ class PartitionCheck:
         self._settings = settings
         self._topics = TopicNames.of(settings.topic_prefix)
         self._client = client
+        self._admin = admin
         self._number = number
         self._keys = PartitionKeys(namespace, number)
         self._on_progress = on_progress
@@ -151,27 +155,32 @@ class PartitionCheck:
             Unreached: they do not; the message says why.
         """
         goal, last, deadline = self.copy.applied.ends, None, monotonic() + _PATIENCE
-        async with _CommittedOffsets(self._settings) as committed_of:
-            while True:
-                partition = await self._watermark()
-                redis = _ends(partition)
-                committed = await committed_of(self._topics, self._number) if with_commits else goal
-                behind = [
-                    name
-                    for name, ends in (("the read models", redis), ("the committed offsets", committed))
-                    if ends[EVENTS] < goal[EVENTS] or ends[BOOKINGS] < goal[BOOKINGS]
-                ]
-                is_live = partition.state == "live" and "keys" in partition.mark and "building" not in partition.mark
-                if is_live and not behind:
-                    return partition.mark["keys"]
-                state = (redis, committed, partition.state)
-                if state != last:
-                    last, deadline = state, monotonic() + _PATIENCE
-                if not partition.has_owner or monotonic() > deadline:
-                    what = f"{' and '.join(behind)} are behind the tables" if behind else f"it is {partition.state}"
-                    cure = "no worker owns it: start one" if not partition.has_owner else "look at its worker's log"
-                    raise Unreached(f"{what}, and {cure}; then verify again")
-                await asyncio.sleep(_POLL_SECONDS)
+        while True:
+            partition = await self._watermark()
+            redis = _ends(partition)
+            committed = await self._committed() if with_commits else goal
+            behind = [
+                name
+                for name, ends in (("the read models", redis), ("the committed offsets", committed))
+                if ends[EVENTS] < goal[EVENTS] or ends[BOOKINGS] < goal[BOOKINGS]
+            ]
+            is_live = partition.state == "live" and "keys" in partition.mark and "building" not in partition.mark
+            if is_live and not behind:
+                return partition.mark["keys"]
+            state = (redis, committed, partition.state)
+            if state != last:
+                last, deadline = state, monotonic() + _PATIENCE
+            if not partition.has_owner or monotonic() > deadline:
+                what = f"{' and '.join(behind)} are behind the tables" if behind else f"it is {partition.state}"
+                cure = "no worker owns it: start one" if not partition.has_owner else "look at its worker's log"
+                raise Unreached(f"{what}, and {cure}; then verify again")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _committed(self) -> Ends:
+        tps = [TopicPartition(topic, self._number) for topic in (self._topics.events, self._topics.bookings)]
+        found = await committed_offsets(self._admin, self._settings.topic_prefix, tps)
+        events, bookings = (found.get(tp, 0) for tp in tps)
+        return events, bookings
 
     async def _have_repaired(self) -> None:
         """Asks the owner to repair the read models, and waits until it has."""
@@ -195,16 +204,8 @@ class PartitionCheck:
 
     async def _publish(self, records: Mapping[bytes, bytes | None]) -> None:
         # the owner finds them as foreign writes, and appends what holds by then behind them
-        producer = create_producer(self._settings)
-        await producer.start()
-        try:
-            futures = [
-                await producer.send(self._topics.alerts, key=key, value=value, partition=self._number)
-                for key, value in records.items()
-            ]
-            await asyncio.gather(*futures)
-        finally:
-            await producer.stop()
+        async with open_producer(self._settings) as producer:
+            await send_all(producer, (Message(self._topics.alerts, self._number, key, value) for key, value in records.items()))
 
     async def _generation(self) -> str | None:
         partition = await self._watermark()
@@ -213,26 +214,6 @@ class PartitionCheck:
     async def _watermark(self) -> Partition:
         (answer,) = raise_first_error(await self._client.ask([watermark_command(self._keys.watermark)]))
         return parse_watermark(self._number, answer)
-
-
-class _CommittedOffsets:
-    """Asks for the offsets that the group has committed; the admin client stays open."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._group = settings.topic_prefix
-        self._admin = AIOKafkaAdminClient(**settings.kafka_client())
-
-    async def __aenter__(self) -> Callable[[TopicNames, int], Awaitable[Ends]]:
-        await self._admin.start()
-        return self._ask
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._admin.close()
-
-    async def _ask(self, topics: TopicNames, number: int) -> Ends:
-        found = await self._admin.list_consumer_group_offsets(self._group)
-        offsets = [found.get(TopicPartition(topic, number)) for topic in (topics.events, topics.bookings)]
-        return tuple(0 if each is None else max(each.offset, 0) for each in offsets)  # type: ignore[return-value]
 
 
 def _ends(partition: Partition) -> Ends:

@@ -16,7 +16,8 @@ from schemas.decoding.explain import decode, decode_booking
 from schemas.events import RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from schemas.times import format_time
 from worker.durations import micros
-from worker.ops.topics import TopicsError
+from worker.kafka import Message, send_all
+from worker.ops.partitions import partition_counts_of
 from worker.settings import Settings
 from worker.topics import TopicNames, partition_of
 
@@ -30,6 +31,7 @@ _READ_BYTES = 256 * 1024
 
 Progress = Callable[[int], None]
 """Called with the number of events sent so far."""
+Decoded = Event | Booking | BookingGone
 
 
 class Outgoing(NamedTuple):
@@ -50,6 +52,14 @@ class BadLine(NamedTuple):
 
 def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backfill: bool) -> Outgoing | BadLine:
     """Reads an event from a line of JSON; with ``backfill`` it counts as received when it happened."""
+    read = decode_event_line(line, where, settings, now_ms, backfill=backfill)
+    return read if isinstance(read, BadLine) else read[0]
+
+
+def decode_event_line(
+    line: bytes, where: str, settings: Settings, now_ms: int, *, backfill: bool
+) -> tuple[Outgoing, Decoded] | BadLine:
+    """As `read_line`, with what the line holds."""
     if len(line) > MOST_LINE_BYTES:
         return BadLine(where, f"too-large: longer than {MOST_LINE_BYTES} bytes; write one CloudEvent per line")
     topics, line = TopicNames.of(settings.topic_prefix), unwrapped(line)
@@ -64,15 +74,15 @@ def read_line(line: bytes, where: str, settings: Settings, now_ms: int, *, backf
 
 
 def _outgoing(
-    decoded: Event | Booking | BookingGone | DeadLetter,
+    decoded: Decoded | DeadLetter,
     topic: str,
     line: bytes,
     where: str,
     headers: list[tuple[str, bytes]],
-) -> Outgoing | BadLine:
+) -> tuple[Outgoing, Decoded] | BadLine:
     if isinstance(decoded, DeadLetter):
         return BadLine(where, f"{decoded.reason}: {decoded.detail}")
-    return Outgoing(topic, decoded.booking_id, line, headers)
+    return Outgoing(topic, decoded.booking_id, line, headers), decoded
 
 
 def cloud_event(identity: str, source: str, kind: EventType, time: int, data: dict[str, Any]) -> dict[str, Any]:
@@ -173,38 +183,15 @@ async def _as_read(outgoing: Iterator[Outgoing], stop: asyncio.Event) -> AsyncIt
             await asyncio.sleep(_LINGER_SECONDS)
 
 
-async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
-    """The number of the topic's partitions, from Kafka: a publisher need not have the settings of the workers."""
-    # metadata of all topics: for a single topic that is missing, the client waits 40 s until it exists
-    partitions = (await producer.client.fetch_all_metadata()).partitions_for_topic(topic)
-    if not partitions:
-        raise missing_topic(topic)
-    return len(partitions)
-
-
-def missing_topic(topic: str) -> TopicsError:
-    """The error where Kafka has no such topic."""
-    return TopicsError(
-        f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
-        "`attendance topics create`, set another prefix, or see Rights in deploy/README.md"
-    )
-
-
 async def _send(producer: AIOKafkaProducer, batch: list[Outgoing], partitions: dict[str, int]) -> int:
     for topic in {each.topic for each in batch} - partitions.keys():
-        partitions[topic] = await _partitions_of(producer, topic)
-    sent = [
-        await producer.send(
-            each.topic,
-            key=each.booking_id.encode(),
-            value=each.value,
-            headers=each.headers,
-            partition=partition_of(each.booking_id, partitions[each.topic]),
-        )
-        for each in batch
-    ]
-    await asyncio.gather(*sent)
-    return len(sent)
+        (partitions[topic],) = await partition_counts_of(producer.client, topic)
+    messages = (
+        Message(topic, partition_of(booking_id, partitions[topic]), booking_id.encode(), value, headers)
+        for topic, booking_id, value, headers in batch
+    )
+    await send_all(producer, messages)
+    return len(batch)
 
 
 def _batches(outgoing: Iterable[Outgoing], size: int) -> Iterator[list[Outgoing]]:

@@ -15,7 +15,6 @@ from time import monotonic, time_ns
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMemberIdError
 
 from schemas.decoding.explain import decode, decode_all, decode_booking, received_at
@@ -23,9 +22,11 @@ from schemas.events import BACKFILL_HEADER, RECEIVED_HEADER, Booking, BookingGon
 from schemas.times import format_exact_time
 from worker.durations import micros
 from worker.engine.log_reader import find_windows, read_windows
+from worker.kafka import open_admin
 from worker.ops.archive_format import ArchivedRecord, ArchiveError, decode_line
 from worker.ops.archive_reader import check_file, find_sources, read_lines
-from worker.ops.publish import BadLine, Outgoing, missing_topic, read_line, send
+from worker.ops.partitions import committed_offsets, partition_counts
+from worker.ops.publish import BadLine, Outgoing, decode_event_line, send
 from worker.ops.topics import TopicsError
 from worker.read_model.operations import Running
 from worker.settings import Settings
@@ -209,15 +210,10 @@ class Files:
         where = f"{path}:{number}"
         if line.startswith(_ARCHIVED):
             return self._archived(where, number, line)
-        outgoing = read_line(line, where, self._settings, self._now_ms, backfill=True)
-        if isinstance(outgoing, BadLine):
-            return self._bad(where, number, outgoing.detail)
-        decoded: Any
-        if outgoing.topic == TopicNames.of(self._settings.topic_prefix).events:
-            max_age = micros(self._settings.max_event_age)
-            decoded = decode(outgoing.value, outgoing.headers, self._now_ms, max_age=max_age)
-        else:
-            decoded = decode_booking(outgoing.value, outgoing.headers)
+        read = decode_event_line(line, where, self._settings, self._now_ms, backfill=True)
+        if isinstance(read, BadLine):
+            return self._bad(where, number, read.detail)
+        outgoing, decoded = read
         if not self._selection.has(decoded):
             return Item(number)
         return Item(number, decoded, received_at(outgoing.headers, self._now_ms), outgoing)
@@ -400,22 +396,12 @@ async def _committed(settings: Settings) -> dict[TopicPartition, int]:
         TopicsError: there is no events topic, or it has another number of partitions.
     """
     topic = TopicNames.of(settings.topic_prefix).events
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    try:
-        await admin.start()
-        # the client waits 40 s for the offsets of a topic that is missing
-        (described,) = await admin.describe_topics([topic])
-        if described["error_code"] or not described["partitions"]:
-            raise missing_topic(topic)
-        if len(described["partitions"]) != settings.partitions:
-            found = len(described["partitions"])
-            raise TopicsError(f"ATTENDANCE_PARTITIONS: {topic} has {found} partitions: set this to {found}")
-        # each by its name: some brokers do not answer for all that there are
-        tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
-        answer = await admin.list_consumer_group_offsets(settings.topic_prefix, partitions=tps)
-    finally:
-        await admin.close()
-    return {tp: committed.offset for tp, committed in answer.items() if committed.offset >= 0}
+    # the client waits 40 s for the offsets of a topic that is missing
+    (count,) = await partition_counts(settings, topic)
+    if count != settings.partitions:
+        raise TopicsError(f"ATTENDANCE_PARTITIONS: {topic} has {count} partitions: set this to {count}")
+    async with open_admin(settings) as admin:
+        return await committed_offsets(admin, settings.topic_prefix, [TopicPartition(topic, each) for each in range(count)])
 
 
 def sizes_of(paths: Iterable[str]) -> dict[str, int]:

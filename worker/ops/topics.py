@@ -1,8 +1,7 @@
 """Creates the topics that `deploy/README.md` lists, corrects their settings, and reports what cannot be corrected."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from worker.engine.fetching import missing_codecs
+from worker.kafka import open_admin
 from worker.ops.refusals import RIGHTS
 from worker.settings import Settings
 from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames, group_changelog
@@ -106,7 +106,7 @@ async def create(settings: Settings) -> Provisioned:
         aiokafka.errors.KafkaError: the broker cannot be reached.
     """
     planned = {plan.name: plan for plan in plans(settings)}
-    async with _admin(settings) as admin:
+    async with open_admin(settings) as admin:
         brokers = len((await _retry(admin.describe_cluster))["brokers"])
         copies = settings.replication or min(_DEFAULT_REPLICATION, brokers)
         answer = await admin.create_topics(
@@ -156,7 +156,7 @@ async def check(settings: Settings) -> list[str]:
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be reached.
     """
-    async with _admin(settings) as admin:
+    async with open_admin(settings) as admin:
         planned = plans(settings)
         described = {
             topic["topic"]: len(topic["partitions"])
@@ -235,33 +235,3 @@ def _suffices(setting: str, required: str, actual: str | None) -> bool:
     if setting in ("max.message.bytes", "min.compaction.lag.ms"):
         return int(actual) >= int(required)
     return actual == required
-
-
-async def partition_counts(settings: Settings, *names: str) -> list[int]:
-    """The numbers of partitions of these topics, from Kafka: an operator need not have the settings of the workers.
-
-    Raises:
-        TopicsError: one does not exist.
-        aiokafka.errors.KafkaError: the broker does not answer, or refuses.
-    """
-    async with _admin(settings) as admin:
-        # metadata of all topics: for a single topic that is missing, the client waits 40 s until it exists
-        metadata = await admin._client.fetch_all_metadata()  # noqa: SLF001
-    counts = [len(metadata.partitions_for_topic(name) or ()) for name in names]
-    if 0 in counts:
-        name = names[counts.index(0)]
-        raise TopicsError(
-            f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {name}, or does not show it to this user: run "
-            f"`attendance topics create`, set another prefix, or {RIGHTS}"
-        )
-    return counts
-
-
-@asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    client: Any = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=10_000)
-    try:
-        await client.start()
-        yield client
-    finally:
-        await client.close()

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from worker.engine.log_reader import open_consumer
 from worker.engine.stores import open_store
+from worker.kafka import open_admin
 from worker.ops.partition_check import OnProgress, PartitionCheck, Window
 from worker.ops.partition_report import PartitionReport
 from worker.ops.scratch import scratch_folder
@@ -39,9 +40,11 @@ class Verification:
             url = self._settings.store if self._settings.store == "memory://" else f"rocksdb://{folder}/rows"
             store = open_store(url, self._settings.topic_prefix)
             try:
-                async with open_consumer(self._settings.kafka_client()) as consumer:
+                async with open_consumer(self._settings.kafka_client()) as consumer, open_admin(self._settings) as admin:
                     for number in partitions:
-                        check = PartitionCheck(self._settings, self._client, consumer, namespace, number, store, self._progress)
+                        check = PartitionCheck(
+                            self._settings, self._client, consumer, admin, namespace, number, store, self._progress
+                        )
                         try:
                             found = await check.run(window)
                             after = await check.repair(found) if repair and not found.is_equal else None

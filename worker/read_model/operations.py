@@ -22,7 +22,7 @@ from worker.read_model.lua_scripts import OPERATION
 from worker.read_model.watermark import parse_hash
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import run
-from worker.tasks import cancel_all
+from worker.tasks import cancel_all, run_until
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 STALE_SECONDS = 15.0
 #: How often a process saves an operation at least, seconds.
 SAVE_SECONDS = 1.0
+#: How long work that is stopped may take to end what it has begun, seconds.
+STOP_SECONDS = 5.0
 #: Operations that do not run and are kept; the oldest leave first.
 MOST_KEPT = 500
 _OPERATION, _SAVED, _OWNER = "operation:", "saved:", "owner:"
@@ -240,6 +242,30 @@ class Running:
             return await working
         finally:
             await cancel_all((saving, working))
+
+    async def run_until(self, stop: asyncio.Event, work: Coroutine[Any, Any, bool]) -> bool:
+        """Runs the work as `run` does, and ends this process' part; returns whether the work is done.
+
+        Work that returns False, fails, or is cancelled `STOP_SECONDS` after ``stop`` was set, can be resumed.
+
+        Raises:
+            OperationError: another process has taken the operation.
+        """
+        try:
+            is_done = bool(await run_until(stop, self.run(work), STOP_SECONDS))
+        except OperationError:
+            raise
+        except Exception as error:
+            with suppress(OperationError):
+                await self._release(str(error) or repr(error))
+            raise
+        await (self.finish() if is_done else self._release(""))
+        return is_done
+
+    async def _release(self, error: str) -> None:
+        # without Redis it counts as interrupted once it is stale
+        with suppress(RedisError, OSError, TimeoutError):
+            await self.pause(error)
 
     async def _keep_saving(self) -> None:
         while True:

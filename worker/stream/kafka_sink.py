@@ -1,6 +1,5 @@
 """What a batch sends to Kafka besides its changelog: dead letters, forwards, alerts. Sending them twice is harmless."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,25 +11,16 @@ from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
 from schemas.times import format_exact_time, format_time
 from worker.domain.booking_state import BookingState
 from worker.engine.partition_appender import PartitionAppender, Record, read
+from worker.kafka import Message, send_all
 from worker.stream import projection
 from worker.stream.decode_batch import DecodedBatch
-from worker.stream.originals import Headers, KeptRecord, kept_headers, unpack_original
+from worker.stream.originals import KeptRecord, kept_headers, unpack_original
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
 DEAD_LETTER_HEADERS = frozenset({"reason", "detail", "topic", "partition", "offset", "first-seen", "truncated"})
 #: A compressed record batch of 2 MiB may hold far larger records; a dead letter beyond these limits could never be sent.
 _VALUE_LIMIT = MAX_MESSAGE_BYTES
 _KEY_LIMIT = 8 * 1024
-
-
-class Message(NamedTuple):
-    """A record to send."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 class Outgoing(NamedTuple):
@@ -56,11 +46,7 @@ async def send(producer: AIOKafkaProducer, alerts: PartitionAppender, outgoing: 
     Raises:
         aiokafka.errors.KafkaError: not everything is (known to be) sent; sending it again is harmless.
     """
-    futures = [
-        await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers)
-        for m in outgoing.messages
-    ]
-    await asyncio.gather(*futures)
+    await send_all(producer, outgoing.messages)
     if outgoing.alerts:
         await alerts.append(producer, [(alert,) for alert in outgoing.alerts])
 

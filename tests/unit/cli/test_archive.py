@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from typer.testing import CliRunner
 
 from worker.cli import archive as command
 from worker.cli.commands import app
+from worker.cli.long_commands import Ended
 from worker.ops import archive as archive_ops
-from worker.ops.archive import Bound, Plan, Result
-from worker.ops.archive_format import Gap
+from worker.ops.archive import Bound, Plan
+from worker.ops.archive_format import Gap, Manifest, write_manifest
+from worker.read_model.operations import Operation, State
 from worker.settings import Settings
 
 SECOND = 1_000_000
@@ -27,7 +30,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     async def make_plan(settings: Any, folder: Path, *arguments: Any) -> Plan:
         asked.append(arguments)
-        return Plan(folder, {})
+        return Plan(folder, {TopicPartition(GAP.topic, GAP.partition): range(10)})
 
     monkeypatch.setattr(archive_ops, "make_plan", make_plan)
     # neither the environment nor a running dev
@@ -35,11 +38,11 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return asked
 
 
-def result_is(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def write(*_: Any) -> Result:
-        return result
-
-    monkeypatch.setattr(archive_ops, "write", write)
+def ended(is_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operation ends so."""
+    state = State.DONE if is_done else State.PAUSED
+    operation = Operation("archive-1", "archive", "folder", state, {}, counts={"records": 0})
+    monkeypatch.setattr(command, "run_operation", lambda *_: Ended(operation, is_done))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_what_is_given_wrongly_is_bad_usage(arguments: list[str], plans: list[An
 
 
 def test_arguments_become_a_plan(tmp_path: Path, plans: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    result_is(Result("archive-1"), monkeypatch)
+    ended(True, monkeypatch)
     folder = str(tmp_path / "new")
     assert CliRunner().invoke(app, ["archive", folder, "--yes"]).exit_code == 0
     window = ["--from", "7", "--to", "1970-01-01T00:00:02Z", "--topic", "events", "--compress", "gzip", "--rotate-size", "1GiB"]
@@ -77,32 +80,36 @@ def test_arguments_become_a_plan(tmp_path: Path, plans: list[Any], monkeypatch: 
 
 
 def test_nothing_is_written_without_a_confirmation(tmp_path: Path, plans: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def write(*_: Any) -> Result:
-        raise AssertionError
-
-    monkeypatch.setattr(archive_ops, "write", write)
+    monkeypatch.setattr(command, "run_operation", lambda *_: pytest.fail("it runs"))
     done = CliRunner().invoke(app, ["archive", str(tmp_path)])
     assert (done.exit_code, done.stdout) == (1, "")
     assert "--yes does without" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("result", "options", "code", "last"),
+    ("is_done", "gaps", "options", "code", "last"),
     [
-        (Result("archive-1"), [], 0, "files: zstd"),
-        (Result("archive-1", is_stopped=True), [], 130, "paused: `attendance archive --resume archive-1` goes on"),
-        (Result("archive-1", gaps=[GAP], is_stopped=True), [], 130, "paused: "),
-        (Result("archive-1", gaps=[GAP]), [], 1, "gaps: 1; "),
-        (Result("archive-1", gaps=[GAP]), ["--allow-gap"], 0, f"{GAP} were deleted"),
+        (True, [], [], 0, "files: zstd"),
+        (False, [], [], 130, "files: zstd"),
+        (False, [GAP], [], 130, f"{GAP} were deleted"),
+        (True, [GAP], [], 1, "gaps: 1; "),
+        (True, [GAP], ["--allow-gap"], 0, f"{GAP} were deleted"),
     ],
 )
 def test_only_what_is_complete_exits_with_0(
-    result: Result, options: list[str], code: int, last: str, tmp_path: Path, plans: list[Any], monkeypatch: pytest.MonkeyPatch
+    is_done: bool,
+    gaps: list[Gap],
+    options: list[str],
+    code: int,
+    last: str,
+    tmp_path: Path,
+    plans: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result_is(result, monkeypatch)
+    ended(is_done, monkeypatch)
+    write_manifest(tmp_path, Manifest(gaps=gaps))
     done = CliRunner().invoke(app, ["archive", str(tmp_path), "--yes", "--json", *options])
     assert done.exit_code == code
-    assert json.loads(done.stdout)["gaps"] == [{"topic": "attendance.events", "partition": 3, "begin": 5, "end": 9}] * len(
-        result.gaps
-    )
+    shown = [{"topic": "attendance.events", "partition": 3, "begin": 5, "end": 9}] * len(gaps)
+    assert json.loads(done.stdout)["gaps"] == shown
     assert done.stderr.splitlines()[-1].startswith(last)

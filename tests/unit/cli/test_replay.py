@@ -23,8 +23,6 @@ from worker.cli.commands import app
         (["--reset"], "--reset concerns all events"),
         (["--all", "--reset", "--booking", "b1"], "--reset concerns all events"),
         (["--all", "--reset", "--dry-run"], "--reset concerns all events"),
-        (["--resume", "replay-1", "--all"], "leave out the rest"),
-        (["--resume", "replay-1", "--abort", "replay-1"], "leave out the rest"),
         (["FILE", "--from", "5"], "are of the topic"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",

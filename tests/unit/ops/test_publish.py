@@ -1,10 +1,12 @@
 """Lines of files that `publish` reads: what a Windows editor or another tool puts before or into them."""
 
+import asyncio
 import io
 import json
 import time
 import tracemalloc
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,7 +15,7 @@ from hypothesis import given
 
 from schemas.times import format_time
 from tests.support.incoming import document
-from worker.ops import publish
+from worker.ops import publish, replay
 from worker.ops.publish import BadLine, Outgoing, read_line
 from worker.settings import Settings
 
@@ -28,6 +30,29 @@ def line(kind: str, **data: Any) -> dict[str, Any]:
 
 def read(value: bytes) -> Outgoing | BadLine:
     return read_line(value, "file:1", SETTINGS, NOW_MS, backfill=False)
+
+
+@pytest.mark.parametrize(("kind", "decoder"), [("attendance.check_in", "decode"), ("booking.upserted", "decode_booking")])
+def test_a_replayed_line_is_decoded_once(kind: str, decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, function = [], getattr(publish, decoder)
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments, **named)
+
+    for module in (publish, replay):
+        monkeypatch.setattr(module, decoder, counted)
+    file = tmp_path / "events.jsonl"
+    file.write_text(json.dumps(line(kind)) + "\n")
+    source = replay.Files(SETTINGS, replay.sizes_of([str(file)]), replay.Selection())
+
+    async def reading() -> list[replay.Item]:
+        return [item async for part in source.read(source.start) for item in part.items]
+
+    (item,) = asyncio.run(reading())
+    assert item.decoded is not None
+    assert item.outgoing.booking_id == item.decoded.booking_id == "b1"
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(("kind", "topic"), KINDS)

@@ -9,8 +9,8 @@ from schemas.alerts import AlertKind
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
-from worker.read_model.operations_page import operations_page
 from worker.read_model.operations import Operation
+from worker.read_model.operations_page import operations_page
 from worker.read_model.reader import LARGEST_PAGE, ListPage, ReaderError
 from worker.web.auth import Scope
 from worker.web.errors import Invalid, Refused, answer

@@ -1,0 +1,110 @@
+"""A Kafka that takes connections and does not answer: Ctrl-C ends each long command within seconds, and it can be resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import PIPE, Popen
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from tests.support.services import KafkaCluster, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import ROOT, Record, System, running
+from worker.cli.long_commands import get_operation
+from worker.ops import archive as archive_ops
+from worker.ops import replay as replay_ops
+from worker.ops.dead_letters import Selection, packed_selection
+from worker.read_model.operations import STOP_SECONDS, Operations, State
+from worker.redis.client import create_redis
+
+#: Of a machine that is busy: the modules of the command are loaded before.
+_END_SECONDS = STOP_SECONDS + 10
+
+
+@pytest.fixture(scope="module")
+def stalled(redis_server: Redis) -> Iterator[tuple[System, KafkaCluster]]:
+    """A system with a few records, no worker, and a broker of its own."""
+    with ExitStack() as stack:
+        kafka = stack.enter_context(KafkaCluster())
+        system = stack.enter_context(running(System(kafka, redis_server, partitions=1)))
+        topics = system.topics
+        system.publish(Record(topic, b"k", b"{}", [], 0) for topic in (topics.events, topics.dead_letters) for _ in range(10))
+        system.until_settled()
+        assert system.workers[0].terminate() == 0
+        yield system, kafka
+
+
+def paused(system: System, requests: dict[str, tuple[str, dict[str, Any], dict[str, Any]]]) -> dict[str, str]:
+    """The ids of operations that were interrupted before they did anything, by command."""
+
+    async def pausing() -> dict[str, str]:
+        client = create_redis(system.settings)
+        try:
+            ids, known = {}, Operations(client, system.settings.redis_namespace)
+            for command, (target, request, end) in requests.items():
+                running = await known.begin(command, target, request, end)
+                await running.pause()
+                ids[command] = running.operation.id
+            return ids
+        finally:
+            await client.aclose()
+
+    return asyncio.run(pausing())
+
+
+def test_ctrl_c_ends_what_waits_for_kafka(stalled: tuple[System, KafkaCluster], tmp_path: Path) -> None:
+    system, kafka = stalled
+    file, folder = tmp_path / "events.jsonl", tmp_path / "archive"
+    file.write_text("{}\n")
+    folder.mkdir()
+    plan = asyncio.run(archive_ops.make_plan(system.settings, folder, system.topics[:2]))
+    nothing: dict[str, Any] = {name: [] for name in replay_ops.Selection._fields}
+    letters = {"selection": packed_selection(Selection()), "windows": {"0": [0, 10]}}
+    files, topic = {str(file): 3}, {"0": 0}
+    window = {**nothing, "rate": 0, "files": {}, "start": topic}
+    ids = paused(
+        system,
+        {
+            "archive": (plan.target, plan.request(), {}),
+            "replay": ("events", window, {"0": 10}),
+            "dead-letters replay": ("dead-letters", letters, {"0": 10}),
+            "dead-letters export": ("file", {**letters, "file": str(tmp_path / "letters.jsonl")}, {"0": 10}),
+            "dead-letters unpark": ("more dead-letters", letters, {"0": 10}),
+            "verify": ("read models", {"partitions": [0], "from": None}, {}),
+        },
+    ) | {
+        "replay of a file": paused(
+            system, {"replay": ("other events", {**window, "files": files, "start": {str(file): 0}}, {})}
+        )["replay"]
+    }
+    environment = {**os.environ, **system.environment}
+    kafka.pause()
+    processes = {}
+    try:
+        for name, operation_id in ids.items():
+            command = [sys.executable, "-m", "worker", *name.removesuffix(" of a file").split(), "--resume", operation_id]
+            processes[name] = Popen(command, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT, text=True)
+        for operation_id in ids.values():
+            assert wait_until(lambda: get_operation(system.settings, operation_id).state is State.RUNNING, 60)  # noqa: B023
+        began = monotonic()
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for name, process in processes.items():
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 130, (name, said)
+            assert f"--resume {ids[name]}` goes on" in said
+        assert monotonic() - began < _END_SECONDS
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+        kafka.resume()
+    assert {get_operation(system.settings, each).state for each in ids.values()} == {State.PAUSED}

@@ -1,0 +1,53 @@
+"""What Kafka knows of partitions: how many a topic has, and up to where the group of workers has committed them."""
+
+from collections.abc import Sequence
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+
+from worker.ops.refusals import RIGHTS
+from worker.ops.topics import TopicsError
+from worker.settings import Settings
+
+
+async def partition_counts(settings: Settings, *topics: str) -> list[int]:
+    """The numbers of partitions of these topics, from Kafka: an operator need not have the settings of the workers.
+
+    Raises:
+        TopicsError: one does not exist.
+        aiokafka.errors.KafkaError: the broker does not answer, or refuses.
+    """
+    client = AIOKafkaClient(**settings.kafka_client())
+    try:
+        await client.bootstrap()
+        return await partition_counts_of(client, *topics)
+    finally:
+        await client.close()
+
+
+async def partition_counts_of(client: AIOKafkaClient, *topics: str) -> list[int]:
+    """As `partition_counts`, asked by a client that is connected, as that of a producer."""
+    # metadata of all topics: a broker might create a single one that is missing, or the client wait 40 s until it exists
+    metadata = await client.fetch_all_metadata()
+    counts = {topic: len(metadata.partitions_for_topic(topic) or ()) for topic in topics}
+    for topic, count in counts.items():
+        if not count:
+            raise TopicsError(
+                f"ATTENDANCE_TOPIC_PREFIX: Kafka has no topic {topic}, or does not show it to this user: run "
+                f"`attendance topics create`, set another prefix, or {RIGHTS}"
+            )
+    return [counts[topic] for topic in topics]
+
+
+async def committed_offsets(
+    admin: AIOKafkaAdminClient, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The offsets that a group has committed, without the partitions in which it has committed none.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker does not answer, or refuses.
+    """
+    # each by its name: some brokers do not answer for all that there are
+    answer = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    return {tp: committed.offset for tp, committed in answer.items() if committed.offset >= 0}
