@@ -7,11 +7,20 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from worker.settings import Settings
+from worker.tasks import cancel_all
 from worker.topics import BATCH_BYTES, MAX_DEAD_LETTER_BYTES
 
 _ADMIN_TIMEOUT_MS = 10_000
+#: How long a broker may take to answer a first connection, seconds. A client of its own waits for 10 or 40 s.
+_ANSWER_SECONDS = 5.0
+
+
+class NoAnswer(KafkaConnectionError):  # type: ignore[misc] # aiokafka has no types
+    """No server that was named has answered in time; none has refused us."""
 
 
 class Message(NamedTuple):
@@ -37,6 +46,30 @@ def create_producer(settings: Settings, **changes: Any) -> AIOKafkaProducer:
     )
 
 
+async def require_answer(settings: Settings) -> None:
+    """Connects once to a broker, so that a command need not wait for the timeouts of its client.
+
+    Raises:
+        NoAnswer: the first servers that can be reached do not answer within `_ANSWER_SECONDS`.
+    """
+    client = settings.kafka_client()
+    servers = [server.rpartition(":") for server in client.pop("bootstrap_servers")]
+    client["request_timeout_ms"] = int(2000 * _ANSWER_SECONDS)
+    connecting = [asyncio.create_task(create_conn(host.strip("[]"), int(port), **client)) for host, _, port in servers]
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            for each in asyncio.as_completed(connecting):
+                try:
+                    (await each).close()
+                except (KafkaError, OSError):
+                    continue
+                return
+    except TimeoutError:
+        raise NoAnswer from None
+    finally:
+        await cancel_all(connecting)
+
+
 @asynccontextmanager
 async def open_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     """A started `create_producer` for many records.
@@ -44,6 +77,7 @@ async def open_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     Raises:
         aiokafka.errors.KafkaError: the broker does not answer, or refuses.
     """
+    await require_answer(settings)
     producer = create_producer(settings, linger_ms=5)
     try:
         await producer.start()
@@ -71,6 +105,7 @@ async def open_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     Raises:
         aiokafka.errors.KafkaError: the broker does not answer, or refuses.
     """
+    await require_answer(settings)
     admin = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=_ADMIN_TIMEOUT_MS)
     try:
         await admin.start()

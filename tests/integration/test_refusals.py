@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import CompletedProcess
+from time import monotonic
 from typing import NamedTuple
 
 import pytest
@@ -149,6 +150,17 @@ def test_a_port_where_something_else_answers(listeners: Listeners, own_redis: Re
     refused(done, "is unavailable", "does not answer as Kafka does")
     done = listeners.system.run_cli("session", "s", ATTENDANCE_REDIS=f"redis://127.0.0.1:{listeners.plain}")
     refused(done, "ATTENDANCE_REDIS: Redis at", "is unavailable")
+
+
+@pytest.mark.parametrize("arguments", [["topics", "check"], ["publish", "-"], ["archive", "FOLDER", "--yes"]], ids=" ".join)
+def test_a_silent_port_is_named_within_seconds(listeners: Listeners, tmp_path: Path, arguments: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = monotonic()
+        given = [str(tmp_path) if each == "FOLDER" else each for each in arguments]
+        done = listeners.system.run_cli(*given, **broker(silent.getsockname()[1]))
+        # 5 s for the answer, and the start of a command on a busy machine; a client of its own waits for 10 to 40 s
+        assert monotonic() - began < 15
+    refused(done, "is unavailable", "does not answer as Kafka does")
 
 
 def test_a_name_that_does_not_exist(listeners: Listeners) -> None:

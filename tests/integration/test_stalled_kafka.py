@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 from time import monotonic
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.bad_records import envelope
 from tests.support.services import KafkaCluster, Redis
 from tests.support.services.processes import wait_until
 from tests.support.system import ROOT, Record, System, running
@@ -36,7 +37,10 @@ def stalled(redis_server: Redis) -> Iterator[tuple[System, KafkaCluster]]:
         kafka = stack.enter_context(KafkaCluster())
         system = stack.enter_context(running(System(kafka, redis_server, partitions=1)))
         topics = system.topics
-        system.publish(Record(topic, b"k", b"{}", [], 0) for topic in (topics.events, topics.dead_letters) for _ in range(10))
+        document = envelope("attendance.check_in", "1", "2026-11-22T10:00:00Z", {"bookingId": "b", "sessionId": "s"})
+        event = system.event(document)
+        records = [Record(topic, event.key, event.value, [], 0) for topic in (topics.events, topics.dead_letters)]
+        system.publish(each for each in records for _ in range(10))
         system.until_settled()
         assert system.workers[0].terminate() == 0
         yield system, kafka
@@ -62,49 +66,47 @@ def paused(system: System, requests: dict[str, tuple[str, dict[str, Any], dict[s
 
 def test_ctrl_c_ends_what_waits_for_kafka(stalled: tuple[System, KafkaCluster], tmp_path: Path) -> None:
     system, kafka = stalled
-    file, folder = tmp_path / "events.jsonl", tmp_path / "archive"
-    file.write_text("{}\n")
+    folder, letters = tmp_path / "archive", {"selection": packed_selection(Selection()), "windows": {"0": [0, 10]}}
     folder.mkdir()
     plan = asyncio.run(archive_ops.make_plan(system.settings, folder, system.topics[:2]))
-    nothing: dict[str, Any] = {name: [] for name in replay_ops.Selection._fields}
-    letters = {"selection": packed_selection(Selection()), "windows": {"0": [0, 10]}}
-    files, topic = {str(file): 3}, {"0": 0}
-    window = {**nothing, "rate": 0, "files": {}, "start": topic}
+    everything: dict[str, Any] = {name: [] for name in replay_ops.Selection._fields}
+    window = {**everything, "rate": 1, "files": {}, "start": {"0": 0}}
     ids = paused(
         system,
         {
-            "archive": (plan.target, plan.request(), {}),
             "replay": ("events", window, {"0": 10}),
-            "dead-letters replay": ("dead-letters", letters, {"0": 10}),
+            "archive": (plan.target, plan.request(), {}),
             "dead-letters export": ("file", {**letters, "file": str(tmp_path / "letters.jsonl")}, {"0": 10}),
-            "dead-letters unpark": ("more dead-letters", letters, {"0": 10}),
-            "verify": ("read models", {"partitions": [0], "from": None}, {}),
+            "dead-letters unpark": ("dead-letters", letters, {"0": 10}),
         },
-    ) | {
-        "replay of a file": paused(
-            system, {"replay": ("other events", {**window, "files": files, "start": {str(file): 0}}, {})}
-        )["replay"]
-    }
-    environment = {**os.environ, **system.environment}
-    kafka.pause()
-    processes = {}
-    try:
-        for name, operation_id in ids.items():
-            command = [sys.executable, "-m", "worker", *name.removesuffix(" of a file").split(), "--resume", operation_id]
-            processes[name] = Popen(command, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT, text=True)
-        for operation_id in ids.values():
-            assert wait_until(lambda: get_operation(system.settings, operation_id).state is State.RUNNING, 60)  # noqa: B023
+    )
+    with ExitStack() as stack:
+        processes = {"replay": stack.enter_context(resuming(system, "replay", ids["replay"]))}
+        assert wait_until(lambda: get_operation(system.settings, ids["replay"]).counts.get("read", 0) > 0, 60)
+        kafka.pause()
+        stack.callback(kafka.resume)
+        for name in ids.keys() - {"replay"}:
+            processes[name] = stack.enter_context(resuming(system, name, ids[name]))
+        for name in ids:
+            assert wait_until(lambda: get_operation(system.settings, ids[name]).state is State.RUNNING, 60), name  # noqa: B023
         began = monotonic()
         for process in processes.values():
             process.send_signal(signal.SIGINT)
         for name, process in processes.items():
             _, said = process.communicate(timeout=60)
             assert process.returncode == 130, (name, said)
-            assert f"--resume {ids[name]}` goes on" in said
+            assert f"`attendance {name} --resume {ids[name]}` goes on" in said
         assert monotonic() - began < _END_SECONDS
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
-        kafka.resume()
     assert {get_operation(system.settings, each).state for each in ids.values()} == {State.PAUSED}
+
+
+@contextmanager
+def resuming(system: System, name: str, operation_id: str) -> Iterator[Popen[str]]:
+    """The command that goes on with an operation; it is killed in the end."""
+    command = [sys.executable, "-m", "worker", *name.split(), "--resume", operation_id]
+    environment = {**os.environ, **system.environment}
+    with Popen(command, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

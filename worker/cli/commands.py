@@ -31,7 +31,7 @@ from worker.cli.signals import run_until_stopped
 from worker.cli.verify import verify
 from worker.domain.row_codec import OtherFormat
 from worker.engine.log_reader import LogUnreadable
-from worker.kafka import create_producer
+from worker.kafka import create_producer, require_answer
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import demo, dev, doctor, export, publish, simulate, start
 from worker.ops import topics as topic_ops
@@ -283,6 +283,7 @@ def _publish(
         console = Console(stderr=True)
         with console.status("publishing") if console.is_terminal else nullcontext() as status:
             try:
+                await run_until(stop, require_answer(settings))
                 await run_until(stop, producer.start())
                 if stop.is_set():
                     return 0, True

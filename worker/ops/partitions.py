@@ -6,6 +6,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
+from worker.kafka import require_answer
 from worker.ops.refusals import RIGHTS
 from worker.ops.topics import TopicsError
 from worker.settings import Settings
@@ -18,6 +19,7 @@ async def partition_counts(settings: Settings, *topics: str) -> list[int]:
         TopicsError: one does not exist.
         aiokafka.errors.KafkaError: the broker does not answer, or refuses.
     """
+    await require_answer(settings)
     client = AIOKafkaClient(**settings.kafka_client())
     try:
         await client.bootstrap()

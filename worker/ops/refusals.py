@@ -28,6 +28,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from redis.exceptions import AuthenticationError, AuthorizationError, MovedError, NoPermissionError
 
+from worker.kafka import NoAnswer
 from worker.redis.cluster import NoCluster
 from worker.settings import ENV_PREFIX, Settings
 
@@ -66,7 +67,7 @@ async def kafka_refusal(settings: Settings, error: BaseException) -> Refusal | N
     """Why Kafka refuses us, given the error of a client; None if it does not, or cannot be reached."""
     if isinstance(error, tuple(_KAFKA_CURES)) and not isinstance(error, UnsupportedSaslMechanismError):
         return _refusal(error)
-    if not isinstance(error, KafkaConnectionError | UnsupportedSaslMechanismError):
+    if isinstance(error, NoAnswer) or not isinstance(error, KafkaConnectionError | UnsupportedSaslMechanismError):
         return None
     servers = [server.rpartition(":") for server in settings.bootstrap_servers]
     probes = await asyncio.gather(
@@ -130,7 +131,9 @@ async def _probe_kafka(settings: Settings, host: str, port: int) -> Refusal | No
         return Refusal(f"it does not take {settings.broker_sasl_mechanism}", text)
     except tuple(_KAFKA_CURES) as error:
         return _refusal(error)
-    except (KafkaError, OSError, TimeoutError):
+    except TimeoutError:
+        return None  # of another protocol a server that sees one closes the connection
+    except (KafkaError, OSError):
         if not uses_tls and await _speaks_tls(host, port):
             return Refusal("it expects TLS", f"{_SECURITY} SSL or SASL_SSL")
         plain = {**client, "security_protocol": "PLAINTEXT", "ssl_context": None}

@@ -4,12 +4,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from worker.kafka import open_admin
 from worker.settings import ENV_PREFIX, Settings
 
 _MIN, _MAX = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
 #: The largest timeout in a request (int32).
 _MAX_MS = (1 << 31) - 1
-_REQUEST_MS = 5_000
 
 
 async def problems(settings: Settings) -> list[str]:
@@ -32,14 +32,10 @@ async def problems(settings: Settings) -> list[str]:
 async def _limits(settings: Settings) -> tuple[int, int]:
     """The strictest limits of all brokers that return theirs, ms."""
     shortest, longest = 0, _MAX_MS
-    admin = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=_REQUEST_MS)
-    try:
-        await admin.start()
+    async with open_admin(settings) as admin:
         for broker in (await admin.describe_cluster())["brokers"]:
             limits = await _limits_of(admin, str(broker["node_id"]))
             shortest, longest = max(shortest, limits.get(_MIN, 0)), min(longest, limits.get(_MAX, _MAX_MS))
-    finally:
-        await admin.close()
     return shortest, longest
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from worker.engine.log_reader import open_consumer
 from worker.engine.stores import open_store
-from worker.kafka import open_admin
+from worker.kafka import open_admin, require_answer
 from worker.ops.partition_check import OnProgress, PartitionCheck, Window
 from worker.ops.partition_report import PartitionReport
 from worker.ops.scratch import scratch_folder
@@ -36,6 +36,7 @@ class Verification:
             VerifyError: no namespace is live, or it is not of this layout.
         """
         namespace = await self._namespace()
+        await require_answer(self._settings)
         with scratch_folder("attendance-verify-") as folder:
             url = self._settings.store if self._settings.store == "memory://" else f"rocksdb://{folder}/rows"
             store = open_store(url, self._settings.topic_prefix)
