@@ -23,8 +23,7 @@ from tests.support.station import trim
 from tests.support.system import ROOT, Record, System
 from worker.cli.long_commands import get_operation
 from worker.ops import archive as archive_ops
-from worker.ops import archive_verify
-from worker.ops.archive import Bound, Compression, Plan
+from worker.ops import archive_plan, archive_verify
 from worker.ops.archive_format import (
     ArchivedRecord,
     ArchiveError,
@@ -35,6 +34,7 @@ from worker.ops.archive_format import (
     read_manifest,
     write_manifest,
 )
+from worker.ops.archive_plan import Bound, Compression, Plan
 from worker.ops.archive_reader import find_sources, read_records
 from worker.ops.archive_verify import Verified
 from worker.ops.topics import TopicsError
@@ -60,7 +60,7 @@ def tenant(kafka: Broker, redis_server: Redis) -> Iterator[System]:
 
 
 def planned(system: System, folder: Path, *bounds: Bound | None, **options: Any) -> Plan:
-    return asyncio.run(archive_ops.make_plan(system.settings, folder, system.topics[:2], *bounds, **options))
+    return asyncio.run(archive_plan.make_plan(system.settings, folder, system.topics[:2], *bounds, **options))
 
 
 class Written(NamedTuple):
@@ -87,7 +87,7 @@ def written(system: System, plan: Plan, operation_id: str | None = None, stop_af
             known = Operations(client, system.settings.redis_namespace)
             running = await (archive_ops.begin(known, plan) if operation_id is None else known.resume(operation_id, "archive"))
             is_done = await running.run_until(stop, archive_ops.write(system.settings, plan, running, progress, stop))
-            return Written(running.operation.id, running.operation.counts, archive_ops.gaps_of(plan), not is_done)
+            return Written(running.operation.id, running.operation.counts, archive_plan.gaps_of(plan), not is_done)
         finally:
             await client.aclose()
 
@@ -105,7 +105,7 @@ def operation(system: System, operation_id: str) -> dict[str, Any]:
 
 def left_of(system: System, operation_id: str) -> Plan:
     """What is left of the plan of an operation."""
-    return archive_ops.plan_of(get_operation(system.settings, operation_id))
+    return archive_plan.plan_of(get_operation(system.settings, operation_id))
 
 
 def fields(record: Any) -> tuple[Any, ...]:
@@ -351,9 +351,9 @@ def test_a_full_disk_is_one_line_and_harms_nothing(tenant: System, tmp_path: Pat
 
 def test_ctrl_c_pauses_and_says_how_to_resume(tenant: System, tmp_path: Path) -> None:
     program = (
-        "import os, signal, worker.ops.archive as ops\n"
-        "append = ops._FileWriter.append\n"
-        "ops._FileWriter.append = lambda *args: (append(*args), os.kill(os.getpid(), signal.SIGINT))\n"
+        "import os, signal, worker.ops.archive_writer as ops\n"
+        "append = ops.FileWriter.append\n"
+        "ops.FileWriter.append = lambda *args: (append(*args), os.kill(os.getpid(), signal.SIGINT))\n"
         "from worker.cli.commands import main; main()\n"
     )
     environment = {**os.environ, **tenant.environment}
@@ -421,7 +421,7 @@ def test_a_log_of_aborted_records_is_archived_once(kafka: Broker, redis_server: 
 
 def test_a_topic_or_manifest_that_is_another_is_refused(tenant: System, tmp_path: Path) -> None:
     with pytest.raises(TopicsError, match="ATTENDANCE_TOPIC_PREFIX"):
-        asyncio.run(archive_ops.make_plan(tenant.settings, tmp_path, ["nowhere.events"]))
+        asyncio.run(archive_plan.make_plan(tenant.settings, tmp_path, ["nowhere.events"]))
     written(tenant, planned(tenant, tmp_path))
     manifest = read_manifest(tmp_path)
     assert manifest is not None

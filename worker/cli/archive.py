@@ -28,9 +28,9 @@ from worker.cli.services import service_settings
 from worker.cli.show import print_line
 from worker.cli.signals import run_until_stopped
 from worker.ops import archive as archive_ops
-from worker.ops import archive_verify
-from worker.ops.archive import Bound, Compression, Plan
+from worker.ops import archive_plan, archive_verify
 from worker.ops.archive_format import Gap, locked
+from worker.ops.archive_plan import Bound, Compression, Plan
 from worker.read_model.operations import Operations, Running
 from worker.settings import Settings
 
@@ -98,20 +98,20 @@ def archive(
         raise typer.BadParameter("--no-topic needs --verify")
     settings = service_settings()
     if abort is not None:
-        abort_operation(settings, abort, archive_ops.COMMAND, as_json=as_json)
+        abort_operation(settings, abort, archive_plan.COMMAND, as_json=as_json)
     elif resume is not None:
         operation = get_operation(settings, resume)
-        with locked(archive_ops.plan_of(operation).folder):
+        with locked(archive_plan.plan_of(operation).folder):
             # once more: another process may have written to the folder before it was locked
-            plan = archive_ops.plan_of(operation)
+            plan = archive_plan.plan_of(operation)
             confirm(_shown(plan), yes=True)
             _write(settings, plan, resume, allow_gap=allow_gap, as_json=as_json)
     elif folder is not None and verify:
         _verify(settings, folder.resolve(), with_topics=not no_topic, as_json=as_json)
     elif folder is not None:
-        names = archive_ops.topic_names(settings, [kind.value for kind in topic or Kind])
+        names = archive_plan.topic_names(settings, [kind.value for kind in topic or Kind])
         with locked(folder.resolve()):
-            making = archive_ops.make_plan(settings, folder.resolve(), names, from_, to, compress, rotate_size)
+            making = archive_plan.make_plan(settings, folder.resolve(), names, from_, to, compress, rotate_size)
             plan = asyncio.run(making)
             confirm(_shown(plan), yes=yes)
             _write(settings, plan, None, allow_gap=allow_gap, as_json=as_json)
@@ -137,8 +137,8 @@ def _write(settings: Settings, plan: Plan, resume: str | None, *, allow_gap: boo
         with ProgressReport("offsets", plan.total) as progress:
             return await archive_ops.write(settings, plan, running, progress.update, stop)
 
-    operation, is_done = run_operation(settings, archive_ops.COMMAND, resume, begin, work)
-    gaps = archive_ops.gaps_of(plan)
+    operation, is_done = run_operation(settings, archive_plan.COMMAND, resume, begin, work)
+    gaps = archive_plan.gaps_of(plan)
     print_operation(operation, as_json=as_json, gaps=[_document(gap) for gap in gaps])
     for gap in gaps[:_MOST_GAPS]:
         print_line(f"{gap} were deleted from the topic before they were archived", sys.stderr)

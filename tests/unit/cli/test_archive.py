@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from worker.cli import archive as command
 from worker.cli.commands import app
 from worker.cli.long_commands import Ended
-from worker.ops import archive as archive_ops
-from worker.ops.archive import Bound, Plan
+from worker.ops import archive_plan
 from worker.ops.archive_format import Gap, Manifest, write_manifest
+from worker.ops.archive_plan import Bound, Plan
 from worker.read_model.operations import Operation, State
 from worker.settings import Settings
 
@@ -32,7 +32,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         asked.append(arguments)
         return Plan(folder, {TopicPartition(GAP.topic, GAP.partition): range(10)})
 
-    monkeypatch.setattr(archive_ops, "make_plan", make_plan)
+    monkeypatch.setattr(archive_plan, "make_plan", make_plan)
     # neither the environment nor a running dev
     monkeypatch.setattr(command, "service_settings", lambda: Settings(_env_file=None))  # type: ignore[call-arg]
     return asked
