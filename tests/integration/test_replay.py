@@ -27,7 +27,8 @@ from worker.ops import preview as preview_module
 from worker.ops import publish
 from worker.ops import replay as ops
 from worker.ops.archive_format import ArchiveError
-from worker.ops.replay import Bound, Control, Files, Item, ReplayError, Selection, Source, TopicWindow
+from worker.ops.replay import Bound, Control
+from worker.ops.replay_sources import Files, Item, ReplayError, Selection, Source, TopicWindow, sizes_of
 from worker.read_model import operations as operations_module
 from worker.read_model.operations import Operation, Operations, State
 from worker.redis.client import create_redis
@@ -194,7 +195,7 @@ def test_slices_of_bookings_find_the_same(served: System, tmp_path: Path, monkey
 
     def found() -> tuple[dict[str, Differences], Any]:
         changed: dict[str, Differences] = {}
-        source = Files(served.settings, ops.sizes_of([str(file)]), Selection())
+        source = Files(served.settings, sizes_of([str(file)]), Selection())
         control = Control(asyncio.Event(), lambda _: None)
         preview = asyncio.run(preview_module.preview(served.settings, source, control, changed.__setitem__))
         return changed, preview
@@ -310,13 +311,13 @@ def test_bad_lines_are_named_and_the_rest_is_done(served: System, tmp_path: Path
     assert f"{file}:4: " in done.stderr
     (summary,) = jsons(done.stdout)
     assert (summary["published"], summary["dead invalid-json"]) == (1, 2)
-    source = Files(served.settings, ops.sizes_of([str(torn)]), Selection())
+    source = Files(served.settings, sizes_of([str(torn)]), Selection())
     with pytest.raises(ReplayError, match=re.escape(str(torn))):
         read_all(source)
     torn.write_bytes(b"")
     for files in (["none"], [str(tmp_path)]):
         with pytest.raises((ReplayError, ArchiveError), match=files[0]):
-            ops.sizes_of(files)
+            sizes_of(files)
     with pytest.raises(ReplayError, match="any more"):
         Files(served.settings, {str(torn): 60}, Selection())
     served.until_settled()
@@ -364,6 +365,6 @@ def test_nothing_of_a_damaged_archive_is_published(served: System, tmp_path: Pat
     largest = max(tmp_path.glob("*.jsonl"), key=lambda path: path.stat().st_size)
     content = largest.read_bytes()
     largest.write_bytes(content.replace(b"attendance.check_in", b"attendance.no_show ", 1))
-    source = Files(served.settings, ops.sizes_of([str(largest)]), Selection())
+    source = Files(served.settings, sizes_of([str(largest)]), Selection())
     with pytest.raises(ReplayError, match=re.escape(str(largest))):
         read_all(source)

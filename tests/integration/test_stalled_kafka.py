@@ -20,8 +20,7 @@ from tests.support.services import KafkaCluster, Redis
 from tests.support.services.processes import wait_until
 from tests.support.system import ROOT, Record, System, running
 from worker.cli.long_commands import get_operation
-from worker.ops import archive_plan
-from worker.ops import replay as replay_ops
+from worker.ops import archive_plan, replay_sources
 from worker.ops.dead_letters import Selection, packed_selection
 from worker.read_model.operations import STOP_SECONDS, Operations, State
 from worker.redis.client import create_redis
@@ -69,7 +68,7 @@ def test_ctrl_c_ends_what_waits_for_kafka(stalled: tuple[System, KafkaCluster], 
     folder, letters = tmp_path / "archive", {"selection": packed_selection(Selection()), "windows": {"0": [0, 10]}}
     folder.mkdir()
     plan = asyncio.run(archive_plan.make_plan(system.settings, folder, system.topics[:2]))
-    everything: dict[str, Any] = {name: [] for name in replay_ops.Selection._fields}
+    everything: dict[str, Any] = {name: [] for name in replay_sources.Selection._fields}
     window = {**everything, "rate": 1, "files": {}, "start": {"0": 0}}
     ids = paused(
         system,

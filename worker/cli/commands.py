@@ -39,7 +39,7 @@ from worker.ops.archive_format import ArchiveError
 from worker.ops.children import ChildFailed
 from worker.ops.dead_letters import DeadLetterError
 from worker.ops.embedded import NotForThisPlatform
-from worker.ops.replay import ReplayError
+from worker.ops.replay_sources import ReplayError
 from worker.ops.verify import VerifyError
 from worker.read_model.operations import OperationError
 from worker.read_model.reader import ReaderError

@@ -36,7 +36,8 @@ from worker.domain.differences import AlertDifference, AttendanceDifference, Dif
 from worker.kafka import open_producer
 from worker.ops import replay as ops
 from worker.ops.preview import Preview, preview
-from worker.ops.replay import Bound, Control, Files, Selection, TopicWindow
+from worker.ops.replay import Bound, Control
+from worker.ops.replay_sources import Files, Selection, TopicWindow, sizes_of
 from worker.read_model.operations import Operation, Operations, Running, State
 from worker.settings import Settings
 from worker.tasks import run_until
@@ -127,7 +128,7 @@ def replay(
         _reset(settings, bounds[0], yes=yes, as_json=as_json)
         return
     request: dict[str, Any] = {name: sorted(getattr(selection, name)) for name in Selection._fields}
-    request |= {"from": begin, "to": end, "rate": rate or 0, "files": ops.sizes_of(map(decode_argument, files or ()))}
+    request |= {"from": begin, "to": end, "rate": rate or 0, "files": sizes_of(map(decode_argument, files or ()))}
     plan = asyncio.run(_plan(settings, selection, bounds, request))
     if dry_run or expect_no_change:
         found = _preview(settings, plan, as_json=as_json)

@@ -28,7 +28,8 @@ from worker.domain.rows import (
 )
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.table import Merge
-from worker.ops.replay import Control, Item, Part, Source
+from worker.ops.replay import Control
+from worker.ops.replay_sources import Item, Part, Source
 from worker.settings import Settings
 from worker.stream.group import check_settings
 from worker.topics import TopicNames, partition_of

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from schemas.times import format_time
 from tests.support.incoming import document
-from worker.ops import publish, replay
+from worker.ops import publish, replay_sources
 from worker.ops.publish import BadLine, Outgoing, read_line
 from worker.settings import Settings
 
@@ -40,13 +40,13 @@ def test_a_replayed_line_is_decoded_once(kind: str, decoder: str, tmp_path: Path
         calls.append(arguments)
         return function(*arguments, **named)
 
-    for module in (publish, replay):
+    for module in (publish, replay_sources):
         monkeypatch.setattr(module, decoder, counted)
     file = tmp_path / "events.jsonl"
     file.write_text(json.dumps(line(kind)) + "\n")
-    source = replay.Files(SETTINGS, replay.sizes_of([str(file)]), replay.Selection())
+    source = replay_sources.Files(SETTINGS, replay_sources.sizes_of([str(file)]), replay_sources.Selection())
 
-    async def reading() -> list[replay.Item]:
+    async def reading() -> list[replay_sources.Item]:
         return [item async for part in source.read(source.start) for item in part.items]
 
     (item,) = asyncio.run(reading())
