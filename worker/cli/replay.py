@@ -37,13 +37,15 @@ from worker.kafka import open_producer
 from worker.ops import replay as ops
 from worker.ops.preview import Preview, preview
 from worker.ops.replay import Bound, Control
-from worker.ops.replay_sources import Files, Selection, TopicWindow, sizes_of
+from worker.ops.replay_sources import BAD_LINES, Files, Selection, TopicWindow, sizes_of
 from worker.read_model.operations import Operation, Operations, Running, State
 from worker.settings import Settings
 from worker.tasks import run_until
 from worker.topics import TopicNames
 
 _COMMAND = "replay"
+#: Files that the plan names.
+_NAMED_FILES = 5
 _TYPES = [kind.value for kind in EventType if kind not in (EventType.BOOKING_UPSERTED, EventType.BOOKING_DELETED)]
 _Many = list[str] | None
 
@@ -60,10 +62,12 @@ class _Plan:
 
     def shown(self, settings: Settings) -> dict[str, Any]:
         """For the question."""
-        topic = TopicNames.of(settings.topic_prefix).events
-        plan: dict[str, Any] = {"publish again to": topic}
+        topics = TopicNames.of(settings.topic_prefix)
+        plan: dict[str, Any] = {"publish again to": topics.events + ("" if self.total is not None else f", {topics.bookings}")}
         if self.total is None:
-            plan["files"] = ", ".join(self.request["files"])
+            names = list(self.request["files"])
+            more = f", and {len(names) - _NAMED_FILES:,} more" if len(names) > _NAMED_FILES else ""
+            plan["files"] = ", ".join(names[:_NAMED_FILES]) + more
         else:
             plan["offsets"] = f"{self.total:,} in the window, those of other producers' transactions among them"
             plan["left to the workers"] = f"{self.unread:,} records that they have not read yet"
@@ -263,10 +267,12 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _exit_for_bad_lines(plan: _Plan, counts: Mapping[str, int]) -> None:
-    """Names lines of files that cannot be used, and exits with 1 if there are any. Those of a topic are dead letters."""
-    if isinstance(plan.source, Files) and any(count for name, count in counts.items() if name.startswith("dead ")):
+    """Names lines of files that are to be corrected, and exits with 1 if there are any: unlike dead letters they are news."""
+    if isinstance(plan.source, Files) and (count := counts.get(BAD_LINES, 0)):
         for where, detail in plan.source.bad_lines.items():
             print_line(f"{where}: {detail}", sys.stderr)
+        if more := count - len(plan.source.bad_lines):
+            print_line(f"and {more:,} more lines that cannot be used", sys.stderr)
         raise typer.Exit(1)
 
 

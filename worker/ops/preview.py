@@ -29,7 +29,7 @@ from worker.domain.rows import (
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.table import Merge
 from worker.ops.replay import Control
-from worker.ops.replay_sources import Item, Part, Source
+from worker.ops.replay_sources import Item, Part, Source, count_unusable
 from worker.settings import Settings
 from worker.stream.group import check_settings
 from worker.topics import TopicNames, partition_of
@@ -130,7 +130,7 @@ class _Folding:
                 return ()
             if not number:
                 self.counts["read"] += len(part.items)
-                self.counts.update(f"dead {item.reason}" for item in part.items if item.reason)
+                self.counts.update(count_unusable(part.items))
             for item in part.items:
                 if item.decoded is None or (name := item.decoded.booking_id) not in names:
                     continue

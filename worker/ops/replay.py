@@ -18,7 +18,7 @@ from worker.engine.log_reader import find_windows
 from worker.kafka import open_admin
 from worker.ops.partitions import committed_offsets, partition_counts
 from worker.ops.publish import send
-from worker.ops.replay_sources import Item, Position, ReplayError, Selection, Source, TopicWindow
+from worker.ops.replay_sources import Item, Position, ReplayError, Selection, Source, TopicWindow, count_unusable
 from worker.ops.topics import TopicsError
 from worker.read_model.operations import Running
 from worker.settings import Settings
@@ -104,7 +104,7 @@ async def publish_again(source: Source, running: Running, producer: AIOKafkaProd
                 await send(producer, sent)
             counts["read"] += len(items)
             counts["published"] += len(sent)
-            counts.update(f"dead {item.reason}" for item in items if item.reason)
+            counts.update(count_unusable(items))
             position[part.name] = items[-1].next
             await control.pace(len(sent), save)
             if control.stop.is_set():

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,8 @@ _LINES, _LINES_BYTES = 2_000, 4 * 1024 * 1024
 
 #: Bad lines that are named; others are only counted.
 _NAMED_LINES = 20
+#: Count of the lines of files that cannot be used.
+BAD_LINES = "bad lines"
 
 #: How a line of an archive begins; an event begins with one of its own attributes.
 _ARCHIVED = b'{"topic":'
@@ -79,6 +82,8 @@ class Item(NamedTuple):
     outgoing: Outgoing = NOTHING
     reason: str = ""
     """Why it cannot be used; else empty."""
+    is_bad_line: bool = False
+    """Whether it cannot be used and was no dead letter before, as those of topics and archives were."""
 
 
 class Part(NamedTuple):
@@ -206,7 +211,7 @@ class Files:
             return self._bad(where, number, str(error))
         topics, (topic, decoded) = TopicNames.of(self._settings.topic_prefix), self._decoded(record)
         if isinstance(decoded, DeadLetter):
-            return self._bad(where, number, f"{decoded.reason}: {decoded.detail}")
+            return Item(number, reason=decoded.reason.value)
         if not self._selection.has(decoded):
             return Item(number)
         received = received_at(record.headers, record.timestamp)
@@ -226,7 +231,18 @@ class Files:
         reason, _, _ = detail.partition(":")
         if len(self.bad_lines) < _NAMED_LINES:
             self.bad_lines[where] = detail
-        return Item(number, reason=reason if reason in _REASONS else Reason.INVALID_JSON.value)
+        return Item(number, reason=reason if reason in _REASONS else Reason.INVALID_JSON.value, is_bad_line=True)
+
+
+def count_unusable(items: Iterable[Item]) -> Counter[str]:
+    """Records that cannot be used, by reason; the lines among them that are to be corrected as `BAD_LINES`."""
+    counts = Counter[str]()
+    for item in items:
+        if item.reason:
+            counts[f"dead {item.reason}"] += 1
+        if item.is_bad_line:
+            counts[BAD_LINES] += 1
+    return counts
 
 
 def sizes_of(paths: Iterable[str]) -> dict[str, int]:
