@@ -21,6 +21,8 @@ MayHold = Callable[[bytes | bytearray], bool]
 
 #: Bytes of small record batches that are searched at once.
 _AT_ONCE = 256 * 1024
+#: Bytes of a record batch that is read whole in less time than it is searched.
+_SMALL = 8 * 1024
 #: Records of a batch that are searched at once: of most of these none holds anything.
 _CHUNK = 32
 _HEADER_BYTES = _DefaultRecordBatchPy.HEADER_STRUCT.size
@@ -89,7 +91,7 @@ class SearchedRecords(_MemoryRecordsPy):  # type: ignore[misc]
             if not batch.validate_crc():
                 found = batch
             elif is_found and self._may_hold(records):
-                found = _FoundRecords(batch, content, records, self._may_hold)
+                found = batch if len(records) < _SMALL else _FoundRecords(batch, content, records, self._may_hold)
             else:
                 skipped = batch
                 continue
@@ -134,8 +136,8 @@ class _FoundRecords:
         bounds = _bounds_of(self._records, reader._num_records)  # noqa: SLF001
         chunks = [bounds[start : start + _CHUNK + 1] for start in range(0, len(bounds) - 1, _CHUNK)]
         found = [chunk for chunk in chunks if self._may_hold(self._records[chunk[0] : chunk[-1]])]
-        if not chunks or 2 * len(found) > len(chunks) > 1:
-            # its own reader finds what is corrupt, and takes less time where many are found
+        if not chunks or 2 * len(found) > len(chunks):
+            # its own reader finds what is corrupt, and takes less time where many records are found
             yield from self._batch
             return
         reader._buffer, reader._decompressed = bytearray(self._records), True  # noqa: SLF001
