@@ -137,7 +137,7 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
 
 def _has_backfill(records: Records) -> bool:
     """Whether any record was published again; most batches have none, and cost nothing more than this."""
-    return any(name == BACKFILL_HEADER for headers in map(_headers_of, records) if headers for name, _ in headers)
+    return any(name.lower() == BACKFILL_HEADER for headers in map(_headers_of, records) if headers for name, _ in headers)
 
 
 def _backfills(records: Records, decoded: Iterable[Event | DeadLetter]) -> dict[str, str]:
@@ -156,7 +156,7 @@ def _add_backfill(backfills: dict[str, str], booking_id: str, operation: str) ->
 def _backfill_of(headers: Iterable[tuple[str, bytes | None]]) -> str:
     """The operation that published a record again; empty if it is live."""
     for name, content in headers:
-        if name == BACKFILL_HEADER and content is not None and _is_operation(content):
+        if name.lower() == BACKFILL_HEADER and content is not None and _is_operation(content):
             return content.decode()
     return ""
 
