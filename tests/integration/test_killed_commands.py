@@ -34,7 +34,7 @@ KILLS = 10
 #: Commands that run at the same time.
 AT_ONCE = 6
 #: Dead letters of each operation, and events of each file.
-LETTERS, EVENTS = 400, 120
+LETTERS, EVENTS = 120, 120
 #: All dead letters: one of them has been replayed so often that it is parked.
 TOTAL = LETTERS * (KILLS + 1) + 1
 COMMANDS = ("replay", "replay-files", "archive", "replay-letters", "park", "unpark", "export")
@@ -61,7 +61,7 @@ def world() -> World:
 def shelf(kafka: Broker, redis_server: Redis) -> Iterator[System]:
     """Records to archive, and no worker."""
     with System(kafka, redis_server, partitions=2) as system:
-        system.publish(Record(system.topics.events, b"k", b"%d" % n + b"x" * 100, [], n % 2) for n in range(20_000))
+        system.publish(Record(system.topics.events, b"k", b"%d" % n + b"x" * 100, [], n % 2) for n in range(12_000))
         system.publish(Record(system.topics.bookings, b"%d" % n, b"v", [], n % 2) for n in range(100))
         yield system
 
@@ -126,7 +126,7 @@ class Round(NamedTuple):
 
 def finish(killed: KilledOperation) -> None:
     killed.until_stale()
-    if killed.number % 3 == 0:
+    if killed.number % 4 == 0:
         killed.kill_again()
     killed.finish()
 
@@ -176,7 +176,7 @@ def cases_of(hall: System, shelf: System, desk: System, folder: Path, end: int) 
     return [
         Case("replay", "replay", hall, window, requests=4, pause=0.3),
         Case("replay-files", "replay", hall, file, requests=4, pause=0.3),
-        Case("archive", "archive", shelf, archive, requests=3, progress=files, most=15),
+        Case("archive", "archive", shelf, archive, requests=3, progress=files, most=9),
         Case("replay-letters", "dead-letters replay", desk, letters, requests=14),
         Case("park", "dead-letters park", desk, lambda _: ["--yes"], requests=14),
         Case("unpark", "dead-letters unpark", desk, lambda _: ["--yes"], requests=20),
