@@ -101,7 +101,7 @@ def test_a_missing_codec_is_named_before_the_worker_starts(kafka: Broker, own_re
     (tmp_path / "cramjam.py").write_text("raise ImportError\n")
     with System(kafka, own_redis) as system:
         for command in (["topics", "check"], ["worker"]):
-            done = system.run_cli(*command, PYTHONPATH=str(tmp_path))
+            done = system.run_process(*command, PYTHONPATH=str(tmp_path))
             assert done.returncode == 1
             (line,) = [line for line in done.stderr.splitlines() if "cramjam" in line]
             assert "snappy, lz4, zstd cannot be decoded here: install cramjam" in line

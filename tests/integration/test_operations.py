@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.services import Redis
+from tests.support.services import Redis, RedisServer
 from worker.read_model import operations as module
 from worker.read_model.operations import OperationError, Operations, State
 from worker.read_model.operations_page import operations_page
+from worker.redis import client as redis_client
 from worker.redis.client import create_redis
 from worker.settings import load_settings
 
@@ -233,3 +234,21 @@ def test_an_aborted_operation_stays_aborted(redis_server: Redis, monkeypatch: py
         assert [each.state for each in await operations.all()] == [State.ABORTED]
 
     on(redis_server, scenario)
+
+
+def test_a_save_outlasts_a_redis_that_does_not_answer(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_client, "ANSWER_SECONDS", 0.5)
+
+    async def scenario(operations: Operations) -> None:
+        running = await operations.begin("replay", "events", {}, {})
+        own_redis.pause()
+        saving = asyncio.create_task(running.save({"0": 4}))
+        try:
+            done, _ = await asyncio.wait((saving,), timeout=1.0)
+            assert not done
+        finally:
+            own_redis.resume()
+        await saving
+        assert [each.position for each in await operations.all()] == [{"0": 4}]
+
+    on(own_redis, scenario)

@@ -35,7 +35,10 @@ def test_nothing_differs_on_a_healthy_cluster(hall: System, redis_cluster: Redis
     assert answer["summary"]["compared"] > 500
 
 
-@pytest.mark.parametrize(("plant", "problem"), [(remove(keys.DOC), "missing"), (add(keys.BY_STATUS), "surplus")])
+@pytest.mark.parametrize(
+    ("plant", "problem"),
+    [(remove(keys.DOC), "missing"), pytest.param(add(keys.BY_STATUS), "surplus", marks=pytest.mark.slow)],
+)
 def test_what_is_damaged_on_each_master_is_repaired(hall: System, plant: Plant, problem: str) -> None:
     for number in range(PARTITIONS):
 

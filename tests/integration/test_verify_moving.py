@@ -131,7 +131,7 @@ def test_a_second_repair_is_refused_in_one_line(hall: System) -> None:
     )
     try:
         assert first.stderr is not None
-        identity = next(line.split()[1] for line in iter(first.stderr.readline, "") if line.startswith("id: "))
+        identity = next(line.split()[1] for line in iter(first.stderr.readline, "") if line.startswith("operation "))
         second = hall.run_cli("verify", "--repair", "--yes", "--partition", "1")
         assert (second.returncode, second.stdout) == (1, "")
         assert second.stderr.splitlines()[-1:] == [
@@ -146,6 +146,7 @@ def test_a_second_repair_is_refused_in_one_line(hall: System) -> None:
     assert verify(hall)["code"] == 0
 
 
+@pytest.mark.slow
 def test_answers_are_right_while_partitions_move(hall: System) -> None:
     """Workers come, go and die; a partition that could not be compared is named with what to do."""
     stop = threading.Event()

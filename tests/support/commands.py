@@ -7,6 +7,7 @@ code when it has ended.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -62,11 +63,11 @@ class Command:
 
     @property
     def out(self) -> str:
-        return self._out.read_text()
+        return self._out.read_bytes().decode()
 
     @property
     def err(self) -> str:
-        return self._err.read_text()
+        return self._err.read_bytes().decode()
 
 
 class Commands:
@@ -89,15 +90,23 @@ class Commands:
         self._server.wait()
         self._folder.cleanup()
 
-    def start(self, *arguments: str, **environment: str) -> Command:
+    def start(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Command:
         """``attendance ARGUMENTS…`` with these variables set, too."""
         number = next(self._numbers)
-        out, err = (Path(self._folder.name) / f"{number}.{name}" for name in ("out", "err"))
-        order = {"arguments": arguments, "environment": environment, "out": str(out), "err": str(err)}
+        in_, out, err = (Path(self._folder.name) / f"{number}.{name}" for name in ("in", "out", "err"))
+        in_.write_bytes(stdin)
+        files = {"stdin": str(in_), "out": str(out), "err": str(err)}
+        order = {"arguments": arguments, "environment": {**os.environ, **environment}, **files}
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._path))
             connection.sendall(json.dumps(order).encode() + b"\n")
             return Command(connection, out, err)
+
+
+@functools.cache
+def shared_commands() -> Commands:
+    """One for all tests of this process. The first call must be in the main thread, with which it ends."""
+    return Commands().__enter__()
 
 
 def _serve(path: str) -> NoReturn:
@@ -127,8 +136,10 @@ def _keep(connection: socket.socket) -> NoReturn:
 
 
 def _run(order: dict[str, Any]) -> NoReturn:
+    os.dup2(os.open(order["stdin"], os.O_RDONLY), 0)
     for number, path in ((1, order["out"]), (2, order["err"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+    os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = ["attendance", *order["arguments"]]
     importlib.import_module("worker.__main__").main()

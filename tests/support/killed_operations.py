@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from tests.support.commands import Command, Commands
@@ -33,10 +32,6 @@ class Case(NamedTuple):
     """It is killed at one of so many requests to Redis; it sends more while it has its operation."""
     pause: float = 0.0
     """And up to so much later, seconds."""
-    progress: Callable[[int], int] = int
-    """How far it has come, by the number of the operation."""
-    most: int = 0
-    """It is killed when its progress is one of 0 to this; it comes further."""
     namespace: str = ""
     """``ATTENDANCE_NAMESPACE`` of all its operations; without it each has one of its own, so that all can run at once."""
     code: int = 0
@@ -46,7 +41,7 @@ class Case(NamedTuple):
         """A moment at which it has an operation."""
         request = chance.randint(1, self.requests)
         arrives = request == 1 or chance.random() < 0.5
-        return Moment(request, arrives, chance.randint(0, self.most), chance.uniform(0, self.pause))
+        return Moment(request, arrives, chance.uniform(0, self.pause))
 
 
 class KilledOperation:
@@ -77,9 +72,7 @@ class KilledOperation:
         def start(redis: str) -> Command:
             return self._start(*arguments, ATTENDANCE_REDIS=redis)
 
-        ended = kill_at(
-            moment, start, self.case.system.environment["ATTENDANCE_REDIS"], partial(self.case.progress, self.number)
-        )
+        ended = kill_at(moment, start, self.case.system.environment["ATTENDANCE_REDIS"])
         assert ended.wait() in (self.case.code, -9), f"{self}: {ended.err}"
         self.kills += ended.wait() == -9
 

@@ -55,9 +55,6 @@ def cases_of(hall: System, shelf: System, desk: System, folder: Path, end: int) 
     def archive(number: int) -> list[str]:
         return [str(folder / f"archive-{number}"), "--compress", "none", "--rotate-size", "64KiB", "--yes"]
 
-    def files(number: int) -> int:
-        return len([*(folder / f"archive-{number}").glob("*.jsonl")])
-
     def letters(number: int) -> list[str]:
         edited = ["--edit", str(folder / f"edited-{number}.jsonl")]
         return [*(edited if number % 2 else ["--source", f"/seed/{number}"]), "--yes"]
@@ -68,7 +65,7 @@ def cases_of(hall: System, shelf: System, desk: System, folder: Path, end: int) 
     return [
         Case("replay", "replay", hall, window, requests=4, pause=0.3),
         Case("replay-files", "replay", hall, file, requests=4, pause=0.3),
-        Case("archive", "archive", shelf, archive, requests=3, progress=files, most=9),
+        Case("archive", "archive", shelf, archive, requests=12, pause=0.01),
         Case("replay-letters", "dead-letters replay", desk, letters, requests=14),
         Case("park", "dead-letters park", desk, lambda _: ["--yes"], requests=14),
         Case("unpark", "dead-letters unpark", desk, lambda _: ["--yes"], requests=20),

@@ -24,8 +24,6 @@ class Moment(NamedTuple):
     """At so manyth request to Redis, counted from the one that begins or resumes its operation, …"""
     arrives: bool = True
     """… after Redis got it; else instead of it."""
-    progress: int = 0
-    """And not before it has come so far."""
     pause: float = 0.0
     """And so much later, seconds."""
 
@@ -80,20 +78,17 @@ def _pass(source: socket.socket, sink: socket.socket) -> None:
             sink.sendall(data)
 
 
-def kill_at(moment: Moment, start: Callable[[str], Command], redis: str, progress: Callable[[], int] = int) -> Command:
+def kill_at(moment: Moment, start: Callable[[str], Command], redis: str) -> Command:
     """Kills a command at a moment, if it has not ended before; returns it when it has ended.
 
     Args:
         moment: see `Moment`.
         start: starts it with this address of Redis.
         redis: the address of Redis.
-        progress: how far it has come.
     """
     with Gate(redis, moment) as gate:
         command = start(gate.url)
         while not gate.reached.wait(0.05) and command.runs(0):
-            pass
-        while progress() < moment.progress and command.runs(0.001):
             pass
         command.runs(moment.pause)
         command.kill()

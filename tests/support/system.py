@@ -17,6 +17,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from tests.support.commands import shared_commands
 from tests.support.oracle import Outcome
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import spawn, tail_of_file, wait_until
@@ -91,6 +92,7 @@ class System:
         self.settings = Settings(_env_file=None, **{k[11:].lower(): v for k, v in self.environment.items()})  # type: ignore[call-arg]
         self.topics = TopicNames.of(prefix)
         self.workers: list[WorkerProcess] = []
+        shared_commands()  # here, in the main thread
 
     def __enter__(self) -> "System":
         asyncio.run(topic_ops.create(self.settings))
@@ -116,16 +118,14 @@ class System:
 
     def run_cli(self, *arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """``attendance ARGUMENTS…`` with this tenant's settings."""
-        done = subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
-            input=stdin,
-            capture_output=True,
-            env={**os.environ, **self.environment, **environment},
-            cwd=ROOT,
-            timeout=120,
-            check=False,
-        )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        command = shared_commands().start(*arguments, stdin=stdin, **{**self.environment, **environment})
+        return subprocess.CompletedProcess(arguments, command.wait(120), command.out, command.err)
+
+    def run_process(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As `run_cli`, with an interpreter of its own: for variables that Python reads as it starts."""
+        command = [sys.executable, "-m", "worker", *arguments]
+        variables = {**os.environ, **self.environment, **environment}
+        return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=120, check=False)
 
     def until_serving(self, timeout: float = 60) -> None:
         """Until every partition is live and fresh."""

@@ -10,11 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from secrets import token_hex
-from time import gmtime, strftime, time_ns
+from time import gmtime, monotonic, strftime, time_ns
 from typing import Any, TypeVar
 
 import orjson
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from schemas.times import format_exact_time, format_time, parse_time
 from worker.read_model.keys import operations_key
@@ -34,6 +36,7 @@ SAVE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 #: Operations that do not run and are kept; the oldest leave first.
 MOST_KEPT = 500
+_RETRY_SECONDS = 0.5
 _OPERATION, _SAVED, _OWNER = "operation:", "saved:", "owner:"
 
 
@@ -280,7 +283,7 @@ class Running:
             changed = replace(self.operation, **changes)
             read_at = str(changed.saved_ms) if changed.saved_ms else ""
             arguments = (changed.id, changed.target, self._owner, _pack(changed), int(STALE_SECONDS * 1000), mode, read_at)
-            holder = (await run(self._client, OPERATION, self._key, *arguments)).decode()
+            holder = (await self._run(arguments, mode)).decode()
             if holder == "owner":
                 raise OperationError(
                     f"{changed.id} is run by another process, or by one that ended less than {STALE_SECONDS:.0f} s ago: "
@@ -289,6 +292,19 @@ class Running:
             if holder:
                 raise OperationError(f"{holder} works on {changed.target}: wait until it has ended, or --abort it")
             self.operation = changed
+
+    async def _run(self, arguments: tuple[Any, ...], mode: str) -> bytes:
+        """What the script answers. A save is repeated while Redis does not: a pause of Redis does not end hours of work."""
+        deadline = monotonic() + STALE_SECONDS
+        while True:
+            try:
+                answer: bytes = await run(self._client, OPERATION, self._key, *arguments)
+            except (ConnectionError, TimeoutError, RedisConnectionError, RedisTimeoutError):
+                if mode != "save" or monotonic() > deadline:
+                    raise
+            else:
+                return answer
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _pack(operation: Operation) -> bytes:

@@ -12,7 +12,7 @@ from worker.redis.cluster import Address, Cluster
 from worker.redis.multiplexed import Multiplexed
 from worker.settings import Settings
 
-_ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 #: Per server. redis-py's default of 100 is less than the number of concurrent requests of an API process.
 _MAX_CONNECTIONS = 2048
@@ -23,7 +23,7 @@ class Server(Redis):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._multiplexed = Multiplexed(self.connection_pool, _ANSWER_SECONDS)
+        self._multiplexed = Multiplexed(self.connection_pool, ANSWER_SECONDS)
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers to read-only commands; errors are answers. See `Multiplexed.ask`."""
@@ -49,7 +49,7 @@ def create_redis(settings: Settings) -> Client:
         client.set_retry(Retry(NoBackoff(), 1))
         return client
 
-    return Cluster([Address(*server) for server in settings.redis_servers], connect, _ANSWER_SECONDS)
+    return Cluster([Address(*server) for server in settings.redis_servers], connect, ANSWER_SECONDS)
 
 
 def _connect(url: str) -> Server:
@@ -64,4 +64,4 @@ async def masters(client: Client) -> list[Redis]:
 
 def answer_timeout() -> asyncio.Timeout:
     """Raises TimeoutError if a server takes longer to answer than the limit after which it is considered unavailable."""
-    return asyncio.timeout(_ANSWER_SECONDS)
+    return asyncio.timeout(ANSWER_SECONDS)

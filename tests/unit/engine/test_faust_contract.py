@@ -136,11 +136,13 @@ ATTRIBUTES: dict[str, Any] = {
     "_next_slice": _MemoryRecordsPy,
     "_cache_next": _MemoryRecordsPy,
     "next_batch": _MemoryRecordsPy,
+    "has_next": _MemoryRecordsPy,
     "_buffer": _DefaultRecordBatchPy,
     "_pos": _DefaultRecordBatchPy,
     "_num_records": _DefaultRecordBatchPy,
     "_decompressed": _DefaultRecordBatchPy,
     "_maybe_uncompress": _DefaultRecordBatchPy,
+    "_read_msg": _DefaultRecordBatchPy,
     # what these two do is held by test_packing.py: batches made by them are read back
     "_builder": BatchBuilder,
     "_relative_offset": BatchBuilder,
@@ -150,6 +152,7 @@ ATTRIBUTES: dict[str, Any] = {
 #: What the engine's own subclasses add.
 OWN = {"_wait_empty", "_room", "_needs_seek", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
 OWN |= {"_asked_ends", "_end_offsets"}
+OWN |= {"_batches", "_may_hold", "_next", "_search", "_search_group"}
 #: Of the standard library.
 STANDARD = {"_replace", "_exit"}
 
