@@ -60,7 +60,7 @@ async def require_answer(settings: Settings) -> None:
         async with asyncio.timeout(_ANSWER_SECONDS):
             for each in asyncio.as_completed(connecting):
                 try:
-                    (await each).close()
+                    await each
                 except (KafkaError, OSError):
                     continue
                 return
@@ -68,6 +68,9 @@ async def require_answer(settings: Settings) -> None:
         raise NoAnswer from None
     finally:
         await cancel_all(connecting)
+        for task in connecting:
+            if not task.cancelled() and task.exception() is None:
+                task.result().close()
 
 
 @asynccontextmanager
