@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-# three at a time, each with a broker of its own: the tests wait more than they work
-PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
+# four at a time, each with a broker of its own: the tests also wait
+PARALLEL := -n 4 --dist loadscope --no-loadscope-reorder
 # the tests start hundreds of processes: where no bytecode is kept each of them compiles this code again, 0.3 s
 test test-unit test-full: export PYTHONDONTWRITEBYTECODE =
 
