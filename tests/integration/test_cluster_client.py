@@ -254,7 +254,7 @@ def test_a_dead_master_fails_its_own_keys_until_it_is_back(own_cluster: RedisClu
 
 def test_a_frozen_master_whose_replica_takes_over_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes what it is sent and never answers: only that a caller gave up tells."""
-    monkeypatch.setattr(client_module, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(client_module, "ANSWER_SECONDS", 0.5)
     script = new_script(COUNTS)
     with RedisCluster(3) as cluster, replica_of(cluster, frozen := owner_of(cluster, "frozen")) as replica:
 
