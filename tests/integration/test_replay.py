@@ -212,7 +212,7 @@ class Killed(Exception):
 
 def test_killed_at_any_moment_it_resumes(served: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations_module, "STALE_SECONDS", 0.0)
-    monkeypatch.setattr(ops, "_AT_ONCE", 40)
+    monkeypatch.setattr(ops, "_AT_ONCE", 4)
     monkeypatch.setattr(ops, "_SAVE_SECONDS", 0.0)
     chance, real_send = random.Random(SEED), publish.send
     before, count, alerts = served.outcome(), records_of(served), alert_ends(served)
@@ -256,7 +256,7 @@ def test_killed_at_any_moment_it_resumes(served: System, monkeypatch: pytest.Mon
 
     counts = asyncio.run(run())
     assert counts["read"] == count
-    assert 0 <= records_of(served) - count - counts["published"] <= 10 * 40
+    assert 0 <= records_of(served) - count - counts["published"] <= 10 * 4
     served.until_settled()
     assert served.outcome() == before
     assert alert_ends(served) == alerts
