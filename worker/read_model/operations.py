@@ -283,7 +283,7 @@ class Running:
             changed = replace(self.operation, **changes)
             read_at = str(changed.saved_ms) if changed.saved_ms else ""
             arguments = (changed.id, changed.target, self._owner, _pack(changed), int(STALE_SECONDS * 1000), mode, read_at)
-            holder = (await self._run(arguments, mode)).decode()
+            holder = (await self._call_script(arguments, mode)).decode()
             if holder == "owner":
                 raise OperationError(
                     f"{changed.id} is run by another process, or by one that ended less than {STALE_SECONDS:.0f} s ago: "
@@ -293,7 +293,7 @@ class Running:
                 raise OperationError(f"{holder} works on {changed.target}: wait until it has ended, or --abort it")
             self.operation = changed
 
-    async def _run(self, arguments: tuple[Any, ...], mode: str) -> bytes:
+    async def _call_script(self, arguments: tuple[Any, ...], mode: str) -> bytes:
         """What the script answers. A save is repeated while Redis does not: a pause of Redis does not end hours of work."""
         deadline = monotonic() + STALE_SECONDS
         while True:
