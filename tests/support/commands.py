@@ -1,19 +1,22 @@
 """`attendance …` as processes of their own, forked from one that has imported the code: a start takes 20 ms, not a second.
 
-`Commands` runs this module. For each connection it forks a keeper, which forks the command, sends its pid, and sends its exit
-code when it has ended.
+Those that run a worker have no Faust to import either, which takes a second more. `Commands` runs this module. For each
+connection it forks a keeper, which forks the command, sends its pid, and sends its exit code when it has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from itertools import count
@@ -32,28 +35,35 @@ class Command:
     def __init__(self, connection: socket.socket, out: Path, err: Path) -> None:
         self._stream = connection.makefile("r")
         self._out, self._err = out, err
-        pid = int(self._stream.readline())
+        self.pid = int(self._stream.readline())
         self._handle: int | None = None
         with contextlib.suppress(ProcessLookupError):  # it has ended already
-            self._handle = os.pidfd_open(pid)
+            self._handle = os.pidfd_open(self.pid)
         self._code: int | None = None
 
     def runs(self, seconds: float) -> bool:
         """Whether it still runs after so long; returns at once when it has ended."""
         return self._handle is not None and not select.select([self._handle], [], [], seconds)[0]
 
-    def kill(self) -> None:
-        """SIGKILL; nothing if it has ended."""
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return None if self.runs(0) else self.wait()
+
+    def send_signal(self, number: int) -> None:
+        """Nothing if it has ended."""
         if self._handle is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+                signal.pidfd_send_signal(self._handle, number)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing if it has ended."""
+        self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Its exit code, as `subprocess` has it: -9 if it was killed. Fails if it does not end."""
+        """Its exit code, as `subprocess` has it: -9 if it was killed. Raises TimeoutExpired if it does not end."""
         if self._code is None:
             if self.runs(timeout):
-                self.kill()
-                raise AssertionError(f"it did not end within {timeout} s\n{self.err}")
+                raise subprocess.TimeoutExpired("attendance", timeout, stderr=self._err.read_bytes())
             self._code = int(self._stream.readline())
             self._stream.close()
             if self._handle is not None:
@@ -90,13 +100,21 @@ class Commands:
         self._server.wait()
         self._folder.cleanup()
 
-    def start(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Command:
-        """``attendance ARGUMENTS…`` with these variables set, too."""
+    def start(
+        self, *arguments: str, module: str = "worker", stdin: bytes = b"", log: Path | None = None, **environment: str
+    ) -> Command:
+        """``attendance ARGUMENTS…`` with these variables set, too, or another module's ``python -m MODULE ARGUMENTS…``.
+
+        All that it writes is added to the log, if one is given.
+        """
         number = next(self._numbers)
         in_, out, err = (Path(self._folder.name) / f"{number}.{name}" for name in ("in", "out", "err"))
         in_.write_bytes(stdin)
+        out, err = log or out, log or err
+        for path in (out, err):
+            path.touch(0o600)
         files = {"stdin": str(in_), "out": str(out), "err": str(err)}
-        order = {"arguments": arguments, "environment": {**os.environ, **environment}, **files}
+        order = {"module": module, "arguments": arguments, "environment": {**os.environ, **environment}, **files}
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._path))
             connection.sendall(json.dumps(order).encode() + b"\n")
@@ -111,6 +129,9 @@ def shared_commands() -> Commands:
 
 def _serve(path: str) -> NoReturn:
     importlib.import_module("worker.cli.commands")
+    importlib.import_module("worker.stream.worker")
+    gc.collect()
+    gc.freeze()  # the memory that is imported stays shared: no collection touches it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path + ".new")
@@ -136,13 +157,14 @@ def _keep(connection: socket.socket) -> NoReturn:
 
 
 def _run(order: dict[str, Any]) -> NoReturn:
+    os.setsid()  # as `spawn`
     os.dup2(os.open(order["stdin"], os.O_RDONLY), 0)
     for number, path in ((1, order["out"]), (2, order["err"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = ["attendance", *order["arguments"]]
-    importlib.import_module("worker.__main__").main()
+    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
     sys.exit(0)
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from tests.support.commands import shared_commands
+from tests.support.commands import Command, shared_commands
 from tests.support.oracle import Outcome
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import spawn, tail_of_file, wait_until
@@ -32,15 +32,22 @@ from worker.topics import TopicNames, partition_of
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-WORKER = (sys.executable, "-m", "worker", "worker")
+PYTHON = (sys.executable, "-m")
+WORKER = (*PYTHON, "worker", "worker")
 
 
 class WorkerProcess:
-    """One `attendance worker`, ended by its pid."""
+    """One `attendance worker`, or another program that serves, ended by its pid."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self.log = log
-        self._process = spawn(["env", *(f"{k}={v}" for k, v in environment.items()), *command], log=log, cwd=ROOT)
+        self._process: Command | subprocess.Popen[bytes]
+        if tuple(command[:2]) == PYTHON:
+            module, *arguments = command[2:]
+            self._process = shared_commands().start(*arguments, module=module, log=log, **environment)
+        else:
+            variables = [f"{name}={value}" for name, value in environment.items()]
+            self._process = spawn(["env", *variables, *command], log=log, cwd=ROOT)
 
     @property
     def pid(self) -> int:
