@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from tests.support.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
+from tests.support.services.debian import debian_program
 
 #: Folders in the order in which processes take up their modules. The long modules, which wait for services, come first: one
 #: of them at the end would keep one process busy while the others have nothing left.
@@ -63,10 +64,23 @@ def redis_cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def program(request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
+    """Gives the path of a program by its name and Debian's package, which is installed where this is root."""
+
+    def found(name: str, package: str) -> Path:
+        try:
+            return debian_program(name, package)
+        except ServiceUnavailable as missing:
+            _do_without(request, missing)
+
+    return found
+
+
 def _do_without(request: pytest.FixtureRequest, missing: ServiceUnavailable) -> NoReturn:
     """Fail in CI, skip elsewhere, and say so on the terminal even where pytest does not list skips."""
     if os.environ.get("CI"):
-        pytest.fail(f"CI must have this service: {missing}", pytrace=False)
+        pytest.fail(f"CI must have this: {missing}", pytrace=False)
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         print(f"\nSKIPPING every test that needs {request.fixturename}: {missing}", file=sys.stderr)

