@@ -409,11 +409,9 @@ def pretend_applied(system: System, offset: int) -> None:
     """Table, Redis and commits say that the events before an offset are applied."""
 
     async def pretending() -> None:
-        applied = encode_applied(Applied(events=offset))
-        topics, consumer = (
-            system.topics,
-            AIOKafkaConsumer(**system.settings.kafka_client(), group_id=system.settings.topic_prefix),
-        )
+        applied, topics, settings = encode_applied(Applied(events=offset)), system.topics, system.settings
+        # without auto-commit: at its close that may commit the position that it had before
+        consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.topic_prefix, enable_auto_commit=False)
         system_record = Record(topics.attendance_changelog, SEPARATOR + APPLIED_SUFFIX, applied, [], 0)
         await asyncio.to_thread(system.publish, [system_record])
         client = create_redis(system.settings)
