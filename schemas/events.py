@@ -23,6 +23,8 @@ BACKFILL_HEADER = "attendance-backfill"
 OFFSET_HEADER = "attendance-offset"
 """Header of a booking's record that a worker appended again: the offset of the original record in its partition."""
 
+TRACEPARENT_HEADER = "traceparent"
+"""Header of a dead letter, and name of the attribute of an event: the W3C trace context, if the event has one."""
 REPLAYS_HEADER = "attendance-replays"
 """Header of a dead letter that was replayed: how often. It stays on the dead letter that the record may become again."""
 
@@ -82,6 +84,7 @@ TYPE: Final = 0
 BOOKING_ID: Final = 1
 SESSION_ID: Final = 2
 TIME: Final = 3
+SOURCE: Final = 4
 RECEIVED: Final = 9
 
 

@@ -80,6 +80,10 @@ class Settings(BaseSettings):
         timedelta(seconds=8),
         description="how long a silent worker keeps its partitions (the broker allows 6 s and more)",
     )
+    metrics_bind: str = Field(
+        "127.0.0.1:9464",
+        description="where a worker serves its metrics and health, as host:port; a port that is taken: the next free of 16",
+    )
     api_bind: str = Field("127.0.0.1:8080", description="where the API listens, as host:port")
     api_tokens: Path | None = Field(
         None, description="file of the API's tokens; without it only this machine is served, without tokens"
@@ -141,7 +145,7 @@ class Settings(BaseSettings):
             raise ValueError("write rocksdb://, rocksdb:///absolute/folder or memory://")
         return value
 
-    @field_validator("api_bind")
+    @field_validator("api_bind", "metrics_bind")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         try:
@@ -198,8 +202,12 @@ class Settings(BaseSettings):
     @property
     def api_address(self) -> tuple[str, int]:
         """Host and port where the API listens."""
-        url = urlsplit(f"//{self.api_bind}")
-        return url.hostname or "", url.port or 0
+        return _address(self.api_bind)
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        """Host and first port where a worker serves its metrics."""
+        return _address(self.metrics_bind)
 
     @property
     def is_redis_cluster(self) -> bool:
@@ -247,6 +255,11 @@ class Settings(BaseSettings):
             "conflict_window": micros(self.conflict_window),
             "max_event_age": micros(self.max_event_age),
         }
+
+
+def _address(bind: str) -> tuple[str, int]:
+    url = urlsplit(f"//{bind}")
+    return url.hostname or "", url.port or 0
 
 
 def client_id() -> str:

@@ -1,5 +1,6 @@
 """What can be read of a record that cannot be used: where it comes from, and which booking it concerns."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ import orjson
 from schemas import ids
 from schemas.decoding.bindings import is_binary, unwrapped
 from schemas.decoding.explain import booking_of_key
+from schemas.events import MAX_EVENT_BYTES, TRACEPARENT_HEADER
+
+_is_traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -28,6 +32,19 @@ def source_of(document: dict[str, Any] | None, headers: Headers) -> str | None:
             return (content or b"").decode(errors="replace")
     source = (document or {}).get("source")
     return source if isinstance(source, str) else None
+
+
+def traceparent_of(value: bytes | None, headers: Headers) -> str | None:
+    """The W3C trace context of an event; None if it has none that is well-formed.
+
+    Looked for in the header of OpenTelemetry, in the CloudEvent's attribute (extension "distributed tracing") in binary mode,
+    and in structured mode.
+    """
+    found = {name.lower(): (content or b"").decode(errors="replace") for name, content in headers}
+    texts: list[Any] = [found.get(TRACEPARENT_HEADER), found.get(f"ce_{TRACEPARENT_HEADER}")]
+    if value is not None and len(value) <= MAX_EVENT_BYTES:
+        texts.append((document_of(value) or {}).get(TRACEPARENT_HEADER))
+    return next((text for text in texts if isinstance(text, str) and _is_traceparent(text)), None)
 
 
 def booking_of(document: dict[str, Any] | None, headers: Headers, key: bytes | None) -> str | None:

@@ -29,11 +29,11 @@ from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
 from worker.cli.signals import run_until_stopped
 from worker.cli.verify import verify
+from worker.cli.worker import worker
 from worker.domain.row_codec import OtherFormat
 from worker.engine.log_reader import LogUnreadable
 from worker.kafka import create_producer, require_answer
-from worker.logs import configure_client_logs, configure_logs
-from worker.ops import demo, dev, doctor, export, publish, simulate, start
+from worker.ops import demo, dev, doctor, export, publish, simulate
 from worker.ops import topics as topic_ops
 from worker.ops.archive_format import ArchiveError
 from worker.ops.children import ChildFailed
@@ -128,29 +128,7 @@ def before_each(
         print_line(line, sys.stderr)
 
 
-@app.command()
-def worker() -> None:
-    """Run one worker, which folds events into attendances; at most one per partition is busy."""
-    # only here: importing Faust takes half a second, and no other command needs it
-    from worker.stream.stopping import Stopping
-    from worker.stream.worker import Worker
-
-    settings, stopping = service_settings(), Stopping()
-    configure_logs(settings)
-
-    async def work(stop: asyncio.Event) -> None:
-        problems = await run_until(stop, start.problems(settings))
-        for problem in problems or ():
-            print_line(problem, sys.stderr)
-        if problems:
-            raise typer.Exit(1)
-        if not stop.is_set():
-            configure_client_logs(settings)
-            await Worker(settings, stopping).run(stop)
-
-    run_until_stopped(work, lambda: stopping.begin(0))
-
-
+app.command()(worker)
 app.command()(api)
 
 

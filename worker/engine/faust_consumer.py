@@ -92,6 +92,8 @@ class Consumer(driver.Consumer):
         """The offsets from which the partitions of this assignment were started, once `positioned`."""
         self.committed_offsets: dict[TP, int] = {}
         """The offsets that Kafka has as committed, by this consumer or before it."""
+        self.commits = {"committed": 0, "failed": 0}
+        """How many commits Kafka has, and how many failed or had no answer in time."""
         self.positioned = asyncio.Event()
         self._asked_ends: dict[TP, LogEnd] = {}
         self._room = asyncio.Event()
@@ -284,6 +286,7 @@ class Consumer(driver.Consumer):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         generation = self.app.consumer_generation_id
         done = bool(await super()._commit(offsets))
+        self.commits["committed" if done else "failed"] += 1
         if done and generation == self.app.consumer_generation_id:
             self.committed_offsets.update(offsets)
         return done

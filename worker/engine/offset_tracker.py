@@ -94,6 +94,11 @@ class OffsetTracker:
         began = self._began.get(tp)
         return PartitionProgress(began, self._expected.get(tp), self.completed.get(tp, began))
 
+    @property
+    def in_flight(self) -> int:
+        """Batches of all partitions that are not completed."""
+        return sum(map(len, self._batches.values()))
+
     def has_room(self, tp: TP) -> bool:
         """Whether one more batch of the partition may be in flight."""
         return len(self._batches.get(tp, ())) < MAX_IN_FLIGHT

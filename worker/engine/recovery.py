@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -24,7 +25,19 @@ _FETCH_BYTES = 1024 * 1024
 _AT_ONCE = 5_000
 
 
-async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Mapping[str, Any]) -> AsyncGenerator[int, None]:
+@dataclass(slots=True)
+class RecoveryProgress:
+    """Offsets of the changelogs, of all partitions together; some have no record, after a compaction."""
+
+    total: int = 0
+    """Those to be read."""
+    remaining: int = 0
+    """Of these, those that are not read yet."""
+
+
+async def recover(
+    tables: Iterable[Table], partitions: Iterable[int], client: Mapping[str, Any], progress: RecoveryProgress | None = None
+) -> AsyncGenerator[int, None]:
     """Reads the changelogs of each partition from the tables' checkpoints to the end; yields partitions as they are recovered.
 
     Rows that do not belong to the changelog, because its topic was deleted and created again, are dropped first. The owner of
@@ -35,6 +48,7 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
         tables: each with its own changelog topic.
         partitions: partition numbers to recover.
         client: connection settings for aiokafka.
+        progress: is kept up to date.
 
     Raises:
         TimeoutError: no progress for `STALL_SECONDS`.
@@ -56,14 +70,18 @@ async def recover(tables: Iterable[Table], partitions: Iterable[int], client: Ma
         await consumer.start()
         ends = await consumer.end_offsets(list(waiting))
         reader = _ChangelogReader(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
-        progress = monotonic()
+        if progress is not None:
+            progress.total = progress.remaining = reader.remaining(ends)
+        last_read = monotonic()
         while waiting:
             if await reader.read(waiting):
-                progress = monotonic()
+                last_read = monotonic()
                 heartbeat()
+                if progress is not None:
+                    progress.remaining = reader.remaining(ends)
             elif all(reader.waits_for_others(tp) for tp in waiting):
-                progress = monotonic()
-            elif monotonic() - progress > STALL_SECONDS:
+                last_read = monotonic()
+            elif monotonic() - last_read > STALL_SECONDS:
                 raise TimeoutError(f"no record of {min(waiting)} was fetched for {STALL_SECONDS:.0f} s")
             done = {tp for tp in waiting if await reader.is_at_end(tp, ends[tp])}
             waiting -= done
@@ -99,6 +117,10 @@ class _ChangelogReader:
         consumer.assign(list(starts))
         for tp, offset in self._expected.items():
             consumer.seek(tp, offset)
+
+    def remaining(self, ends: Mapping[TopicPartition, int]) -> int:
+        """Offsets before these ends that are not read yet."""
+        return sum(max(0, end - max(self._expected[tp], self._starts[tp])) for tp, end in ends.items())
 
     async def read(self, waiting: set[TopicPartition]) -> bool:
         """Merges what is fetched of these; returns whether anything was."""

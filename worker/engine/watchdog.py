@@ -24,6 +24,8 @@ from worker.engine.progress import Progress
 
 CHECK_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
+#: A partition is suspected after this part of the time after which it is stalled.
+SUSPECTED_PART = 0.5
 
 
 class Stalled(Exception):
@@ -60,6 +62,13 @@ class StallTimers:
             if not not_timed and unchanged > self._limit * observed.timeout_factor:
                 late.append(observed)
         return late
+
+    def unchanged_parts(self, observations: Iterable[Observation]) -> Iterator[tuple[Observation, float]]:
+        """How long each of these made no progress at the last check, as a part of its limit."""
+        for observed in observations:
+            _, unchanged = self._unchanged.get((observed.tp, observed.aspect), (None, 0.0))
+            if observed.timeout_factor not in (0, inf):
+                yield observed, unchanged / (self._limit * observed.timeout_factor)
 
     def restart(self, observed: Observation, part: float = 1) -> None:
         """Grants the limit once more, or this part of it."""
@@ -99,6 +108,20 @@ class Watchdog:
         self._suspects: set[Observation] = set()
         self._clock = clock
         self._last_check = clock()
+        self._observations: list[Observation] = []
+
+    def suspected(self, ends: Mapping[TP, int]) -> str:
+        """What has made no progress for half of its limit, although its log goes on; empty: nothing.
+
+        Args:
+            ends: the last stable offsets that Kafka confirmed just now.
+        """
+        for observed, part in self._timers.unchanged_parts(self._observations):
+            end = ends.get(observed.tp)
+            if part > SUSPECTED_PART and end is not None and self._is_behind(observed, end):
+                tp = observed.tp
+                return f"no offset of {tp.topic} partition {tp.partition} was {observed.aspect} for {part * self._limit:.0f} s"
+        return ""
 
     async def run(self) -> None:
         """Checks for ever.
@@ -116,6 +139,7 @@ class Watchdog:
         # time during which the process was stopped does not count
         passed, self._last_check = min(now - self._last_check, 2 * CHECK_SECONDS), now
         observations = list(self._observe())
+        self._observations = observations
         late = self._timers.advance(passed, observations)
         if not late:
             return

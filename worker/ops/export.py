@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from schemas.alerts import AlertEvent
 from schemas.attendance import Attendance
-from schemas.events import AttendanceEvent, BookingEvent, Reason
+from schemas.events import TRACEPARENT_HEADER, AttendanceEvent, BookingEvent, Reason
 
 #: The folder of the committed schemas.
 FOLDER = Path(__file__).parents[2] / "schemas" / "export"
@@ -49,11 +49,12 @@ def _dead_letter() -> dict[str, Any]:
         "first-seen": {**text, "format": "date-time", "description": "when the record first reached the system"},
     }
     truncated = {**text, "pattern": "^[0-9]+$", "description": "only of a value that was cut: its size in bytes"}
+    trace = {**text, "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "description": "the event's, if any"}
     return {
         "title": "DeadLetterHeaders",
         "description": "Headers that a worker adds to a record of the dead-letters topic. Its key (cut at 8 KiB), its value "
         "(cut at 2 MiB) and its other headers (as many as fit into 32 KiB) are those of the original record.",
         "type": "object",
-        "properties": {**headers, "truncated": truncated},
+        "properties": {**headers, "truncated": truncated, TRACEPARENT_HEADER: trace},
         "required": list(headers),
     }

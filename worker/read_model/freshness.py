@@ -50,6 +50,11 @@ class Partition:
         return max(self._age(f"{topic}.confirmedAt") for topic in TOPICS)
 
     @property
+    def fresh_age(self) -> float:
+        """Seconds since the read models were known to hold everything that Kafka had; infinite if they never were."""
+        return self._age("freshAt")
+
+    @property
     def kafka_was_unavailable(self) -> bool:
         """Whether Kafka did not answer the worker in the time before its last heartbeat. Not set by a dead worker alone."""
         return self.kafka_age > STALE_AFTER and self.kafka_age - self.age > STALE_AFTER / 2

@@ -45,7 +45,7 @@ LAYOUT = {
     "stable offset), `.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets after it, held by open transactions), "
     "`.unreadable` (offset of a batch that cannot be read, or empty); of events `.bad` (dead letters of the last 1,000 "
     "events), `.badReason` and `.badSource` (the commonest, while most are bad, or empty); `writtenAt` (of the heartbeat, "
-    "ms); both by Redis' clock",
+    "ms); `freshAt` (when these read models were last known to hold everything that Kafka had, ms); all three by Redis' clock",
     f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
     f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
     "which is given as its index in `STATUSES`",

@@ -50,6 +50,8 @@ class Claim(NamedTuple):
     bookings_offset: int
     events_time: str = ""
     bookings_time: str = ""
+    fresh_age_ms: int = -1
+    """How long ago the read models were last known to hold everything that Kafka had; -1: unknown."""
 
 
 class PartitionWriter:
@@ -66,9 +68,10 @@ class PartitionWriter:
 
     async def claim(self) -> Claim:
         """Becomes the only writer; writes of earlier ones are refused from now on."""
-        epoch, state, keys, events, bookings, *times = await self._run(CLAIM, self._generation)
+        epoch, state, keys, events, bookings, events_time, bookings_time, fresh_age = await self._run(CLAIM, self._generation)
         self._epoch, self._key_generation, self._seq = epoch, keys.decode(), 0
-        return Claim(state == b"live" and bool(keys), events, bookings, *(time.decode() for time in times))
+        is_complete = state == b"live" and bool(keys)
+        return Claim(is_complete, events, bookings, events_time.decode(), bookings_time.decode(), fresh_age)
 
     async def apply(self, write: Write) -> None:
         """Writes the rest of a batch. After a `redis.RedisError`, call it again: it continues where it stopped."""
@@ -117,14 +120,15 @@ class PartitionWriter:
             retired: Any = await self._client.hget(self._keys.watermark, "retired")
         await self._retire((retired or b"").decode().split())
 
-    async def heartbeat(self, fields: Mapping[str, Any], end_ages_ms: Mapping[str, int] = MappingProxyType({})) -> None:
+    async def heartbeat(self, fields: Mapping[str, Any], ages_ms: Mapping[str, int] = MappingProxyType({})) -> None:
         """Writes the heartbeat.
 
         Args:
             fields: of the watermark; they need no sequence number.
-            end_ages_ms: time since Kafka confirmed the end of ``events`` and ``bookings``, if it did.
+            ages_ms: time since Kafka confirmed the end of ``events`` and ``bookings``, if it did; and of ``fresh``, since the
+                read models were known to hold everything that Kafka had.
         """
-        ages = (end_ages_ms.get(topic, "") for topic in ("events", "bookings"))
+        ages = (ages_ms.get(name, "") for name in ("events", "bookings", "fresh"))
         self._raise_if_refused(await self._run(HEARTBEAT, self._generation, self._epoch, *ages, *flatten(fields)))
 
     async def _retire(self, key_generations: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
+from time import monotonic
 from uuid import uuid4
 
 from worker.domain.booking_state import BookingState, Change, Place, apply_records
@@ -170,7 +171,9 @@ class Bookings:
 
     async def _flush(self, table: Table, changes: Mapping[bytes, Rows]) -> None:
         if changes:
+            begun = monotonic()
             await self._until_done("changelog", table.flush, changes)
+            self._resources.metrics.acknowledged("kafka", monotonic() - begun)
 
     async def _until_done(self, what: str, write: Callable[..., Awaitable[object]], *arguments: object) -> None:
         async def attempt() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from schemas.decoding.readable import traceparent_of
 from schemas.events import DeadLetter, Reason
 
 log = structlog.get_logger(__name__)
@@ -20,10 +21,11 @@ class DeadLetterCount:
 
     count: int
     topic: str
-    """Of the first of them; so are ``partition``, ``offset`` and ``detail``."""
+    """Of the first of them; so are ``partition``, ``offset``, ``detail`` and ``traceparent``."""
     partition: int
     offset: int
     detail: str
+    traceparent: str | None = None
 
 
 def count_by_reason(dead_letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict[Reason, DeadLetterCount]:
@@ -32,7 +34,9 @@ def count_by_reason(dead_letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict
     for record, letter, _ in dead_letters:
         first = counts.get(letter.reason)
         if first is None:
-            counts[letter.reason] = DeadLetterCount(1, record.topic, record.partition, record.offset, letter.detail)
+            place = (record.topic, record.partition, record.offset)
+            trace = traceparent_of(record.value, record.headers)
+            counts[letter.reason] = DeadLetterCount(1, *place, letter.detail, trace)
         else:
             counts[letter.reason] = replace(first, count=first.count + 1)
     return counts
@@ -66,4 +70,5 @@ class DeadLetterLog:
 
     @staticmethod
     def _log(reason: Reason, count: DeadLetterCount) -> None:
-        log.warning("dead letters", reason=reason.value, **asdict(count))
+        fields = {name: value for name, value in asdict(count).items() if value is not None}
+        log.warning("dead letters", reason=reason.value, **fields)

@@ -2,12 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from schemas.decoding.explain import booking_of_key, decode_all, decode_booking, received_at
-from schemas.events import BACKFILL_HEADER, BOOKING_ID, RECEIVED, TIME, Booking, DeadLetter, Event
+from schemas.events import BACKFILL_HEADER, BOOKING_ID, RECEIVED, SOURCE, TIME, TYPE, Booking, DeadLetter, Event, EventType
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
 from worker.domain.rows import EVENTS
@@ -19,6 +21,7 @@ _DECODED_AT_ONCE = 500
 #: The id of an operation in `BACKFILL_HEADER`; any other value is ignored.
 _is_operation = re.compile(rb"[\w-]{1,64}").fullmatch
 _headers_of = attrgetter("headers")
+_type_of, _source_of = itemgetter(TYPE), itemgetter(SOURCE)
 
 Records = Sequence[Any]
 IsOurs = Callable[[str], bool]
@@ -42,6 +45,12 @@ class DecodedBatch(NamedTuple):
     """The newest effective time of its events, or the newest reception of its booking records; microseconds."""
     backfills: Mapping[str, str]
     """By booking, the operation that published its records again; empty, or no entry: at least one of them is live."""
+    folded: Mapping[str, int]
+    """By type, how many events, or booking records, are folded here."""
+    forwarded: Mapping[str, int]
+    """By type, how many are forwarded to their partition."""
+    sources: Set[str]
+    """The sources of its events."""
 
 
 async def decode_batch(topic: int, fetched: Fetched, is_ours: IsOurs, rules: Rules) -> DecodedBatch:
@@ -61,6 +70,7 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
     dead_letters: list[tuple[Any, DeadLetter, int]] = []
     forwards: list[tuple[Any, str, int]] = []
     events: dict[str, list[Event]] = {}
+    forwarded: Counter[str] = Counter()
     newest = None
     decoded = decode_all(records, max_age=max_age)
     for record, event in zip(records, decoded, strict=True):
@@ -74,12 +84,15 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
             events[booking_id] = [event]
         else:
             forwards.append((record, booking_id, received))
+            forwarded[event[TYPE]] += 1
             continue
         if newest is None or newest < time:
             effective = min(time, received + tolerance)
             newest = effective if newest is None else max(newest, effective)
     backfills = _backfills(records, decoded) if _has_backfill(records) else {}
-    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills)
+    every = list(chain.from_iterable(events.values()))
+    folded, sources = Counter(map(_type_of, every)), set(map(_source_of, every))
+    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills, folded, forwarded, sources)
 
 
 def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
@@ -89,7 +102,9 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     booking's: compaction would leave no other record of that booking. Any other dead letter changes nothing.
     """
     backfills: dict[str, str] = {}
-    batch = DecodedBatch({}, {}, {}, [], [], None, backfills)
+    folded: Counter[str] = Counter()
+    forwarded: Counter[str] = Counter()
+    batch = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, frozenset())
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
@@ -106,9 +121,11 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
             booking, original = None, NULL
         elif decoded.booking_id != keyed:
             batch.forwards.append((record, decoded.booking_id, received))
+            forwarded[_type_of_booking(decoded)] += 1
             continue
         else:
             booking = decoded if isinstance(decoded, Booking) else None
+            folded[_type_of_booking(decoded)] += 1
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
         batch.booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
@@ -119,7 +136,9 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
 def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
     """Joins consecutive parts of a batch."""
     backfills: dict[str, str] = {}
-    whole = DecodedBatch({}, {}, {}, [], [], None, backfills)
+    folded: Counter[str] = Counter()
+    forwarded: Counter[str] = Counter()
+    whole = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, frozenset())
     newest = None
     for part in parts:
         for booking_id, events in part.events.items():
@@ -131,8 +150,16 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
         whole.forwards.extend(part.forwards)
         for booking_id, operation in part.backfills.items():
             _add_backfill(backfills, booking_id, operation)
+        folded.update(part.folded)
+        forwarded.update(part.forwarded)
+        whole = whole._replace(sources=whole.sources | part.sources)
         newest = max((time for time in (newest, part.newest) if time is not None), default=None)
     return whole._replace(newest=newest)
+
+
+def _type_of_booking(decoded: object) -> str:
+    """The type of a usable record; a null value deletes the booking too."""
+    return (EventType.BOOKING_UPSERTED if isinstance(decoded, Booking) else EventType.BOOKING_DELETED).value
 
 
 def _has_backfill(records: Records) -> bool:

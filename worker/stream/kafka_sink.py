@@ -7,7 +7,8 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.alerts import AlertEvent, AlertKind
-from schemas.events import OFFSET_HEADER, RECEIVED_HEADER
+from schemas.decoding.readable import traceparent_of
+from schemas.events import OFFSET_HEADER, RECEIVED_HEADER, TRACEPARENT_HEADER
 from schemas.times import format_exact_time, format_time
 from worker.domain.booking_state import BookingState
 from worker.engine.partition_appender import PartitionAppender, Record, read
@@ -106,6 +107,9 @@ def _dead_letter(record: Any, dead_letter: Any, received: int, *, topics: TopicN
     }
     if len(record.value or b"") > _VALUE_LIMIT:
         added["truncated"] = str(len(record.value))
+    trace = traceparent_of(record.value, record.headers)
+    if trace is not None and all(name.lower() != TRACEPARENT_HEADER for name, _ in original):
+        added[TRACEPARENT_HEADER] = trace
     headers = [*original, *((name, text.encode()) for name, text in added.items())]
     key, value = record.key and record.key[:_KEY_LIMIT], record.value and record.value[:_VALUE_LIMIT]
     return Message(topics.dead_letters, partition, key, value, headers)

@@ -18,6 +18,8 @@ from schemas.events import Reason
 from worker.domain.rows import BOOKINGS, EVENTS, Applied
 from worker.engine.fetching import Fetched
 from worker.engine.partition_appender import BehindOpenTransaction
+from worker.monitoring.state import Phase
+from worker.read_model.freshness import TOPICS
 from worker.stream import kafka_sink
 from worker.stream.bad_events import BadEvents
 from worker.stream.booking_store import Bookings, ChangedRows
@@ -51,6 +53,8 @@ class Delivered(Protocol):
 class Folded(NamedTuple):
     """A batch that is stored in changelog and table, and what it emits."""
 
+    topic: int
+    """See `worker.domain.rows`."""
     delivered: Delivered
     outgoing: Outgoing
     dead_letters: Mapping[Reason, DeadLetterCount]
@@ -71,6 +75,23 @@ class Partition:
         self._alerts = asyncio.Lock()
         """Held while appending to the alerts topic."""
         self._rewrite_after = 0.0
+
+    @property
+    def phase(self) -> Phase:
+        """Whether readers are served."""
+        return Phase.LIVE if self._read_models is not None and self._read_models.is_live else Phase.REPAIRING
+
+    def fresh_at(self, completed_at: float | None) -> float | None:
+        """When Redis was last known to hold everything that Kafka had, in `time.monotonic`; None: not known.
+
+        Args:
+            completed_at: when everything that is completed now was everything that Kafka had; None: not known.
+        """
+        if self._read_models is None:
+            return None
+        if completed_at is not None:
+            self._read_models.completed(completed_at)
+        return self._read_models.fresh_at
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -107,12 +128,15 @@ class Partition:
 
     async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
         """Folds a batch, projects what it changed, and stores it in changelog and table."""
-        fetched, bookings, resources = delivered.value, self._bookings, self._resources
+        fetched, bookings, resources, metrics = delivered.value, self._bookings, self._resources, self._resources.metrics
         topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
         async with read_models.batch_lock:
             # one partition at a time, since several would evict each other's bookings from the processor's cache
             async with resources.folding:
+                begun = monotonic()
                 batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
+                decoded = monotonic()
+                metrics.staged("decode", decoded - begun)
                 projected = read_models.projected
                 rows = ChangedRows()
                 projection = Projection(known=projected.matches_table, backfills=batch.backfills)
@@ -124,6 +148,10 @@ class Partition:
                     rows.add(changes)
                     projection.add(changes)
                     await asyncio.sleep(0)
+            folded = monotonic()
+            metrics.staged("fold", folded - decoded)
+            metrics.took(TOPICS[topic], len(fetched.records), batch.folded, batch.forwarded)
+            metrics.heard(batch.sources)
             write = read_models.begin(projection.entries, Applied.of(topic, fetched.end, batch.newest))
             outgoing = kafka_sink.outgoing(
                 batch, projection.published, resources.topics, self.number, resources.settings.partitions
@@ -135,17 +163,22 @@ class Partition:
             last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)
             del batch
             overtaken = await bookings.store(rows, write.applied, last_places)
+            metrics.staged("store", monotonic() - folded)
             outgoing.messages.extend(
                 kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
             )
-        await self._to_emit.put(Folded(delivered, outgoing, dead_letters, write))
+        await self._to_emit.put(Folded(topic, delivered, outgoing, dead_letters, write))
 
     async def _emit(self, read_models: ReadModels, folded: Folded) -> None:
         """Emits a stored batch to Kafka and Redis, then acknowledges it."""
+        begun = monotonic()
         async with asyncio.TaskGroup() as sinks:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 sinks.create_task(self._send(folded.outgoing))
             sinks.create_task(read_models.write(folded.write))
+        self._resources.metrics.staged("emit", monotonic() - begun)
+        for reason, count in folded.dead_letters.items():
+            self._resources.metrics.dead_letter(TOPICS[folded.topic], reason.value, count.count)
         self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
         self.check_logs()
@@ -161,7 +194,9 @@ class Partition:
             await kafka_sink.send(resources.producer, resources.alerts[self.number], outgoing)
 
         async with self._alerts:
+            begun = monotonic()
             await until_done("kafka", attempt, partition=self.number)
+            resources.metrics.acknowledged("kafka", monotonic() - begun)
 
     @property
     def _has_foreign_writes(self) -> bool:

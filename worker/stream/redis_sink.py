@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Any, NamedTuple
 
 import structlog
@@ -62,11 +63,20 @@ class ReadModels:
         """Held from the beginning of a batch until it is in the table, so that a repair finds all of a batch or nothing."""
         self._number = number
         self._bookings = bookings
+        self._metrics = resources.metrics
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
         self._applied = Applied()
         """How far the topics are folded."""
+        self.fresh_at: float | None = None
+        """When Redis was last known to hold everything that Kafka had, in `time.monotonic`; None: not known."""
+        self._answered_at = 0.0
         self._repairs = 0
+
+    def completed(self, at: float) -> None:
+        """Notes a time of `time.monotonic` at which everything that Kafka had is written now, if Redis still has it."""
+        if self.is_live:
+            self.fresh_at = max(min(at, self._answered_at), self.fresh_at or 0.0)
 
     def begin(self, entries: Entries, applied: Applied) -> BatchWrite:
         """The write of a batch that was folded while `batch_lock` was held.
@@ -81,6 +91,7 @@ class ReadModels:
     async def take_ownership(self, committed: Ends) -> None:
         """Claims the partition in Redis; repairs the read models if they are missing or behind the committed offsets."""
         claim = await until_done("redis", self._writer.claim, partition=self._number)
+        self.fresh_at = monotonic() - claim.fresh_age_ms / 1000 if claim.fresh_age_ms >= 0 else None
         ends = claim.events_offset, claim.bookings_offset
         claimed = [parse_time(time) if time else NEVER for time in (claim.events_time, claim.bookings_time)]
         # the table has newer times than a flushed Redis, and Redis may have newer times than the table
@@ -101,7 +112,9 @@ class ReadModels:
         if batch.repairs != self._repairs:
             return  # a repair since then has projected it from the table
         try:
+            begun = monotonic()
             await until_done("redis", lambda: self._writer.apply(batch.write), partition=self._number)
+            self._metrics.acknowledged("redis", monotonic() - begun)
             ends = batch.applied.ends
             self.is_live = True
             matches_table = self.projected.matches_table or _reaches(ends, self._bookings.redelivered)
@@ -122,8 +135,13 @@ class ReadModels:
         for topic, end in ends.items():
             unreadable = "" if end.unreadable is None else end.unreadable
             written |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
+        asked_at = monotonic()
+        ages = {topic: end.age_ms for topic, end in ends.items()}
+        if self.fresh_at is not None:
+            ages["fresh"] = round((asked_at - self.fresh_at) * 1000)
         try:
-            await self._writer.heartbeat(written, {topic: end.age_ms for topic, end in ends.items()})
+            await self._writer.heartbeat(written, ages)
+            self._answered_at = asked_at
         except ReadModelError as error:
             if not was_live:
                 return None  # a claim or repair is under way, and finds the same
@@ -153,6 +171,7 @@ class ReadModels:
             self._repairs += 1
             self.is_live = True
             self.projected = Projected(self._applied.ends[BOOKINGS], matches_table=True)
+        self._metrics.repaired()
         log.info("repaired", partition=self._number)
 
     async def _repair_once(self) -> bool:

@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaProducer
 from worker.domain.alert_rules import Rules
 from worker.engine.partition_appender import PartitionAppender
 from worker.engine.table import Table
+from worker.monitoring.metrics import WorkerMetrics
 from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.dead_letters import DeadLetterLog
@@ -21,9 +22,17 @@ class Resources:
     """Clients, tables, settings, and by partition the appender of the alerts topic."""
 
     def __init__(
-        self, settings: Settings, producer: AIOKafkaProducer, redis: Client, attendance: Table, bookings: Table, namespace: str
+        self,
+        settings: Settings,
+        producer: AIOKafkaProducer,
+        redis: Client,
+        attendance: Table,
+        bookings: Table,
+        namespace: str,
+        metrics: WorkerMetrics,
     ) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.topics = TopicNames.of(settings.topic_prefix)
         self.rules = Rules(**{k: v for k, v in settings.shaping().items() if k != "partitions"})
         self.producer = producer

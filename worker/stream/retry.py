@@ -1,6 +1,7 @@
 """Repeats a call with backoff while Kafka or Redis is unavailable, with one log line per change of state."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import random
 from typing import TypeVar
@@ -17,6 +18,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _UNAVAILABLE = (KafkaError, RedisError, OSError, TimeoutError)
+#: How many calls of this process wait for each service or task now; a port in another thread only reads it.
+waiting_calls: Counter[str] = Counter()
 #: For calls that a server answers at once: without an answer for so long, it is logged as unavailable, seconds. Clients wait
 #: far longer for a server that is frozen, or behind a firewall that drops packets.
 SILENCE_SECONDS = 4.0
@@ -36,6 +39,7 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]], *, silence:
         nonlocal is_waiting
         if not is_waiting:
             is_waiting = True
+            waiting_calls[what] += 1
             log.warning("waiting", what=what, error=error, **context)
 
     def log_resumed() -> None:
@@ -58,6 +62,7 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]], *, silence:
         finally:
             if timer:
                 timer.cancel()
+            waiting_calls[what] -= is_waiting
         log_resumed()
         return result
 

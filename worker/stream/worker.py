@@ -24,6 +24,8 @@ from worker.engine.stores.base import Store, StoreUnusable
 from worker.engine.table import Table
 from worker.engine.watchdog import Stalled, Watchdog, ends_of
 from worker.kafka import create_producer
+from worker.monitoring.metrics import WorkerMetrics
+from worker.monitoring.server import MonitoringServer
 from worker.read_model.keys import is_ours, namespace
 from worker.read_model.writer import announce
 from worker.redis.client import Client, create_redis
@@ -34,7 +36,8 @@ from worker.stream.group import Group
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources
-from worker.stream.retry import SILENCE_SECONDS, until_done
+from worker.stream.retry import SILENCE_SECONDS, until_done, waiting_calls
+from worker.stream.state_reporter import REPORT_SECONDS, UNCONFIRMED_SECONDS, StateReporter
 from worker.stream.stopping import Stopping
 from worker.tasks import cancel_all, run_until
 from worker.topics import BATCH_BYTES, TopicNames
@@ -43,8 +46,6 @@ log = structlog.get_logger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
 _CONFIRM_SECONDS = 0.5
-#: Kafka is logged as unavailable if the end of one of the logs was not confirmed for longer than this, seconds.
-_UNCONFIRMED_SECONDS = 3.0
 #: Young objects are collected seldom, old ones practically never; see `_tune_garbage_collector`.
 _GC_THRESHOLDS = (50_000, 50, 1_000)
 _CHECK_LOGS_SECONDS = 50.0
@@ -68,6 +69,8 @@ class Worker:
         self.topics = TopicNames.of(settings.topic_prefix)
         self._partitions: dict[int, Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._metrics = WorkerMetrics(installed_version(), time)
+        self._reporter = StateReporter(self._metrics, self.topics)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -80,11 +83,19 @@ class Worker:
         """
         _tune_garbage_collector()
         store = _open_store(self.settings)
+        with MonitoringServer(self.settings, self._metrics) as port:
+            await self._run_with(stop, store, port.address)
+        self._stopping.finish()
+
+    async def _run_with(self, stop: asyncio.Event, store: Store, address: str) -> None:
+        """As `run`, while its port answers at an address."""
+        reports = asyncio.create_task(self._report())
+        reports.add_done_callback(self._on_done)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
             live = await run_until(stop, self._reach(producer, redis))
             if live is not None:
-                log.info("starting", version=installed_version(), **changed(self.settings))
+                log.info("starting", version=installed_version(), metrics=address, **changed(self.settings))
                 await self._run(stop, producer, redis, store, live)
         except BaseException as error:
             self._stopping.begin(1, str(error) or repr(error))
@@ -94,7 +105,16 @@ class Worker:
             store.close()
             await self._stopping.step("the producer", producer.stop(), _CLOSE_SECONDS)
             await self._stopping.step("the connections to Redis", redis.aclose(), _CLOSE_SECONDS)
-        self._stopping.finish()
+            await cancel_all((reports,))
+
+    async def _report(self) -> None:
+        """Publishes the state of this worker for its port."""
+        while True:
+            if self._reporter.has_joined:
+                self._reporter.report(self._consumer, self._partitions, self._watchdog)
+            else:
+                self._reporter.report_start()
+            await asyncio.sleep(REPORT_SECONDS)
 
     async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
         """Waits until Kafka and Redis answer and the group accepts this worker; returns the live namespace."""
@@ -106,7 +126,7 @@ class Worker:
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store, live: str) -> None:
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
-        self._resources = Resources(self.settings, producer, redis, attendance, bookings, live)
+        self._resources = Resources(self.settings, producer, redis, attendance, bookings, live, self._metrics)
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
@@ -134,6 +154,7 @@ class Worker:
             self._stopping.begin(1, str(error) or repr(error))
             raise
         finally:
+            self._reporter.is_stopping = True
             await self._stop(started)
             self._resources.dead_letters.flush()
             background = (stopped, crashed, heartbeats, confirmations, checks, lease, watchdog, started)
@@ -189,6 +210,7 @@ class Worker:
             for number in table.partitions - numbers:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
+        self._reporter.assigned(numbers)
         recovery = Progress()
         self._watchdog.progress = dict.fromkeys(numbers, recovery)
         self._spawn(recovery.follow(self._recover(numbers)))
@@ -221,7 +243,7 @@ class Worker:
 
         async def attempt() -> None:
             await check_ends(appenders, client)
-            async with aclosing(recover(tables, set(pending), client)) as recovered:
+            async with aclosing(recover(tables, set(pending), client, self._reporter.recovery)) as recovered:
                 async for number in recovered:
                     pending.discard(number)
                     committed = {tp.topic: offset for tp, offset in start_offsets.items() if tp.partition == number}
@@ -246,6 +268,7 @@ class Worker:
                 raise error
             if (error is not None) != is_waiting:
                 is_waiting = error is not None
+                waiting_calls["heartbeat"] = is_waiting
                 level, event = (WARNING, "waiting") if is_waiting else (INFO, "resumed")
                 log.log(level, event, what="heartbeat", address=self.settings.redis_address, error=repr(error))
             self._resources.dead_letters.report()
@@ -275,7 +298,7 @@ class Worker:
             await self._consumer.confirm_ends()
             ends = [self._consumer.confirmed_end(tp) for tp in self._consumer.assignment()]
             age = max((time() - end.answered for end in ends if end is not None), default=0.0)
-            if (age > _UNCONFIRMED_SECONDS) != is_waiting:
+            if (age > UNCONFIRMED_SECONDS) != is_waiting:
                 is_waiting = not is_waiting
                 log.log(
                     WARNING if is_waiting else INFO,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
@@ -12,6 +12,10 @@ from prometheus_client.registry import Collector
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+# a second series of each counter and histogram, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -52,7 +56,7 @@ class Metrics:
         """All metrics in the text format of Prometheus, each family once.
 
         Args:
-            families: gauges of the partitions, see `worker.web.partition_metrics`.
+            families: gauges of what Redis has, see `worker.web.partition_metrics`.
         """
         registry = CollectorRegistry()
         if FOLDER in os.environ:

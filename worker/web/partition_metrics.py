@@ -3,14 +3,16 @@
 They are metric families, not `Gauge` objects: those would also be written to the files that several processes share.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import nan
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from redis.exceptions import RedisError
 
+from schemas.alerts import AlertKind
 from schemas.times import parse_time
 from worker.read_model.freshness import TOPICS, Partition
+from worker.settings import installed_version
 from worker.web.last_seen import Snapshot
 
 
@@ -20,6 +22,7 @@ def partition_families(snapshot: Snapshot) -> list[Metric]:
     is_redis_up = not isinstance(snapshot.error, RedisError | TimeoutError | OSError)
     return [
         _one("attendance_redis_up", "1 while Redis answers", is_redis_up),
+        _labelled("attendance_api_build_info", "1, with the version", "version", {installed_version(): 1}),
         _one("attendance_partitions", "Partitions of the read models", len(partitions)),
         _one(
             "attendance_partitions_without_owner",
@@ -31,6 +34,12 @@ def partition_families(snapshot: Snapshot) -> list[Metric]:
             "Seconds since a worker wrote the partition's watermark; +Inf: never",
             partitions,
             lambda each: each.age,
+        ),
+        _each(
+            "attendance_partition_freshness_seconds",
+            "Seconds since the read models were known to hold everything that Kafka had; +Inf: never",
+            partitions,
+            lambda each: each.fresh_age,
         ),
         _each(
             "attendance_partition_kafka_age_seconds",
@@ -75,6 +84,19 @@ def partition_families(snapshot: Snapshot) -> list[Metric]:
             lambda each: each.bad_events,
         ),
     ]
+
+
+def open_alerts(counts: Mapping[AlertKind, int | None]) -> Metric:
+    """The numbers of open alerts; None, unknown, becomes NaN."""
+    values = {kind.value: nan if count is None else count for kind, count in counts.items()}
+    return _labelled("attendance_open_alerts", "Mismatch alerts that are open; NaN: unknown", "kind", values)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family
 
 
 def _one(name: str, text: str, value: float) -> Metric:

@@ -24,6 +24,8 @@ from schemas.query.request import DEFAULT_LIMIT, MAX_LIMIT, parse_query
 from schemas.query.violations import Rule
 from worker.cli.commands import app
 from worker.domain.row_codec import FORMAT
+from worker.monitoring.metrics import WorkerMetrics
+from worker.monitoring.state import WorkerState
 from worker.ops import doctor
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import LAYOUT, LAYOUT_VERSION
@@ -34,7 +36,7 @@ from worker.web.http.bodies import MAX_JSON_VALUES
 from worker.web.last_seen import Snapshot
 from worker.web.metrics import Metrics
 from worker.web.openapi import document
-from worker.web.partition_metrics import partition_families
+from worker.web.partition_metrics import open_alerts, partition_families
 
 ROOT = Path(__file__).parents[3]
 DEFAULTS = Settings(_env_file=None)  # type: ignore[call-arg]
@@ -208,9 +210,18 @@ def test_reasons_of_dead_letters_are_listed_in_their_order() -> None:
 
 
 def test_metrics_are_listed_with_their_type() -> None:
-    shown = Metrics().text(partition_families(Snapshot([], None))).decode()
+    families = [*partition_families(Snapshot([], None)), open_alerts({})]
+    shown = Metrics().text(families).decode()
     metrics = dict(re.findall(r"^# TYPE (\S+) (\S+)$", shown, re.MULTILINE))
-    assert {code(row[0]): row[1] for row in rows(RUNBOOK, "Metrics")} == metrics
+    assert {code(row[0]): row[1] for row in rows(RUNBOOK, "Metrics of the API")} == metrics
+
+
+def test_metrics_of_workers_are_listed_with_their_type() -> None:
+    metrics = WorkerMetrics("1", lambda: 0.0)
+    metrics.state = WorkerState(0.0, recovery=(1, 1))
+    shown = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.text().decode(), re.MULTILINE))
+    listed = {code(row[0]): row[1] for row in rows(RUNBOOK, "Metrics of workers")}
+    assert listed == {name: kind for name, kind in shown.items() if not name.startswith("process_")}
 
 
 def test_log_lines_are_listed() -> None:

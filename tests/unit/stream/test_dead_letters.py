@@ -1,5 +1,6 @@
 """Dead letters in the worker's log: at most one line a minute and reason, and none lost at the end."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
@@ -16,6 +17,8 @@ class Read(NamedTuple):
     topic: str
     partition: int
     offset: int
+    value: bytes = b"{}"
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def dead_letter_records(reason: Reason, count: int, start: int = 0) -> list[tuple[Read, DeadLetter, int]]:
@@ -42,3 +45,26 @@ def test_one_line_a_minute_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {line["event"] for line in lines} == {"dead letters"}
     assert {(line["topic"], line["partition"]) for line in lines} == {("t.events", 3)}
     assert lines[2]["detail"] == "value: 5"
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "found"),
+    [
+        (b"{}", [("Traceparent", TRACE.encode())], TRACE),
+        (b"{}", [("ce_traceparent", TRACE.encode())], TRACE),
+        (f'{{"traceparent": "{TRACE}"}}'.encode(), [], TRACE),
+        (f'{{"traceparent": "{TRACE}"}}'.encode(), [("traceparent", b"00-bad")], TRACE),
+        (b'{"traceparent": 7}', [("traceparent", None)], None),
+        (b"no json", [("traceparent", TRACE.upper().encode())], None),
+    ],
+)
+def test_the_line_has_the_traceparent_of_its_first(value: bytes, headers: Sequence[tuple[str, bytes]], found: str) -> None:
+    counted = DeadLetterLog()
+    with capture_logs() as lines:
+        record = Read("t.events", 0, 1, value, headers)
+        counted.add(count_by_reason([(record, DeadLetter(Reason.INVALID_JSON, "value"), 0)]))
+        counted.flush()
+    assert [line.get("traceparent") for line in lines] == [found]

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 watermark
 -- ARGV  1 generation  2 epoch  3 and 4 time since Kafka confirmed the end of events and of bookings, ms (empty: not yet)
---       5.. field, value pairs of the watermark to set
+--       5 time since these read models were known to hold everything that Kafka had, ms (empty: not known)
+--       6.. field, value pairs of the watermark to set
 -- Times are those of this server's clock, which readers compare them with; the clocks of workers and readers do not matter.
 -- Returns 'ok', 'fenced' or 'gone'.
 local call = redis.call
@@ -13,9 +14,10 @@ if watermark[1] ~= ARGV[1] then return 'gone' end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function time_before(age) return string.format('%.0f', now - age) end
-call('HSET', KEYS[1], 'writtenAt', time_before(0), unpack(ARGV, 5))
+call('HSET', KEYS[1], 'writtenAt', time_before(0), unpack(ARGV, 6))
 for index, topic in ipairs({ 'events', 'bookings' }) do
   local age = ARGV[2 + index]
   if age ~= '' then call('HSET', KEYS[1], topic .. '.confirmedAt', time_before(age)) end
 end
+if ARGV[5] ~= '' then call('HSET', KEYS[1], 'freshAt', time_before(ARGV[5])) end
 return 'ok'

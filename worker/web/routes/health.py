@@ -1,15 +1,19 @@
 """The routes of liveness, readiness and metrics, which need no token."""
 
 import asyncio
+from contextlib import suppress
 
 from fastapi import APIRouter, Request, Response
+from redis.exceptions import RedisError
 
+from schemas.alerts import AlertKind
 from worker.read_model.freshness import find_problems
+from worker.read_model.reader import ReaderError
 from worker.web.errors import Unavailable, answer
 from worker.web.last_seen import Snapshot
 from worker.web.metrics import CONTENT_TYPE
 from worker.web.models import Health, Readiness
-from worker.web.partition_metrics import partition_families
+from worker.web.partition_metrics import open_alerts, partition_families
 from worker.web.routing import add_public, error_responses
 from worker.web.services import services_of
 
@@ -51,7 +55,18 @@ async def get_readiness(request: Request) -> Response:
 async def get_metrics(request: Request) -> Response:
     """Figures in Prometheus' text format."""
     families = partition_families(await _snapshot(request))
+    families.append(open_alerts(await _count_alerts(request)))
     return Response(services_of(request).metrics.text(families), headers={"content-type": CONTENT_TYPE})
+
+
+async def _count_alerts(request: Request) -> dict[AlertKind, int | None]:
+    """Open alerts by kind; None where Redis does not answer, or a partition is being repaired."""
+    reader, counts = services_of(request).reader, dict[AlertKind, int | None].fromkeys(AlertKind)
+    with suppress(ReaderError, RedisError, TimeoutError, OSError):
+        async with asyncio.timeout(_SECONDS):
+            for kind in AlertKind:
+                counts[kind] = await reader.count_alerts(kind)
+    return counts
 
 
 async def _snapshot(request: Request) -> Snapshot:

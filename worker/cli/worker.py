@@ -1,0 +1,64 @@
+"""The command `worker`: runs one, or asks those that run on this machine."""
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from worker.cli.services import service_settings
+from worker.cli.show import fail, print_line
+from worker.cli.signals import run_until_stopped
+from worker.logs import configure_client_logs, configure_logs
+from worker.ops import start
+from worker.settings import Settings
+from worker.tasks import run_until
+
+
+def worker(
+    status: Annotated[bool, typer.Option("--status", help="ask the workers that run on this machine, and start none")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="with --status: one JSON document per worker")] = False,
+) -> None:
+    """Run one worker, which folds events into attendances; at most one per partition is busy."""
+    if as_json and not status:
+        raise typer.BadParameter("--json requires --status")
+    settings = service_settings()
+    if status:
+        _print_statuses(settings, as_json=as_json)
+    else:
+        _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    # only here: importing Faust takes half a second, and no other command needs it
+    from worker.stream.stopping import Stopping
+    from worker.stream.worker import Worker
+
+    stopping = Stopping()
+    configure_logs(settings)
+
+    async def work(stop: asyncio.Event) -> None:
+        problems = await run_until(stop, start.problems(settings))
+        for problem in problems or ():
+            print_line(problem, sys.stderr)
+        if problems:
+            raise typer.Exit(1)
+        if not stop.is_set():
+            configure_client_logs(settings)
+            await Worker(settings, stopping).run(stop)
+
+    run_until_stopped(work, lambda: stopping.begin(0))
+
+
+def _print_statuses(settings: Settings, *, as_json: bool) -> None:
+    # only here: the HTTP client and Prometheus' take a tenth of a second
+    from worker.ops.worker_status import describe, worker_statuses
+
+    statuses = worker_statuses(settings)
+    if not statuses:
+        fail(f"no worker of {settings.topic_prefix} answers at {settings.metrics_bind} and the ports after it: start one")
+    for each in statuses:
+        print_line(json.dumps(each) if as_json else describe(each))
+    if not all(each["ready"] for each in statuses):
+        raise typer.Exit(1)
