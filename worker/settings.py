@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
     metrics_bind: str = Field(
         "127.0.0.1:9464",
-        description="where a worker serves its metrics and health, as host:port; a port that is taken: the next free of 16",
+        description="where a worker serves its metrics and health, as host:port; if the port is taken, the next free one",
     )
     api_bind: str = Field("127.0.0.1:8080", description="where the API listens, as host:port")
     api_tokens: Path | None = Field(

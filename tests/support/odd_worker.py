@@ -7,11 +7,13 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from worker.cli import commands
-from worker.engine import faust_consumer, watchdog
+from worker.engine import faust_consumer, recovery, watchdog
+from worker.monitoring import state
 from worker.ops import session_timeout, topics
 from worker.stream import partition, stopping, worker
 
@@ -20,6 +22,7 @@ from .dying_worker import wrap
 CHECK_SECONDS = 0.5
 STALL_SECONDS = 3.0
 END_SECONDS = 2.0
+BLOCKED_SECONDS = 2.0
 
 #: Coroutine functions at whose call a worker tells itself to end, in the order of a start.
 MOMENTS: dict[str, tuple[Any, str]] = {
@@ -82,10 +85,33 @@ def know_no_limits() -> None:
     session_timeout.problems = nothing
 
 
+def block() -> None:
+    """The event loop never runs again after the first batch, as in an endless loop; what counts as blocked is made short."""
+
+    async def forever(*_: Any) -> None:
+        time.sleep(3600)  # noqa: ASYNC251 - that is what is wrong
+
+    state.BLOCKED_SECONDS = BLOCKED_SECONDS
+    partition.Partition._fold = forever  # type: ignore[method-assign]
+
+
+def recover_slowly() -> None:
+    """Fetches of changelogs are small and take long."""
+
+    async def wait(original: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+        await asyncio.sleep(CHECK_SECONDS)
+        return await original(*given)
+
+    recovery._FETCH_BYTES = 2_000
+    wrap(recovery._ChangelogReader, "read", wait)
+
+
 ODDITIES: dict[str, Callable[[], None]] = {
     "swallows acknowledgements": swallow,
     "swallows acknowledgements and does not stop": swallow_and_hang,
     "looks often": look_often,
+    "blocks": block,
+    "recovers slowly": recover_slowly,
     "knows no limits": know_no_limits,
     **{moment: end_when(moment) for moment in MOMENTS},
 }

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,6 +73,12 @@ class WorkerProcess:
         """Its exit code, once it ended by itself."""
         return self._process.wait(timeout)
 
+    @property
+    def monitoring(self) -> str:
+        """The address of its metrics and health, once it has logged that; empty before."""
+        found = re.search(r"event=starting .*?metrics=(\S+)", self.log.read_text())
+        return found[1] if found else ""
+
     def said(self) -> str:
         return tail_of_file(self.log, 200)
 
@@ -94,6 +101,7 @@ class System:
         given = {"broker": kafka.url, "redis": redis.url, "topic_prefix": prefix, "partitions": partitions, **settings}
         self.environment = {f"ATTENDANCE_{name.upper()}": str(value) for name, value in given.items()}
         self.environment.setdefault("ATTENDANCE_SESSION_TIMEOUT", "6s")
+        self.environment.setdefault("ATTENDANCE_METRICS_BIND", "127.0.0.1:0")
         self._folder = tempfile.TemporaryDirectory(prefix="attendance-test-")
         self.environment.setdefault("ATTENDANCE_STORE", f"rocksdb://{self._folder.name}/rows")
         self.settings = Settings(_env_file=None, **{k[11:].lower(): v for k, v in self.environment.items()})  # type: ignore[call-arg]

@@ -27,7 +27,7 @@ from worker.settings import Settings, SettingsError, installed_version
 
 log = structlog.get_logger(__name__)
 
-#: If the port is taken, most likely by another worker on this machine, the next ones are tried.
+#: If the port is taken, most likely by another worker on this machine, the next ones are tried, so many in all.
 PORTS = 16
 _CONNECTIONS = 16
 #: A connection is closed after so long, seconds.
@@ -176,7 +176,9 @@ def _disconnect(connection: socket.socket) -> None:
 
 def _listen(settings: Settings, answers: dict[str, Callable[[], Answer]]) -> _Server:
     host, first = settings.metrics_address
-    for port in range(first, min(first + PORTS, 65536)) if first else (0,):
+    reason = ""
+    # the last resort is any free port: a worker is more important than the place of its metrics
+    for port in (*range(first, min(first + PORTS, 65536)), 0) if first else (0,):
         try:
             family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
             return _Server(family, address, answers)
