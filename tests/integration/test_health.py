@@ -127,3 +127,5 @@ def test_the_status_of_workers_is_a_line_each(kafka: Broker, redis_server: Redis
         assert {each["address"] for each in documents} == {worker.monitoring for worker in system.workers}
         assert sum(len(each["partitions"]) for each in documents) == 4
         assert system.run_cli("worker", "--json").returncode == 2
+        examined = system.run_cli("doctor").stdout
+        assert all(f"{worker.monitoring} pid {worker.pid}: ready" in examined for worker in system.workers)

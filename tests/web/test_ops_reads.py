@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.services.processes import wait_until
 from tests.support.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem, violations
 
@@ -131,3 +132,17 @@ def test_health_and_figures_need_no_token(api: Api) -> None:
     )
     assert 'attendance_partition_lag{partition="0"} 0.0' in figures.text
     assert api.client.get("/openapi.json").json()["openapi"].startswith("3.")
+
+
+def test_open_alerts_and_freshness_are_exported(api: Api) -> None:
+    def gauge(name: str, label: str) -> float:
+        return api.gauges()[name, label]
+
+    before = gauge("attendance_open_alerts", "STATUS_COUNT_MISMATCH")
+    booking = booking_name()
+    api.set(booking, "s1", "ATTENDED", 0)
+    assert wait_until(lambda: gauge("attendance_open_alerts", "STATUS_COUNT_MISMATCH") == before + 1, 10)
+    api.set(booking, "s1", "ATTENDED", 1)
+    assert wait_until(lambda: gauge("attendance_open_alerts", "STATUS_COUNT_MISMATCH") == before, 10)
+    for partition in range(api.system.settings.partitions):
+        assert wait_until(lambda: gauge("attendance_partition_freshness_seconds", str(partition)) < 4, 10)  # noqa: B023

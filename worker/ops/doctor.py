@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, NamedTuple
 
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from worker.engine.fetching import missing_codecs
 from worker.ops import session_timeout, topics
 from worker.ops.refusals import Refusal, first_line, kafka_refusal, lacking_rights, redis_refusal, unreachable
+from worker.ops.worker_status import describe, worker_statuses
 from worker.read_model import rights
 from worker.read_model.freshness import find_problems
 from worker.read_model.keys import live_key
@@ -39,6 +41,7 @@ async def examine(settings: Settings) -> list[Finding]:
         examine_codecs(),
         *await examine_redis(settings),
         *await examine_workers(settings),
+        *await asyncio.to_thread(examine_workers_here, settings),
     ]
 
 
@@ -95,7 +98,14 @@ async def examine_workers(settings: Settings) -> list[Finding]:
     finally:
         await client.aclose()
     bad = [Finding("workers", False, each.description) for each in find_problems(partitions)]
-    return bad or [Finding("workers", True, f"each of {len(partitions)} partitions has a worker, and Kafka answers it")]
+    oldest = max(each.fresh_age for each in partitions)
+    fresh = "" if oldest == inf else f"; the oldest read models are {oldest:.0f} s old"
+    return bad or [Finding("workers", True, f"each of {len(partitions)} partitions has a worker, and Kafka answers it{fresh}")]
+
+
+def examine_workers_here(settings: Settings) -> list[Finding]:
+    """Asks the workers on this machine whether they are ready; no finding where none answers."""
+    return [Finding("worker here", status["ready"], describe(status)) for status in worker_statuses(settings)]
 
 
 async def inspect_redis(settings: Settings) -> list[Finding]:
