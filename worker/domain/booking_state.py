@@ -185,7 +185,12 @@ def listed_by(booking: Booking | None) -> Mapping[str, Window]:
 
 
 def apply_records(
-    records: Iterable[Records], rules: Rules, *, is_redelivery: bool = False, projected_offset: int = 0
+    records: Iterable[Records],
+    rules: Rules,
+    *,
+    is_redelivery: bool = False,
+    projected_offset: int = 0,
+    unchanged: list[str] | None = None,
 ) -> list[Change]:
     """Applies the records of one batch, and returns the changes that have an effect.
 
@@ -196,9 +201,14 @@ def apply_records(
         rules: the settings that shape results.
         is_redelivery: whether the batch was redelivered, and may have been applied before.
         projected_offset: booking records before this offset of the bookings topic are surely projected.
+        unchanged: is extended by the types of the events that had no effect: copies, superseded or covered by a horizon; of a
+            redelivered batch every event counts as having one.
     """
+    unchanged = [] if unchanged is None else unchanged
     changes = [
-        change for each in records if (change := _fold_records(*each, rules, is_redelivery, projected_offset)) is not None
+        change
+        for each in records
+        if (change := _fold_records(*each, rules, is_redelivery, projected_offset, unchanged)) is not None
     ]
     for change in changes:
         _detect_alerts(change, rules)
@@ -215,6 +225,7 @@ def _fold_records(
     rules: Rules,
     is_redelivery: bool,
     projected_offset: int,
+    unchanged: list[str],
 ) -> Change | None:
     rows, change, tolerance = state.rows, None, rules.clock_tolerance
     for event in events:
@@ -223,6 +234,7 @@ def _fold_records(
             row = rows.get(name, EMPTY)
             after = fold_report(row, event, tolerance)
             if after is row and not is_redelivery:
+                unchanged.append(kind)
                 continue
             if after is not None:
                 change = change or _begin_change(state, is_redelivery)
@@ -231,7 +243,8 @@ def _fold_records(
                 rows[name] = after
                 continue
         change = change or _begin_change(state, is_redelivery)
-        _fold_event(change, event, rules.clock_tolerance)
+        if not _fold_event(change, event, rules.clock_tolerance):
+            unchanged.append(kind)
     if booking_records:
         change = change or _begin_change(state, is_redelivery)
         _apply_booking_records(change, booking_records, projected_offset)
@@ -252,21 +265,24 @@ def _keep_before(change: Change, name: str) -> None:
         change.sessions_before[name] = (change.state.rows.get(name, EMPTY), change.state.packed_status(name))
 
 
-def _fold_event(change: Change, event: Event, tolerance: int) -> None:
-    """Folds any event into its session; an erasure into the booking's erasure horizon."""
+def _fold_event(change: Change, event: Event, tolerance: int) -> bool:
+    """Folds any event into its session; an erasure into the booking's erasure horizon. Returns whether it has an effect."""
     state, key = change.state, fold.order_key(event, tolerance)
     if event.type == _ERASED:
-        state.erasure_horizon = max(state.erasure_horizon, fold.effective_time(key))
+        horizon = state.erasure_horizon
+        state.erasure_horizon = max(horizon, fold.effective_time(key))
         change.affects_all |= change.is_redelivery or state.erasure_horizon > change.before.erasure_horizon
-        return
+        return change.is_redelivery or state.erasure_horizon > horizon
     name = event.session_id
     row, ever_opened = decode(state.rows.get(name, EMPTY))
     after, scans = fold.fold(row, state.scans.get(name, {}), [(key, event)], state.erasure_horizon)
-    if scans or after != row or change.is_redelivery:
+    has_effect = bool(scans) or after != row or change.is_redelivery
+    if has_effect:
         _keep_before(change, name)
         state.rows[name] = encode(after, ever_opened)
     if scans:
         _keep_scans(change, name, scans)
+    return has_effect
 
 
 def _keep_scans(change: Change, name: str, scans: Mapping[bytes, bytes | None]) -> None:

@@ -53,7 +53,7 @@ class WorkerMetrics:
         Gauge("attendance_worker_build_info", "1, with the version", ("version",), registry=registry).labels(version).set(1)
         self._events = Counter(
             "attendance_worker_events",
-            "Events and booking records, by what became of them: folded here, or forwarded to their partition",
+            "Events and booking records, by what became of them: folded, folded without an effect, or forwarded",
             ("type", "outcome"),
             registry=registry,
         )
@@ -85,17 +85,22 @@ class WorkerMetrics:
         ProcessCollector(registry=registry)
         registry.register(_OfState(self))
 
-    def took(self, topic: str, records: int, folded: Mapping[str, int], forwarded: Mapping[str, int]) -> None:
+    def took(
+        self, topic: str, records: int, folded: Mapping[str, int], unchanged: Mapping[str, int], forwarded: Mapping[str, int]
+    ) -> None:
         """Counts a decoded batch.
 
         Args:
             topic: ``events`` or ``bookings``.
             records: how many it has.
             folded: by type, how many of them are folded.
+            unchanged: by type, how many of these had no effect.
             forwarded: by type, how many of them are forwarded.
         """
         self._batch_records.labels(topic).observe(records)
-        for outcome, counts in (("folded", folded), ("forwarded", forwarded)):
+        for kind, count in folded.items():
+            self._events.labels(kind, "folded").inc(count - unchanged.get(kind, 0))
+        for outcome, counts in (("unchanged", unchanged), ("forwarded", forwarded)):
             for kind, count in counts.items():
                 self._events.labels(kind, outcome).inc(count)
 

@@ -90,14 +90,21 @@ class Bookings:
         """Whether the booking is cached; if so, it belongs to this partition."""
         return booking_id in self._cache
 
-    def fold(self, batch: DecodedBatch, *, is_redelivery: bool, projected_offset: int) -> Iterator[list[Change]]:
-        """Folds a batch, some bookings at a time; yields the changes that have an effect."""
+    def fold(
+        self, batch: DecodedBatch, *, is_redelivery: bool, projected_offset: int, unchanged: list[str]
+    ) -> Iterator[list[Change]]:
+        """Folds a batch, some bookings at a time; yields the changes that have an effect.
+
+        The arguments are those of `apply_records`.
+        """
         rules, states = self._resources.rules, self._states([*batch.events, *batch.booking_records])
         events, booking_records = batch.events, batch.booking_records
         remaining = iter(states)
         while names := list(islice(remaining, _FOLDED_AT_ONCE)):
             records = [(states[name], events.get(name, ()), booking_records.get(name, ())) for name in names]
-            yield apply_records(records, rules, is_redelivery=is_redelivery, projected_offset=projected_offset)
+            yield apply_records(
+                records, rules, is_redelivery=is_redelivery, projected_offset=projected_offset, unchanged=unchanged
+            )
 
     async def store(self, changed: ChangedRows, applied: Applied, last_places: Mapping[str, Place]) -> list[KeptRecord]:
         """Writes changed rows: to each changelog, then to its table; ``attendance`` before ``bookings``.

@@ -6,6 +6,7 @@ emitted again, change nothing. While one batch is emitted, the next is already f
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -138,19 +139,20 @@ class Partition:
                 decoded = monotonic()
                 metrics.staged("decode", decoded - begun)
                 projected = read_models.projected
-                rows = ChangedRows()
+                rows, unchanged = ChangedRows(), list[str]()
                 projection = Projection(known=projected.matches_table, backfills=batch.backfills)
                 for changes in bookings.fold(
                     batch,
                     is_redelivery=fetched.begin < bookings.redelivered[topic],
                     projected_offset=projected.bookings_offset,
+                    unchanged=unchanged,
                 ):
                     rows.add(changes)
                     projection.add(changes)
                     await asyncio.sleep(0)
             folded = monotonic()
             metrics.staged("fold", folded - decoded)
-            metrics.took(TOPICS[topic], len(fetched.records), batch.folded, batch.forwarded)
+            metrics.took(TOPICS[topic], len(fetched.records), batch.folded, Counter(unchanged), batch.forwarded)
             metrics.heard(batch.sources)
             write = read_models.begin(projection.entries, Applied.of(topic, fetched.end, batch.newest))
             outgoing = kafka_sink.outgoing(

@@ -78,11 +78,12 @@ def test_any_source_is_exported_as_it_is(sources: list[str]) -> None:
 
 def test_counts_add_up() -> None:
     metrics = WorkerMetrics("1", lambda: 0.0)
-    metrics.took("events", 5, {"attendance.check_in": 3}, {"attendance.check_in": 1, "attendance.set": 1})
-    metrics.took("events", 2, {"attendance.check_in": 2}, {})
+    metrics.took("events", 5, {"attendance.check_in": 3}, {"attendance.check_in": 2}, {"attendance.set": 1})
+    metrics.took("events", 2, {"attendance.check_in": 2}, {}, {"attendance.check_in": 1})
     metrics.dead_letter("events", "invalid-json", 4)
     assert values(metrics, "attendance_worker_events_total") == {
-        ("folded", "attendance.check_in"): 5,
+        ("folded", "attendance.check_in"): 3,
+        ("unchanged", "attendance.check_in"): 2,
         ("forwarded", "attendance.check_in"): 1,
         ("forwarded", "attendance.set"): 1,
     }
