@@ -17,6 +17,12 @@ from schemas.attendance import AttendanceStatus
 MAX_EVENT_BYTES = 64 * 1024
 MAX_BOOKING_BYTES = 512 * 1024
 
+#: Media types of an event and of a batch over HTTP; the first is also that of a structured record.
+STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
+#: Events of a batch.
+MAX_EVENTS = 1000
+
 RECEIVED_HEADER = "attendance-received"
 BACKFILL_HEADER = "attendance-backfill"
 """Header of a record that an operator published again, or late: the id of the operation."""

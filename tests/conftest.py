@@ -14,12 +14,13 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support.programs import Program
 from tests.support.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
 from tests.support.services.debian import debian_program
 
 #: Folders in the order in which processes take up their modules. The long modules, which wait for services, come first: one
 #: of them at the end would keep one process busy while the others have nothing left.
-LANES = ("faults", "integration", "engine", "web", "sdks", "property", "unit")
+LANES = ("faults", "integration", "engine", "web", "guide", "sdks", "property", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,6 +76,19 @@ def program(request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
             _do_without(request, missing)
 
     return found
+
+
+@pytest.fixture(scope="session")
+def installed(request: pytest.FixtureRequest) -> Callable[[Program], Path]:
+    """Installs a program in another language and gives the folder in which it can be run."""
+
+    def there(program: Program) -> Path:
+        try:
+            return program.installed()
+        except ServiceUnavailable as missing:
+            _do_without(request, missing)
+
+    return there
 
 
 def _do_without(request: pytest.FixtureRequest, missing: ServiceUnavailable) -> NoReturn:

@@ -244,7 +244,7 @@ def doctor_(as_json: Json = False) -> None:
 def schemas_export(
     folder: Annotated[Path, typer.Option("--to", help="folder to write to")] = export.FOLDER,
 ) -> None:
-    """Write the JSON Schemas of events, alerts, attendances and dead letters."""
+    """Write the JSON Schemas of events, alerts, attendances and dead letters, and the AsyncAPI document of the topics."""
     for path in export.write(folder):
         print(path)
 

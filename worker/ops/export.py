@@ -1,4 +1,7 @@
-"""Writes the JSON Schemas of events, alerts, attendances and dead letters; a test fails if the committed ones are stale."""
+"""Writes the JSON Schemas of events, alerts, attendances and dead letters, and the AsyncAPI document of the topics.
+
+A test fails if the committed ones are stale.
+"""
 
 import json
 from pathlib import Path
@@ -9,13 +12,14 @@ from pydantic import TypeAdapter
 from schemas.alerts import AlertEvent
 from schemas.attendance import Attendance
 from schemas.events import TRACEPARENT_HEADER, AttendanceEvent, BookingEvent, Reason
+from worker.ops import asyncapi
 
 #: The folder of the committed schemas.
 FOLDER = Path(__file__).parents[2] / "schemas" / "export"
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """All schemas by file name."""
+    """All schemas, and the AsyncAPI document, by file name."""
     shapes: dict[str, Any] = {
         "attendance-event": AttendanceEvent,
         "booking-event": BookingEvent,
@@ -23,11 +27,12 @@ def documents() -> dict[str, dict[str, Any]]:
         "attendance": Attendance,
     }
     schemas = {f"{name}.schema.json": TypeAdapter(shape).json_schema() for name, shape in shapes.items()}
-    return {**schemas, "dead-letter.schema.json": _dead_letter()}
+    dead_letter = _dead_letter()
+    return {**schemas, "dead-letter.schema.json": dead_letter, "asyncapi.json": asyncapi.document(dead_letter)}
 
 
 def write(folder: Path) -> list[Path]:
-    """Writes all schemas and returns the paths of the files."""
+    """Writes all documents and returns the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, document in documents().items():

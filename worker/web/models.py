@@ -10,10 +10,9 @@ from typing_extensions import TypedDict
 from schemas import ids
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, AttendanceStatus
-from schemas.events import AttendanceEvent, BookingEvent, Reason
+from schemas.events import MAX_EVENTS, AttendanceEvent, BookingEvent, Reason
 from worker.read_model.operations import State
 from worker.web.requests import MAX_ENTRIES
-from worker.web.routes.events import MAX_EVENTS
 
 _Id = Annotated[str, Field(min_length=1, max_length=ids.MAX_BOOKING_ID)]
 _SessionId = Annotated[str, Field(min_length=1, max_length=ids.MAX_SESSION_ID)]

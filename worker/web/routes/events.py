@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import Request
 
 from schemas.decoding.explain import decode, decode_booking
-from schemas.events import DATA, Booking, BookingGone, DeadLetter, Event, Reason, Topic
+from schemas.events import BATCH, DATA, MAX_EVENTS, STRUCTURED, Booking, BookingGone, DeadLetter, Event, Reason, Topic
 from schemas.query.violations import Rule, Violation
 from worker.durations import micros
 from worker.settings import Settings
@@ -19,9 +19,6 @@ from worker.web.errors import Invalid, Refused
 from worker.web.http.bodies import Bodies, is_json, media_type, parse_json, write_json
 from worker.web.permissions import Published
 
-STRUCTURED = "application/cloudevents+json"
-BATCH = "application/cloudevents-batch+json"
-MAX_EVENTS = 1000
 _PREFIX = "ce-"
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).fullmatch
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})").search

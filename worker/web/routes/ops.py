@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from schemas import ids
 from schemas.alerts import AlertKind
+from schemas.events import BATCH, STRUCTURED
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
@@ -24,7 +25,7 @@ from worker.web.models import (
     StatusAnswer,
 )
 from worker.web.permissions import PUBLISHING, check_publish
-from worker.web.routes.events import BATCH, STRUCTURED, read_events
+from worker.web.routes.events import read_events
 from worker.web.routing import DirectRoute, add
 from worker.web.security import Caller
 from worker.web.services import services_of
