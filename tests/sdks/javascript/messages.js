@@ -1,24 +1,45 @@
-// The messages that the JavaScript SDK makes of one event, a JSON line each; kafkajs sends objects as their users write them, as JSON.
-import { CloudEvent, Kafka } from "cloudevents";
+// messages.js: the messages that the JavaScript SDK makes of one event, a JSON line each.
+// messages.js BROKER TOPIC SESSION: publishes them by kafkajs, each of a booking that is named for its case.
+// kafkajs sends objects as their users write them, as JSON.
+import { CloudEvent, Kafka as binding } from "cloudevents";
+import { Kafka, Partitioners, logLevel } from "kafkajs";
 
-const data = { bookingId: "b1", sessionId: "s1", numberOfAttendees: 2 };
-const kinds = { object: data, bytes: Buffer.from(JSON.stringify(data)) };
+const [broker, topic, session] = process.argv.slice(2);
+
+function messages() {
+  const all = [];
+  for (const kind of ["object", "bytes"]) {
+    for (const mode of ["binary", "structured"]) {
+      const name = `${mode} ${kind}`;
+      const data = { bookingId: broker ? `javascript ${name}` : "b1", sessionId: session ?? "s1", numberOfAttendees: 2 };
+      const event = new CloudEvent({
+        specversion: "1.0",
+        id: "e1",
+        source: "/devices/kiosk-7",
+        type: "attendance.check_in",
+        time: broker ? new Date().toISOString() : "2026-11-22T10:00:00.000Z",
+        datacontenttype: "application/json",
+        data: kind === "bytes" ? Buffer.from(JSON.stringify(data)) : data,
+      });
+      const { headers, value } = binding[mode](event);
+      const sent = typeof value === "string" || value instanceof Uint8Array ? value : JSON.stringify(value);
+      all.push({ name, key: data.bookingId, headers, value: sent });
+    }
+  }
+  return all;
+}
 
 const base64 = (text) => Buffer.from(text).toString("base64");
-for (const [kind, given] of Object.entries(kinds)) {
-  const event = new CloudEvent({
-    specversion: "1.0",
-    id: "e1",
-    source: "/devices/kiosk-7",
-    type: "attendance.check_in",
-    time: "2026-11-22T10:00:00.000Z",
-    datacontenttype: "application/json",
-    data: given,
+if (broker) {
+  const producer = new Kafka({ brokers: [broker], logLevel: logLevel.ERROR }).producer({
+    createPartitioner: Partitioners.DefaultPartitioner,
   });
-  for (const mode of ["binary", "structured"]) {
-    const { headers, value } = Kafka[mode](event);
-    const sent = typeof value === "string" || value instanceof Uint8Array ? value : JSON.stringify(value);
-    const pairs = Object.entries(headers).map(([name, text]) => [name, base64(String(text))]);
-    console.log(JSON.stringify({ case: `${mode} ${kind}`, headers: pairs, value: base64(sent) }));
+  await producer.connect();
+  await producer.send({ topic, acks: -1, messages: messages().map(({ key, headers, value }) => ({ key, headers, value })) });
+  await producer.disconnect();
+} else {
+  for (const { name, headers, value } of messages()) {
+    const pairs = Object.entries(headers).map(([header, text]) => [header, base64(String(text))]);
+    console.log(JSON.stringify({ case: name, headers: pairs, value: base64(value) }));
   }
 }
