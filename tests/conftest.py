@@ -101,6 +101,12 @@ def _do_without(request: pytest.FixtureRequest, missing: ServiceUnavailable) -> 
     pytest.skip(str(missing))
 
 
+@pytest.fixture(scope="session")
+def missing(request: pytest.FixtureRequest) -> Callable[[ServiceUnavailable], NoReturn]:
+    """Ends a test that does without a service: fails in CI, skips elsewhere."""
+    return lambda unavailable: _do_without(request, unavailable)
+
+
 @pytest.fixture(scope="module")
 def own_redis() -> Iterator[RedisServer]:
     """A Redis of the module's own, which it may flush, stop and start again."""

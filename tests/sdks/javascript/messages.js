@@ -1,6 +1,6 @@
 // messages.js: the messages that the JavaScript SDK makes of one event, a JSON line each.
 // messages.js BROKER TOPIC SESSION: publishes them by kafkajs, each of a booking that is named for its case.
-// kafkajs sends objects as their users write them, as JSON.
+// kafkajs takes text or bytes: an object is written as JSON.
 import { CloudEvent, Kafka as binding } from "cloudevents";
 import { Kafka, Partitioners, logLevel } from "kafkajs";
 
@@ -21,9 +21,12 @@ function messages() {
         datacontenttype: "application/json",
         data: kind === "bytes" ? Buffer.from(JSON.stringify(data)) : data,
       });
-      const { headers, value } = binding[mode](event);
-      const sent = typeof value === "string" || value instanceof Uint8Array ? value : JSON.stringify(value);
-      all.push({ name, key: data.bookingId, headers, value: sent });
+      const made = binding[mode](event);
+      // attributes that an event does not have are headers without a value, which kafkajs refuses
+      const headers = Object.fromEntries(Object.entries(made.headers).filter(([, text]) => text !== undefined));
+      const isReady = typeof made.value === "string" || made.value instanceof Uint8Array;
+      const value = isReady ? made.value : JSON.stringify(made.value);
+      all.push({ name, key: data.bookingId, headers, value });
     }
   }
   return all;
@@ -39,7 +42,7 @@ if (broker) {
   await producer.disconnect();
 } else {
   for (const { name, headers, value } of messages()) {
-    const pairs = Object.entries(headers).map(([header, text]) => [header, base64(String(text))]);
+    const pairs = Object.entries(headers).map(([header, text]) => [header, base64(text)]);
     console.log(JSON.stringify({ case: name, headers: pairs, value: base64(value) }));
   }
 }
