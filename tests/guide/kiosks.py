@@ -29,7 +29,8 @@ class Language(NamedTuple):
     def program(self) -> Program:
         """Python's libraries are those of the tests, and a shell has none."""
         install = [block.strip() for block in commands(self.heading)[:-1]] if self.heading not in ("Python", "Shell") else []
-        return Program(f"kiosk-{self.folder.name}", self.folder, self.sources, install[:1], install[1:])
+        sources = [self.folder / name for name in self.sources]
+        return Program(f"kiosk-{self.folder.name}", sources, install[:1], install[1:])
 
 
 LANGUAGES = {

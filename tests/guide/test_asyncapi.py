@@ -12,8 +12,7 @@ DOCUMENT = Path(__file__).parents[2] / "schemas/export/asyncapi.json"
 #: No script of a package is run: one of them reports the installation to its maker.
 PARSER = Program(
     "asyncapi",
-    FOLDER,
-    ["package.json", "package-lock.json", "validate.js"],
+    [FOLDER / name for name in ("package.json", "package-lock.json", "validate.js")],
     ["npm ci --ignore-scripts --no-audit --no-fund --silent"],
 )
 INFORMATION = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -11,18 +12,14 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
-from cloudevents.core.bindings import kafka as binding
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import Producer
 
 from schemas.decoding.explain import decode
 from schemas.events import Event
 from schemas.times import format_time
-from tests.guide.document import commands
+from tests.guide.document import ROOT, commands
 from tests.guide.kiosks import LANGUAGES, Kiosk, Language
 from tests.guide.tenants import ApiDoor, BrokerDoor
-from tests.sdks.programs import SDKS, Sdk
+from tests.sdks.programs import SDKS
 from tests.support.programs import Program
 from tests.support.services import KafkaCluster, Redis, ServiceUnavailable, ToolFailed
 from tests.support.services.kafka_jars import kafka_jars
@@ -34,6 +31,8 @@ each_language = pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANG
 #: An hour without a broker, compressed: clients give up after a second instead of a minute.
 QUICK = {"KIOSK_TIMEOUT": 1, "KIOSK_MAX_PAUSE": 1}
 BOOKINGS = 4
+NAMES = {name.lower(): name for name in LANGUAGES}
+GUIDE_FOLDER = ROOT / "schemas/guide"
 #: Each scan of a booking has a smaller number: a scan that is sent again as a new event would show the larger one.
 NUMBERS = range(9, 0, -1)
 HALF = 5
@@ -336,22 +335,16 @@ def attended(tenant: Tenant, session: str, numbers: dict[str, int]) -> None:
     assert wait_until(lambda: found() == numbers, 30), (found(), tenant.system.consume(tenant.system.topics.dead_letters))
 
 
-@pytest.mark.parametrize("sdk", SDKS, ids=[sdk.language for sdk in SDKS])
-def test_messages_of_the_sdk_are_counted(tenant: Tenant, sdk: Sdk, installed: Callable[[Program], Path]) -> None:
-    installed(sdk.program)
-    session = f"sdk-{sdk.language}"
-    sdk.run(tenant.kafka.bootstrap, tenant.system.topics.events, session)
-    modes = [f"{mode} {kind}" for mode in ("binary", "structured") for kind in ("object", "bytes")]
-    attended(tenant, session, {f"{sdk.language} {mode}": 2 for mode in modes})
-
-
-def test_messages_of_the_python_sdk_are_counted(tenant: Tenant) -> None:
-    producer = Producer({"bootstrap.servers": tenant.kafka.bootstrap, "partitioner": "murmur2_random", "acks": "all"})
-    for mode in (binding.to_binary, binding.to_structured):
-        data = {"bookingId": mode.__name__, "sessionId": "sdk-python", "numberOfAttendees": 2}
-        attributes = {"id": "e1", "source": "/devices/kiosk-7", "type": "attendance.check_in", "specversion": "1.0"}
-        message = mode(CloudEvent({**attributes, "datacontenttype": "application/json"}, data), JSONFormat())
-        headers = [(name, text if isinstance(text, bytes) else text.encode()) for name, text in message.headers.items()]
-        producer.produce(tenant.system.topics.events, message.value, data["bookingId"], headers=headers)
-    assert producer.flush(30) == 0
-    attended(tenant, "sdk-python", {"to_binary": 2, "to_structured": 2})
+@pytest.mark.parametrize("language", ["python", *(sdk.language for sdk in SDKS)])
+def test_messages_of_the_sdk_are_counted(tenant: Tenant, installed: Callable[[Program], Path], language: str) -> None:
+    """Both modes, by the guide's program."""
+    programs = {sdk.language: sdk.program for sdk in SDKS}
+    place = installed(programs[language]) if language in programs else GUIDE_FOLDER / "sdks/python"
+    session = f"sdk-{language}"
+    (block,) = commands(f"SDK of {NAMES[language]}")[-1:]
+    variables = {"KIOSK_BROKER": tenant.kafka.bootstrap, "KIOSK_TOPIC": tenant.system.topics.events}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for mode in ("structured", "binary"):
+        command = block.replace("BK-1", f"BK-{mode}").replace("yoga-1", session).replace("structured", mode)
+        run_tool(["env", "-C", str(place), "sh", "-ec", command], timeout=60, env={**variables, "PATH": path})
+    attended(tenant, session, {"BK-structured": 2, "BK-binary": 2})

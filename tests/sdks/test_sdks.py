@@ -23,6 +23,7 @@ from schemas.events import DeadLetter, Event
 from tests.sdks.programs import SDKS, Sdk
 from tests.support.incoming import RECEIVED, take
 from tests.support.programs import Program
+from tests.support.services.processes import run_tool
 
 DATA = {"bookingId": "b1", "sessionId": "s1", "numberOfAttendees": 2}
 ATTRIBUTES: dict[str, Any] = {"id": "e1", "source": "/devices/kiosk-7", "type": "attendance.check_in"}
@@ -36,8 +37,8 @@ def decoded(headers: Any, value: bytes) -> Event | DeadLetter:
 
 @pytest.mark.parametrize("sdk", SDKS, ids=[sdk.language for sdk in SDKS])
 def test_messages_of_the_sdk_are_read(sdk: Sdk, installed: Callable[[Program], Path]) -> None:
-    installed(sdk.program)
-    lines = [json.loads(line) for line in sdk.run().splitlines() if line.startswith("{")]
+    printed = run_tool(["env", "-C", str(installed(sdk.program)), *sdk.command], timeout=120)
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     found = {
         line["case"]: decoded([(name, b64decode(text)) for name, text in line["headers"]], b64decode(line["value"]))
         for line in lines

@@ -20,12 +20,10 @@ _SECONDS = 300.0
 
 
 class Program(NamedTuple):
-    """A program, and how it is made ready: shell commands in a copy of its folder."""
+    """A program, and how it is made ready: shell commands in a folder with copies of its files."""
 
     name: str
-    folder: Path
-    sources: Sequence[str]
-    """Files of its folder."""
+    sources: Sequence[Path]
     fetch: Sequence[str]
     """Commands that fetch libraries."""
     build: Sequence[str] = ()
@@ -36,7 +34,7 @@ class Program(NamedTuple):
         Raises ServiceUnavailable where its language is missing, or its libraries cannot be fetched; ToolFailed where it is
         wrong itself.
         """
-        texts = [(self.folder / name).read_bytes() for name in self.sources]
+        texts = [path.read_bytes() for path in self.sources]
         digest = hashlib.sha256(b"\0".join([*texts, *map(str.encode, (*self.fetch, *self.build))])).hexdigest()[:16]
         there = cache_root() / "programs" / f"{self.name}-{digest}"
         with locked(cache_root() / f"program-{self.name}.lock"):
@@ -51,8 +49,8 @@ class Program(NamedTuple):
         there.parent.mkdir(exist_ok=True)
         sibling = Path(tempfile.mkdtemp(prefix=f"{there.name}.", dir=there.parent))
         try:
-            for name in self.sources:
-                shutil.copy(self.folder / name, sibling / name)
+            for path in self.sources:
+                shutil.copy(path, sibling)
             try:
                 for command in self.fetch:
                     _run(command, sibling)
