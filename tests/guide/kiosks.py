@@ -121,6 +121,10 @@ class Kiosk:
         """Names of the spooled events."""
         return sorted(path.name for path in self.spool.glob("*.json"))
 
+    def spooled(self) -> set[bytes]:
+        """The spooled events of a program that sends nothing now."""
+        return {path.read_bytes() for path in self.spool.glob("*.json")}
+
     def seen_from_inside(self, pattern: str) -> list[Path]:
         """Files of the spool as the program sees it, where it has a disk of its own there."""
         return sorted(Path(f"/proc/{self._process.pid}/root{self.spool}").glob(pattern))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ GUIDE_FOLDER = ROOT / "schemas/guide"
 #: Each scan of a booking has a smaller number: a scan that is sent again as a new event would show the larger one.
 NUMBERS = range(9, 0, -1)
 HALF = 5
+TORN = b'{"specversion": "1'
 
 
 class Tenant(NamedTuple):
@@ -100,10 +101,13 @@ def scans(session: str, numbers: range) -> list[str]:
     return [f"BK-{session}-{booking} {session} {number}" for number in numbers for booking in range(BOOKINGS)]
 
 
-def check(tenant: Tenant, session: str, taken: list[str], source: str, *, kills: int) -> None:
-    """All that was taken is on the topic and counted once, with the time of its scan."""
+def check(tenant: Tenant, session: str, taken: list[str], source: str, *, kills: int, spooled: Iterable[bytes] = ()) -> None:
+    """All that was taken is on the topic as it was spooled, and counted once, with the time of its scan."""
     events = tenant.events(session)
     by_id = {event.id: event._replace(received=0) for event in events}
+    for value in spooled:
+        document = json.loads(value)
+        assert by_id.get(document["id"]) == decode(value, (), 0, max_age=2**62), document
     assert len(set(taken)) == len(taken)
     assert set(taken) <= set(by_id), "a scan is lost"
     # a scan may be spooled, and the kiosk killed before it says so
@@ -130,8 +134,8 @@ def test_scans_survive_an_outage_and_kills(tenant: Tenant, start: Callable[..., 
     kept = first.waiting()
     taken = len(first.taken())
     assert taken <= len(kept) <= taken + 1
-    (first.spool / "20200101T000000-torn.tmp").write_text('{"specversion": "1')
-    (first.spool / "20200101T000000-bad.json").write_text('{"specversion": "1')
+    for name in ("20200101T000000-torn.tmp", "20200101T000000-bad.json"):
+        (first.spool / name).write_bytes(TORN)
     second = start(language, **variables)
     second.scan("nonsense", *scans(session, NUMBERS[HALF:-1]))
     second.until_taken(taken + len(NUMBERS[HALF:-1]) * BOOKINGS)
@@ -141,13 +145,16 @@ def test_scans_survive_an_outage_and_kills(tenant: Tenant, start: Callable[..., 
     third = start(language, **variables)
     third.until(lambda: failures(third.errors()) >= 3, "giving up again and again")
     third.scan(*scans(session, NUMBERS[-1:]))
+    third.until_taken(taken + len(NUMBERS[HALF:]) * BOOKINGS)
     third.end_input()
+    spooled = third.spooled() - {TORN}
+    assert len(spooled) >= len(third.taken())
     tenant.doors[language.heading].open()
     assert third.wait(60) == 0
     left = {path.name for path in third.spool.iterdir()}
     assert {name for name in left if not name.endswith(".tmp")} == {"20200101T000000-bad.bad"}
     assert "20200101T000000-torn.tmp" in left
-    check(tenant, session, third.taken(), source, kills=2)
+    check(tenant, session, third.taken(), source, kills=2, spooled=spooled)
 
 
 @pytest.mark.slow
@@ -158,6 +165,7 @@ def test_kills_and_restarts_lose_and_double_nothing(
     """The program is killed after each few scans, while the broker is up, away or about to go."""
     session, source = f"kills-{language.heading}", f"/kiosks/{language.heading}"
     with reachable(tenant, language, tmp_path) as variables:
+        spooled: set[bytes] = set()
         for round_number, number in enumerate(NUMBERS[:-1]):
             kiosk = start(language, **variables, KIOSK_SOURCE=source)
             if round_number == 2:
@@ -170,6 +178,7 @@ def test_kills_and_restarts_lose_and_double_nothing(
             if round_number % 3 == 1:  # with nothing spooled, or while it is sent
                 wait_until(lambda: not kiosk.waiting(), 1.5)  # noqa: B023 - called at once
             kiosk.kill()
+            spooled |= kiosk.spooled()
         kiosk = start(language, **variables, KIOSK_SOURCE=source)
         kiosk.scan(*scans(session, NUMBERS[-1:]))
         tenant.kafka.kill()
@@ -177,7 +186,7 @@ def test_kills_and_restarts_lose_and_double_nothing(
         tenant.kafka.start()
         assert kiosk.wait(120) == 0
         assert kiosk.waiting() == []
-        check(tenant, session, kiosk.taken(), source, kills=len(NUMBERS) - 1)
+        check(tenant, session, kiosk.taken(), source, kills=len(NUMBERS) - 1, spooled=spooled)
 
 
 @pytest.mark.slow
