@@ -118,6 +118,8 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address[:2], _Handler)
 
     def server_bind(self) -> None:
+        # a worker that is started again takes its port although the last connections to it are not forgotten yet
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # HTTPServer asks the resolver for the name of this machine, which may take long and is not needed
         socket.socket.bind(self.socket, self.server_address)
         self.server_address = self.socket.getsockname()

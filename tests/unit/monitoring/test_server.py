@@ -112,3 +112,12 @@ def test_a_status_is_one_line(port: MonitoringServer) -> None:
     assert describe(status) == f"{port.address} pid 7: ready; partitions: live 0; freshness: unknown; lag: 3"
     status |= json.loads('{"ready": false, "reason": "stopping", "partitions": []}')
     assert describe(status) == f"{port.address} pid 7: not ready (stopping); partitions: none; freshness: unknown; lag: 0"
+
+
+def test_a_worker_started_again_takes_its_port(metrics: WorkerMetrics) -> None:
+    """The server closes first, so the system remembers the connection for a minute: Prometheus would not find the next port."""
+    with MonitoringServer(settings(0), metrics) as before:
+        assert httpx.get(before.address + "/livez").status_code == 200
+    number = int(before.address.rpartition(":")[2])
+    with MonitoringServer(settings(number), metrics) as after:
+        assert after.address == before.address
