@@ -26,6 +26,9 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = [name for name, service in SERVICES.items() if service["image"].startswith(f"{PROJECT['name']}:")]
 LOOPBACK = "127.0.0.1"
+#: Services that start with the profile of this name alone.
+OBSERVABILITY = [name for name, service in SERVICES.items() if "observability" in service.get("profiles", ())]
+PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
 #: The port redis-server takes when its command names none.
 REDIS_PORT = 6379
 
@@ -185,9 +188,12 @@ def test_every_variable_is_a_setting(service: str) -> None:
 def test_the_environment_is_shared_and_loads(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = SERVICES[service]["environment"]
     shared = COMPOSE["x-attendance-environment"]
-    own = {name for name in environment if name.startswith("ATTENDANCE_API_")}
+    own = {name for name in environment if name.startswith(("ATTENDANCE_API_", "ATTENDANCE_METRICS_"))}
     assert {name: value for name, value in environment.items() if name not in own} == shared
-    assert not own or service == "api"
+    assert own == {
+        "api": {"ATTENDANCE_API_BIND", "ATTENDANCE_API_TOKENS"},
+        "worker": {"ATTENDANCE_METRICS_BIND"},
+    }.get(service, set())
     # text, so that YAML's idea of a number or a truth value does not come between; nothing to interpolate but the password
     assert all(isinstance(value, str) and "$" not in interpolated(value) for value in environment.values())
     loaded = settings_of(service, monkeypatch)
@@ -337,8 +343,9 @@ def test_a_service_has_no_right_it_does_not_need(service: str) -> None:
     assert any(entry.split(":")[0] == "/tmp" for entry in found["tmpfs"])
 
 
-def test_redis_starts_as_its_user_without_rights_to_become_it() -> None:
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", SERVICES["redis"]["user"])
+@pytest.mark.parametrize("service", ["redis", *OBSERVABILITY])
+def test_a_service_needs_no_rights_to_become_its_user(service: str) -> None:
+    assert re.fullmatch(r"[1-9]\d*:\d+", SERVICES[service]["user"])
 
 
 @pytest.mark.parametrize("service", ["kafka", "redis"])
@@ -376,7 +383,7 @@ def base_images() -> list[str]:
 
 @pytest.mark.parametrize("image", [*sorted({service["image"] for service in SERVICES.values()}), *base_images()])
 def test_images_are_pinned_to_a_release(image: str) -> None:
-    assert re.search(r":\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?$", image), f"{image}: name a whole version"
+    assert re.search(r":v?\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?$", image), f"{image}: name a whole version"
 
 
 def test_our_image_is_built_once_with_the_project_version() -> None:
@@ -407,6 +414,75 @@ def test_there_is_more_than_one_worker_and_each_may_drain() -> None:
 def test_a_process_that_handles_no_signal_ends_all_the_same(service: str) -> None:
     # process 1 ignores what it does not handle
     assert SERVICES[service]["init"] is True
+
+
+# --- the profile `observability` ----------------------------------------------
+
+
+def test_prometheus_and_grafana_start_with_their_profile_alone() -> None:
+    assert OBSERVABILITY == ["prometheus", "grafana"]
+    assert all("profiles" not in service for name, service in SERVICES.items() if name not in OBSERVABILITY)
+    waited_for = {
+        name for each, service in SERVICES.items() if each not in OBSERVABILITY for name in service.get("depends_on", ())
+    }
+    assert not waited_for & {*OBSERVABILITY}, "the system starts without them"
+
+
+def test_prometheus_finds_replicas_at_the_ports_they_listen_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = {job["job_name"]: job["dns_sd_configs"] for job in PROMETHEUS["scrape_configs"]}
+    bound = {"api": settings_of("api", monkeypatch).api_address, "worker": settings_of("worker", monkeypatch).metrics_address}
+    for service, (host, number) in bound.items():
+        (found,) = jobs.pop(f"attendance-{service}")
+        assert (found["names"], found["type"], found["port"]) == ([service], "A", number)
+        assert host == "0.0.0.0"
+        assert "networks" not in SERVICES[service], "it is in the default network"
+    assert not jobs
+    assert "default" in SERVICES["prometheus"]["networks"]
+
+
+def test_prometheus_has_its_files_and_keeps_thirty_days() -> None:
+    service = SERVICES["prometheus"]
+    flags = dict(word.removeprefix("--").split("=") for word in service["command"])
+    sources = {target: source for source, target, *_ in (volume.split(":") for volume in service["volumes"])}
+    config = Path(flags["config.file"])
+    assert (ROOT / sources[str(config.parent)] / config.name).exists()
+    assert sources[flags["storage.tsdb.path"]] in COMPOSE["volumes"]
+    days = re.fullmatch(r"(\d+)d", flags["storage.tsdb.retention.time"])
+    assert days
+    assert int(days[1]) > 30, "the error budget is that of 30 days"
+    assert ports("prometheus")[0].container == 9090, "Prometheus' default, which the command does not change"
+
+
+def test_grafana_has_its_files_and_reaches_prometheus_alone() -> None:
+    service = SERVICES["grafana"]
+    source, target, mode = service["volumes"][0].split(":")
+    assert mode == "ro"
+    folder = Path(service["environment"]["GF_PATHS_PROVISIONING"])
+    assert folder.parent == Path(target)
+    provisioning = ROOT / source / folder.name
+    (data_source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    host, number = host_and_port(data_source["url"])
+    assert number == ports(host)[0].container
+    (provider,) = yaml.safe_load((provisioning / "dashboards/attendance.yml").read_text())["providers"]
+    assert [path.name for path in (ROOT / source / Path(provider["options"]["path"]).relative_to(target)).glob("*.json")] == [
+        "attendance.json"
+    ]
+    assert service["networks"] == ["observability"], "neither Kafka nor Redis"
+    assert {name for name, each in SERVICES.items() if "observability" in each.get("networks", ())} == {*OBSERVABILITY}
+
+
+def test_grafana_has_no_password_and_nobody_may_change_it() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    for name in ("AUTH_ANONYMOUS_ENABLED", "AUTH_DISABLE_LOGIN_FORM", "SECURITY_DISABLE_INITIAL_ADMIN_CREATION"):
+        assert environment[f"GF_{name}"] == "true", "the image's admin has a password that everybody knows"
+    assert not any("PASSWORD" in name for name in environment)
+
+
+@pytest.mark.parametrize("service", OBSERVABILITY)
+def test_what_is_mounted_from_the_checkout_is_read_only(service: str) -> None:
+    for source, *_, mode in (volume.split(":") for volume in SERVICES[service]["volumes"]):
+        assert (mode == "ro") == source.startswith("./")
 
 
 def command_named(words: list[str]) -> Any:
