@@ -1,4 +1,4 @@
-"""The parts that every event passes, alone: decode and fold, each the best of five repeats.
+"""The parts that every event passes, alone: decode, fold and metrics, each the best of five repeats.
 
 The garbage collector is off while they are timed, as `timeit` has it: here it would walk through the whole workload.
 """
@@ -6,19 +6,23 @@ The garbage collector is off while they are timed, as `timeit` has it: here it w
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from operator import itemgetter
+from time import perf_counter, time
 from typing import NamedTuple
 
 from schemas.decoding.explain import decode
-from schemas.events import Event
+from schemas.events import SOURCE, TYPE, Event
 from tests.bench.workload import Record, Workload
 from worker.domain.row_codec import EMPTY, fold_report
 from worker.durations import micros
+from worker.monitoring.metrics import STAGES, WorkerMetrics
 from worker.settings import Settings
 
 REPEATS = 5
 SAMPLE = 20_000
+BATCH = 1_000
 
 
 class Services(NamedTuple):
@@ -27,16 +31,19 @@ class Services(NamedTuple):
     decode_us: float
     fold_us: float
     """The order key and the fold of one event into the row that those before it made."""
+    metrics_us: float
+    """What its worker counts and observes of a batch of `BATCH` events."""
 
 
 def measure(settings: Settings, workload: Workload, now: int) -> Services:
     """Times the parts on events of the workload, received at `now` (microseconds)."""
     records = workload.events[0][:SAMPLE]
     max_age, tolerance = micros(settings.max_event_age), micros(settings.clock_tolerance)
-    decoded = _decode_all(records, now // 1000, max_age)
+    decoded, metrics = _decode_all(records, now // 1000, max_age), WorkerMetrics("bench", time)
     return Services(
         _best(lambda: _decode_all(records, now // 1000, max_age), len(records)),
         _best(lambda: _fold_all(decoded, tolerance), len(decoded)),
+        _best(lambda: _count_all(decoded, metrics), len(decoded)),
     )
 
 
@@ -50,6 +57,18 @@ def _fold_all(events: Sequence[Event], tolerance: int) -> None:
     for event in events:
         pair = (event.booking_id, event.session_id)
         rows[pair] = fold_report(rows.get(pair, EMPTY), event, tolerance) or EMPTY
+
+
+def _count_all(events: Sequence[Event], metrics: WorkerMetrics) -> None:
+    for start in range(0, len(events), BATCH):
+        batch = events[start : start + BATCH]
+        folded, sources = Counter(map(itemgetter(TYPE), batch)), set(map(itemgetter(SOURCE), batch))
+        metrics.took("events", len(batch), folded, {}, {})
+        metrics.heard(sources)
+        for stage in STAGES:
+            metrics.staged(stage, 0.01)
+        for service in ("kafka", "kafka", "redis"):
+            metrics.acknowledged(service, 0.01)
 
 
 def _best(work: Callable[[], object], count: int) -> float:

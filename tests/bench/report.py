@@ -36,6 +36,7 @@ _ROWS = (
     ("kafka_us_per_event", "Kafka broker CPU, us per event", ".1f"),
     ("decode_us", "decode, us (best of 5)", ".2f"),
     ("fold_us", "order key and fold, us (best of 5)", ".2f"),
+    ("metrics_us", "metrics, batches of 1,000, us (best of 5)", ".2f"),
     ("alerts_per_event", "alerts published per event", ".3f"),
     ("run_rss_mb", "worker peak resident, MB", ".0f"),
     ("freshness_p50_ms", "freshness at 1,000 events/s, p50 ms", ".1f"),
