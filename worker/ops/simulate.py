@@ -44,7 +44,7 @@ async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progre
     await send(producer, bookings(topics, plan, _now()))
     planned = events(topics, plan)
     began, sent, stopped = time.monotonic(), 0, asyncio.create_task(stop.wait())
-    step = max(1, min(1000, int(plan.rate / 20) or 1000)) if plan.rate else 1000
+    step = batch_size(plan.rate)
     while not stop.is_set() and (batch := list(islice(planned, step))):
         sent += await send(producer, batch)
         progress(sent)
@@ -55,6 +55,11 @@ async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progre
             await asyncio.wait([stopped], timeout=pause)
     stopped.cancel()
     return sent
+
+
+def batch_size(rate: float) -> int:
+    """How many events are sent at once: at most a twentieth of a second's, and at least one."""
+    return max(1, min(1000, int(rate / 20))) if rate else 1000
 
 
 def bookings(topics: TopicNames, plan: Plan, now: int) -> Iterator[Outgoing]:
