@@ -46,7 +46,8 @@ def test_settings_of_a_program_are_listed_with_defaults(language) -> None:
         assert re.search(rf"{name}\W+(\?\? |:-)?\W*{re.escape(settings()[name])}\b", text) or not settings()[name], name
 
 
-def test_pythons_client_is_that_of_the_tests() -> None:
+def test_pythons_packages_are_those_of_the_tests() -> None:
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
-    (name,) = re.findall(r"pip install '(.*)'", commands("Python")[0])
-    assert name in required
+    names = [name for heading in ("Python", "SDK of Python") for name in re.findall(r"'(.*?)'", commands(heading)[0])]
+    assert len(names) == 3
+    assert set(names) <= set(required)

@@ -73,7 +73,8 @@ function read(path) {
 async function sendAll() {
   const brokers = (env.KIOSK_BROKER ?? "localhost:9092").split(",");
   const retry = { retries: 2, maxRetryTime: timeout };
-  const kafka = new Kafka({ brokers, retry, requestTimeout: timeout, logLevel: logLevel.NOTHING });
+  const timeouts = { connectionTimeout: Math.min(timeout, 10000), requestTimeout: timeout };
+  const kafka = new Kafka({ brokers, retry, ...timeouts, logLevel: logLevel.NOTHING });
   const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner }); // murmur2
   for (let pause = 1000; ; ) {
     const isLast = ended; // asked first: no scan is added afterwards
