@@ -77,6 +77,24 @@ def test_a_worker_without_a_service_is_alive_but_not_ready(kafka: Broker, redis_
 
 
 @pytest.mark.parametrize(
+    ("service", "address"),
+    [("kafka", {"ATTENDANCE_BROKER": "kafka://127.0.0.1:1"}), ("redis", {"ATTENDANCE_REDIS": "redis://127.0.0.1:1"})],
+)
+def test_a_worker_that_waits_to_start_is_alive_but_not_ready(
+    kafka: Broker, redis_server: Redis, service: str, address: dict[str, str]
+) -> None:
+    with System(kafka, redis_server, metrics_bind="127.0.0.1:21484") as system:
+        worker = system.start_worker(**address)
+
+        def states() -> list[tuple[str, bool, bool, str]]:
+            given = system.run_cli("worker", "--status", "--json").stdout
+            found = [json.loads(line) for line in given.splitlines()]
+            return [(each["pid"], each["live"], each["ready"], each["reason"]) for each in found]
+
+        assert wait_until(lambda: states() == [(worker.pid, True, False, f"waiting for {service}")], 30), worker.said()
+
+
+@pytest.mark.parametrize(
     ("oddity", "reason"),
     [("swallows acknowledgements", "no offset of "), ("blocks", "the event loop has not run for ")],
 )

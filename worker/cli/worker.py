@@ -13,7 +13,6 @@ from worker.cli.signals import run_until_stopped
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import start
 from worker.settings import Settings
-from worker.tasks import run_until
 
 
 def worker(
@@ -38,15 +37,16 @@ def _run(settings: Settings) -> None:
     stopping = Stopping()
     configure_logs(settings)
 
-    async def work(stop: asyncio.Event) -> None:
-        problems = await run_until(stop, start.problems(settings))
-        for problem in problems or ():
+    async def check() -> None:
+        problems = await start.problems(settings)
+        for problem in problems:
             print_line(problem, sys.stderr)
         if problems:
             raise typer.Exit(1)
-        if not stop.is_set():
-            configure_client_logs(settings)
-            await Worker(settings, stopping).run(stop)
+        configure_client_logs(settings)
+
+    async def work(stop: asyncio.Event) -> None:
+        await Worker(settings, stopping).run(stop, check)
 
     run_until_stopped(work, lambda: stopping.begin(0))
 

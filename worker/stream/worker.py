@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from logging import INFO, WARNING
 from time import time
@@ -73,24 +73,33 @@ class Worker:
         self._reporter = StateReporter(self._metrics, self.topics)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Works until ``stop`` is set; then completes the batches in flight, commits and leaves the group.
+
+        Args:
+            stop: ends it.
+            check: returns once topics and settings are right; its port answers meanwhile. What it raises is raised.
 
         Raises:
             SettingsConflict: the tables or Redis were made with other settings, or the group writes to another Redis.
             SettingsError: the store for table rows cannot be used, or Kafka refuses the group or the session timeout.
             WorkerCrashed: an error that waiting does not cure.
         """
+        with MonitoringServer(self.settings, self._metrics) as port:
+            reports = asyncio.create_task(self._report())
+            reports.add_done_callback(self._on_done)
+            try:
+                await run_until(stop, check())
+                if not stop.is_set():
+                    await self._run_with(stop, port.address)
+                    self._stopping.finish()
+            finally:
+                await cancel_all((reports,))
+
+    async def _run_with(self, stop: asyncio.Event, address: str) -> None:
+        """As `run`, once the check is done; its port answers at an address."""
         _tune_garbage_collector()
         store = _open_store(self.settings)
-        with MonitoringServer(self.settings, self._metrics) as port:
-            await self._run_with(stop, store, port.address)
-        self._stopping.finish()
-
-    async def _run_with(self, stop: asyncio.Event, store: Store, address: str) -> None:
-        """As `run`, while its port answers at an address."""
-        reports = asyncio.create_task(self._report())
-        reports.add_done_callback(self._on_done)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
             live = await run_until(stop, self._reach(producer, redis))
@@ -105,7 +114,6 @@ class Worker:
             store.close()
             await self._stopping.step("the producer", producer.stop(), _CLOSE_SECONDS)
             await self._stopping.step("the connections to Redis", redis.aclose(), _CLOSE_SECONDS)
-            await cancel_all((reports,))
 
     async def _report(self) -> None:
         """Publishes the state of this worker for its port."""
