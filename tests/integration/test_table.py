@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from tests.support.services import Broker
 from tests.support.services.records import create_topic
 from worker.engine.partition_appender import read
-from worker.engine.recovery import recover
+from worker.engine.recovery import RecoveryProgress, recover
 from worker.engine.stores import open_store
 from worker.engine.stores.base import Store
 from worker.engine.table import Table
@@ -65,8 +65,8 @@ class Bench:
     async def another_changelog(self) -> str:
         return await asyncio.to_thread(create_topic, self._bootstrap, partitions=2)
 
-    async def recovered(self, table: Table, *partitions: int) -> Table:
-        done = [partition async for partition in recover([table], partitions, self.client)]
+    async def recovered(self, table: Table, *partitions: int, progress: RecoveryProgress | None = None) -> Table:
+        done = [partition async for partition in recover([table], partitions, self.client, progress)]
         assert sorted(done) == sorted(partitions)
         return table
 
@@ -301,7 +301,9 @@ def test_rows_of_a_topic_that_was_made_again_are_dropped(bench: Bench, length: i
         writer = bench.table(0, changelog=changelog)
         for number in range(length):
             await writer.flush(bench.producer, 0, {b"b%d" % number: {b"s": b"2"}})
-        again = await bench.recovered(bench.table(store=store, changelog=changelog), 0)
+        progress = RecoveryProgress()
+        again = await bench.recovered(bench.table(store=store, changelog=changelog), 0, progress=progress)
+        assert progress == RecoveryProgress(total=length, remaining=0, is_known=True)
         assert held(again, 0) == {b"b%d" % number: {b"s": b"2"} for number in range(length)}
         assert again.open(0) == length
 

@@ -33,6 +33,8 @@ class RecoveryProgress:
     """Those to be read."""
     remaining: int = 0
     """Of these, those that are not read yet."""
+    is_known: bool = False
+    """Whether Kafka has answered how many there are."""
 
 
 async def recover(
@@ -71,14 +73,14 @@ async def recover(
         ends = await consumer.end_offsets(list(waiting))
         reader = _ChangelogReader(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
         if progress is not None:
-            progress.total = progress.remaining = reader.remaining(ends)
+            reader.report(progress, ends)
         last_read = monotonic()
         while waiting:
             if await reader.read(waiting):
                 last_read = monotonic()
                 heartbeat()
                 if progress is not None:
-                    progress.remaining = reader.remaining(ends)
+                    reader.report(progress, ends)
             elif all(reader.waits_for_others(tp) for tp in waiting):
                 last_read = monotonic()
             elif monotonic() - last_read > STALL_SECONDS:
@@ -118,9 +120,11 @@ class _ChangelogReader:
         for tp, offset in self._expected.items():
             consumer.seek(tp, offset)
 
-    def remaining(self, ends: Mapping[TopicPartition, int]) -> int:
-        """Offsets before these ends that are not read yet."""
-        return sum(max(0, end - max(self._expected[tp], self._starts[tp])) for tp, end in ends.items())
+    def report(self, progress: RecoveryProgress, ends: Mapping[TopicPartition, int]) -> None:
+        """Reports the offsets before these ends; more than before are to be read once rows turned out to be of another log."""
+        progress.total = sum(max(0, end - self._starts[tp]) for tp, end in ends.items())
+        progress.remaining = sum(max(0, end - max(self._expected[tp], self._starts[tp])) for tp, end in ends.items())
+        progress.is_known = True
 
     async def read(self, waiting: set[TopicPartition]) -> bool:
         """Merges what is fetched of these; returns whether anything was."""

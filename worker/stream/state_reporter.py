@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic, time
 
 from faust.exceptions import ConsumerNotStarted
@@ -22,7 +22,8 @@ from worker.topics import TopicNames
 
 #: How often the state is published, seconds.
 REPORT_SECONDS = 0.5
-#: Kafka counts as unavailable if the end of one of the logs was not confirmed for longer than this, seconds.
+#: Kafka counts as unavailable if the end of one of the logs was not confirmed for longer than this, and Redis if it has not
+#: answered the heartbeats for so long, seconds.
 UNCONFIRMED_SECONDS = 3.0
 #: For what `until_done` and the heartbeats wait, and the service that it means.
 _SERVICES = {"kafka": "kafka", "changelog": "kafka", "recovery": "kafka", "redis": "redis", "heartbeat": "redis"}
@@ -34,9 +35,12 @@ class StateReporter:
     def __init__(self, metrics: WorkerMetrics, topics: TopicNames) -> None:
         self.recovery = RecoveryProgress()
         """Of the assignment now."""
-        self.has_joined = False
-        """Whether the group has assigned partitions, perhaps none."""
-        self.is_stopping = False
+        self.has_consumer = False
+        """Whether the group has ever assigned partitions, perhaps none."""
+        self.heartbeat_asked_at: float | None = None
+        """Since when Redis has not answered the heartbeats, in `time.monotonic`; None: they are answered."""
+        self._has_joined = False
+        self._is_stopping = False
         self._metrics = metrics
         self._topics = {"events": topics.events, "bookings": topics.bookings}
         self._assigned: set[int] = set()
@@ -44,12 +48,23 @@ class StateReporter:
 
     def assigned(self, numbers: set[int]) -> None:
         """Begins a new assignment: its logs are observed from now on."""
-        self._assigned, self._logs, self.recovery, self.has_joined = numbers, {}, RecoveryProgress(), True
+        self._assigned, self._logs, self.recovery = numbers, {}, RecoveryProgress()
+        self.has_consumer = self._has_joined = True
         self._metrics.assigned()
+
+    def revoked(self) -> None:
+        """Ends the assignment: what concerns its partitions is not exported any longer."""
+        self._assigned, self._logs, self._has_joined = set(), {}, False
+        self._publish(self._metrics.state._replace(partitions=(), recovery=None, stalled="", has_joined=False))
+
+    def stopping(self) -> None:
+        """Publishes that the worker stops."""
+        self._is_stopping = True
+        self._publish(self._metrics.state)
 
     def report_start(self) -> None:
         """Publishes the state of a worker that has no consumer yet."""
-        self._publish(WorkerState(monotonic(), waiting=_waiting(0.0)))
+        self._publish(WorkerState(monotonic(), waiting=self._waiting(())))
 
     def report(self, consumer: Consumer, partitions: Mapping[int, Partition], watchdog: Watchdog) -> None:
         """Publishes the state now.
@@ -82,10 +97,10 @@ class StateReporter:
         is_recovering = any(each.phase == Phase.RECOVERING for each in states)
         return WorkerState(
             monotonic(),
-            has_joined=True,
-            waiting=_waiting(max((time() - end.answered for end in ends.values()), default=0.0)),
+            has_joined=self._has_joined,
+            waiting=self._waiting(ends.values()),
             partitions=tuple(states),
-            recovery=(self.recovery.total, self.recovery.remaining) if is_recovering else None,
+            recovery=(self.recovery.total, self.recovery.remaining) if is_recovering and self.recovery.is_known else None,
             stalled=watchdog.suspected({tp: end.stable for tp, end in recent.items()}),
             batches_in_flight=consumer.tracker.in_flight,
             commits=dict(consumer.commits),
@@ -98,9 +113,12 @@ class StateReporter:
                 self._logs.setdefault(tp, LogFreshness()).observe(end.stable, now - (now_of_epoch - end.answered), offset)
 
     def _publish(self, state: WorkerState) -> None:
-        self._metrics.state = state._replace(is_stopping=self.is_stopping)
+        self._metrics.state = state._replace(is_stopping=self._is_stopping)
 
-
-def _waiting(unconfirmed: float) -> tuple[str, ...]:
-    services = {_SERVICES.get(what, what) for what, calls in waiting_calls.items() if calls > 0}
-    return tuple(sorted(services | ({"kafka"} if unconfirmed > UNCONFIRMED_SECONDS else set())))
+    def _waiting(self, ends: Iterable[LogEnd]) -> tuple[str, ...]:
+        services = {_SERVICES.get(what, what) for what, calls in waiting_calls.items() if calls > 0}
+        if any(time() - end.answered > UNCONFIRMED_SECONDS for end in ends):
+            services.add("kafka")
+        if self.heartbeat_asked_at is not None and monotonic() - self.heartbeat_asked_at > UNCONFIRMED_SECONDS:
+            services.add("redis")
+        return tuple(sorted(services))

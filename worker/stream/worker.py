@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from logging import INFO, WARNING
-from time import time
+from time import monotonic, time
 from typing import Any, cast
 
 import structlog
@@ -118,7 +118,7 @@ class Worker:
     async def _report(self) -> None:
         """Publishes the state of this worker for its port."""
         while True:
-            if self._reporter.has_joined:
+            if self._reporter.has_consumer:
                 self._reporter.report(self._consumer, self._partitions, self._watchdog)
             else:
                 self._reporter.report_start()
@@ -162,7 +162,7 @@ class Worker:
             self._stopping.begin(1, str(error) or repr(error))
             raise
         finally:
-            self._reporter.is_stopping = True
+            self._reporter.stopping()
             await self._stop(started)
             self._resources.dead_letters.flush()
             background = (stopped, crashed, heartbeats, confirmations, checks, lease, watchdog, started)
@@ -228,6 +228,7 @@ class Worker:
         await self._cancel()
 
     async def _cancel(self) -> None:
+        self._reporter.revoked()
         tasks, self._tasks = self._tasks, set()
         self._partitions.clear()
         await cancel_all(tasks)
@@ -268,9 +269,11 @@ class Worker:
         is_waiting = False
         while True:
             self._check_refusal()
+            self._reporter.heartbeat_asked_at = monotonic()
             heartbeats = [partition.heartbeat(self._topic_ends(partition.number)) for partition in self._partitions.values()]
             of_worker = (self._announce(self._resources.redis), self._group.heartbeat())
             results = await asyncio.gather(*of_worker, *heartbeats, return_exceptions=True)
+            self._reporter.heartbeat_asked_at = None
             error = next((result for result in results if isinstance(result, BaseException)), None)
             if error is not None and not isinstance(error, RedisError | OSError):
                 raise error
