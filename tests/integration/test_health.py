@@ -2,6 +2,8 @@
 
 import json
 import random
+import signal
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -125,6 +127,50 @@ def test_a_new_owner_knows_how_old_the_read_models_are(kafka: Broker, redis_serv
 
         assert wait_until(lambda: len(known()) == 4, 30), worker.said()
         assert min(known()) > 4
+        assert min(ages()) > 4
+
+
+def test_answers_that_waited_in_a_stopped_worker_are_old(kafka: Broker, redis_server: Redis) -> None:
+    """The answer to the last fetch comes before the events, and is read after them."""
+    with System(kafka, redis_server, session_timeout="30s") as system:
+        worker = system.start_worker(odd("swallows acknowledgements"))
+        until(worker, "ready", live=True, ready=True)
+
+        def partitions() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = asked(worker, "/status")[1].get("partitions", [])
+            return found
+
+        def ages() -> list[float]:
+            return [each.fresh_age for each in system.read(lambda reader: reader.status())]
+
+        assert wait_until(lambda: max(ages()) < 3, 20), ages()
+        worker.signal(signal.SIGSTOP)
+        filled(system)
+        published = monotonic()
+        assert wait_until(lambda: monotonic() - published > 5, 20)
+        worker.signal(signal.SIGCONT)
+        assert wait_until(lambda: all(each["lag"].get("events") for each in partitions()) and partitions() != [], 20)
+        for _ in range(5):
+            assert min(each["freshnessSeconds"] for each in partitions()) > 5
+            assert min(ages()) > 5
+
+
+def test_a_frozen_redis_goes_on_with_the_right_ages(kafka: Broker, redis_server: Redis) -> None:
+    """It still carries out the heartbeat that it got before it froze, of a worker that is gone."""
+    with RedisServer() as server, running(System(kafka, server)) as system:
+        (worker,) = system.workers
+        until(worker, "ready", live=True, ready=True)
+
+        def ages() -> list[float]:
+            return [each.fresh_age for each in system.read(lambda reader: reader.status())]
+
+        assert wait_until(lambda: max(ages()) < 3, 20), ages()
+        server.pause()
+        frozen = monotonic()
+        until(worker, "waiting for redis", live=True, seconds=8)
+        assert wait_until(lambda: monotonic() - frozen > 5, 20)
+        worker.kill()
+        server.resume()
         assert min(ages()) > 4
 
 

@@ -10,7 +10,7 @@ that progress follows the position of the client and not the last record.
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import faust
@@ -34,7 +34,7 @@ from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
 from worker.engine.faust_thread import END_ANSWER_SECONDS, ConsumerThread
-from worker.engine.fetching import Fetched, LogEnd, Unreadable
+from worker.engine.fetching import ConfirmedEnd, Fetched, LogEnd, Unreadable
 from worker.engine.offset_tracker import OffsetTracker
 
 log = structlog.get_logger(__name__)
@@ -95,7 +95,7 @@ class Consumer(driver.Consumer):
         self.commits = {"committed": 0, "failed": 0}
         """How many commits Kafka has, and how many failed or had no answer in time."""
         self.positioned = asyncio.Event()
-        self._asked_ends: dict[TP, LogEnd] = {}
+        self._asked_ends: dict[TP, ConfirmedEnd] = {}
         self._room = asyncio.Event()
         self._polled: set[TP] = set()
         self._needs_seek: set[TP] = set()
@@ -200,10 +200,10 @@ class Consumer(driver.Consumer):
         """The end of a partition's log; None if it is not known."""
         return self._thread.log_end(tp)
 
-    def confirmed_end(self, tp: TP) -> LogEnd | None:
+    def confirmed_end(self, tp: TP) -> ConfirmedEnd | None:
         """The end of a partition's log that Kafka confirmed last, by a fetch or for `confirm_ends`."""
-        ends = [end for end in (self.log_end(tp), self._asked_ends.get(tp)) if end is not None]
-        return max(ends, key=lambda end: end.answered, default=None)
+        ends = [end for end in (self._thread.fetched_end(tp), self._asked_ends.get(tp)) if end is not None]
+        return max(ends, key=lambda end: end.asked_at, default=None)
 
     async def confirm_ends(self) -> None:
         """Asks Kafka for log ends that no fetch has confirmed recently; gives up after some seconds.
@@ -211,15 +211,16 @@ class Consumer(driver.Consumer):
         Nothing is fetched of a partition with the maximum of batches in flight, or whose next batch cannot be read.
         """
         ends = {tp: self.confirmed_end(tp) for tp in self.assignment()}
-        old = [tp for tp, end in ends.items() if end is None or time() - end.answered > END_AGE_SECONDS]
+        old = [tp for tp, end in ends.items() if end is None or monotonic() - end.asked_at > END_AGE_SECONDS]
         if not old:
             return
+        asked_at = monotonic()
         with suppress(TimeoutError):  # a thread that stops does not answer
             async with asyncio.timeout(END_ANSWER_SECONDS + 1):
                 for tp, stable in (await self._thread.end_offsets(old)).items():
                     # an end never goes back: a fetch may know a later one, and the embedded broker lists one that is too small
-                    end = self.confirmed_end(tp) or LogEnd(stable, stable, 0)
-                    self._asked_ends[tp] = LogEnd(max(stable, end.stable), max(stable, end.high), time())
+                    end = self.confirmed_end(tp) or LogEnd(stable, stable)
+                    self._asked_ends[tp] = ConfirmedEnd(max(stable, end.stable), max(stable, end.high), asked_at)
 
     def _check_end(self, tp: TP) -> None:
         """Records were redelivered: harmless, unless the log now ends before what was already read."""

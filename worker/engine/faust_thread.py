@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
-from worker.engine.fetching import ISOLATION, Fetches, LogEnd, log_end, next_offset
+from worker.engine.fetching import ISOLATION, ConfirmedEnd, Fetches, LogEnd, log_end, next_offset
 
 log = structlog.get_logger(__name__)
 
@@ -131,6 +132,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def log_end(self, tp: TP) -> LogEnd | None:
         """See `fetching.log_end`; from any thread."""
         return log_end(self._ensure_consumer(), tp)
+
+    def fetched_end(self, tp: TP) -> ConfirmedEnd | None:
+        """The end of an assigned partition in the last answer to a fetch; from any thread."""
+        return None if self.log_end(tp) is None else self.fetches.confirmed.get(TopicPartition(*tp))
 
     def next_offset(self, tp: TP) -> int | None:
         """See `fetching.next_offset`; from any thread."""

@@ -79,8 +79,17 @@ class LogEnd(NamedTuple):
     """The last stable offset: records before it can be read. If no transaction is open, the high watermark."""
     high: int
     """The high watermark."""
-    answered: float
-    """The time of that answer, seconds since the epoch by this machine's clock."""
+
+
+class ConfirmedEnd(NamedTuple):
+    """As `LogEnd`, with a time of `time.monotonic` at which the log did not end later.
+
+    That is the time of the question. An answer may have waited long to be read, because this process was stopped.
+    """
+
+    stable: int
+    high: int
+    asked_at: float
 
 
 class Unreadable(NamedTuple):
@@ -104,6 +113,8 @@ class Fetches:
         """The offset at which the broker refuses fetches, or returns no records although the log continues, and since when."""
         self._kept: dict[TopicPartition, bytes] = {}
         """The last fetched bytes of partitions that are read by `TolerantRecords`."""
+        self.confirmed: dict[TopicPartition, ConfirmedEnd] = {}
+        """By partition, its end in the last answer to a fetch. May be read in any thread."""
         self._may_hold = may_hold
         self._to_search: dict[TopicPartition, tuple[int, bytes]] = {}
         """The offset and the bytes of the last fetch, if they are to be searched."""
@@ -148,22 +159,27 @@ class Fetches:
                 waiter.cancel()
 
     async def _send_and_inspect(self, node: Any, request: Any, **options: Any) -> Any:
+        asked_at = monotonic()
         response = await self._send(node, request, **options)
         if isinstance(request, FetchRequest):
-            self._inspect(request, response)
+            self._inspect(request, response, asked_at)
         return response
 
-    def _inspect(self, request: Any, response: Any) -> None:
-        """Handles refused and empty fetches. The client would repeat a refused fetch at once, with a log line each time."""
+    def _inspect(self, request: Any, response: Any, asked_at: float) -> None:
+        """Notes the ends of logs, and handles refused and empty fetches.
+
+        The client would repeat a refused fetch at once, with a log line each time.
+        """
         offsets = {(topic, number): offset for topic, partitions in request.topics for number, offset, _ in partitions}
         refused = set[tuple[str, int]]()
         for topic, partitions in response.topics:
-            for number, code, _high, stable, *_, records in partitions:
+            for number, code, high, stable, *_, records in partitions:
                 if code not in _HANDLED_BY_CLIENT:
                     refused.add((topic, number))
                     self._refuse(TopicPartition(topic, number), offsets[topic, number], code)
                 elif code == 0:
                     tp = TopicPartition(topic, number)
+                    self.confirmed[tp] = ConfirmedEnd(_stable(stable, high), high, asked_at)
                     if self._kept and tp in self._kept:
                         self._kept[tp] = records
                     if self._may_hold is not None:
@@ -305,9 +321,12 @@ def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
     state = _state(consumer, tp)
     if state is None or state.highwater is None:
         return None
-    # brokers without transactions return no last stable offset, or -1
-    stable = state.highwater if state.lso is None or state.lso < 0 else state.lso
-    return LogEnd(stable, state.highwater, state.timestamp / 1000)
+    return LogEnd(_stable(state.lso, state.highwater), state.highwater)
+
+
+def _stable(stable: int | None, high: int) -> int:
+    """The last stable offset of an answer; brokers without transactions return none, or -1."""
+    return high if stable is None or stable < 0 else stable
 
 
 def next_offset(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:

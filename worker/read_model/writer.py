@@ -10,7 +10,7 @@ Errors, and whether a retry helps::
 
 from collections.abc import AsyncIterable, Iterable, Mapping
 from secrets import token_bytes
-from time import perf_counter, thread_time
+from time import monotonic, perf_counter, thread_time
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -65,6 +65,7 @@ class PartitionWriter:
         self._key_generation = ""
         self._seq = 0
         self._pace = ChunkSizer()
+        self._clock = ServerClock()
 
     async def claim(self) -> Claim:
         """Becomes the only writer; writes of earlier ones are refused from now on."""
@@ -120,16 +121,23 @@ class PartitionWriter:
             retired: Any = await self._client.hget(self._keys.watermark, "retired")
         await self._retire((retired or b"").decode().split())
 
-    async def heartbeat(self, fields: Mapping[str, Any], ages_ms: Mapping[str, int] = MappingProxyType({})) -> None:
+    async def heartbeat(
+        self, fields: Mapping[str, Any], ages_ms: Mapping[str, int] = MappingProxyType({}), fresh_at: float | None = None
+    ) -> None:
         """Writes the heartbeat.
 
         Args:
             fields: of the watermark; they need no sequence number.
-            ages_ms: time since Kafka confirmed the end of ``events`` and ``bookings``, if it did; and of ``fresh``, since the
-                read models were known to hold everything that Kafka had.
+            ages_ms: time since Kafka confirmed the end of ``events`` and ``bookings``, if it did.
+            fresh_at: when the read models were last known to hold everything that Kafka had, in `time.monotonic`. It is
+                written from the second heartbeat on, once the clock of the server is known.
         """
-        ages = (ages_ms.get(name, "") for name in ("events", "bookings", "fresh"))
-        self._raise_if_refused(await self._run(HEARTBEAT, self._generation, self._epoch, *ages, *flatten(fields)))
+        asked_at = monotonic()
+        ages = (ages_ms.get(name, "") for name in ("events", "bookings"))
+        fresh_ms = "" if fresh_at is None else self._clock.at_least(fresh_at)
+        answer = await self._run(HEARTBEAT, self._generation, self._epoch, *ages, fresh_ms, *flatten(fields))
+        self._raise_if_refused(answer)
+        self._clock.observe(int(answer), asked_at, monotonic())
 
     async def _retire(self, key_generations: Iterable[str]) -> None:
         buckets = (65536 >> DOC_SHIFT, BOOKING_BUCKETS)
@@ -163,6 +171,27 @@ async def announce(client: Client, base: str, namespace: str, partitions: int) -
         pipe.hmget(key, "namespace", "partitions")
         *_, (live, count) = await pipe.execute()
     return live.decode(), int(count)
+
+
+class ServerClock:
+    """The clock of a server, as far as its answers show it: it showed their time between the question and the answer.
+
+    An age would not do for what must never seem newer than it is: a server that was frozen counts it from when it goes on.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None
+        """By how much it is ahead of `time.monotonic`, at the least, ms; None: not known."""
+
+    def observe(self, shown_ms: int, asked_at: float, answered_at: float) -> None:
+        """Takes the time that an answer shows."""
+        least, most = shown_ms - answered_at * 1000, shown_ms - asked_at * 1000
+        if self._ahead is None or not least <= self._ahead <= most:
+            self._ahead = least
+
+    def at_least(self, at: float) -> int | str:
+        """What it showed at a time of `time.monotonic`, or less by the duration of a round trip; empty: not known."""
+        return "" if self._ahead is None else int(self._ahead + at * 1000)
 
 
 class ChunkSizer:

@@ -12,7 +12,7 @@ from schemas.times import format_time, parse_time
 from worker.domain.fold import NEVER
 from worker.domain.rows import BOOKINGS, EVENTS, Applied, Ends
 from worker.read_model.write_batch import Entries, Write
-from worker.read_model.writer import Fenced, NeedsRepair, PartitionWriter, ReadModelError
+from worker.read_model.writer import Claim, Fenced, NeedsRepair, PartitionWriter, ReadModelError
 from worker.stream.booking_store import Bookings
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
@@ -90,8 +90,16 @@ class ReadModels:
 
     async def take_ownership(self, committed: Ends) -> None:
         """Claims the partition in Redis; repairs the read models if they are missing or behind the committed offsets."""
-        claim = await until_done("redis", self._writer.claim, partition=self._number)
-        self.fresh_at = monotonic() - claim.fresh_age_ms / 1000 if claim.fresh_age_ms >= 0 else None
+        asked_at = 0.0
+
+        async def attempt() -> Claim:
+            nonlocal asked_at
+            asked_at = monotonic()
+            return await self._writer.claim()
+
+        claim = await until_done("redis", attempt, partition=self._number)
+        # of the question: this process may have been stopped before it read the answer
+        self.fresh_at = asked_at - claim.fresh_age_ms / 1000 if claim.fresh_age_ms >= 0 else None
         ends = claim.events_offset, claim.bookings_offset
         claimed = [parse_time(time) if time else NEVER for time in (claim.events_time, claim.bookings_time)]
         # the table has newer times than a flushed Redis, and Redis may have newer times than the table
@@ -137,10 +145,8 @@ class ReadModels:
             written |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
         asked_at = monotonic()
         ages = {topic: end.age_ms for topic, end in ends.items()}
-        if self.fresh_at is not None:
-            ages["fresh"] = round((asked_at - self.fresh_at) * 1000)
         try:
-            await self._writer.heartbeat(written, ages)
+            await self._writer.heartbeat(written, ages, self.fresh_at)
             self._answered_at = asked_at
         except ReadModelError as error:
             if not was_live:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from time import monotonic, time
+from time import monotonic
 
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from worker.engine.faust_consumer import Consumer
-from worker.engine.fetching import LogEnd
+from worker.engine.fetching import ConfirmedEnd
 from worker.engine.recovery import RecoveryProgress
 from worker.engine.watchdog import Watchdog
 from worker.monitoring.freshness import LogFreshness
@@ -80,7 +80,7 @@ class StateReporter:
     def _state(self, consumer: Consumer, partitions: Mapping[int, Partition], watchdog: Watchdog) -> WorkerState:
         tps = {number: {name: TP(topic, number) for name, topic in self._topics.items()} for number in self._assigned}
         ends = {tp: end for each in tps.values() for tp in each.values() if (end := consumer.confirmed_end(tp)) is not None}
-        recent = {tp: end for tp, end in ends.items() if time() - end.answered <= STALE_AFTER}
+        recent = {tp: end for tp, end in ends.items() if monotonic() - end.asked_at <= STALE_AFTER}
         completed = {tp: consumer.tracker.progress_of(tp).completed for tp in ends}
         self._observe(ends, completed)
         states = []
@@ -106,19 +106,19 @@ class StateReporter:
             commits=dict(consumer.commits),
         )
 
-    def _observe(self, ends: Mapping[TP, LogEnd], completed: Mapping[TP, int | None]) -> None:
-        now, now_of_epoch = monotonic(), time()
+    def _observe(self, ends: Mapping[TP, ConfirmedEnd], completed: Mapping[TP, int | None]) -> None:
         for tp, end in ends.items():
             if (offset := completed[tp]) is not None:
-                self._logs.setdefault(tp, LogFreshness()).observe(end.stable, now - (now_of_epoch - end.answered), offset)
+                self._logs.setdefault(tp, LogFreshness()).observe(end.stable, end.asked_at, offset)
 
     def _publish(self, state: WorkerState) -> None:
         self._metrics.state = state._replace(is_stopping=self._is_stopping)
 
-    def _waiting(self, ends: Iterable[LogEnd]) -> tuple[str, ...]:
+    def _waiting(self, ends: Iterable[ConfirmedEnd]) -> tuple[str, ...]:
         services = {_SERVICES.get(what, what) for what, calls in waiting_calls.items() if calls > 0}
-        if any(time() - end.answered > UNCONFIRMED_SECONDS for end in ends):
+        latest = monotonic() - UNCONFIRMED_SECONDS
+        if any(end.asked_at < latest for end in ends):
             services.add("kafka")
-        if self.heartbeat_asked_at is not None and monotonic() - self.heartbeat_asked_at > UNCONFIRMED_SECONDS:
+        if self.heartbeat_asked_at is not None and self.heartbeat_asked_at < latest:
             services.add("redis")
         return tuple(sorted(services))

@@ -308,7 +308,7 @@ class Worker:
                 continue
             await self._consumer.confirm_ends()
             ends = [self._consumer.confirmed_end(tp) for tp in self._consumer.assignment()]
-            age = max((time() - end.answered for end in ends if end is not None), default=0.0)
+            age = max((monotonic() - end.asked_at for end in ends if end is not None), default=0.0)
             if (age > UNCONFIRMED_SECONDS) != is_waiting:
                 is_waiting = not is_waiting
                 log.log(
@@ -337,7 +337,7 @@ class Worker:
         for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
             tp = TP(topic, number)
             if (end := self._consumer.confirmed_end(tp)) is not None:
-                age_ms = max(0, int((time() - end.answered) * 1000))
+                age_ms = int((monotonic() - end.asked_at) * 1000)
                 unreadable_at = unreadable[tp].offset if tp in unreadable else None
                 ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, unreadable_at)
         return ends

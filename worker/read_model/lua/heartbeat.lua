@@ -2,10 +2,10 @@
 --
 -- KEYS  1 watermark
 -- ARGV  1 generation  2 epoch  3 and 4 time since Kafka confirmed the end of events and of bookings, ms (empty: not yet)
---       5 time since these read models were known to hold everything that Kafka had, ms (empty: not known)
+--       5 when these read models were last known to hold everything that Kafka had, ms (empty: not known)
 --       6.. field, value pairs of the watermark to set
 -- Times are those of this server's clock, which readers compare them with; the clocks of workers and readers do not matter.
--- Returns 'ok', 'fenced' or 'gone'.
+-- Returns the time, ms, or 'fenced' or 'gone'.
 local call = redis.call
 local watermark = call('HMGET', KEYS[1], 'generation', 'epoch')
 if not watermark[2] then return 'gone' end
@@ -19,5 +19,5 @@ for index, topic in ipairs({ 'events', 'bookings' }) do
   local age = ARGV[2 + index]
   if age ~= '' then call('HSET', KEYS[1], topic .. '.confirmedAt', time_before(age)) end
 end
-if ARGV[5] ~= '' then call('HSET', KEYS[1], 'freshAt', time_before(ARGV[5])) end
-return 'ok'
+if ARGV[5] ~= '' then call('HSET', KEYS[1], 'freshAt', string.format('%.0f', math.min(now, ARGV[5]))) end
+return now
