@@ -119,7 +119,6 @@ def document(dead_letter: _Json) -> _Json:
             "schemas": dict(sorted(schemas.items())),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "of `attendance tokens create`"},
-                "sasl": {"type": "scramSha512", "description": "or what the operator of the broker has set up"},
             },
         },
     }
