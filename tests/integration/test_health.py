@@ -37,13 +37,16 @@ def until(worker: WorkerProcess, what: str, *, live: bool, ready: bool = False, 
     assert wait_until(lambda: reason_of(worker, live=live, ready=ready).startswith(what), seconds), worker.said()
 
 
-def filled(system: System) -> None:
-    system.publish(World(seed=61, events=400).records(system, random.Random(5)))
+def filled(system: System, seed: int = 61) -> None:
+    system.publish(World(seed=seed, events=400).records(system, random.Random(5)))
 
 
 def test_a_recovering_worker_is_alive_and_shows_its_progress(kafka: Broker, redis_server: Redis) -> None:
     with running(System(kafka, redis_server, store="memory://")) as system:
-        filled(system)
+        # one record batch of the changelogs at least for each, and a fetch takes one
+        for seed in range(6):
+            filled(system, seed)
+            system.until_applied()
         system.until_settled()
         system.workers[0].terminate()
         worker = system.start_worker(odd("recovers slowly"))
