@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from time import monotonic
 
+import structlog
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
@@ -19,6 +20,8 @@ from worker.read_model.freshness import STALE_AFTER
 from worker.stream.partition import Partition
 from worker.stream.retry import waiting_calls
 from worker.topics import TopicNames
+
+log = structlog.get_logger(__name__)
 
 #: How often the state is published, seconds.
 REPORT_SECONDS = 0.5
@@ -41,6 +44,7 @@ class StateReporter:
         """Since when Redis has not answered the heartbeats, in `time.monotonic`; None: they are answered."""
         self._has_joined = False
         self._is_stopping = False
+        self._is_unknown = False
         self._metrics = metrics
         self._topics = {"events": topics.events, "bookings": topics.bookings}
         self._assigned: set[int] = set()
@@ -76,6 +80,11 @@ class StateReporter:
             self._publish(self._state(consumer, partitions, watchdog))
         except ConsumerNotStarted:  # it stops
             self._publish(self._metrics.state._replace(at=monotonic()))
+        except Exception as error:  # noqa: BLE001 - what shows the work must not end it
+            if not self._is_unknown:
+                self._is_unknown = True
+                log.error("the state of this worker is unknown", error=repr(error))
+            self._publish(self._metrics.state._replace(at=monotonic(), partitions=(), recovery=None))
 
     def _state(self, consumer: Consumer, partitions: Mapping[int, Partition], watchdog: Watchdog) -> WorkerState:
         tps = {number: {name: TP(topic, number) for name, topic in self._topics.items()} for number in self._assigned}

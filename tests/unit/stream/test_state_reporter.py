@@ -2,6 +2,8 @@
 
 from time import monotonic
 
+from structlog.testing import capture_logs
+
 from worker.monitoring.metrics import WorkerMetrics
 from worker.monitoring.state import PartitionState, Phase, WorkerState, health_of
 from worker.stream.state_reporter import UNCONFIRMED_SECONDS, StateReporter
@@ -38,3 +40,15 @@ def test_heartbeats_without_an_answer_mean_that_redis_is_away() -> None:
     reporter.heartbeat_asked_at -= UNCONFIRMED_SECONDS
     reporter.report_start()
     assert metrics.state.waiting == ("redis",)
+
+
+def test_a_report_that_fails_ends_nothing() -> None:
+    metrics, reporter = made()
+    reporter.assigned({3})
+    metrics.state = WorkerState(0.0, has_joined=True, partitions=(PartitionState(3, Phase.LIVE),))
+    with capture_logs() as logged:
+        for _ in range(3):
+            reporter.report(None, {}, None)  # type: ignore[arg-type] # anything that raises
+    assert [each["event"] for each in logged] == ["the state of this worker is unknown"]
+    assert metrics.state.partitions == ()
+    assert health_of(metrics.state, monotonic()).live
