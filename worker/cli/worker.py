@@ -55,6 +55,8 @@ def _print_statuses(settings: Settings, *, as_json: bool) -> None:
     # only here: the HTTP client and Prometheus' take a tenth of a second
     from worker.ops.worker_status import describe, worker_statuses
 
+    if settings.metrics_address[1] == 0:
+        fail(f"ATTENDANCE_METRICS_BIND: with {settings.metrics_bind} each worker has any free port: set a port to find them")
     statuses = worker_statuses(settings)
     if not statuses:
         fail(f"no worker of {settings.topic_prefix} answers at {settings.metrics_bind} and the ports after it: start one")

@@ -15,9 +15,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -32,6 +31,10 @@ PORTS = 16
 _CONNECTIONS = 16
 #: A connection is closed after so long, seconds.
 _CONNECTION_SECONDS = 10.0
+#: No connection is taken for so long after the system refused one, as it does without free file descriptors, seconds.
+_REFUSED_SECONDS = 0.25
+#: Errors of an address that this machine does not have, as ::1 where IPv6 is switched off.
+_NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _JSON = "application/json"
 
@@ -115,7 +118,7 @@ class _Server(ThreadingHTTPServer):
         self.address_family = family
         self.answers = answers
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
-        super().__init__(address[:2], _Handler)
+        super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
         # a worker that is started again takes its port although the last connections to it are not forgotten yet
@@ -124,17 +127,29 @@ class _Server(ThreadingHTTPServer):
         socket.socket.bind(self.socket, self.server_address)
         self.server_address = self.socket.getsockname()
 
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            # the connection still waits to be taken: without a pause this thread would try again and again
+            sleep(_REFUSED_SECONDS)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no thread left
+            self._free.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         timer = threading.Timer(_CONNECTION_SECONDS, _disconnect, (request,))
         timer.daemon = True
-        timer.start()
         try:
+            timer.start()
             super().process_request_thread(request, client_address)
         finally:
             timer.cancel()
@@ -157,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        answer = self.server.answers.get(urlsplit(self.path).path)
+        answer = self.server.answers.get(self.path.partition("?")[0])
         paths = ", ".join(self.server.answers)
         status, kind, body = answer() if answer else (404, _JSON, _encoded({"message": f"the paths here are {paths}"}))
         self.send_response(status)
@@ -179,16 +194,30 @@ def _disconnect(connection: socket.socket) -> None:
 def _listen(settings: Settings, answers: dict[str, Callable[[], Answer]]) -> _Server:
     host, first = settings.metrics_address
     reason = ""
-    # the last resort is any free port: a worker is more important than the place of its metrics
-    for port in (*range(first, min(first + PORTS, 65536)), 0) if first else (0,):
-        try:
-            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-            return _Server(family, address, answers)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            if error.errno != errno.EADDRINUSE:
-                break
+    try:
+        # a name may stand for several addresses: the first that this machine has is used
+        for family, *_, address in socket.getaddrinfo(host, first, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+            try:
+                return _first_free(family, address, answers)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if error.errno not in _NO_ADDRESS:
+                    break
+    except socket.gaierror as error:
+        reason = error.strerror or str(error)
     raise SettingsError(f"ATTENDANCE_METRICS_BIND: cannot listen at {settings.metrics_bind} ({reason}): set another address")
+
+
+def _first_free(family: socket.AddressFamily, address: tuple[Any, ...], answers: dict[str, Callable[[], Answer]]) -> _Server:
+    host, first, *others = address
+    for port in range(first, min(first + PORTS, 65536)) if first else ():
+        try:
+            return _Server(family, (host, port, *others), answers)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    # the last resort is any free port: a worker is more important than the place of its metrics
+    return _Server(family, (host, 0, *others), answers)
 
 
 def _url(server: _Server) -> str:

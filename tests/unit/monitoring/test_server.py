@@ -1,10 +1,14 @@
 """The port of a worker: what it answers, and to whom, while others keep it busy."""
 
 import json
+import os
+import resource
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
-from time import monotonic
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from itertools import repeat
+from threading import Event, Thread
+from time import monotonic, process_time
 
 import httpx
 import pytest
@@ -14,6 +18,7 @@ from worker.monitoring import server
 from worker.monitoring.metrics import WorkerMetrics
 from worker.monitoring.server import PORTS, MonitoringServer
 from worker.monitoring.state import PartitionState, Phase, WorkerState
+from worker.ops import worker_status
 from worker.ops.worker_status import describe, worker_statuses
 from worker.settings import Settings, SettingsError
 
@@ -58,6 +63,10 @@ def test_a_blocked_worker_is_neither_alive_nor_ready(port: MonitoringServer, met
 def test_other_paths_and_methods_are_refused(port: MonitoringServer) -> None:
     assert "/metrics" in httpx.get(port.address + "/").json()["message"]
     assert httpx.get(port.address + "/").status_code == 404
+    url = httpx.URL(port.address)
+    with socket.create_connection((url.host, url.port or 0), 5) as client:
+        client.sendall(b"GET http://[ HTTP/1.1\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.0 404"
     assert httpx.post(port.address + "/metrics").status_code == 501
 
 
@@ -105,6 +114,63 @@ def test_a_worker_whose_ports_are_all_taken_serves(metrics: WorkerMetrics, monke
 def test_what_is_no_worker_is_passed_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert worker_statuses(settings(silent.getsockname()[1])) == []
+
+
+def serve(listening: socket.socket, answer: Iterable[bytes]) -> None:
+    """Sends these bytes to one client, for a client that waits: a part each tenth of a second."""
+    with suppress(OSError), listening.accept()[0] as connection:
+        for part in answer:
+            connection.sendall(part)
+            Event().wait(0.1)
+
+
+@pytest.mark.parametrize("endless", [b"H", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200 OK\r\n\r\n["])
+def test_what_answers_without_an_end_is_passed_over(endless: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_status, "_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        Thread(target=serve, args=(listening, repeat(endless)), daemon=True).start()
+        begun = monotonic()
+        assert worker_statuses(settings(listening.getsockname()[1])) == []
+        assert monotonic() - begun < 5
+
+
+def test_a_status_follows_no_redirect(port: MonitoringServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        redirect = f"HTTP/1.0 302 Found\r\nLocation: {port.address}/status\r\n\r\n".encode()
+        Thread(target=serve, args=(listening, [redirect]), daemon=True).start()
+        number = listening.getsockname()[1]
+        assert f"http://127.0.0.1:{number}" not in [each["address"] for each in worker_statuses(settings(number))]
+
+
+def test_no_port_is_asked_where_workers_have_any() -> None:
+    assert worker_statuses(settings(0)) == []
+
+
+def test_without_descriptors_the_port_takes_little_cpu(port: MonitoringServer) -> None:
+    """The connection stays in the queue, so that the server is called at once again and again."""
+    url = httpx.URL(port.address)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        free = os.dup(client.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            client.connect((url.host, url.port))
+            client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            begun = process_time()
+            assert not wait_until(lambda: process_time() - begun > 0.3, 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.settimeout(5)
+        assert client.recv(15) == b"HTTP/1.0 200 OK"
+
+
+def test_of_a_name_the_first_address_that_is_here_is_used(metrics: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of localhost, where it is ::1 too and IPv6 is switched off."""
+    here, elsewhere = (socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0] for host in ("127.0.0.1", "192.0.2.1"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [elsewhere, here])
+    with MonitoringServer(settings(0), metrics) as running:
+        assert running.address.startswith("http://127.0.0.1:")
 
 
 def test_a_status_is_one_line(port: MonitoringServer) -> None:
