@@ -135,7 +135,7 @@ class PartitionWriter:
         asked_at = monotonic()
         ages = (ages_ms.get(name, "") for name in ("events", "bookings"))
         fresh_ms = "" if fresh_at is None else self._clock.at_least(fresh_at)
-        answer = await self._run(HEARTBEAT, self._generation, self._epoch, *ages, fresh_ms, *flatten(fields))
+        answer = await self._run(HEARTBEAT, self._generation, self._epoch, *ages, fresh_ms, self._seq, *flatten(fields))
         self._raise_if_refused(answer)
         self._clock.observe(int(answer), asked_at, monotonic())
 
