@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
@@ -22,7 +23,10 @@ def fail(message: str) -> NoReturn:
 
 
 def prepare_output() -> None:
-    """Makes stdout and stderr replace characters that the terminal cannot show, instead of raising."""
+    """Makes stdout and stderr replace what the terminal cannot show, instead of raising, and drop all if they are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -145,3 +145,11 @@ def test_a_locale_of_ascii_takes_names_as_they_are_typed(tmp_path: Path) -> None
         assert (done.returncode, done.stderr) == (0, b"")
     assert [(token.name, token.source) for token in read_tokens(tmp_path / "t")] == [(name, "/tür")]
     assert b"T?r [?]" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stdout_or_stderr_ends_no_command(closed: str) -> None:
+    """Python has no such stream then, and to flush it raised an error at the end, of a worker after its stop."""
+    command = ["bash", "-c", f'exec "$0" -m worker --version {closed}>&-', sys.executable]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
