@@ -42,7 +42,7 @@ def traceparent_of(value: bytes | None, headers: Headers) -> str | None:
     """
     found = {name.lower(): (content or b"").decode(errors="replace") for name, content in headers}
     texts: list[Any] = [found.get(TRACEPARENT_HEADER), found.get(f"ce_{TRACEPARENT_HEADER}")]
-    if value is not None and len(value) <= MAX_EVENT_BYTES:
+    if value is not None and len(value) <= MAX_EVENT_BYTES and not is_binary(headers):
         texts.append((document_of(value) or {}).get(TRACEPARENT_HEADER))
     return next((text for text in texts if isinstance(text, str) and _is_traceparent(text)), None)
 

@@ -63,12 +63,12 @@ def _count_all(events: Sequence[Event], metrics: WorkerMetrics) -> None:
     for start in range(0, len(events), BATCH):
         batch = events[start : start + BATCH]
         folded, sources = Counter(map(itemgetter(TYPE), batch)), set(map(itemgetter(SOURCE), batch))
-        metrics.took("events", len(batch), folded, {}, {})
-        metrics.heard(sources)
+        metrics.observe_batch("events", len(batch), folded, {}, {})
+        metrics.observe_sources(sources)
         for stage in STAGES:
-            metrics.staged(stage, 0.01)
+            metrics.observe_stage(stage, 0.01)
         for service in ("kafka", "kafka", "redis"):
-            metrics.acknowledged(service, 0.01)
+            metrics.observe_round_trip(service, 0.01)
 
 
 def _best(work: Callable[[], object], count: int) -> float:

@@ -85,7 +85,7 @@ class WorkerMetrics:
         ProcessCollector(registry=registry)
         registry.register(_OfState(self))
 
-    def took(
+    def observe_batch(
         self, topic: str, records: int, folded: Mapping[str, int], unchanged: Mapping[str, int], forwarded: Mapping[str, int]
     ) -> None:
         """Counts a decoded batch.
@@ -104,7 +104,7 @@ class WorkerMetrics:
             for kind, count in counts.items():
                 self._events.labels(kind, outcome).inc(count)
 
-    def heard(self, sources: Iterable[str]) -> None:
+    def observe_sources(self, sources: Iterable[str]) -> None:
         """Notes that events of these sources were received."""
         now, known = self._clock(), self._sources
         for source in sources:
@@ -121,23 +121,23 @@ class WorkerMetrics:
         self._room -= 1
         return self._room >= 0
 
-    def dead_letter(self, topic: str, reason: str, count: int) -> None:
+    def count_dead_letters(self, topic: str, reason: str, count: int) -> None:
         """Counts dead letters that are in Kafka."""
         self._dead_letters.labels(topic, reason).inc(count)
 
-    def staged(self, stage: str, seconds: float) -> None:
+    def observe_stage(self, stage: str, seconds: float) -> None:
         """Observes a stage of a batch, one of `STAGES`."""
         self._stages[stage].observe(seconds)
 
-    def acknowledged(self, service: str, seconds: float) -> None:
+    def observe_round_trip(self, service: str, seconds: float) -> None:
         """Observes a write that one of `SERVICES` has acknowledged."""
         self._round_trips[service].observe(seconds)
 
-    def assigned(self) -> None:
+    def count_rebalance(self) -> None:
         """Counts an assignment of partitions."""
         self._rebalances.inc()
 
-    def repaired(self) -> None:
+    def count_repair(self) -> None:
         """Counts a repair."""
         self._repairs.inc()
 

@@ -180,7 +180,7 @@ class Bookings:
         if changes:
             begun = monotonic()
             await self._until_done("changelog", table.flush, changes)
-            self._resources.metrics.acknowledged("kafka", monotonic() - begun)
+            self._resources.metrics.observe_round_trip("kafka", monotonic() - begun)
 
     async def _until_done(self, what: str, write: Callable[..., Awaitable[object]], *arguments: object) -> None:
         async def attempt() -> None:

@@ -137,7 +137,7 @@ class Partition:
                 begun = monotonic()
                 batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
                 decoded = monotonic()
-                metrics.staged("decode", decoded - begun)
+                metrics.observe_stage("decode", decoded - begun)
                 projected = read_models.projected
                 rows, unchanged = ChangedRows(), list[str]()
                 projection = Projection(known=projected.matches_table, backfills=batch.backfills)
@@ -151,9 +151,9 @@ class Partition:
                     projection.add(changes)
                     await asyncio.sleep(0)
             folded = monotonic()
-            metrics.staged("fold", folded - decoded)
-            metrics.took(TOPICS[topic], len(fetched.records), batch.folded, Counter(unchanged), batch.forwarded)
-            metrics.heard(batch.sources)
+            metrics.observe_stage("fold", folded - decoded)
+            metrics.observe_batch(TOPICS[topic], len(fetched.records), batch.folded, Counter(unchanged), batch.forwarded)
+            metrics.observe_sources(batch.sources)
             write = read_models.begin(projection.entries, Applied.of(topic, fetched.end, batch.newest))
             outgoing = kafka_sink.outgoing(
                 batch, projection.published, resources.topics, self.number, resources.settings.partitions
@@ -165,7 +165,7 @@ class Partition:
             last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)
             del batch
             overtaken = await bookings.store(rows, write.applied, last_places)
-            metrics.staged("store", monotonic() - folded)
+            metrics.observe_stage("store", monotonic() - folded)
             outgoing.messages.extend(
                 kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
             )
@@ -178,9 +178,9 @@ class Partition:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 sinks.create_task(self._send(folded.outgoing))
             sinks.create_task(read_models.write(folded.write))
-        self._resources.metrics.staged("emit", monotonic() - begun)
+        self._resources.metrics.observe_stage("emit", monotonic() - begun)
         for reason, count in folded.dead_letters.items():
-            self._resources.metrics.dead_letter(TOPICS[folded.topic], reason.value, count.count)
+            self._resources.metrics.count_dead_letters(TOPICS[folded.topic], reason.value, count.count)
         self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
         self.check_logs()
@@ -198,7 +198,7 @@ class Partition:
         async with self._alerts:
             begun = monotonic()
             await until_done("kafka", attempt, partition=self.number)
-            resources.metrics.acknowledged("kafka", monotonic() - begun)
+            resources.metrics.observe_round_trip("kafka", monotonic() - begun)
 
     @property
     def _has_foreign_writes(self) -> bool:

@@ -122,7 +122,7 @@ class ReadModels:
         try:
             begun = monotonic()
             await until_done("redis", lambda: self._writer.apply(batch.write), partition=self._number)
-            self._metrics.acknowledged("redis", monotonic() - begun)
+            self._metrics.observe_round_trip("redis", monotonic() - begun)
             ends = batch.applied.ends
             self.is_live = True
             matches_table = self.projected.matches_table or _reaches(ends, self._bookings.redelivered)
@@ -177,7 +177,7 @@ class ReadModels:
             self._repairs += 1
             self.is_live = True
             self.projected = Projected(self._applied.ends[BOOKINGS], matches_table=True)
-        self._metrics.repaired()
+        self._metrics.count_repair()
         log.info("repaired", partition=self._number)
 
     async def _repair_once(self) -> bool:

@@ -54,7 +54,7 @@ class StateReporter:
         """Begins a new assignment: its logs are observed from now on."""
         self._assigned, self._logs, self.recovery = numbers, {}, RecoveryProgress()
         self.has_consumer = self._has_joined = True
-        self._metrics.assigned()
+        self._metrics.count_rebalance()
 
     def revoked(self) -> None:
         """Ends the assignment: what concerns its partitions is not exported any longer."""

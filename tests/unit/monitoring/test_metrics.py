@@ -52,12 +52,12 @@ def test_recovery_is_exported_only_while_it_runs() -> None:
 def test_invented_sources_are_bounded_in_number_and_in_rate() -> None:
     now = 0.0
     metrics = WorkerMetrics("1", lambda: now)
-    metrics.heard({f"/devices/{n}" for n in range(SOURCES)})
+    metrics.observe_sources({f"/devices/{n}" for n in range(SOURCES)})
     for minute in range(1, 4):
         now = 60.0 * minute
         before = values(metrics, "attendance_worker_source_last_event_seconds")
-        metrics.heard(["/devices/0"])
-        metrics.heard(f"invented-{minute}-{n}" for n in range(5 * SOURCES))
+        metrics.observe_sources(["/devices/0"])
+        metrics.observe_sources(f"invented-{minute}-{n}" for n in range(5 * SOURCES))
         after = values(metrics, "attendance_worker_source_last_event_seconds")
         assert len(after) == SOURCES
         assert len(after.keys() - before.keys()) == NEW_SOURCES_A_MINUTE
@@ -68,7 +68,7 @@ def test_invented_sources_are_bounded_in_number_and_in_rate() -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), max_size=10, unique=True))
 def test_any_source_is_exported_as_it_is(sources: list[str]) -> None:
     metrics = WorkerMetrics("1", lambda: 5.0)
-    metrics.heard(sources)
+    metrics.observe_sources(sources)
     shown = metrics.text().decode()
     escaped = {text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for text in sources}
     found = re.findall(r'^attendance_worker_source_last_event_seconds\{source="(.*)"\} 5\.0$', shown, re.MULTILINE | re.DOTALL)
@@ -78,9 +78,9 @@ def test_any_source_is_exported_as_it_is(sources: list[str]) -> None:
 
 def test_counts_add_up() -> None:
     metrics = WorkerMetrics("1", lambda: 0.0)
-    metrics.took("events", 5, {"attendance.check_in": 3}, {"attendance.check_in": 2}, {"attendance.set": 1})
-    metrics.took("events", 2, {"attendance.check_in": 2}, {}, {"attendance.check_in": 1})
-    metrics.dead_letter("events", "invalid-json", 4)
+    metrics.observe_batch("events", 5, {"attendance.check_in": 3}, {"attendance.check_in": 2}, {"attendance.set": 1})
+    metrics.observe_batch("events", 2, {"attendance.check_in": 2}, {}, {"attendance.check_in": 1})
+    metrics.count_dead_letters("events", "invalid-json", 4)
     assert values(metrics, "attendance_worker_events_total") == {
         ("folded", "attendance.check_in"): 3,
         ("unchanged", "attendance.check_in"): 2,
