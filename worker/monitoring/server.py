@@ -18,13 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic, sleep
 from typing import Any
 
-import structlog
-
 from worker.monitoring.metrics import WorkerMetrics
 from worker.monitoring.state import health_of
 from worker.settings import Settings, SettingsError, installed_version
-
-log = structlog.get_logger(__name__)
 
 #: If the port is taken, most likely by another worker on this machine, the next ones are tried, so many in all.
 PORTS = 16
