@@ -56,6 +56,7 @@ def test_every_walk_through_the_alerts_shows_all_in_order(
 ) -> None:
     if small_steps:
         monkeypatch.setattr(ranked, "BUDGET", 1)
+        monkeypatch.setattr(ranked, "share", lambda *_: 1)
 
     async def scenario(filled: Filled) -> None:
         await filled.apply(_happened())

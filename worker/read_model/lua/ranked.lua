@@ -2,12 +2,12 @@
 --
 -- KEYS  as in live.lua
 -- ARGV  1 1 or -1 (descending)  2 number of members wanted from a partition  3 units that a partition may spend; every answer
---       advances by a step or more  4 the sets, JSON list  5 place to start after, JSON: null or [score as text, member in hex]
+--       advances by a step or more  4 the sets, JSON list  5.. of each partition the place to start after, JSON: null or [score as
+--       text, member in hex]
 -- Answers for each partition: its watermark (fields and values alternating, with the server's time in ms as the field `now`);
 -- the place to continue after, as score, space and member (empty: there are no more); then scores and members alternating.
 ascending, limit, budget = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
-local names, place = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
-if place == cjson.null then place = nil end
+local names = cjson.decode(ARGV[4])
 
 return answer_partitions(function(prefix, answer, index)
   start_budget()
@@ -27,7 +27,8 @@ return answer_partitions(function(prefix, answer, index)
   local source = table.remove(sources, smallest)
   local take = #sources == 0 and limit or max(limit, CHUNK)
   local start = 0
-  if place then
+  local place = cjson.decode(ARGV[4 + index])
+  if place ~= cjson.null then
     local member = unhex(place[2])
     start = ascending and rank_after(source, place[1], member) or size - rank_after(source, place[1], member, true)
   end
