@@ -161,7 +161,7 @@ async def first_key(client: Client, beginning: str) -> bytes:
     return exact if exact in names else names[0]
 
 
-INDEXES = [keys.BY_BOOKING, keys.BY_STATUS, keys.IDS, keys.SESSIONS, keys.NO_SHOWS]
+INDEXES = [keys.BY_BOOKING, keys.BY_STATUS, keys.IDS, keys.SESSIONS, keys.SESSIONS_START, keys.ROSTER, keys.NO_SHOWS]
 ALERT_INDEXES = [keys.ALERTS_AT, keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING]
 HASHES = [keys.DOC, keys.BOOKING, keys.ALERTS]
 EVERY = [*HASHES, *INDEXES, *ALERT_INDEXES]

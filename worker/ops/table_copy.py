@@ -32,7 +32,7 @@ from worker.engine.table import Table
 from worker.ops.alert_records import Concerns
 from worker.ops.changelog_steps import Step, booking_of, read_steps
 from worker.ops.watched import Watched
-from worker.read_model.content import PAIRS, SESSIONS, Content, Place, added, is_tally, tally_key
+from worker.read_model.content import PAIRS, SESSIONS, SESSIONS_START, Content, Place, added, is_tally, start_score, tally_key
 from worker.settings import Settings
 from worker.stream.group import check_settings
 from worker.stream.projection import current_alert_event, project_all
@@ -42,6 +42,8 @@ from worker.topics import BATCH_BYTES, TopicNames
 _AT_ONCE = 500
 _ATTENDANCE, _BOOKINGS, _ALERTS, _CONTENT = range(4)
 _ZERO = bytes(8)
+#: Indexes of sessions: the score that follows from a tally.
+_OF_TALLIES: Mapping[bytes, Callable[[bytes], bytes]] = {SESSIONS: lambda _: _ZERO, SESSIONS_START: start_score}
 #: Watched places up to which the batches of the owner are applied one by one, and records that are applied together otherwise.
 _STEPPED, _APPLIED_AT_ONCE = 200, 2_000
 
@@ -161,17 +163,19 @@ class TableCopy:
             for key, value in page:
                 group, _, member = key.partition(SEPARATOR)
                 if is_tally(group):
-                    places.append(((SESSIONS, group.removeprefix(tally_key(b""))), _ZERO))
+                    session = group.removeprefix(tally_key(b""))
+                    places += [((SESSIONS, session), _ZERO), ((SESSIONS_START, session), start_score(value))]
                 if not group.startswith(PAIRS):
                     places.append(((group, member), value))
             yield places
 
     def expected(self, places: Sequence[Place]) -> list[bytes | None]:
         """What Redis should hold at these places."""
-        stored = [(tally_key(member), b"") if key == SESSIONS else (key, member) for key, member in places]
+        stored = [(tally_key(member), b"") if key in _OF_TALLIES else (key, member) for key, member in places]
         values = self._content.get(self.partition, [key + SEPARATOR + member for key, member in stored])
         return [
-            _ZERO if key == SESSIONS and value is not None else value for (key, _), value in zip(places, values, strict=True)
+            _OF_TALLIES[key](value) if key in _OF_TALLIES and value is not None else value
+            for (key, _), value in zip(places, values, strict=True)
         ]
 
     def pairs(self, session: bytes) -> Mapping[bytes, bytes]:

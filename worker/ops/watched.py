@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from schemas.alerts import alert_id
 from schemas.attendance import attendance_id
 from worker.domain.alert_rules import BITS, FREQUENT
-from worker.read_model.content import ALERTS, SESSIONS, Place, is_tally, session_of
+from worker.read_model.content import ALERTS, SESSIONS, SESSIONS_START, Place, is_tally, session_of
 
 _SESSION_KINDS = tuple(BITS)
 
@@ -29,7 +29,7 @@ class Watched:
         for place in places:
             self._count += 1
             key, member = place
-            if is_tally(key) or key == SESSIONS:
+            if is_tally(key) or key in (SESSIONS, SESSIONS_START):
                 self._by_session.setdefault(session_of(key) if is_tally(key) else member, []).append(place)
             else:
                 # a member of the index by booking begins with the booking

@@ -5,6 +5,7 @@ A key is named without the prefix of its key generation. Hash values are bytes; 
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from math import inf, isfinite
 from struct import Struct
 from typing import Any
 
@@ -25,11 +26,15 @@ _DOC, _IDS, _BY_BOOKING, _TALLY = (name.encode() for name in (keys.DOC, keys.IDS
 _BY_STATUS, _BOOKING, _NO_SHOWS = keys.BY_STATUS.encode(), keys.BOOKING.encode(), keys.NO_SHOWS.encode()
 ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
 _ALERTS_OF = tuple(name.encode() for name in (keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING))
-SESSIONS = keys.SESSIONS.encode()
+SESSIONS, SESSIONS_START = keys.SESSIONS.encode(), keys.SESSIONS_START.encode()
+_ROSTER = keys.ROSTER.encode()
 #: Not a key of Redis: by session, the contribution of each of its pairs by id.
 PAIRS = b"pairs:"
 _score = Struct(">d").pack
 _NUMBERS = 1 << 32
+#: The state in a roster of a pair without an attendance.
+_ONLY_LISTED = 3
+_WINDOW = "window:"
 _SUMMARY_TAIL = Struct(">dI")
 _FIELDS = ("attended", "notAttended", "notSet")
 #: Members that one command takes.
@@ -80,6 +85,8 @@ class Content(Entries):
         contributed, (session, booking) = unpack_contribution(now), names_of(document, len(now))
         self.values[PAIRS + session, identity] = now
         _contribute(self.tallies.setdefault(session, Counter()), contributed)
+        state = contributed.status if contributed.has_attendance else _ONLY_LISTED
+        self.values[_ROSTER + session, booking] = _score(state)
         if contributed.has_attendance:
             score = _score(contributed.status * _NUMBERS + contributed.number)
             self.values[_BY_STATUS, identity] = self.values[_IDS + session, identity] = score
@@ -120,7 +127,9 @@ def is_hash(key: bytes) -> bool | None:
     """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A tally is neither here."""
     if key == ALERTS or key.startswith((_DOC, _BOOKING)):
         return True
-    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS) or key.startswith((_BY_BOOKING, _IDS, *_ALERTS_OF)):
+    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS, SESSIONS_START):
+        return False
+    if key.startswith((_BY_BOOKING, _IDS, _ROSTER, *_ALERTS_OF)):
         return False
     return None
 
@@ -156,7 +165,7 @@ def _contribute(counts: Counter[str], contributed: Contribution) -> None:
         counts["attendees"] += number
     counts["expectedParticipants"] += expected
     if window:
-        counts["window:" + window.decode()] += 1
+        counts[_WINDOW + window.decode()] += 1
 
 
 def added(tally: bytes | None, change: Mapping[str, int]) -> bytes | None:
@@ -164,6 +173,13 @@ def added(tally: bytes | None, change: Mapping[str, int]) -> bytes | None:
     counts = Counter({} if tally is None else orjson.loads(tally))
     counts.update(change)
     return _packed(counts)
+
+
+def start_score(tally: bytes) -> bytes:
+    """The score of a session in the index by start, given its `packed_tally`."""
+    windows = (name.removeprefix(_WINDOW) for name in orjson.loads(tally) if name.startswith(_WINDOW))
+    starts = (int(start) for window in windows if (start := window.partition(":")[0]))
+    return _score(min(starts, default=inf))
 
 
 def bookings_of(tally: bytes | None) -> int:
@@ -195,7 +211,8 @@ def shown(place: Place, value: bytes | None) -> Any:
         return None
     try:
         if is_hash(key) is False:
-            return Struct(">d").unpack(value)[0]
+            score = Struct(">d").unpack(value)[0]
+            return score if isfinite(score) else str(score)
         if key.startswith(_DOC):
             return unpack(member, value) or {"listed": unpack_contribution(value)._asdict() | {"window": ""}}
         return orjson.loads(value)

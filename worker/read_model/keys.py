@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Incremented with every change of the layout; workers then fill a new namespace.
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 DOC_SHIFT = 5
 """The bucket of a document is the first 16 bits of its id shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
@@ -21,6 +21,8 @@ BY_STATUS = "by-status"
 IDS = "ids:"
 TALLY = "tally:"
 SESSIONS = "sessions"
+SESSIONS_START = "sessions:start"
+ROSTER = "roster:"
 BOOKING = "booking:"
 NO_SHOWS = "no-shows"
 ALERTS = "alerts"
@@ -54,6 +56,10 @@ LAYOUT = {
     f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, "
     "`expectedParticipants`, and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
     f"NS:{{p}}:G:{SESSIONS}": "sorted set by bytes: every sessionId that has a tally",
+    f"NS:{{p}}:G:{SESSIONS_START}": "sorted set: the same by the earliest start (ms) of the windows in its tally; +inf if none "
+    "has a start",
+    f"NS:{{p}}:G:{ROSTER}<sessionId>": "sorted set: bookingId of every pair of a session by its state (0 ATTENDED, "
+    "1 NOT_ATTENDED, 2 NOT_SET, 3 listed without attendance)",
     f"NS:{{p}}:G:{BOOKING}<bucket>": "hash: bookingId to its summary, JSON",
     f"NS:{{p}}:G:{NO_SHOWS}": "sorted set: bookingId by minus its noShowRate, if it has one",
     f"NS:{{p}}:G:{ALERTS}": "hash: alertId to the open alert, JSON",

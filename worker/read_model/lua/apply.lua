@@ -22,16 +22,18 @@ if seq ~= last_seq + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
 local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_BY_BOOKING, prefix .. KEY_SESSIONS
-local BY_STATUS, NO_SHOWS = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS
+local BY_STATUS, NO_SHOWS, ROSTER = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS, prefix .. KEY_ROSTER
+local SESSIONS_START = prefix .. KEY_SESSIONS_START
 local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
+local ONLY_LISTED = 3 -- the state in a roster of a pair without an attendance; otherwise its status
 -- the fields of a tally; a list of changes has the same order
 local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
 -- changes by session, and the sessions in the order in which they were first changed
 local tallies, windows, session_order = {}, {}, {}
 
--- Adds the contribution of a pair to the tally of its session, or subtracts it (sign -1). Returns the score and status of the
--- attendance, if the pair has one.
+-- Adds the contribution of a pair to the tally of its session, or subtracts it (sign -1). Returns the state of the pair in the
+-- roster; and the score and status of the attendance, if the pair has one.
 local function add_to_tally(session, packed, sign)
   local flags, status, number, expected, window = unpack_(HEAD, packed)
   local tally = tallies[session]
@@ -49,7 +51,8 @@ local function add_to_tally(session, packed, sign)
     if not changes then changes = {}; windows[session] = changes end
     changes[window] = (changes[window] or 0) + sign
   end
-  if flags % 2 == 1 then return status * NUMBERS + number, status end
+  if flags % 2 == 1 then return status, status * NUMBERS + number, status end
+  return ONLY_LISTED
 end
 
 local function session_and_booking(packed)
@@ -58,7 +61,15 @@ local function session_and_booking(packed)
   return session, (unpack_('>Hc0', packed, next_))
 end
 
-local by_status, by_booking, by_session = {}, { [0] = {}, {}, {} }, {}
+local by_status, by_booking, by_session, rosters = {}, { [0] = {}, {}, {} }, {}, {}
+
+-- Collects the new place of a pair in the roster of its session.
+local function enter_in_roster(session, booking, state)
+  local entries = rosters[session]
+  if not entries then entries = {}; rosters[session] = entries end
+  entries[#entries + 1] = state
+  entries[#entries + 1] = booking
+end
 
 -- Collects the new index entries of an attendance; removes the old one from the booking index of its status.
 local function index_attendance(session, booking, id, score, status, old_score, old_status)
@@ -94,13 +105,15 @@ while at <= size do
     call('HSET', bucket, id, packed)
   elseif old ~= packed then
     local session, booking = session_and_booking(packed ~= '' and packed or old)
-    local old_score, old_status, new_score, status
-    if old ~= '' then old_score, old_status = add_to_tally(session, old, -1) end
+    local old_state, old_score, old_status, state, new_score, status
+    if old ~= '' then old_state, old_score, old_status = add_to_tally(session, old, -1) end
     if packed ~= '' then
-      new_score, status = add_to_tally(session, packed, 1)
+      state, new_score, status = add_to_tally(session, packed, 1)
       call('HSET', bucket, id, packed)
+      if state ~= old_state then enter_in_roster(session, booking, state) end
     else
       call('HDEL', bucket, id)
+      call('ZREM', ROSTER .. session, booking)
     end
     if new_score then
       index_attendance(session, booking, id, new_score, status, old_score, old_status)
@@ -117,6 +130,21 @@ for status = 0, 2 do
   if #by_booking[status] > 0 then call('ZADD', BY_BOOKING .. status, unpack(by_booking[status])) end
 end
 for session, entries in pairs(by_session) do call('ZADD', IDS .. session, unpack(entries)) end
+for session, entries in pairs(rosters) do call('ZADD', ROSTER .. session, unpack(entries)) end
+
+-- The start of a window `<startMs>:<endMs>`, if it has one.
+local function start_of(window) return tonumber((string.match(window, '^[^:]+'))) end
+
+-- The earliest start in a tally; +inf if there is none.
+local function earliest_start(key)
+  local earliest = math.huge
+  for _, field in ipairs(call('HKEYS', key)) do
+    local start = sub(field, 1, 7) == 'window:' and start_of(sub(field, 8))
+    if start and start < earliest then earliest = start end
+  end
+  return earliest == math.huge and '+inf' or earliest
+end
+
 for _, session in ipairs(session_order) do
   local key, changes = prefix .. KEY_TALLY .. session, tallies[session]
   local bookings
@@ -126,15 +154,31 @@ for _, session in ipairs(session_order) do
       if index == 4 then bookings = now end
     end
   end
+  -- earliest starts of the windows that no booking gave before, and of those that none gives now
+  local added, removed
   for window, change in pairs(windows[session] or {}) do
-    local field = 'window:' .. window
-    if change ~= 0 and call('HINCRBY', key, field, change) == 0 then call('HDEL', key, field) end
+    if change ~= 0 then
+      local field, start = 'window:' .. window, start_of(window)
+      local now = call('HINCRBY', key, field, change)
+      if now == 0 then
+        call('HDEL', key, field)
+        if start and (not removed or start < removed) then removed = start end
+      elseif now == change and start and (not added or start < added) then
+        added = start
+      end
+    end
   end
   if bookings == 0 then
     call('DEL', key)
     call('ZREM', SESSIONS, session)
+    call('ZREM', SESSIONS_START, session)
   elseif bookings == changes[4] then
     call('ZADD', SESSIONS, 0, session)
+    call('ZADD', SESSIONS_START, added or '+inf', session)
+  elseif removed and not (added and added <= removed) and tonumber(call('ZSCORE', SESSIONS_START, session)) == removed then
+    call('ZADD', SESSIONS_START, earliest_start(key), session)
+  elseif added then
+    call('ZADD', SESSIONS_START, 'LT', added, session)
   end
 end
 
