@@ -52,14 +52,14 @@ async def ranked(
     open_: dict[int, ScoredMember | None] = dict.fromkeys(partitions, after)
     waiting = set(open_)
     while waiting:
-        extra = {number: (_encode(open_[number]),) for number in waiting}
+        extra = {number: (encode_place(open_[number]),) for number in waiting}
         arguments = -1 if descending else 1, take, BUDGET, orjson.dumps(names)
         for number, (watermark, end, *rows) in (await view.ask(RANKED, extra, arguments, extra)).items():
             watermarks.setdefault(number, watermark)
             places += [
                 (ScoredMember(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)
             ]
-            open_[number] = _decode(end)
+            open_[number] = decode_place(end)
             if not end:
                 del open_[number]
         places = sorted(places, reverse=descending)[:limit]
@@ -74,11 +74,13 @@ def _is_before(bound: ScoredMember | None, last: ScoredMember, descending: bool)
     return bound > last if descending else bound < last
 
 
-def _encode(place: ScoredMember | None) -> bytes:
+def encode_place(place: ScoredMember | None) -> bytes:
+    """The place to start after, as the script takes it."""
     return orjson.dumps(None if place is None else [repr(place.score), place.member.hex()])
 
 
-def _decode(end: bytes) -> ScoredMember | None:
+def decode_place(end: bytes) -> ScoredMember | None:
+    """The place to continue after, as the script answers it; None: there are no more."""
     if not end:
         return None
     score, _, member = end.partition(b" ")
