@@ -16,7 +16,7 @@ class ListCursor(Struct, array_like=True, frozen=True, forbid_unknown_fields=Tru
     """Where a page of a list ended, and which list it was."""
 
     list: Annotated[str, Meta(max_length=20)]
-    conditions: Annotated[tuple[Annotated[str, Meta(max_length=MAX_SESSION_ID)] | None, ...], Meta(max_length=4)]
+    conditions: Annotated[tuple[Annotated[str, Meta(max_length=MAX_SESSION_ID)] | None, ...], Meta(max_length=6)]
     """The conditions of the request, in an order that each list defines."""
     score: float
     member: Annotated[bytes, Meta(max_length=1024)]

@@ -3,7 +3,7 @@
 Raises the errors of `worker.read_model.errors`, and `schemas.query.request.QueryError` for an invalid request.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,10 +19,11 @@ from worker.read_model.documents import unpack, updated_of
 from worker.read_model.errors import NotServing, OtherLayout, ReaderError
 from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.partition_reader import NamespaceView
-from worker.read_model.query import pages
+from worker.read_model.query import pages, sessions
 from worker.read_model.query.get_batcher import GetBatcher
 from worker.read_model.query.pages import AlertConditions, ListPage
 from worker.read_model.query.planner import count
+from worker.read_model.query.sessions import SessionConditions
 from worker.read_model.ranked import ScoredMember
 from worker.read_model.resolver import NamespaceResolver
 from worker.redis.client import Client, Server, create_redis
@@ -146,11 +147,53 @@ class AttendanceReader:
 
     async def session(self, session_id: str) -> dict[str, Any] | None:
         """The session's tally with its freshness; None if no booking lists the session and it has no attendance."""
-        return await self._resolver.answer(lambda view: pages.session(view, session_id))
+        return await self._resolver.answer(lambda view: sessions.session(view, session_id))
 
     async def sessions(self, limit: int = 1000) -> list[str]:
         """Ids of sessions that have a tally, in byte order, at most ``limit``."""
         return await self._resolver.answer(lambda view: pages.sessions(view, limit))
+
+    async def sessions_page(
+        self,
+        *,
+        starts_from: int | None = None,
+        starts_before: int | None = None,
+        ends_after: int | None = None,
+        ends_before: int | None = None,
+        descending: bool | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ListPage:
+        """A page of sessions by their earliest start, ties by sessionId; those without a start are last in both orders.
+
+        An item is a `session` without its freshness. A page can have fewer items than ``limit``, or none, although there is a
+        next one: a call looks at about 1,000 sessions. A condition on the start, or the end, leaves out sessions without one.
+
+        Args:
+            starts_from: as all of these, microseconds since the epoch. Starts and ends are known in milliseconds.
+            descending: None: as the list of the cursor, without one ascending. With a cursor all conditions can be omitted.
+
+        Raises:
+            QueryError: the cursor is not from this list, or has other conditions.
+        """
+        requested = SessionConditions(starts_from, starts_before, ends_after, ends_before, descending).texts()
+        after, texts = await self._start_of_page(sessions.SESSION_LIST, cursor, requested)
+        conditions = SessionConditions.of(texts)
+        return await self._resolver.answer(lambda view: sessions.sessions_page(view, conditions, limit, after))
+
+    async def named_sessions(
+        self,
+        session_ids: Collection[str],
+        *,
+        starts_from: int | None = None,
+        starts_before: int | None = None,
+        ends_after: int | None = None,
+        ends_before: int | None = None,
+        descending: bool = False,
+    ) -> ListPage:
+        """Those of these sessions, of which there are few, that exist and meet the conditions of `sessions_page`: one page."""
+        conditions = SessionConditions(starts_from, starts_before, ends_after, ends_before, descending)
+        return await self._resolver.answer(lambda view: sessions.named_sessions(view, session_ids, conditions))
 
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness; None if it has no session."""

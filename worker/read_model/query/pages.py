@@ -1,6 +1,6 @@
 """The queries of `worker.read_model.reader.AttendanceReader`, which documents them, on a namespace."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -9,7 +9,6 @@ from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
 from schemas.query.list_cursor import ListCursor, encode_list_cursor
 from schemas.query.request import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
-from schemas.times import format_time
 from worker.read_model.freshness import Freshness
 from worker.read_model.keys import (
     ALERTS,
@@ -21,20 +20,16 @@ from worker.read_model.keys import (
     BOOKING_BUCKETS,
     NO_SHOWS,
     SESSIONS,
-    TALLY,
     booking_bucket,
 )
 from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query.index_scan import order_by, pinned
 from worker.read_model.query.planner import Planner
 from worker.read_model.ranked import ScoredMember, ranked
-from worker.read_model.watermark import parse_hash
 
 INVALID_CURSOR = "is not a cursor of this list; send next of a page unchanged, or start without a cursor"
 #: Lists, as their cursors name them.
 ALERT_LIST, NO_SHOW_LIST = "alerts", "no-shows"
-_COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
-_WINDOW = b"window:"
 #: Maximum number of attendances that are read at once if the filter drops many of them.
 _MOST_AT_ONCE = 1000
 
@@ -60,18 +55,6 @@ async def page(view: NamespaceView, query: Query) -> Page:
             break
         after, take = positions[-1], min(2 * take, _MOST_AT_ONCE)
     return _page(query, order, items, view)
-
-
-async def session(view: NamespaceView, session_id: str) -> dict[str, Any] | None:
-    answers, freshness = await view.read(
-        view.all_partitions, [[("HGETALL", f"{TALLY}{session_id}")] for _ in view.all_partitions]
-    )
-    tallies = [parse_hash(tally) for (tally,) in answers if tally]
-    if not tallies:
-        return None
-    counts = {name: sum(int(tally.get(name.encode(), 0)) for tally in tallies) for name in _COUNTS}
-    starts, ends = _bounds(field for tally in tallies for field in tally if field.startswith(_WINDOW))
-    return {"sessionId": session_id, **counts, "startsAt": starts, "endsAt": ends, "freshness": freshness.document()}
 
 
 async def sessions(view: NamespaceView, limit: int) -> list[str]:
@@ -202,13 +185,3 @@ def _value(filter_: Filter, field: QueryField, by_field: dict[QueryField, Any], 
         return value
     fields: Any = attendance
     return str(fields[field.value]) if isinstance(fields[field.value], str) else fields[field.value]
-
-
-def _bounds(windows: Iterable[bytes]) -> tuple[str | None, str | None]:
-    """Earliest start and latest end of ``window:<startMs>:<endMs>`` fields; startMs or endMs may be empty."""
-    starts, ends = [], []
-    for window in windows:
-        start, _, end = window[len(_WINDOW) :].decode().partition(":")
-        starts += [int(start)] if start else []
-        ends += [int(end)] if end else []
-    return tuple(format_time(t[0] * 1000) if t else None for t in (sorted(starts), sorted(ends, reverse=True)))  # type: ignore[return-value]
