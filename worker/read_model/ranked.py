@@ -12,6 +12,7 @@ from worker.read_model.lua_scripts import RANKED
 from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query.planner import BUDGET, share
 from worker.read_model.watermark import parse_hash, parse_watermark
+from worker.redis.scripts import Script
 
 #: Maximum number of members per partition and call: Lua's unpack() is limited to a few thousand values.
 _MAX_MEMBERS = 1000
@@ -45,7 +46,26 @@ async def ranked(
     Args:
         names: the sets. A member must be in all of them; it has the same score in each.
     """
-    take = min(_MAX_MEMBERS, share(limit, len(partitions)))
+    arguments = -1 if descending else 1, members_per_call(limit, len(partitions)), BUDGET, orjson.dumps(names)
+    return await read_ranking(view, RANKED, arguments, partitions, after, limit, descending=descending)
+
+
+def members_per_call(limit: int, partitions: int) -> int:
+    """How many members of a page one call requests from each partition."""
+    return min(_MAX_MEMBERS, share(limit, partitions))
+
+
+async def read_ranking(
+    view: NamespaceView,
+    script: Script,
+    arguments: Sequence[Any],
+    partitions: Sequence[int],
+    after: ScoredMember | None,
+    limit: int,
+    *,
+    descending: bool = False,
+) -> Ranked:
+    """As `ranked`, from a script that takes these arguments and the place of each partition, and answers as ``ranked.lua``."""
     places: list[tuple[ScoredMember, int]] = []
     watermarks: dict[int, Any] = {}
     # partitions that have more members, with the place to continue after
@@ -53,8 +73,7 @@ async def ranked(
     waiting = set(open_)
     while waiting:
         extra = {number: (encode_place(open_[number]),) for number in waiting}
-        arguments = -1 if descending else 1, take, BUDGET, orjson.dumps(names)
-        for number, (watermark, end, *rows) in (await view.ask(RANKED, extra, arguments, extra)).items():
+        for number, (watermark, end, *rows) in (await view.ask(script, extra, arguments, extra)).items():
             watermarks.setdefault(number, watermark)
             places += [
                 (ScoredMember(float(score), member), number) for score, member in zip(rows[::2], rows[1::2], strict=True)

@@ -19,10 +19,11 @@ from worker.read_model.documents import unpack, updated_of
 from worker.read_model.errors import NotServing, OtherLayout, ReaderError
 from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.partition_reader import NamespaceView
-from worker.read_model.query import pages, sessions
+from worker.read_model.query import pages, roster, sessions
 from worker.read_model.query.get_batcher import GetBatcher
 from worker.read_model.query.pages import AlertConditions, ListPage
 from worker.read_model.query.planner import count
+from worker.read_model.query.roster import RosterConditions, RosterOrder, RosterState
 from worker.read_model.query.sessions import SessionConditions
 from worker.read_model.ranked import ScoredMember
 from worker.read_model.resolver import NamespaceResolver
@@ -194,6 +195,34 @@ class AttendanceReader:
         """Those of these sessions, of which there are few, that exist and meet the conditions of `sessions_page`: one page."""
         conditions = SessionConditions(starts_from, starts_before, ends_after, ends_before, descending)
         return await self._resolver.answer(lambda view: sessions.named_sessions(view, session_ids, conditions))
+
+    async def roster_page(
+        self,
+        session_id: str,
+        *,
+        order: RosterOrder | None = None,
+        states: Collection[RosterState] = (),
+        prefix: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ListPage | None:
+        """A page of the bookings of a session, those without attendance included; None if there is no such session.
+
+        An item has ``bookingId``, ``state`` (`RosterState`), ``expectedParticipants`` (0 if the booking is unknown or canceled)
+        and ``attendance`` (None if there is none). With a cursor the conditions can be omitted.
+
+        Args:
+            order: by bookingId, or by state and then bookingId; None: as the list of the cursor, without one by bookingId.
+            states: of which a booking must have one; empty: any.
+            prefix: what a bookingId begins with, in normal form.
+
+        Raises:
+            QueryError: the cursor is not from this list, or has other conditions.
+        """
+        requested = RosterConditions.requested(session_id, order, states, prefix)
+        after, texts = await self._start_of_page(roster.ROSTER_LIST, cursor, requested)
+        conditions = RosterConditions(*texts)
+        return await self._resolver.answer(lambda view: roster.roster_page(view, conditions, limit, after))
 
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness; None if it has no session."""
