@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     )
     api_max_body: int = Field(1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="largest request body, bytes")
     api_max_requests: int = Field(512, ge=1, le=100_000, description="concurrent requests of an API process")
+    api_max_streams: int = Field(1000, ge=1, le=100_000, description="concurrent live streams of an API process")
     api_body_timeout: Duration = Field(timedelta(seconds=10), description="how long a request may take to arrive")
     api_request_timeout: Duration = Field(timedelta(seconds=30), description="how long a request may take altogether")
     api_set_timeout: Duration = Field(timedelta(seconds=5), description="how long a set waits until a worker has applied it")

@@ -135,7 +135,7 @@ class Place:
     async def generations(self) -> set[str]:
         """The key generations of which any key is there."""
         names = [name.removeprefix(self.keys.tag) for name in await self.names()]
-        return {name.partition(":")[0] for name in names if name != "watermark"}
+        return {name.partition(":")[0] for name in names if name not in ("watermark", "changes")}
 
     async def holds(self, pairs: Pairs) -> bool:
         """Whether documents, tallies and the list of sessions are what these pairs come to, and nothing else."""

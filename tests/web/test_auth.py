@@ -51,6 +51,7 @@ SCOPES = {
     "GET /v1/operations": READ,
     "GET /v1/attendance/{id}/history": READ,
     "GET /v1/status": READ,
+    "GET /v1/live": READ,
     "POST /v1/events": (Scope.PUBLISH, Scope.INGEST, Scope.MANAGE),
     "GET /openapi.json": READ,
 }

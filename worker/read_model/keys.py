@@ -31,6 +31,9 @@ ALERTS_KIND = "alerts:kind:"
 ALERTS_SESSION = "alerts:session:"
 ALERTS_BOOKING = "alerts:booking:"
 WATERMARK = "watermark"
+CHANGES = "changes"
+#: Entries of a stream of changes: Redis keeps this many at the least, and drops older ones a node at a time.
+MAX_CHANGES = 100
 
 LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `cursorKey` with which readers "
@@ -47,7 +50,10 @@ LAYOUT = {
     "stable offset), `.confirmedAt` (when Kafka confirmed that, ms), `.held` (offsets after it, held by open transactions), "
     "`.unreadable` (offset of a batch that cannot be read, or empty); of events `.bad` (dead letters of the last 1,000 "
     "events), `.badReason` and `.badSource` (the commonest, while most are bad, or empty); `writtenAt` (of the heartbeat, "
-    "ms); `freshAt` (when these read models were last known to hold everything that Kafka had, ms); all three by Redis' clock",
+    "ms); `freshAt` (when these read models were last known to hold everything that Kafka had, ms); all three by Redis' clock; "
+    "`changes` (id of the newest entry of the stream of changes)",
+    f"NS:{{p}}:{CHANGES}": "stream of about 100 entries: what each script call that wrote something changed: `sessions`, "
+    "whose tally changed (joined by newlines; a newline alone: any), `alerts`, whether alerts did (0 or 1)",
     f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
     f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
     "which is given as its index in `STATUSES`",
@@ -83,6 +89,10 @@ class PartitionKeys(NamedTuple):
     @property
     def watermark(self) -> str:
         return self.tag + WATERMARK
+
+    @property
+    def changes(self) -> str:
+        return self.tag + CHANGES
 
     @property
     def probe(self) -> str:

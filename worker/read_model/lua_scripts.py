@@ -15,13 +15,13 @@ def load(*names: str) -> Script:
     return Script.of(_KEY.sub(lambda match: f"'{getattr(keys, match[1])}'", text))
 
 
-APPLY = load("apply")
+APPLY = load("announce", "apply")
 CLAIM = load("claim")
 HEARTBEAT = load("heartbeat")
 IDENTITY = load("identity")
 MARKS = load("marks")
 OPERATION = load("operation")
-REPAIR = load("repair")
+REPAIR = load("announce", "repair")
 REQUEST_REPAIR = load("request_repair")
 RETIRE = load("retire")
 RIGHTS = load("rights")

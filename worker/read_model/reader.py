@@ -3,7 +3,7 @@
 Raises the errors of `worker.read_model.errors`, and `schemas.query.request.QueryError` for an invalid request.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -20,6 +20,7 @@ from worker.read_model.errors import NotServing, OtherLayout, ReaderError
 from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query import pages, roster, sessions
+from worker.read_model.query.batcher import Batcher
 from worker.read_model.query.get_batcher import GetBatcher
 from worker.read_model.query.pages import AlertConditions, ListPage
 from worker.read_model.query.planner import count
@@ -44,6 +45,7 @@ __all__ = [
 
 #: Entries of one page of a list.
 LARGEST_PAGE = 1000
+_TALLIES_PER_ROUND_TRIP = 16
 _OTHER_CONDITIONS = "belongs to a list with other conditions; leave these out or start without the cursor"
 
 
@@ -69,6 +71,7 @@ class AttendanceReader:
         own_client = client if isinstance(client, Server | Cluster) else Server(connection_pool=client.connection_pool)
         self._resolver = NamespaceResolver(own_client, base)
         self._gets = GetBatcher(self._resolver)
+        self._tallies: Batcher[str, dict[str, Any] | None] = Batcher(self._read_tallies, _TALLIES_PER_ROUND_TRIP)
 
     @classmethod
     @asynccontextmanager
@@ -149,6 +152,13 @@ class AttendanceReader:
     async def session(self, session_id: str) -> dict[str, Any] | None:
         """The session's tally with its freshness; None if no booking lists the session and it has no attendance."""
         return await self._resolver.answer(lambda view: sessions.session(view, session_id))
+
+    async def tally(self, session_id: str) -> dict[str, Any] | None:
+        """The session's tally without its freshness; those that are asked for at the same time share a round trip."""
+        return await self._tallies.ask(session_id)
+
+    async def _read_tallies(self, session_ids: Sequence[str]) -> dict[str, dict[str, Any] | Exception | None]:
+        return dict(await self._resolver.answer(lambda view: sessions.tallies(view, session_ids)))
 
     async def sessions(self, limit: int = 1000) -> list[str]:
         """Ids of sessions that have a tally, in byte order, at most ``limit``."""
@@ -308,6 +318,14 @@ class AttendanceReader:
     async def status(self) -> list[Partition]:
         """The watermark of each partition, also of those that cannot be read now."""
         return await self._resolver.answer(NamespaceView.watermarks)
+
+    async def live_status(self) -> tuple[str, list[Partition]]:
+        """The live namespace, and `status`."""
+
+        async def live_status(view: NamespaceView) -> tuple[str, list[Partition]]:
+            return view.namespace, await view.watermarks()
+
+        return await self._resolver.answer(live_status)
 
     async def partition(self, number: int) -> Partition:
         """The watermark of one partition, also of one that cannot be read now."""

@@ -34,6 +34,7 @@ def trials(key: str) -> list[list[str]]:
         ["ZSCORE", key, "a"],
         ["ZREM", key, "a"],
         ["ZPOPMIN", key],
+        ["XADD", key, "MAXLEN", "~", "1", "*", "a", "1"],
         ["UNLINK", key],
         ["DEL", key],
     ]

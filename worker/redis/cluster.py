@@ -258,7 +258,7 @@ async def _gather(calls: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[
 
 
 def _slot(words: Sequence[Any]) -> int:
-    at = 3 if words[0] in _SCRIPTS else 1
+    at = 3 if words[0] in _SCRIPTS else words.index("STREAMS") + 1 if words[0] == "XREAD" else 1
     if len(words) <= at or " " in words[0] or words[0] == "KEYS":
         raise ValueError(f"{words[0]} has no key: send it to all masters")
     key = words[at]

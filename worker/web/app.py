@@ -17,6 +17,7 @@ from worker.web.origins import Origins
 from worker.web.routes.attendance import add_attendance_routes
 from worker.web.routes.health import add_health_routes
 from worker.web.routes.history import add_history_routes
+from worker.web.routes.live import add_live_routes
 from worker.web.routes.ops import add_ops_routes
 from worker.web.services import Services
 
@@ -49,7 +50,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     add_error_handlers(app)
     # on the app's own router: each included router adds a round of matching to every request
-    for add_routes in (add_attendance_routes, add_ops_routes, add_history_routes, add_health_routes, add_openapi):
+    for add_routes in (
+        add_attendance_routes,
+        add_ops_routes,
+        add_history_routes,
+        add_live_routes,
+        add_health_routes,
+        add_openapi,
+    ):
         add_routes(app.router)
     return app
 

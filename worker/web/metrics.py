@@ -36,6 +36,15 @@ class Metrics:
         self._denied = Counter(
             "attendance_api_denied", "Requests without a token that allows them", ("status",), registry=self._registry
         )
+        self._streams = Gauge(
+            "attendance_api_streams", "Open live streams", registry=self._registry, multiprocess_mode="livesum"
+        )
+        self._dropped = Counter(
+            "attendance_api_streams_dropped",
+            "Live streams that the server ended, by reason",
+            ("reason",),
+            registry=self._registry,
+        )
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
     def began(self) -> None:
@@ -51,6 +60,18 @@ class Metrics:
         child.observe(seconds)
         if status in (401, 403):
             self._denied.labels(status).inc()
+
+    def stream_began(self) -> None:
+        """Counts an open stream."""
+        self._streams.inc()
+
+    def stream_ended(self) -> None:
+        """Counts the end of a stream, whoever ended it."""
+        self._streams.dec()
+
+    def stream_dropped(self, reason: str) -> None:
+        """Counts a stream that the server ended."""
+        self._dropped.labels(reason).inc()
 
     def text(self, families: list[Metric]) -> bytes:
         """All metrics in the text format of Prometheus, each family once.

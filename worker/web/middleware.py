@@ -21,13 +21,17 @@ from worker.web.services import Services
 
 log = structlog.get_logger(__name__)
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics"})
+#: Paths whose answers are streams without an end: they take no request slot, and have no timeout.
+STREAMS = frozenset({"/v1/live"})
+#: Key of the ASGI scope: set for HEAD, which the app sees as GET.
+IS_HEAD = "attendance.is_head"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Headers of proxies: through a proxy, clients of other machines would pass for this machine.
 _FORWARDED = frozenset(
     {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
 )
 _FORWARDED_PREFIXES = ("x-forwarded", "x-original-forwarded", "x-envoy-external")
-_TOO_MANY = "{} has reached its limit of concurrent requests: retry"
+_TOO_MANY = "{} has reached its limit of concurrent {}: retry"
 
 
 class RequestMiddleware:
@@ -51,11 +55,17 @@ class RequestMiddleware:
         status = 0
         requested_method = scope["method"]
         cors_headers = self._origins.headers(scope)
+        is_stream = False
 
         async def send_response(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status == 200 and scope["path"] in STREAMS and requested_method != "HEAD":
+                    # its duration says nothing: counted is how long it took to begin
+                    is_stream = True
+                    self._metrics.ended(_route(scope), requested_method, status, time.perf_counter() - began)
+                    self._metrics.stream_began()
                 if cors_headers:
                     message = {**message, "headers": [*message.get("headers", ()), *cors_headers]}
             elif requested_method == "HEAD":
@@ -65,6 +75,7 @@ class RequestMiddleware:
         if requested_method == "HEAD":
             # every route of GET also answers HEAD
             scope["method"] = "GET"
+            scope[IS_HEAD] = True
         began = time.perf_counter()
         self._metrics.began()
         task = asyncio.current_task()
@@ -78,7 +89,10 @@ class RequestMiddleware:
             self._running.discard(task)
             method = requested_method if requested_method in _METHODS else "other"
             seconds = time.perf_counter() - began
-            self._metrics.ended(_route(scope), method, status, seconds)
+            if is_stream:
+                self._metrics.stream_ended()
+            else:
+                self._metrics.ended(_route(scope), method, status, seconds)
             if self._logs_requests:
                 _log_request(scope, requested_method, status, seconds)
 
@@ -106,7 +120,7 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, services: Services, origins: Origins) -> None:
         self._app = app
         self._repeated = SharedResponses(app)
-        self._slots, self._body_bytes = services.slots, services.body_bytes
+        self._slots, self._body_bytes, self._streams = services.slots, services.body_bytes, services.streams
         self._tokens = services.tokens
         self._origins = origins
         self._seconds = services.settings.api_request_timeout.total_seconds()
@@ -125,14 +139,26 @@ class AccessMiddleware:
         else:
             scope[CALLER] = holder = authenticate(scope, self._tokens)
             scope[HOLDER] = holder.name
-            await self._handle_authenticated(scope, receive, send)
+            if scope["path"] in STREAMS and scope["method"] == "GET":
+                await self._handle_stream(scope, receive, send)
+            else:
+                await self._handle_authenticated(scope, receive, send)
+
+    async def _handle_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles the request within the holder's share of streams, without a timeout."""
+        holder = scope[HOLDER]
+        if not self._streams.take(holder):
+            raise _too_many(holder, "streams")
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._streams.give_back(holder)
 
     async def _handle_authenticated(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles the request within the holder's share of requests in flight, and within the timeout."""
         holder = scope[HOLDER]
         if not self._slots.take(holder):
-            who = "this token" if holder else "this machine"
-            raise Refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who), headers={"retry-after": "1"})
+            raise _too_many(holder, "requests")
         try:
             async with asyncio.timeout(self._seconds) as timeout:
                 await self._app(scope, receive, send)
@@ -169,6 +195,11 @@ class AccessMiddleware:
         if not is_local:
             description = "without ATTENDANCE_API_TOKENS the API serves this machine only, under its own name (localhost)"
             raise Refused(403, "LOOPBACK_ONLY", description)
+
+
+def _too_many(holder: str, things: str) -> Refused:
+    who = "this token" if holder else "this machine"
+    return Refused(429, "TOO_MANY_REQUESTS", _TOO_MANY.format(who, things), headers={"retry-after": "1"})
 
 
 def is_loopback(host: str) -> bool:

@@ -30,7 +30,7 @@ _DESCRIPTIONS = {
     429: "Too many requests at once",
     503: "Redis, Kafka or a worker is unavailable, or a partition is being repaired: retry after Retry-After",
 }
-_COMMON = (400, 401, 403, 429, 503)
+COMMON = (400, 401, 403, 429, 503)
 _HEADERS = {401: ("WWW-Authenticate", "string"), 429: ("Retry-After", "integer"), 503: ("Retry-After", "integer")}
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -90,7 +90,7 @@ def add(
         methods=[method],
         status_code=status,
         response_model=None,
-        responses={status: {"model": shape}, **error_responses(*_COMMON, *errors)},
+        responses={status: {"model": shape}, **error_responses(*COMMON, *errors)},
         dependencies=[Security(bearer_token, scopes=[each.value for each in scopes])],
         openapi_extra=None if body is None else {"requestBody": body},
         operation_id=endpoint.__name__,

@@ -13,6 +13,7 @@ from worker.web.commands import Commands
 from worker.web.history_turns import HistoryTurns
 from worker.web.http.bodies import Bodies
 from worker.web.last_seen import LastSeen
+from worker.web.live.feed import LiveFeed
 from worker.web.metrics import Metrics
 from worker.web.publisher import Publisher
 from worker.web.shares import Shares
@@ -37,10 +38,13 @@ class Services(NamedTuple):
     #: requests in flight, and bytes of their bodies, shared by the holders of tokens
     slots: Shares
     body_bytes: Shares
+    #: live streams, shared the same way
+    streams: Shares
     #: the tasks of the requests in flight
     running: set["asyncio.Task[Any]"]
     last_seen: LastSeen
     histories: HistoryTurns
+    live: LiveFeed
 
     @classmethod
     def of(cls, settings: Settings) -> "Services":
@@ -57,15 +61,18 @@ class Services(NamedTuple):
         last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
         bodies = Bodies(settings, body_bytes)
-        shared = slots, body_bytes, set[asyncio.Task[Any]](), last_seen, HistoryTurns()
-        return cls(settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared)
+        shared = slots, body_bytes, Shares(settings.api_max_streams), set[asyncio.Task[Any]](), last_seen, HistoryTurns()
+        return cls(
+            settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared, LiveFeed(client, reader)
+        )
 
     def open(self) -> None:
         """Begins to connect to Kafka; the first read connects to Redis."""
         self.publisher.open()
 
     async def close(self) -> None:
-        """Stops waiting for watermarks, sends pending records and disconnects."""
+        """Ends live streams, stops waiting for watermarks, sends pending records and disconnects."""
+        await self.live.close()
         await self.waiter.close()
         await self.publisher.close()
         await self.client.aclose()

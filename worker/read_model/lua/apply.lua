@@ -9,7 +9,7 @@
 --         none, 1: has none and may have had one), length (4), JSON (empty: delete)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (closed)]
 --      10.. field, value pairs of the watermark to set with this chunk
--- Writes KEYS[1] and keys that begin with ARGV[5], which has the same hash tag.
+-- Writes KEYS[1], the stream of changes beside it, and keys that begin with ARGV[5]; they have the same hash tag.
 -- Returns 'ok', 'repeat' (already applied), 'fenced' (another owner), 'gone' (data lost), 'gap' (a chunk is missing).
 local call, unpack_, sub, byte, floor = redis.call, struct.unpack, string.sub, string.byte, math.floor
 local watermark = call('HMGET', KEYS[1], 'generation', 'epoch', 'seq', 'keys', 'building')
@@ -205,4 +205,10 @@ if ARGV[9] ~= '' then
 end
 
 call("HSET", KEYS[1], "seq", ARGV[3], unpack(ARGV, 10))
+-- a repair fills keys that nobody reads: repair.lua announces them as a whole
+if (ARGV[7] ~= '' or ARGV[8] ~= '' or ARGV[9] ~= '') and watermark[4] == ARGV[4] then
+  local names = #session_order <= MAX_NAMES and table.concat(session_order, '\n') or ANY_SESSION
+  if #names > MAX_BYTES then names = ANY_SESSION end
+  announce(names, ARGV[9] ~= '')
+end
 return 'ok'

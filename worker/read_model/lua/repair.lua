@@ -29,4 +29,5 @@ elseif ARGV[1] == 'switch' then
   call('HDEL', KEYS[1], 'building')
 end
 call('HSET', KEYS[1], 'retired', table.concat(retired, ' '))
+if ARGV[1] ~= 'forget' then announce(ANY_SESSION, true) end
 return { current, unpack(retired) }

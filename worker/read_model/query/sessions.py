@@ -81,6 +81,11 @@ async def session(view: NamespaceView, session_id: str) -> dict[str, Any] | None
     return None if tally is None else {**tally.document(session_id), "freshness": freshness.document()}
 
 
+async def tallies(view: NamespaceView, session_ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+    known, _ = await _read_tallies(view, [name.encode() for name in session_ids])
+    return {name: tally.document(name) if (tally := known.get(name.encode())) else None for name in session_ids}
+
+
 async def named_sessions(view: NamespaceView, session_ids: Iterable[str], conditions: SessionConditions) -> ListPage:
     tallies, freshness = await _read_tallies(view, [name.encode() for name in dict.fromkeys(session_ids)])
     known = [(ScoredMember(_score(tally), name), tally) for name, tally in tallies.items() if conditions.allows(tally)]

@@ -126,6 +126,7 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
                 await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
                 bound.close()
                 server.stop()  # type: ignore[no-untyped-call]
+                app.state.services.live.end()
                 await _until_ended(serving, app.state.services.running, settings.api_stop_timeout.total_seconds(), port)
             finally:
                 await cancel_all((serving, stopped))

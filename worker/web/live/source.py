@@ -10,7 +10,12 @@ How it is used::
 """
 
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
+
+from worker.topics import partition_of
+
+_partition_of = lru_cache(maxsize=10_000)(partition_of)
 
 
 class Changes(NamedTuple):
@@ -24,6 +29,8 @@ class Changes(NamedTuple):
     """Partitions in which anything changed, be it a summary or a document alone."""
     is_tick: bool = False
     """Whether this is the status read of each second, and the watermarks may have moved."""
+    partition_count: int = 0
+    """The number of all partitions."""
 
     @property
     def is_everything(self) -> bool:
@@ -33,6 +40,10 @@ class Changes(NamedTuple):
     def concern(self, session_id: str) -> bool:
         """Whether the tally of a session may have changed."""
         return self.sessions is None or session_id in self.sessions
+
+    def concern_booking(self, booking_id: str) -> bool:
+        """Whether anything of the booking's partition may have changed."""
+        return bool(self.partitions) and _partition_of(booking_id, self.partition_count) in self.partitions
 
 
 class Source(Protocol):
