@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.support.programs import Program
 from tests.support.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
 from tests.support.services.debian import debian_program
+
+# an example that takes long on a loaded machine is no failure
+settings.register_profile("without deadline", settings.default, deadline=None)
+settings.load_profile("without deadline")
 
 #: Folders in the order in which processes take up their modules. The long modules, which wait for services, come first: one
 #: of them at the end would keep one process busy while the others have nothing left.
