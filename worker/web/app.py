@@ -19,6 +19,7 @@ from worker.web.routes.health import add_health_routes
 from worker.web.routes.history import add_history_routes
 from worker.web.routes.live import add_live_routes
 from worker.web.routes.ops import add_ops_routes
+from worker.web.routes.sessions import add_session_routes
 from worker.web.services import Services
 
 
@@ -50,8 +51,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     add_error_handlers(app)
     # on the app's own router: each included router adds a round of matching to every request
+    # the first that matches a path is taken
     for add_routes in (
         add_attendance_routes,
+        add_session_routes,
         add_ops_routes,
         add_history_routes,
         add_live_routes,

@@ -132,7 +132,11 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
     """Parameters that FastAPI refuses."""
     assert isinstance(error, RequestValidationError)
     return Invalid(
-        Violation(str(each["loc"][-1]), str(each["msg"]), Rule.REQUIRED if each["type"] == "missing" else Rule.MALFORMED)
+        Violation(
+            ".".join(map(str, each["loc"][1:])),
+            str(each["msg"]),
+            Rule.REQUIRED if each["type"] == "missing" else Rule.MALFORMED,
+        )
         for each in error.errors()
     ).response()
 

@@ -12,6 +12,7 @@ from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance, AttendanceStatus
 from schemas.events import MAX_EVENTS, AttendanceEvent, BookingEvent, Reason
 from worker.read_model.operations import State
+from worker.read_model.query.roster import RosterState
 from worker.web.requests import MAX_ENTRIES
 
 _Id = Annotated[str, Field(min_length=1, max_length=ids.MAX_BOOKING_ID)]
@@ -158,7 +159,7 @@ class FreshnessShape(TypedDict):
     lag: int | None
 
 
-class SessionAnswer(TypedDict):
+class SessionTally(TypedDict):
     """The contract's session tally."""
 
     sessionId: str
@@ -170,6 +171,32 @@ class SessionAnswer(TypedDict):
     expectedParticipants: int
     startsAt: str | None
     endsAt: str | None
+
+
+class SessionAnswer(SessionTally):
+    freshness: FreshnessShape
+
+
+class SessionsAnswer(TypedDict):
+    """There can be a next page although this one has fewer sessions than ``limit``, or none."""
+
+    sessions: list[SessionTally]
+    pagingMetadata: PagingMetadata
+    freshness: FreshnessShape
+
+
+class RosterBooking(TypedDict):
+    """A booking at a session; ``expectedParticipants`` is 0 where the booking is unknown or canceled."""
+
+    bookingId: str
+    state: RosterState
+    expectedParticipants: int
+    attendance: Attendance | None
+
+
+class RosterAnswer(TypedDict):
+    bookings: list[RosterBooking]
+    pagingMetadata: PagingMetadata
     freshness: FreshnessShape
 
 

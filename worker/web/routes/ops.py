@@ -1,5 +1,6 @@
 """The routes of sessions, bookings, alerts and status, each with its freshness; and the route that takes events."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -31,7 +32,7 @@ from worker.web.security import Caller
 from worker.web.services import services_of
 
 #: In place of a text that is not an id: nothing matches it, since no id holds a control character.
-_NO_ID = "\0"
+NO_ID = "\0"
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="largest number of items in a page")]
 
 ListCursor = Annotated[str | None, Query(description="`next` of the previous page")]
@@ -77,7 +78,7 @@ async def list_bookings(
     """Bookings by noShowRate, the highest first."""
     del sort  # has a single value
     check_parameters(request, "sort", "limit", "cursor")
-    return _list_answer("bookings", await services_of(request).reader.no_shows_page(limit, cursor))
+    return list_answer("bookings", await services_of(request).reader.no_shows_page(limit, cursor))
 
 
 async def list_alerts(
@@ -94,12 +95,12 @@ async def list_alerts(
     check_parameters(request, "state", "kind", "sessionId", "bookingId", "limit", "cursor")
     page = await services_of(request).reader.alerts_page(
         kind=kind,
-        session_id=None if session is None else ids.session_id(session) or _NO_ID,
-        booking_id=None if booking is None else ids.booking_id(booking) or _NO_ID,
+        session_id=None if session is None else ids.session_id(session) or NO_ID,
+        booking_id=None if booking is None else ids.booking_id(booking) or NO_ID,
         limit=limit,
         cursor=cursor,
     )
-    return _list_answer("alerts", page)
+    return list_answer("alerts", page)
 
 
 async def list_operations(request: Request, limit: Limit = 100, cursor: ListCursor = None) -> Response:
@@ -137,7 +138,8 @@ async def publish_events(request: Request, holder: Caller) -> Response:
     return answer({"accepted": len(events)}, 202)
 
 
-def _list_answer(name: str, page: ListPage) -> Response:
+def list_answer(name: str, page: ListPage) -> Response:
+    """A page of a list, its items under this name."""
     return answer({name: page.items, "pagingMetadata": page.paging, "freshness": page.freshness.document()})
 
 
@@ -173,8 +175,8 @@ def _time(ms: int) -> str | None:
     return format_time(ms * 1000) if ms else None
 
 
-def check_parameters(request: Request, *names: str) -> None:
-    """Rejects unknown parameters, so that a misspelled filter is an error and not ignored."""
+def check_parameters(request: Request, *names: str, repeatable: Collection[str] = ()) -> None:
+    """Rejects unknown parameters, so that a misspelled filter is an error and not ignored; and those that are sent twice."""
     if not request.scope["query_string"]:
         return
     violations = Violations()
@@ -182,7 +184,7 @@ def check_parameters(request: Request, *names: str) -> None:
     for name in request.query_params:
         if name not in names:
             violations.add(name[:100], f"unknown; {known}", Rule.UNKNOWN_FIELD)
-        elif len(request.query_params.getlist(name)) > 1:
+        elif name not in repeatable and len(request.query_params.getlist(name)) > 1:
             violations.add(name, "send it once", Rule.REPEATED)
     if violations.items:
         raise Invalid(violations.items)
