@@ -71,6 +71,13 @@ def _one_line(done: CompletedProcess[str], *parts: str, code: int = 1) -> None:
         assert part in done.stderr
 
 
+def _refused(done: CompletedProcess[str], *parts: str) -> None:
+    """Bad usage: what is wrong stands in a frame."""
+    assert (done.returncode, done.stdout) == (2, "")
+    for part in parts:
+        assert part in done.stderr
+
+
 def _jsons(done: CompletedProcess[str]) -> list[Any]:
     assert (done.returncode, done.stderr) == (0, "")
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -244,6 +251,49 @@ def test_session_and_booking_print_counts(served: System) -> None:
     assert "noShowRate" in served.run_cli("booking", "b2").stdout
     _one_line(served.run_cli("session", "nowhere"), "nowhere")
     _one_line(served.run_cli("booking", "nobody", "--json"), "nobody")
+
+
+def test_sessions_are_listed_by_their_start(served: System) -> None:
+    window = ("--from", NOW, "--before", "2026-11-22T10:00:01Z")
+    (tally,) = _jsons(served.run_cli("sessions", *window, "--json"))
+    assert (tally["sessionId"], tally["bookings"], tally["startsAt"]) == ("yoga", 3, "2026-11-22T10:00:00.000Z")
+    everything = _jsons(served.run_cli("sessions", "--json"))
+    assert everything[0]["sessionId"] == "yoga"
+    assert "boxing" in [each["sessionId"] for each in everything[1:]]
+    first = served.run_cli("sessions", "--limit", "1", "--json")
+    words, _, cursor = first.stderr.strip().rpartition(" ")
+    assert words == "more sessions follow: --cursor"
+    rest = served.run_cli("sessions", "--json", "--cursor", cursor)
+    assert _jsons(rest) == everything[1:]
+    assert served.run_cli("sessions", "--running", "--from", THEN).returncode == 0
+    table = served.run_cli("sessions", "--latest-first").stdout
+    assert "yoga" in table
+    assert "unknown" in table
+    _refused(served.run_cli("sessions", "--from", "today"), "--from", "2026-11-22T10:00:00Z")
+    _refused(served.run_cli("sessions", "--running", "--cursor", cursor), "--running")
+    _refused(served.run_cli("sessions", "--cursor", "x"), "cursor")
+
+
+def test_a_session_shows_its_roster(served: System) -> None:
+    roster = _jsons(served.run_cli("session", "yoga", "--roster", "--json"))
+    assert [(each["bookingId"], each["state"]) for each in roster] == [
+        ("b1", "ATTENDED"),
+        ("b2", "NOT_ATTENDED"),
+        ("b3", "NOT_ATTENDED"),
+    ]
+    assert roster[0]["attendance"]["numberOfAttendees"] == 3
+    some = served.run_cli("session", "yoga", "--roster", "--state", "NOT_ATTENDED", "--limit", "1", "--json")
+    assert json.loads(some.stdout) == roster[1]
+    cursor = some.stderr.strip().rpartition(" ")[2]
+    assert _jsons(served.run_cli("session", "yoga", "--roster", "--cursor", cursor, "--json")) == [roster[2]]
+    ordered = served.run_cli("session", "yoga", "--roster", "--order", "status", "--prefix", "b2", COLUMNS="200").stdout
+    assert "NOT_ATTENDED" in ordered
+    assert "b1" not in ordered
+    (listed,) = _jsons(served.run_cli("session", "boxing", "--roster", "--json"))
+    assert (listed["bookingId"], listed["state"], listed["attendance"]) == ("b1", "NO_ATTENDANCE", None)
+    _one_line(served.run_cli("session", "nowhere", "--roster"), "nowhere")
+    _refused(served.run_cli("session", "yoga", "--state", "ATTENDED"), "--roster")
+    _refused(served.run_cli("session", "boxing", "--roster", "--cursor", cursor), "cursor")
 
 
 def test_alerts_prints_those_of_its_filters(served: System) -> None:

@@ -23,7 +23,7 @@ from worker.cli.archive import archive
 from worker.cli.dead_letters import dead_letters_app
 from worker.cli.history import explain
 from worker.cli.operations import operations
-from worker.cli.reads import Json, alerts, booking, query, session
+from worker.cli.reads import Json, alerts, booking, query, session, sessions
 from worker.cli.replay import replay
 from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
@@ -60,7 +60,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(schemas_app, name="schemas")
-for command in (query, session, booking, alerts, replay, archive, explain, operations, verify):
+for command in (query, session, sessions, booking, alerts, replay, archive, explain, operations, verify):
     app.command()(command)
 
 #: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.

@@ -1,24 +1,36 @@
-"""The commands that read from Redis: `query`, `session`, `booking` and `alerts`."""
+"""The commands that read from Redis: `query`, `session`, `sessions`, `booking` and `alerts`."""
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query.request import QueryError
+from schemas.times import parse_time
 from worker.cli import ask
 from worker.cli.arguments import decode_argument, decode_optional
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_one, print_rows
-from worker.read_model.reader import AttendanceReader
+from worker.read_model.query.roster import RosterState
+from worker.read_model.reader import LARGEST_PAGE, AttendanceReader, ListPage
 from worker.redis.client import create_redis
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table; lists have one item per line")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="cursor that an earlier call printed: continue after it")]
+
+
+class Order(StrEnum):
+    """The orders of a session's bookings."""
+
+    BOOKING_ID = "bookingId"
+    STATUS = "status"
 
 
 def query(
@@ -51,11 +63,68 @@ def query(
         print(f"more attendances match: --cursor {answer.cursor}", file=sys.stderr)
 
 
-def session(session_id: str, as_json: Json = False) -> None:
-    """Show the tally of a session."""
+def session(
+    session_id: str,
+    as_roster: Annotated[bool, typer.Option("--roster", help="its bookings, those without attendance too")] = False,
+    states: Annotated[
+        list[RosterState] | None, typer.Option("--state", help="bookings in this state, or one of several")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="bookings whose id begins so")] = None,
+    order: Annotated[Order | None, typer.Option("--order", help="of the bookings; without it bookingId")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="largest number of bookings; without it 100")] = None,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """Show the tally of a session, or its bookings."""
     name = _normal_id(session_id)
-    tally = _read(lambda reader: reader.session(name))
-    print_one(tally, f"session {session_id} not found: no booking lists it and it has no attendance", as_json)
+    missing = f"session {session_id} not found: no booking lists it and it has no attendance"
+    if not as_roster:
+        options = {"--state": states, "--prefix": prefix, "--order": order, "--limit": limit, "--cursor": cursor}
+        if given := [option for option, value in options.items() if value]:
+            raise typer.BadParameter(f"{', '.join(given)}: only with --roster")
+        print_one(_read(lambda reader: reader.session(name)), missing, as_json)
+        return
+    beginning = decode_argument(prefix or "")
+    conditions = {"states": states or (), "prefix": ids.booking_id(beginning) or beginning, "order": order and order.value}
+
+    async def page(reader: AttendanceReader, size: int, start: str | None) -> ListPage:
+        found = await reader.roster_page(name, limit=size, cursor=start, **conditions)  # type: ignore[arg-type]
+        if found is None:
+            fail(missing)
+        return found
+
+    found = _read_pages(page, limit or 100, cursor)
+    shown = [{**each, **(each["attendance"] or {})} for each in found.items]
+    columns = ("bookingId", "state", "numberOfAttendees", "expectedParticipants", "updatedDate", "source")
+    _print_page("bookings", found, as_json, columns, shown)
+
+
+def sessions(
+    from_: Annotated[str | None, typer.Option("--from", metavar="TIME", help="that start then or later")] = None,
+    before: Annotated[str | None, typer.Option("--before", metavar="TIME", help="that start before")] = None,
+    is_running: Annotated[bool, typer.Option("--running", help="that have started and not ended")] = False,
+    is_descending: Annotated[bool, typer.Option("--latest-first", help="in the order of their starts reversed")] = False,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """List the tallies of sessions by their start; those without a start come last."""
+    conditions: dict[str, int | None] = {"starts_from": _time("--from", from_), "starts_before": _time("--before", before)}
+    if is_running and cursor is not None:
+        raise typer.BadParameter("--running: leave it out with --cursor, which goes on with the sessions that ran then")
+    if is_running:
+        now = time.time_ns() // 1000
+        conditions["ends_after"] = now
+        conditions["starts_before"] = min(now + 1, conditions["starts_before"] or now + 1)
+    found = _read_pages(
+        lambda reader, size, start: reader.sessions_page(
+            **conditions, descending=is_descending or None, limit=size, cursor=start
+        ),
+        limit,
+        cursor,
+    )
+    counts = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
+    _print_page("sessions", found, as_json, ("startsAt", "endsAt", "sessionId", *counts))
 
 
 def booking(booking_id: str, as_json: Json = False) -> None:
@@ -70,13 +139,55 @@ def alerts(
     session_: Annotated[str | None, typer.Option("--session", help="only of this session")] = None,
     booking_: Annotated[str | None, typer.Option("--booking", help="only of this booking")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 100,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """List open mismatch alerts, newest first."""
     ids_ = {"session_id": session_ and _normal_id(session_), "booking_id": booking_ and _normal_id(booking_)}
-    rows = _read(lambda reader: reader.alerts(kind=kind, **ids_, limit=limit))
-    columns = ("openedAt", "severity", "kind", "bookingId", "sessionId", "message")
-    print_rows(list(rows), as_json, columns)
+    found = _read_pages(
+        lambda reader, size, start: reader.alerts_page(kind=kind, **ids_, limit=size, cursor=start), limit, cursor
+    )
+    _print_page("alerts", found, as_json, ("openedAt", "severity", "kind", "bookingId", "sessionId", "message"))
+
+
+def _read_pages(
+    page: Callable[[AttendanceReader, int, str | None], Awaitable[ListPage]], limit: int, cursor: str | None
+) -> ListPage:
+    """So many items of a list, from as many of its pages as that takes.
+
+    Args:
+        page: reads a page, given the reader, the largest number of items, and the cursor.
+    """
+
+    async def read(reader: AttendanceReader) -> ListPage:
+        start, items = decode_optional(cursor), list[Any]()
+        while True:
+            found = await page(reader, min(limit - len(items), LARGEST_PAGE), start)
+            items += found.items
+            start = found.next
+            if start is None or len(items) == limit:
+                return found._replace(items=items)
+
+    try:
+        return _read(read)
+    except QueryError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _print_page(
+    name: str, page: ListPage, as_json: bool, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]] | None = None
+) -> None:
+    """Prints the items, in a table as these rows."""
+    print_rows(page.items if as_json or rows is None else list(rows), as_json, columns)
+    if page.next is not None:
+        print(f"more {name} follow: --cursor {page.next}", file=sys.stderr)
+
+
+def _time(option: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_time(decode_argument(text))
+    except ValueError:
+        raise typer.BadParameter(f"{option}: write RFC 3339 with offset, such as 2026-11-22T10:00:00Z") from None
 
 
 def _normal_id(text: str) -> str:

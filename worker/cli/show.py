@@ -79,7 +79,7 @@ def print_rows(rows: list[Any], as_json: bool, columns: tuple[str, ...] = ()) ->
 
 def _cell(value: Any, encoding: str) -> str:
     """A value in the terminal's encoding: other characters are replaced before the width of a column is measured."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "unknown" if value is None else str(value)
     return escape_controls(text).encode(encoding, "replace").decode(encoding)
 
 
