@@ -43,7 +43,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, services: Services, origins: Origins) -> None:
         self._app = app
-        self._running = services.running
+        self._running, self._streaming = services.running, services.streaming
         self._metrics = services.metrics
         self._origins = origins
         self._logs_requests = services.settings.api_access_log
@@ -56,6 +56,8 @@ class RequestMiddleware:
         requested_method = scope["method"]
         cors_headers = self._origins.headers(scope)
         is_stream = False
+        task = asyncio.current_task()
+        assert task is not None
 
         async def send_response(message: Message) -> None:
             nonlocal status, is_stream
@@ -66,6 +68,7 @@ class RequestMiddleware:
                     is_stream = True
                     self._metrics.ended(_route(scope), requested_method, status, time.perf_counter() - began)
                     self._metrics.stream_began()
+                    self._streaming.add(task)
                 if cors_headers:
                     message = {**message, "headers": [*message.get("headers", ()), *cors_headers]}
             elif requested_method == "HEAD":
@@ -78,8 +81,6 @@ class RequestMiddleware:
             scope[IS_HEAD] = True
         began = time.perf_counter()
         self._metrics.began()
-        task = asyncio.current_task()
-        assert task is not None
         self._running.add(task)
         try:
             problem = await self._handle(scope, receive, send_response)
@@ -87,6 +88,7 @@ class RequestMiddleware:
                 await problem.response()(scope, receive, send_response)
         finally:
             self._running.discard(task)
+            self._streaming.discard(task)
             method = requested_method if requested_method in _METHODS else "other"
             seconds = time.perf_counter() - began
             if is_stream:

@@ -42,6 +42,8 @@ class Services(NamedTuple):
     streams: Shares
     #: the tasks of the requests in flight
     running: set["asyncio.Task[Any]"]
+    #: those of them that are live streams
+    streaming: set["asyncio.Task[Any]"]
     last_seen: LastSeen
     histories: HistoryTurns
     live: LiveFeed
@@ -61,7 +63,8 @@ class Services(NamedTuple):
         last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
         bodies = Bodies(settings, body_bytes)
-        shared = slots, body_bytes, Shares(settings.api_max_streams), set[asyncio.Task[Any]](), last_seen, HistoryTurns()
+        tasks = set[asyncio.Task[Any]](), set[asyncio.Task[Any]]()
+        shared = slots, body_bytes, Shares(settings.api_max_streams), *tasks, last_seen, HistoryTurns()
         return cls(
             settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared, LiveFeed(client, reader)
         )

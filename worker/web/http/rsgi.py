@@ -10,10 +10,17 @@ from typing import Any
 from granian.rsgi import Scope as RSGIScope
 from starlette.types import ASGIApp, Message, Scope
 
+from worker.web.http.connection import Connection
+
 #: Key of the ASGI scope: the host of a request target in absolute form; None in origin form.
 AUTHORITY = "attendance.authority"
 #: Key of the ASGI scope: the names of headers whose values are not ASCII. RSGI omits those values.
 UNREADABLE = "attendance.unreadable"
+#: Key of the ASGI scope: the `Connection` of the request.
+CONNECTION = "attendance.connection"
+#: A part of a stream is not sent while the client has not taken this many bytes of the parts before.
+_MOST_UNREAD_BYTES = 64 * 1024
+_UNREAD_POLL_SECONDS = 0.1
 #: How long a response before the end of the body waits until Granian releases the body.
 _RELEASE_SECONDS = 0.05
 
@@ -29,14 +36,16 @@ class Bridge:
         self._app = app
 
     async def __call__(self, scope: RSGIScope, protocol: Any) -> None:
-        exchange = _Exchange(protocol, scope.headers.get("content-length"))
-        await self._app(_asgi_scope(scope), exchange.receive, exchange.send)
+        asgi = _asgi_scope(scope)
+        exchange = _Exchange(protocol, scope.headers.get("content-length"), asgi[CONNECTION])
+        await self._app(asgi, exchange.receive, exchange.send)
 
 
 def _asgi_scope(rsgi: RSGIScope) -> Scope:
     headers: Any = rsgi.headers
     items: list[tuple[str, str]] = headers.items()
     host, _, port = rsgi.client.rpartition(":")
+    client = host.strip("[]"), int(port)
     scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -47,9 +56,10 @@ def _asgi_scope(rsgi: RSGIScope) -> Scope:
         "root_path": "",
         "query_string": rsgi.query_string.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in items],
-        "client": (host.strip("[]"), int(port)),
+        "client": client,
         "server": None,
         AUTHORITY: rsgi.authority,
+        CONNECTION: Connection(client),
     }
     if len(headers) > len({name for name, _ in items}):
         scope[UNREADABLE] = sorted(set(headers.keys()) - {name for name, _ in items})
@@ -59,8 +69,9 @@ def _asgi_scope(rsgi: RSGIScope) -> Scope:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, protocol: Any, content_length: str | None) -> None:
+    def __init__(self, protocol: Any, content_length: str | None, connection: Connection) -> None:
         self._protocol = protocol
+        self._connection = connection
         self._parts: Any = None
         #: bytes of the body that have not arrived; None without a Content-Length
         self._missing = int(content_length) if content_length and content_length.isdecimal() else None
@@ -113,6 +124,10 @@ class _Exchange:
                     self._answer_early(body)
                 return
             self._stream = self._protocol.response_stream(*self._head)
+        elif more:
+            # Granian would keep whatever a client does not read
+            while self._connection.unread() > _MOST_UNREAD_BYTES:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(_UNREAD_POLL_SECONDS)
         await self._stream.send_bytes(body)
         if not more:
             self._stream = None

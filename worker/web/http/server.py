@@ -25,6 +25,7 @@ from worker.web.app import create_app
 from worker.web.http.request_target import MAX_HEAD_BYTES
 from worker.web.http.rsgi import Bridge
 from worker.web.middleware import is_loopback
+from worker.web.services import Services
 
 log = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 8192
@@ -126,8 +127,13 @@ async def serve(settings: Settings, stop: asyncio.Event, bound: socket.socket) -
                 await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
                 bound.close()
                 server.stop()  # type: ignore[no-untyped-call]
-                app.state.services.live.end()
-                await _until_ended(serving, app.state.services.running, settings.api_stop_timeout.total_seconds(), port)
+                services: Services = app.state.services
+                services.live.end()
+                await asyncio.wait((serving,), timeout=_END_SECONDS)
+                for task in tuple(services.streaming):
+                    # its client does not read
+                    task.cancel()
+                await _until_ended(serving, services.running, settings.api_stop_timeout.total_seconds(), port)
             finally:
                 await cancel_all((serving, stopped))
 

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from worker.web.auth import Scope as TokenScope
 from worker.web.errors import ApiError, Refused
 from worker.web.http.bodies import HOLDER
+from worker.web.http.rsgi import CONNECTION
 from worker.web.live.feed import TooManySources
 from worker.web.live.source import Delivery, Source
 from worker.web.live.subscription import FeedClosed
@@ -70,6 +71,11 @@ class _LiveResponse(EventSourceResponse):
         except SendTimeoutError:
             self._metrics.stream_dropped("slow")
             log.info("live stream dropped", reason="slow", token=scope.get(HOLDER, ""), seconds=SEND_SECONDS)
+            scope[CONNECTION].cut()
+        except asyncio.CancelledError:
+            # of a stop, for which a client that does not read is not waited
+            scope[CONNECTION].cut()
+            raise
 
 
 async def _events(request: Request, sources: Sequence[Source], encode: Encode) -> AsyncIterator[bytes]:
