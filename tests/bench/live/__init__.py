@@ -1,0 +1,1 @@
+"""How long changes take to live subscribers, and what subscribers cost."""
