@@ -5,24 +5,19 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
-from rich.console import Console
 
-from worker import EXIT_INTERRUPTED
 from worker.cli.api import api, tokens_app
 from worker.cli.archive import archive
 from worker.cli.dead_letters import dead_letters_app
 from worker.cli.history import explain
 from worker.cli.operations import operations
+from worker.cli.publishing import publish, simulate
 from worker.cli.reads import Json, alerts, booking, query, session, sessions
 from worker.cli.replay import replay
 from worker.cli.services import service_settings
@@ -32,8 +27,7 @@ from worker.cli.verify import verify
 from worker.cli.worker import worker
 from worker.domain.row_codec import OtherFormat
 from worker.engine.log_reader import LogUnreadable
-from worker.kafka import create_producer, require_answer
-from worker.ops import demo, dev, doctor, export, publish, simulate
+from worker.ops import demo, dev, doctor, export
 from worker.ops import topics as topic_ops
 from worker.ops.archive_format import ArchiveError
 from worker.ops.children import ChildFailed
@@ -43,9 +37,8 @@ from worker.ops.replay_sources import ReplayError
 from worker.ops.verify import VerifyError
 from worker.read_model.operations import OperationError
 from worker.read_model.reader import ReaderError
-from worker.settings import Settings, SettingsError, installed_version, load_settings, shown, unknown_variables
+from worker.settings import SettingsError, installed_version, load_settings, shown, unknown_variables
 from worker.stream.errors import StreamError
-from worker.tasks import run_until
 from worker.web.auth import TokensError
 
 app = typer.Typer(
@@ -130,6 +123,8 @@ def before_each(
 
 app.command()(worker)
 app.command()(api)
+app.command()(publish)
+app.command()(simulate)
 
 
 @app.command("dev")
@@ -146,59 +141,6 @@ def dev_(
         print(" ".join(f"{name}={count}" for name, count in counts.items()))
         if counts != demo.expected():
             raise typer.Exit(1)
-
-
-@app.command("publish")
-def publish_(
-    files: Annotated[list[typer.FileBinaryRead], typer.Argument(help="JSON lines of events, - for stdin")],
-    backfill: Annotated[
-        bool, typer.Option("--backfill", help="publish history: each event counts as received at its own time")
-    ] = False,
-) -> None:
-    """Publish events from files of JSON lines, keyed by booking."""
-    settings = service_settings()
-    now = int(time.time() * 1000)
-    bad_lines: list[publish.BadLine] = []
-    size, bytes_read = publish.size_of(files), 0
-
-    def outgoing() -> Iterator[publish.Outgoing]:
-        nonlocal bytes_read
-        for file in files:
-            for number, (line, length) in enumerate(publish.lines(file), 1):
-                record = publish.read_line(line, f"{file.name}:{number}", settings, now, backfill=backfill)
-                bytes_read += length
-                if isinstance(record, publish.Outgoing):
-                    yield record
-                elif line.strip():
-                    bad_lines.append(record)
-
-    def percentage() -> str:
-        return f" ({100 * bytes_read // size} %)" if size else ""
-
-    _publish(settings, lambda producer, progress, stop: publish.send_as_read(producer, outgoing(), progress, stop), percentage)
-    for bad_line in bad_lines:
-        print_line(f"{bad_line.where}: {bad_line.detail}", sys.stderr)
-    if bad_lines:
-        raise typer.Exit(1)
-
-
-@app.command("simulate")
-def simulate_(
-    count: Annotated[int, typer.Option(min=1, help="how many events")] = 10_000,
-    rate: Annotated[float, typer.Option(min=0, help="events per second; 0: as fast as possible")] = 0,
-    bookings: Annotated[int, typer.Option(min=1)] = 1000,
-    sessions: Annotated[int, typer.Option(min=1)] = 20,
-    burst: Annotated[float, typer.Option(min=1, help="factor by which the rate rises in bursts, one second of every ten")] = 1,
-    duplicates: Annotated[float, typer.Option(min=0, max=1, help="share of events sent twice")] = 0.02,
-    offline: Annotated[float, typer.Option(min=0, max=1, help="share of events that arrive late, after an offline gap")] = 0.02,
-    bad_clocks: Annotated[float, typer.Option(min=0, max=1, help="share of events from a device whose clock is wrong")] = 0.01,
-    bad_payloads: Annotated[float, typer.Option(min=0, max=1, help="share of events with an invalid payload")] = 0.001,
-    seed: Annotated[int, typer.Option(help="seed of the generator; the same seed gives the same events")] = 1,
-) -> None:
-    """Publish simulated events of kiosks and scanners, with their faults."""
-    settings = service_settings()
-    plan = simulate.Plan(count, rate, bookings, sessions, burst, duplicates, offline, bad_clocks, bad_payloads, seed)
-    _publish(settings, lambda producer, progress, stop: simulate.run(producer, settings, plan, progress, stop))
 
 
 @topics_app.command("create")
@@ -247,32 +189,3 @@ def schemas_export(
     """Write the JSON Schemas of events, alerts, attendances and dead letters, and the AsyncAPI document of the topics."""
     for path in export.write(folder):
         print(path)
-
-
-def _publish(
-    settings: Settings,
-    work: Callable[[AIOKafkaProducer, publish.Progress, asyncio.Event], Awaitable[int]],
-    percentage: Callable[[], str] = str,
-) -> None:
-    """Publishes with its own producer until done or Ctrl-C; shows the progress on a terminal, and the count at the end."""
-
-    async def publishing(stop: asyncio.Event) -> tuple[int, bool]:
-        producer = create_producer(settings, linger_ms=5)
-        console = Console(stderr=True)
-        with console.status("publishing") if console.is_terminal else nullcontext() as status:
-            try:
-                await run_until(stop, require_answer(settings))
-                await run_until(stop, producer.start())
-                if stop.is_set():
-                    return 0, True
-                count = await work(
-                    producer, lambda count: status.update(f"published {count:,}{percentage()}") if status else None, stop
-                )
-                return count, stop.is_set()
-            finally:
-                await producer.stop()
-
-    count, is_stopped = run_until_stopped(publishing)
-    print(f"published {count} events", file=sys.stderr)
-    if is_stopped:
-        raise typer.Exit(EXIT_INTERRUPTED)

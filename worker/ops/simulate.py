@@ -1,8 +1,10 @@
-"""Simulates kiosks and scanners with their faults: bursts, offline gaps, duplicates, wrong clocks, invalid payloads."""
+"""Simulates kiosks and scanners: a scenario by its name, or any mixture of faults: bursts, offline gaps, duplicates, wrong
+clocks, invalid payloads."""
 
 import asyncio
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.events import EventType
 from schemas.times import format_time
+from worker.ops import scenarios
 from worker.ops.publish import Outgoing, Progress, cloud_event, event, send
 from worker.settings import Settings
 from worker.topics import TopicNames
@@ -53,6 +56,28 @@ async def run(producer: AIOKafkaProducer, settings: Settings, plan: Plan, progre
             density = plan.burst if (time.monotonic() - began) % 10 < 1 else 1.0
             pause = max(0.0, sent / plan.rate / density - (time.monotonic() - began))
             await asyncio.wait([stopped], timeout=pause)
+    stopped.cancel()
+    return sent
+
+
+async def play(
+    producer: AIOKafkaProducer, settings: Settings, made: scenarios.Play, speed: float, progress: Progress, stop: asyncio.Event
+) -> int:
+    """Plays a scenario that begins now, until it is over or ``stop`` is set; returns the number of events.
+
+    Args:
+        speed: by how much faster than real time; the events' times are those of sending all the same.
+    """
+    topics, began = TopicNames.of(settings.topic_prefix), _now()
+    moments = [scenarios.scaled(step.sent, speed) for step in made.steps]
+    await send(producer, scenarios.outgoing_bookings(topics, made, began))
+    sent, stopped = 0, asyncio.create_task(stop.wait())
+    while not stop.is_set() and sent < len(made.steps):
+        due = made.steps[sent : bisect_right(moments, (_now() - began) / _SECOND)]
+        sent += await send(producer, (scenarios.outgoing(topics, step, began, speed) for step in due))
+        progress(sent)
+        if sent < len(made.steps):
+            await asyncio.wait([stopped], timeout=max(0.0, moments[sent] - (_now() - began) / _SECOND))
     stopped.cancel()
     return sent
 
