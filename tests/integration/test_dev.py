@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +154,22 @@ def test_the_demo_prints_its_totals_and_ends() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == TOTALS
+
+
+def test_the_demo_has_a_session_that_runs_and_fills() -> None:
+    with started("--demo") as dev:
+        dev.until_ready()
+        address = re.findall(r"screen and API on (http://127\.0\.0\.1:\d+)", dev.said().splitlines()[0])[0]
+
+        def tally() -> dict[str, Any]:
+            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{address}/v1/sessions/concert-rush-1") as answer:
+                return dict(json.load(answer))
+            return {"attended": 0}
+
+        dev.until(lambda: tally()["attended"] > 0, "filling")
+        before = tally()
+        assert timedelta() < datetime.fromisoformat(before["startsAt"]) - datetime.now(UTC) < timedelta(minutes=10)
+        dev.until(lambda: tally()["attended"] > before["attended"], "filling further")
 
 
 def test_the_api_answers_this_machine_without_a_token() -> None:

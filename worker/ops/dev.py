@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from schemas.alerts import AlertKind
 from worker.kafka import create_producer
-from worker.ops import demo, doctor, publish, topics
+from worker.ops import demo, doctor, publish, scenarios, simulate, topics
 from worker.ops.children import Child, ChildFailed, is_listening, usable_port
 from worker.ops.embedded import DEFAULT_BROKER_PORT, DEFAULT_REDIS_PORT, broker_command, redis_command
 from worker.ops.running_dev import ADDRESSES, FOLDER_PREFIX, announced
@@ -84,13 +85,19 @@ class Dev:
         """Starts the services that the settings do not name, the worker and the API; returns when they serve."""
         configured = self.settings.model_fields_set
         overrides: dict[str, Any] = {}
+        # first of all lines, since this is what people open
+        port = self._port("screen and API", self.settings.api_address[1], "http://")
         if "redis" not in configured:
-            port = await self._launch_redis()
-            overrides["redis"] = f"redis://127.0.0.1:{port}/0"
+            redis_port = await self._launch_redis()
+            overrides["redis"] = f"redis://127.0.0.1:{redis_port}/0"
         if "broker" not in configured:
-            port = await self._launch_broker()
+            broker_port = await self._launch_broker()
             # stored rows would have offsets of an earlier broker
-            overrides |= {"broker": f"kafka://127.0.0.1:{port}", "session_timeout": _SESSION_TIMEOUT, "store": "memory://"}
+            overrides |= {
+                "broker": f"kafka://127.0.0.1:{broker_port}",
+                "session_timeout": _SESSION_TIMEOUT,
+                "store": "memory://",
+            }
             overrides |= {} if "partitions" in configured else {"partitions": _DEV_PARTITIONS}
             if "redis" in configured:
                 # this Redis may hold offsets of an earlier broker, and the new one begins empty
@@ -101,7 +108,6 @@ class Dev:
         environment = {ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items()}
         self._launch("worker", (sys.executable, "-m", "worker", "worker"), environment)
         # the API listens on loopback, so it needs no tokens
-        port = self._port("API", self.settings.api_address[1], "http://")
         bind = {f"{ENV_PREFIX}API_BIND": f"127.0.0.1:{port}"}
         api = self._launch("api", (sys.executable, "-m", "worker", "api"), environment | bind)
         shown = {name: value for name, value in environment.items() if not name.endswith(("TIMEOUT", "STORE"))}
@@ -229,7 +235,7 @@ async def totals(reader: AttendanceReader) -> dict[str, int]:
 
 
 async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> None:
-    """Publishes the demo's events; with ``once`` returns when all of them are applied, else never."""
+    """Publishes the demo's events; with ``once`` returns when all of them are applied, else never, and plays rushes too."""
     producer = create_producer(settings, linger_ms=5)
     await producer.start()
     try:
@@ -237,7 +243,7 @@ async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> 
         if once:
             await publish.send(producer, outgoing)
         else:
-            await _play(producer, outgoing)
+            await asyncio.gather(_play(producer, outgoing), _play_rushes(producer, settings))
     finally:
         await producer.stop()
     expected = demo.expected() if once else None
@@ -258,6 +264,13 @@ async def _play(producer: Any, outgoing: Iterator[publish.Outgoing]) -> None:
     while batch := list(islice(outgoing, _DEMO_EVENTS_PER_TICK)):
         await publish.send(producer, batch)
         await asyncio.sleep(_TICK_SECONDS)
+
+
+async def _play_rushes(producer: Any, settings: Settings) -> None:
+    """Sessions that are running now, beside the term of the data set, which is past: rushes, one after the other for ever."""
+    for seed in itertools.count(1):
+        made = scenarios.make(scenarios.ScenarioName.RUSH, seed)
+        await simulate.play(producer, settings, made, 1, lambda _: None, asyncio.Event())
 
 
 async def _show(reader: AttendanceReader, console: Console) -> None:
