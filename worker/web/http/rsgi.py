@@ -78,6 +78,8 @@ class _Exchange:
         self._ended = False
         self._head: tuple[int, list[tuple[str, str]]] | None = None
         self._stream: Any = None
+        #: bytes of a stream that the client may not have taken yet, at the most
+        self._unread = 0
 
     async def receive(self) -> Message:
         """The next part of the body.
@@ -124,13 +126,18 @@ class _Exchange:
                     self._answer_early(body)
                 return
             self._stream = self._protocol.response_stream(*self._head)
-        elif more:
-            # Granian would keep whatever a client does not read
-            while self._connection.unread() > _MOST_UNREAD_BYTES:  # noqa: ASYNC110 - there is no event for it
-                await asyncio.sleep(_UNREAD_POLL_SECONDS)
+        elif more and self._unread > _MOST_UNREAD_BYTES:
+            await self._until_read()
+        self._unread += len(body)
         await self._stream.send_bytes(body)
         if not more:
             self._stream = None
+
+    async def _until_read(self) -> None:
+        """Waits until the client has taken most of what was sent: Granian would keep it without a limit."""
+        while (unread := self._connection.unread()) > _MOST_UNREAD_BYTES:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(_UNREAD_POLL_SECONDS)
+        self._unread = unread
 
     def _answer_early(self, content: bytes) -> None:
         """Answers before the end of the request's body.

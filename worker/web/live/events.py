@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import randint
+from time import monotonic
 
 import orjson
 import structlog
@@ -82,6 +83,7 @@ async def _events(request: Request, sources: Sequence[Source], encode: Encode) -
     services = services_of(request)
     # sent at once, so that the client knows that the stream is open
     yield f"retry: {randint(*_RETRY_MS)}\n\n".encode()
+    check_at = 0.0
     async with services.live.subscribe(sources, request.headers.get("last-event-id")) as subscription:
         while True:
             try:
@@ -94,10 +96,12 @@ async def _events(request: Request, sources: Sequence[Source], encode: Encode) -
                 services.metrics.stream_dropped("stopping")
                 yield _event("dropped", None, orjson.dumps({"reason": "this process is stopping: connect again"}))
                 return
-            if (refusal := _refusal(request, services)) is not None:
-                services.metrics.stream_dropped("token")
-                yield _event("dropped", None, orjson.dumps({"reason": refusal}))
-                return
+            if monotonic() >= check_at:
+                check_at = monotonic() + _CHECK_SECONDS
+                if (refusal := _refusal(request, services)) is not None:
+                    services.metrics.stream_dropped("token")
+                    yield _event("dropped", None, orjson.dumps({"reason": refusal}))
+                    return
             if delivery is None:
                 continue
             if delivery.error is not None:
