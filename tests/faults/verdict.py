@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.faults import group
 from tests.faults.world import NUMBER, Item
+from tests.support.held import arrivals_of, devices_of
 from tests.support.oracle import Outcome
 from tests.support.services.processes import wait_until
 from tests.support.system import System, attendances_of
@@ -62,7 +63,8 @@ async def _everything(step: int, reader: AttendanceReader) -> tuple[Outcome, lis
     """Everything that Redis serves, and where two ways to the same do not agree."""
     tallies, summaries = {}, {}
     documents: dict[str, dict[str, Any]] = {}
-    for session in await reader.sessions(100_000):
+    sessions = await reader.sessions(100_000)
+    for session in sessions:
         documents |= {each["id"]: dict(each) for each in await attendances_of(reader, sessionId=session)}
         tallies[session] = _bare(await reader.session(session), "sessionId")
     for booking in await reader.bookings():
@@ -73,6 +75,8 @@ async def _everything(step: int, reader: AttendanceReader) -> tuple[Outcome, lis
         tallies,
         summaries,
         {(alert["kind"], alert["bookingId"], alert.get("sessionId")): alert_state(alert) for alert in alerts},
+        await arrivals_of(reader, sessions),
+        await devices_of(reader),
     )
     apart = [*await _attendances_apart(reader, documents, step), *await _alerts_apart(reader, alerts, 4 * step)]
     return outcome, apart

@@ -136,15 +136,34 @@ def count(field: str, by: int) -> Plant:
     return plant
 
 
-async def drop_tally(client: Client, prefix: str) -> Place:
-    name = await first_key(client, prefix + keys.TALLY)
-    await client.delete(name)
+async def move_arrivals(client: Client, prefix: str) -> Place:
+    """Everybody of one minute came in another one."""
+    name = await first_key(client, prefix + keys.ARRIVALS)
+    (minute, *_) = await client.hkeys(name)
+    await client.hincrby(name, int(minute) + 100_000, int(await client.hget(name, minute)))
+    await client.hdel(name, minute)
     return name.decode().removeprefix(prefix), b""
 
 
-async def add_tally(client: Client, prefix: str) -> Place:
-    await client.hset(f"{prefix}{keys.TALLY}nowhere", "bookings", 1)
-    return keys.TALLY + "nowhere", b""
+def drop_sum(key: str) -> Plant:
+    """A tally, or the arrivals of a session, are lost."""
+
+    async def plant(client: Client, prefix: str) -> Place:
+        name = await first_key(client, prefix + key)
+        await client.delete(name)
+        return name.decode().removeprefix(prefix), b""
+
+    return plant
+
+
+def add_sum(key: str, field: str) -> Plant:
+    """There is one of a session that nobody attends."""
+
+    async def plant(client: Client, prefix: str) -> Place:
+        await client.hset(f"{prefix}{key}nowhere", field, 1)
+        return key + "nowhere", b""
+
+    return plant
 
 
 async def add_key(client: Client, prefix: str) -> Place:
@@ -164,16 +183,20 @@ async def first_key(client: Client, beginning: str) -> bytes:
 INDEXES = [keys.BY_BOOKING, keys.BY_STATUS, keys.IDS, keys.SESSIONS, keys.SESSIONS_START, keys.ROSTER, keys.NO_SHOWS]
 ALERT_INDEXES = [keys.ALERTS_AT, keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING]
 HASHES = [keys.DOC, keys.BOOKING, keys.ALERTS]
-EVERY = [*HASHES, *INDEXES, *ALERT_INDEXES]
+OF_DEVICES = [keys.DEVICES, keys.DEVICES_AT]
+EVERY = [*HASHES, *INDEXES, *ALERT_INDEXES, *OF_DEVICES]
 PLANTED: dict[str, tuple[Plant, str]] = {
     **{f"{key} lost": (remove(key), "missing") for key in EVERY},
-    **{f"{key} surplus": (add(key), "surplus") for key in EVERY},
+    **{f"{key} surplus": (add(key, b"nobody" if key in OF_DEVICES else bytes(16)), "surplus") for key in EVERY},
     **{f"{key} changed": (change(key), "different") for key in EVERY if key not in (keys.SESSIONS, keys.BY_BOOKING)},
     "attended changed": (count("attended", 1), "different"),
     "attendees changed": (count("attendees", -1), "different"),
     "window surplus": (count("window:1:2", 1), "different"),
-    "tally lost": (drop_tally, "missing"),
-    "tally surplus": (add_tally, "surplus"),
+    "tally lost": (drop_sum(keys.TALLY), "missing"),
+    "tally surplus": (add_sum(keys.TALLY, "bookings"), "surplus"),
+    "arrivals changed": (move_arrivals, "different"),
+    "arrivals lost": (drop_sum(keys.ARRIVALS), "missing"),
+    "arrivals surplus": (add_sum(keys.ARRIVALS, "29863333"), "surplus"),
     "key surplus": (add_key, "surplus"),
 }
 
@@ -231,7 +254,8 @@ def test_what_is_damaged_in_redis_is_found(hall: System, name: str) -> None:
             await restore(client, prefix, before)
         (difference,) = found.differences
         assert (difference.key, difference.problem) == (key, problem)
-        assert difference.member == (guid(member) if len(member) == 16 else by_booking(member))
+        is_id = len(member) == 16 and key not in OF_DEVICES
+        assert difference.member == (guid(member) if is_id else by_booking(member))
         assert not found.unreached
 
     with_client(hall, scenario)

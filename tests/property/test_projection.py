@@ -127,4 +127,32 @@ def test_erasure_leaves_the_reference_data(world: World, people: int) -> None:
     found = subject.outcome([*world.batches, [record], erasures])
     assert found.attendances == {}
     assert found.tallies["s1"]["expectedParticipants"] >= people
-    assert found == oracle.outcome([], [*world.records, record])
+    assert found.without_devices() == oracle.outcome([], [*world.records, record])
+
+
+@given(SHARED)
+@PLAIN
+def test_arrivals_are_those_of_the_oracle(world: World) -> None:
+    """The people of each ATTENDED attendance, in the minute of its newest report: they move with it, and never drift."""
+    found = subject.outcome(world.batches)
+    assert found.arrivals == oracle.outcome(world.deliveries, world.records).arrivals
+    for session, minutes in found.arrivals.items():
+        assert sum(minutes.values()) == found.tallies[session]["attendees"]
+
+
+@given(SHARED, st.integers(1, 3), st.sampled_from([Rules(), Rules(0, 0)]))
+@PLAIN
+def test_devices_are_those_of_the_oracle(world: World, most: int, rules: Rules) -> None:
+    """The newest event of each source, counting or not; of too many sources those that are silent longest leave."""
+    found = subject.outcome(world.batches, rules, most).devices
+    assert found == oracle.outcome(world.deliveries, world.records, rules, most).devices
+    assert found == subject.outcome([world.deliveries], rules, most).devices
+    assert found == subject.outcome([[one] for one in world.deliveries[::-1]], rules, most).devices
+
+
+@given(SHARED, st.integers(), st.integers(1, 3))
+@PLAIN
+def test_workers_that_die_lose_no_device(world: World, seed: int, most: int) -> None:
+    """A source that left a worker's table leaves readers, also where that worker died before it told them."""
+    found = subject.survived(world.batches, Random(seed), most).devices
+    assert found == subject.outcome(world.batches, most_devices=most).devices

@@ -40,7 +40,13 @@ class PairDocument(NamedTuple):
 
     @property
     def contributed(self) -> bytes:
-        return contribution(self._says, self.expected, self.window)
+        return contribution(self._says, self.minute, self.expected, self.window)
+
+    @property
+    def minute(self) -> int:
+        """In which it arrived: of a pair made here, that of its newest event."""
+        is_attended = self.attendance is not None and self.attendance[0] == ATTENDED
+        return self.attendance[2] // MINUTE if self.attendance and is_attended else 0
 
     @property
     def packed(self) -> bytes:
@@ -138,7 +144,7 @@ class Place:
         return {name.partition(":")[0] for name in names if name not in ("watermark", "changes")}
 
     async def holds(self, pairs: Pairs) -> bool:
-        """Whether documents, tallies and the list of sessions are what these pairs come to, and nothing else."""
+        """Whether documents, tallies, arrivals and the list of sessions are what these pairs come to, and nothing else."""
         prefix = self.keys.prefix(await self.mark("keys"))
         documents = {i: d for bucket in (await self.hashes(prefix + "doc:")).values() for i, d in bucket.items()}
         tallies = {
@@ -146,7 +152,12 @@ class Place:
             for session, tally in (await self.hashes(prefix + "tally:")).items()
         }
         sessions = [name.decode() for name in await self.client.zrange(prefix + "sessions", 0, -1)]
+        arrivals = {
+            session: {int(minute): int(people) for minute, people in minutes.items()}
+            for session, minutes in (await self.hashes(prefix + "arrivals:")).items()
+        }
         wanted = recount(pairs)
+        assert arrivals == recount_arrivals(pairs)
         assert documents == {attendance_id(*pair): document.packed for pair, document in pairs.items()}
         assert tallies == wanted
         assert sessions == sorted(wanted)
@@ -249,3 +260,13 @@ def random_pair(chance: random.Random, name: tuple[str, str]) -> PairDocument | 
     if chance.random() < 0.25 or (seen is None and window is None):
         return None
     return document(*name, seen, chance.choice([0, 1, 3]), window)
+
+
+def recount_arrivals(pairs: Pairs) -> dict[str, dict[int, int]]:
+    """The arrivals of each session by minute, counted from nothing."""
+    arrivals: dict[str, dict[int, int]] = {}
+    for (_, session), pair in pairs.items():
+        if pair.minute and pair.attendance and pair.attendance[1]:
+            minutes = arrivals.setdefault(session, {})
+            minutes[pair.minute] = minutes.get(pair.minute, 0) + pair.attendance[1]
+    return arrivals

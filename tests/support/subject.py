@@ -18,11 +18,14 @@ from tests.support import oracle
 from tests.support.oracle import Delivery, Outcome, Rules
 from worker.domain import alert_rules, row_codec
 from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply_records
+from worker.domain.devices import MOST_DEVICES, Devices, SourceEvents, device_rows, devices_of, newest_by_source
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
-from worker.read_model.documents import unpack
+from worker.read_model.content import names_of
+from worker.read_model.devices import NewestEvent, unpack_newest
+from worker.read_model.documents import unpack, unpack_contribution
 from worker.read_model.write_batch import _MOVED, _SAME, Entries
-from worker.stream.projection import Projection
+from worker.stream.projection import Projection, surplus_devices
 
 Batch = Sequence[Delivery] | Sequence[oracle.BookingRecord]
 State = dict[str, tuple[int, dict[str, tuple[Row, dict[bytes, bytes]]]]]
@@ -32,34 +35,44 @@ _Read = tuple[list[Event], list[tuple[str, BookingRecord]]]
 _MAX_AGE = 365 * 86400 * 1_000_000
 
 
-def outcome(batches: Sequence[Batch], rules: Rules = Rules()) -> Outcome:
+def outcome(batches: Sequence[Batch], rules: Rules = Rules(), most_devices: int = MOST_DEVICES) -> Outcome:
     """What readers see after these batches."""
     shown = _Shown()
-    for projection in _projections(batches, rules):
+    for projection in _projections(batches, rules, most_devices):
         shown.take(projection.entries)
     return shown.outcome()
 
 
-def survived(batches: Sequence[Batch], chance: Random) -> Outcome:
+def survived(batches: Sequence[Batch], chance: Random, most_devices: int = MOST_DEVICES) -> Outcome:
     """What readers see where one worker after the other dies while batches are stored that readers were not told of.
 
     Who takes over finds the rows, reads again from an offset committed before, in other batches, and knows how far readers
-    were told.
+    were told. Deleted rows of devices may come back, since a recovery does not know which records are newer.
     """
     records = [record for batch in batches for record in batch]
     shown, rows = _Shown(), dict[str, tuple[dict[bytes, bytes], bytes | None]]()
+    device_records = dict[bytes, bytes]()
     kept = projected_offset = 0
     lives = chance.randint(1, 4)
     for life in range(lives + 1):
         held = {name: load(name, *both, _rules(Rules())) for name, both in rows.items()}
+        devices = Devices(devices_of(device_records), most_devices)
+        if devices.is_full:
+            shown.take(surplus_devices(devices, shown.devices.keys()))
         at, redelivered, known = max(0, projected_offset - chance.choice((0, 0, 1, 3))), kept, projected_offset >= kept
         dies = len(records) if life == lives else chance.randint(at, len(records))
         waiting: list[tuple[Entries, int]] = []
         quick = chance.choice((0.0, 0.3, 0.8))
         while at < dies:
             projection, some = Projection(known=known), list(enumerate(records[at : at + chance.randint(1, 4)], at))
+            read = _read(some)
+            changed = projection.add_devices(devices, _sources(read, Rules()), is_redelivery=at < redelivered)
+            for suffix, row in device_rows(changed).items():
+                if row is not None:
+                    old = device_records.get(suffix)
+                    device_records[suffix] = row if old is None else merge_attendance_rows(suffix, old, row)
             changes = _apply_all(
-                held, *_read(some), _rules(Rules()), is_redelivery=at < redelivered, projected_offset=projected_offset
+                held, *read, _rules(Rules()), is_redelivery=at < redelivered, projected_offset=projected_offset
             )
             projection.add(changes)
             at += len(some)
@@ -103,16 +116,17 @@ def decode_encode(given: State) -> State:
     return _loaded(rows)
 
 
-def _projections(batches: Sequence[Batch], rules: Rules) -> Iterator[Projection]:
+def _projections(batches: Sequence[Batch], rules: Rules, most_devices: int = MOST_DEVICES) -> Iterator[Projection]:
     """What each batch changes for readers and publishes; every other booking is loaded from its rows before each batch.
 
     The short way of the fold must write the bytes that the long one would: equal rows are told by their bytes.
     """
     held: dict[str, BookingState] = {}
-    offset = 0
+    devices, offset = Devices({}, most_devices), 0
     for batch in batches:
-        projection = Projection(known=True)
-        changes = _apply_all(held, *_read(list(enumerate(batch, offset))), _rules(rules), projected_offset=offset)
+        projection, read = Projection(known=True), _read(list(enumerate(batch, offset)))
+        projection.add_devices(devices, _sources(read, rules), is_redelivery=False)
+        changes = _apply_all(held, *read, _rules(rules), projected_offset=offset)
         projection.add(changes)
         offset += len(batch)
         yield projection
@@ -134,6 +148,10 @@ def _read(batch: Sequence[tuple[int, Delivery | oracle.BookingRecord]]) -> _Read
     """The events, and the booking records with their offsets."""
     events = [_event(record) for _, record in batch if isinstance(record, Delivery)]
     return events, [_reference(record, offset) for offset, record in batch if not isinstance(record, Delivery)]
+
+
+def _sources(read: _Read, rules: Rules) -> dict[str, SourceEvents]:
+    return newest_by_source(read[0], rules.clock_tolerance)
 
 
 def _apply_all(
@@ -161,6 +179,7 @@ class _Shown:
         self._documents: dict[bytes, bytes] = {}
         self._summaries: dict[bytes, dict[str, Any]] = {}
         self._alerts: dict[str, dict[str, Any]] = {}
+        self.devices: dict[str, NewestEvent] = {}
 
     def take(self, write: Entries) -> None:
         for identity, before, document in _pairs(write.pairs):
@@ -172,6 +191,8 @@ class _Shown:
             _put_summary(self._summaries, summary)
         for change in write.alerts:
             _put(self._alerts, change.alert_id, json.loads(change.json) if change.json else None)
+        for device in write.devices:
+            _put_device(self.devices, device)
 
     def outcome(self) -> Outcome:
         found = [unpack(identity, document) for identity, document in self._documents.items()]
@@ -189,6 +210,8 @@ class _Shown:
                 }
                 for alert in self._alerts.values()
             },
+            _arrivals(self._documents.values()),
+            {source: tuple(newest) for source, newest in self.devices.items()},
         )
 
 
@@ -207,13 +230,21 @@ def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, byte
 
 
 def contribution_size(document: bytes) -> int:
-    return 11 + document[10]
+    return 15 + document[14]
 
 
 def _put_summary(held: dict[bytes, Any], entry: bytes) -> None:
     _, length = unpack_from(">HH", entry)
     text = entry[16 + length :]
     _put(held, entry[4 : 4 + length], json.loads(text) if text else None)
+
+
+def _put_device(held: dict[str, NewestEvent], entry: bytes) -> None:
+    end = 2 + unpack_from(">H", entry)[0]
+    score, length = unpack_from(">dB", entry, end)
+    newest = unpack_newest(entry[end + 9 :]) if length else None
+    assert newest is None or (length == 24 and score == newest.effective // 1000)
+    _put(held, entry[2:end].decode(), newest)
 
 
 def _event(delivery: Delivery) -> Event:
@@ -249,21 +280,31 @@ def _without_id(attendance: Any) -> dict[str, Any]:
     return {name: value for name, value in attendance.items() if name != "id"}
 
 
+def _arrivals(documents: Iterable[bytes]) -> dict[str, dict[int, int]]:
+    arrivals: dict[str, dict[int, int]] = {}
+    for document in documents:
+        each, (session, _) = unpack_contribution(document), names_of(document, contribution_size(document))
+        if each.minute and each.number:
+            minutes = arrivals.setdefault(session.decode(), {})
+            minutes[each.minute] = minutes.get(each.minute, 0) + each.number
+    return arrivals
+
+
 def _tallies(documents: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     tallies: dict[str, dict[str, Any]] = {}
     windows: dict[str, list[tuple[str, str]]] = defaultdict(list)
     names = ("attended", "notAttended", "notSet")
     zero = dict.fromkeys(("bookings", *names, "attendees", "expectedParticipants"), 0)
     for document in documents:
-        _, status, number, expected, length = unpack_from(">BBIIB", document)
-        at = 11 + length + 8
+        _, status, number, _, expected, length = unpack_from(">BBIIIB", document)
+        at = 15 + length + 8
         session = document[at + 2 : at + 2 + unpack_from(">H", document, at)[0]].decode()
         tally = tallies.setdefault(session, dict(zero))
         tally["bookings"] += 1
         tally[names[status]] += 1
         tally["attendees"] += number if status == 0 else 0
         tally["expectedParticipants"] += expected
-        start, _, end = document[11 : 11 + length].decode().partition(":")
+        start, _, end = document[15 : 15 + length].decode().partition(":")
         windows[session].append((start, end))
     for name, tally in tallies.items():
         starts = [int(start) * 1000 for start, _ in windows[name] if start]

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.support.commands import Command, shared_commands
+from tests.support.held import arrivals_of, devices_of
 from tests.support.oracle import Outcome
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import spawn, tail_of_file, wait_until
@@ -338,7 +339,7 @@ async def _outcome(reader: AttendanceReader) -> Outcome:
     ranked = [(-each["noShowRate"], each["bookingId"]) for each in (await reader.no_shows(100_000))["bookings"]]
     assert ranked == sorted((-each["noShowRate"], name) for name, each in summaries.items() if each["noShowRate"] > 0)
     alerts = {(a["kind"], a["bookingId"], a.get("sessionId")): _alert(a) for a in await reader.alerts(limit=1_000_000)}
-    return Outcome(attendances, tallies, summaries, alerts)
+    return Outcome(attendances, tallies, summaries, alerts, await arrivals_of(reader, sessions), await devices_of(reader))
 
 
 def _alert(data: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.events import Event
 from schemas.packing import LENGTH, pack_known_text, unpack_text
-from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, pack_times
+from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, effective_time, pack_times
 
 FORMAT = 3
 
@@ -35,6 +35,8 @@ _unpack_status, pack_status = _STATUS.unpack, _STATUS.pack
 _length = LENGTH.unpack_from
 _CODE_OF = {str(status): code for code, status in enumerate(STATUSES)}
 _ABSENT, _WRITTEN_OUT = 0, 15
+_MINUTE = 60_000_000
+_LAST_MINUTE = (1 << 32) - 1
 
 
 def _shape(codes: str) -> bytes:
@@ -188,6 +190,26 @@ def attendance_value(packed: bytes, status_and_number: bytes) -> AttendanceValue
         return None
     status, number = _unpack_status(status_and_number)
     return AttendanceValue(STATUSES[status], number, packed[newest : newest + 8], source_of(packed, newest))
+
+
+def arrival_minute(packed: bytes, status_and_number: bytes) -> int:
+    """The minute in which the people of an ATTENDED attendance arrived, in minutes since the epoch; 0 if it is not ATTENDED.
+
+    That of the newest ATTENDED report, or of the base where there is none: an ``attendance.set``. Times before 1970 and in its
+    first minute give 1, those that 32 bits cannot hold (from the year 10136 on) the last minute.
+
+    Args:
+        packed: the row.
+        status_and_number: its packed status.
+    """
+    if not status_and_number or status_and_number[0]:
+        return 0
+    if packed[_HORIZON:_STATUS_AT] in _REPORTS_ONLY:
+        mark = _FIRST  # the base, which is the newest report
+    else:
+        base, _, attended, _, _ = _marks(packed)
+        mark = attended or base
+    return min(max(effective_time(packed, mark) // _MINUTE, 1), _LAST_MINUTE)
 
 
 def newest_of(packed: bytes) -> int:

@@ -7,6 +7,8 @@ table            key after the booking and NUL   value
 ``attendance``   session                         the session's row
 ``attendance``   session, NUL, participant hash  order key of the participant's newest scan
 ``attendance``   (no booking) SOH, partition     the partition's generation and the settings that shape its rows
+``attendance``   (no booking) SOH, device, NUL,  a source's newest event (see `worker.domain.devices`)
+                source
 ``attendance``   (no booking) SOH, applied       offsets of events and bookings up to which rows may have been changed, the
                                                 newest effective time of an event, the newest reception of a booking
 ``bookings``     (nothing)                       the current record, decoded and in its original bytes; sessions whose

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from worker.domain.devices import DEVICE_PREFIX
 from worker.domain.rows import APPLIED_SUFFIX, PARTITION_GROUP, decode_applied, place_of
 from worker.engine.stores.base import SEPARATOR
 
@@ -52,6 +53,11 @@ class Step(NamedTuple):
             elif sessions is not None:
                 sessions.add(session)
         return found
+
+    def devices(self) -> dict[str, bytes | None]:
+        """By source, its row, if it is among the records; None: it was deleted."""
+        start = PARTITION_GROUP + SEPARATOR + DEVICE_PREFIX
+        return {record.key[len(start) :].decode(): record.value for record in self.attendance if record.key.startswith(start)}
 
 
 def booking_of(record: ConsumerRecord) -> bytes:

@@ -21,14 +21,18 @@ from worker.ops.partition_report import ALERTS_TOPIC, MOST_DIFFERENCES, Differen
 from worker.ops.table_copy import TableCopy
 from worker.ops.watched import Watched
 from worker.read_model.content import (
+    DEVICES,
+    DEVICES_AT,
+    UNDETERMINED,
     PartitionContent,
     Place,
     bookings_of,
     is_hash,
-    is_tally,
+    is_sum,
     session_of,
     shown,
-    tally_of,
+    sum_of,
+    tally_key,
 )
 from worker.read_model.documents import unpack_contribution
 
@@ -38,8 +42,8 @@ _AT_ONCE = 500
 _SETTLED_AT_ONCE = 2_000
 #: How often a place that changes meanwhile is looked at.
 _LOOKS = 30
-#: A tally is read with all its pairs, at one moment, if a session has at most so many in the partition: this takes Redis a few
-#: ms. That of a larger session is compared when it does not change, or was found as it is after a batch.
+#: A tally, and arrivals, are read with all their pairs, at one moment, if a session has at most so many in the partition: this
+#: takes Redis a few ms. Those of a larger one are compared when they do not change, or were found as they are after a batch.
 _MOST_PAIRS = 2_000
 #: Pairs that are held at a time.
 _PAIRS_AT_ONCE = 50_000
@@ -57,7 +61,7 @@ class _Candidate:
     concerns: Concerns | None = None
     """Of an alert in the topic."""
     pairs: Mapping[bytes, bytes] | None = None
-    """Of a tally: the contributions of all pairs at the same moment."""
+    """Of a tally or arrivals: the contributions of all pairs at the same moment."""
     looks: int = 0
 
 
@@ -110,11 +114,11 @@ class Comparison:
             self._report.compared += len(expected)
             self._on_progress(len(expected))
         async for names in self._content.all_keys():
-            tallies = [(name, b"") for name in names if is_tally(name)]
+            sums = [(name, b"") for name in names if is_sum(name)]
             known = [name for name in names if is_hash(name) is not None]
-            unknown = set(names) - set(known) - {key for key, _ in tallies}
+            unknown = set(names) - set(known) - {key for key, _ in sums} - UNDETERMINED
             yield [_Candidate((name, b""), b"a key that the layout does not have") for name in unknown]
-            yield await self._surplus(tallies)
+            yield await self._surplus(sums)
             async for places in self._content.members(known):
                 yield await self._surplus(places)
 
@@ -176,7 +180,7 @@ class Comparison:
             for each, value in zip(unsettled, expected, strict=True):
                 if value == each.found:
                     continue
-                is_right = self._is_right_tally(each, watched) if each.place in watched.changed else False
+                is_right = self._is_right_sum(each, watched) if each.place in watched.changed else False
                 if is_right is False:
                     self._add(each, value)
                 elif is_right is None and each.looks >= _LOOKS:
@@ -186,20 +190,21 @@ class Comparison:
             candidates = await self._look_again(remaining)
         return True
 
-    def _is_right_tally(self, candidate: _Candidate, watched: Watched) -> bool | None:
-        """Whether a tally is the sum of its pairs: those that changed as Redis had them, the others of the tables.
+    def _is_right_sum(self, candidate: _Candidate, watched: Watched) -> bool | None:
+        """Whether it is the sum of its pairs: those that changed as Redis had them, the others of the tables.
 
         None: this is not known.
         """
         if candidate.pairs is None:
             return None
-        session, pairs = session_of(candidate.place[0]), candidate.pairs
+        (key, _), pairs = candidate.place, candidate.pairs
+        session = session_of(key)
         of_tables, changed = self._copy.pairs(session), watched.ids[session]
         unread = changed - pairs.keys()
         if unread & of_tables.keys():
             return None
         summed = [of_tables[each] for each in of_tables.keys() - changed] + [pairs[each] for each in changed & pairs.keys()]
-        if tally_of(unpack_contribution(each) for each in summed if each) == candidate.found:
+        if sum_of(key, (unpack_contribution(each) for each in summed if each)) == candidate.found:
             return True
         # one that was not read may have come and gone
         return None if unread else False
@@ -217,17 +222,23 @@ class Comparison:
         expected = self._expected(again)
         differing = [(each, value) for each, value in zip(again, expected, strict=True) if each.found != value]
         held = 0
-        for each, value in differing:
-            size = max(bookings_of(value), bookings_of(each.found)) if is_tally(each.place[0]) else 0
+        for each, _ in differing:
+            size = await self._pairs_of(each.place[0]) if is_sum(each.place[0]) else 0
             if not 0 < size <= _MOST_PAIRS:
                 continue
             held += size
             if held > _PAIRS_AT_ONCE:
                 each.looks -= 1
                 continue
-            session = session_of(each.place[0])
-            each.found, each.pairs = await self._content.tally(session, self._copy.pairs(session), _MOST_PAIRS)
+            key, _ = each.place
+            each.found, each.pairs = await self._content.sum(key, self._copy.pairs(session_of(key)), _MOST_PAIRS)
         return [each for each, value in differing if each.found != value]
+
+    async def _pairs_of(self, key: bytes) -> int:
+        """How many pairs a session has, of which this is the tally or the arrivals."""
+        tally = (tally_key(session_of(key)), b"")
+        (expected,), (found,) = self._copy.expected([tally]), await self._content.values([tally])
+        return max(bookings_of(expected), bookings_of(found))
 
     def _expected(self, candidates: Sequence[_Candidate]) -> list[bytes | None]:
         places = [each.place for each in candidates if each.concerns is None]
@@ -246,7 +257,7 @@ class Comparison:
         problem = problem or ("missing" if candidate.found is None else "surplus" if expected is None else "different")
         values = (shown(candidate.place, expected), shown(candidate.place, candidate.found))
         report.differences.append(
-            Difference(report.number, key.decode(errors="replace"), _shown_member(member), problem, *values)
+            Difference(report.number, key.decode(errors="replace"), _shown_member(key, member), problem, *values)
         )
 
     def _right_record(self, candidate: _Candidate) -> bytes | None:
@@ -265,7 +276,9 @@ class Comparison:
         return orjson.dumps(head | tail)
 
 
-def _shown_member(member: bytes) -> str:
+def _shown_member(key: bytes, member: bytes) -> str:
+    if key in (DEVICES, DEVICES_AT):
+        return member.decode(errors="replace")
     if len(member) == 16:
         return guid(member)
     name, separator, identity = member.partition(b"\0")

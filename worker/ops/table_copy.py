@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from schemas.alerts import AlertEvent
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingState, listed_by
+from worker.domain.devices import Devices, device_suffix, devices_of
 from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
@@ -32,7 +33,20 @@ from worker.engine.table import Table
 from worker.ops.alert_records import Concerns
 from worker.ops.changelog_steps import Step, booking_of, read_steps
 from worker.ops.watched import Watched
-from worker.read_model.content import PAIRS, SESSIONS, SESSIONS_START, Content, Place, added, is_tally, start_score, tally_key
+from worker.read_model.content import (
+    DEVICES,
+    DEVICES_AT,
+    PAIRS,
+    SESSIONS,
+    SESSIONS_START,
+    Content,
+    Place,
+    added,
+    arrivals_key,
+    is_tally,
+    start_score,
+    tally_key,
+)
 from worker.settings import Settings
 from worker.stream.group import check_settings
 from worker.stream.projection import current_alert_event, project_all
@@ -78,6 +92,7 @@ class TableCopy:
         self._next = {topics.bookings_changelog: 0, topics.attendance_changelog: 0, topics.alerts: 0}
         self._store = store
         self._on_progress = on_progress
+        self._devices = Devices({})
 
     def drop(self) -> None:
         """Deletes the copy."""
@@ -99,6 +114,8 @@ class TableCopy:
         (rows,) = self._attendance.rows(self.partition, [PARTITION_GROUP])
         if PARTITION_SUFFIX in rows:
             check_settings(json.loads(rows[PARTITION_SUFFIX])["settings"], self._settings.shaping())
+        self._devices = Devices(devices_of(rows))
+        self._write_devices(self._devices.newest())
         names = self.bookings()
         while part := list(islice(names, _AT_ONCE)):
             self._write(Content(), self._project(self.states(part), {}))
@@ -209,7 +226,7 @@ class TableCopy:
         """By booking: the watched places that records may have changed, of those that concern some."""
         if not watched:
             return {}
-        sessions = step.sessions()
+        sessions, of_partition = step.sessions(), watched.add_sources(step.devices())
         wholes = [booking for booking, some in sessions.items() if some is None]
         found = {booking: watched.add(booking.decode(), some) for booking, some in sessions.items() if some is not None}
         for booking, state in zip(wholes, self.states(wholes), strict=True):
@@ -220,6 +237,7 @@ class TableCopy:
                 name = booking_of(record)
                 row, removed = decode_reference(name.decode(), record.value)
                 found[name] |= watched.add(name.decode(), listed_by(row.booking).keys() | removed)
+        found[PARTITION_GROUP] = of_partition
         return {booking: places for booking, places in found.items() if places}
 
     def _apply(self, step: Step) -> None:
@@ -229,6 +247,9 @@ class TableCopy:
         self._attendance.recover(self.partition, step.attendance)
         self._bookings.recover(self.partition, step.bookings)
         self._write(before, self._project(self.states(groups), sessions))
+        # a deletion says nothing: which sources leave follows from the others
+        rows = {device_suffix(source): row for source, row in step.devices().items() if row is not None}
+        self._write_devices(self._devices.update(devices_of(rows)))
 
     def _project(self, states: Iterable[BookingState], sessions: Mapping[bytes, Collection[str] | None]) -> Content:
         content = Content()
@@ -240,13 +261,31 @@ class TableCopy:
         old, new = before.with_alerts(), now.with_alerts()
         changes: dict[Place, bytes | None] = dict.fromkeys(old.keys() - new.keys())
         changes.update(new)
-        tallies = now.tallies
-        for session, counts in before.tallies.items():
-            tallies.setdefault(session, Counter()).subtract(counts)
-        names = [session for session, counts in tallies.items() if any(counts.values())]
-        keys = [(tally_key(session), b"") for session in names]
-        for name, place, value in zip(names, keys, self.expected(keys), strict=True):
-            changes[place] = added(value, tallies[name])
+        changes.update(self._summed(tally_key, before.tallies, now.tallies))
+        changes.update(self._summed(arrivals_key, before.arrivals, now.arrivals))
+        self._write_content(changes)
+
+    def _summed(
+        self, key_of: Callable[[bytes], bytes], before: Mapping[bytes, Counter[str]], now: dict[bytes, Counter[str]]
+    ) -> dict[Place, bytes | None]:
+        """The tallies, or arrivals, that changed, given by session what some bookings contributed before and contribute now."""
+        for session, counts in before.items():
+            now.setdefault(session, Counter()).subtract(counts)
+        names = [session for session, counts in now.items() if any(counts.values())]
+        places = [(key_of(session), b"") for session in names]
+        values = zip(names, places, self.expected(places), strict=True)
+        return {place: added(value, now[name]) for name, place, value in values}
+
+    def _write_devices(self, changed: Mapping[str, bytes | None]) -> None:
+        content = Content()
+        for source, newest in changed.items():
+            if newest is not None:
+                content.device(source, newest)
+        left = [source.encode() for source, newest in changed.items() if newest is None]
+        gone = {(key, source): None for key in (DEVICES, DEVICES_AT) for source in left}
+        self._write_content({**content.values, **gone})
+
+    def _write_content(self, changes: Mapping[Place, bytes | None]) -> None:
         self._content.write(
             self.partition, [(key + SEPARATOR + member, value) for (key, member), value in changes.items()], None
         )

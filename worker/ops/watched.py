@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from schemas.alerts import alert_id
 from schemas.attendance import attendance_id
 from worker.domain.alert_rules import BITS, FREQUENT
-from worker.read_model.content import ALERTS, SESSIONS, SESSIONS_START, Place, is_tally, session_of
+from worker.read_model.content import ALERTS, DEVICES, DEVICES_AT, SESSIONS, SESSIONS_START, Place, is_sum, session_of
 
 _SESSION_KINDS = tuple(BITS)
 
@@ -25,12 +25,15 @@ class Watched:
         """By session: its attendances that may have changed."""
         self._by_member: dict[bytes, list[Place]] = {}
         self._by_session: dict[bytes, list[Place]] = {}
+        self._by_source: dict[bytes, list[Place]] = {}
         self._has_alerts, self._count = False, 0
         for place in places:
             self._count += 1
             key, member = place
-            if is_tally(key) or key in (SESSIONS, SESSIONS_START):
-                self._by_session.setdefault(session_of(key) if is_tally(key) else member, []).append(place)
+            if is_sum(key) or key in (SESSIONS, SESSIONS_START):
+                self._by_session.setdefault(session_of(key) if is_sum(key) else member, []).append(place)
+            elif key in (DEVICES, DEVICES_AT):
+                self._by_source.setdefault(member, []).append(place)
             else:
                 # a member of the index by booking begins with the booking
                 for name in {member, member.partition(b"\0")[0]}:
@@ -58,3 +61,9 @@ class Watched:
                     found += by_member.get(alert_id(kind, booking, session).encode(), ())
         self.changed.update(found)
         return set(found)
+
+    def add_sources(self, sources: Iterable[str]) -> set[Place]:
+        """Takes sources whose newest event may have changed; returns the places."""
+        found = {place for source in sources for place in self._by_source.get(source.encode(), ())}
+        self.changed.update(found)
+        return found

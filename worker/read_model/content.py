@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from worker.read_model import keys
+from worker.read_model.devices import score_of, unpack_newest
 from worker.read_model.documents import Contribution, unpack, unpack_contribution
 from worker.read_model.keys import PartitionKeys, booking_bucket
 from worker.read_model.watermark import parse_hash
@@ -20,7 +21,7 @@ from worker.redis.client import Client, masters
 from worker.redis.scripts import raise_first_error
 
 Place = tuple[bytes, bytes]
-"""A key and a member or field of it. A tally is one value: its member is empty."""
+"""A key and a member or field of it. A tally and the arrivals of a session are one value each: their member is empty."""
 
 _DOC, _IDS, _BY_BOOKING, _TALLY = (name.encode() for name in (keys.DOC, keys.IDS, keys.BY_BOOKING, keys.TALLY))
 _BY_STATUS, _BOOKING, _NO_SHOWS = keys.BY_STATUS.encode(), keys.BOOKING.encode(), keys.NO_SHOWS.encode()
@@ -28,6 +29,10 @@ ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
 _ALERTS_OF = tuple(name.encode() for name in (keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING))
 SESSIONS, SESSIONS_START = keys.SESSIONS.encode(), keys.SESSIONS_START.encode()
 _ROSTER = keys.ROSTER.encode()
+_ARRIVALS = keys.ARRIVALS.encode()
+DEVICES, DEVICES_AT = keys.DEVICES.encode(), keys.DEVICES_AT.encode()
+#: What the tables do not determine.
+UNDETERMINED = frozenset({keys.ESTIMATES.encode(), keys.DEAD_ONLY.encode()})
 #: Not a key of Redis: by session, the contribution of each of its pairs by id.
 PAIRS = b"pairs:"
 _score = Struct(">d").pack
@@ -45,30 +50,26 @@ _SCANNED_KEYS, _SCANNED_MEMBERS = 8, 1_000
 #: Keys that one step of SCAN looks at.
 _SCANNED_KEY_NAMES = 300
 
-#: The tally of a session with the contributions of its pairs, all of one moment. ARGV: prefix of the key generation, session,
-#: shift of document buckets, most attendances, ids. Returns the tally, then id and contribution of those and of the session's
-#: attendances; an empty contribution: there is no such pair.
-_TALLY_AND_PAIRS = (
-    """
+#: The tally or the arrivals of a session with the contributions of its pairs, all of one moment. KEYS: that hash. ARGV: prefix
+#: of the key generation, session, shift of document buckets, most attendances, ids. Returns the hash, then id and contribution
+#: of those and of the session's attendances; an empty contribution: there is no such pair.
+_SUM_AND_PAIRS = """
 local prefix, session, divisor = ARGV[1], ARGV[2], 2 ^ tonumber(ARGV[3])
-local answer, seen = { redis.call('HGETALL', prefix .. KEY_TALLY .. session) }, {}
+local answer, seen = { redis.call('HGETALL', KEYS[1]) }, {}
 local function add(id)
   if seen[id] then return end
   seen[id] = true
   local bucket = math.floor((string.byte(id, 1) * 256 + string.byte(id, 2)) / divisor)
   local document = redis.call('HGET', prefix .. KEY_DOC .. bucket, id) or ''
   answer[#answer + 1] = id
-  answer[#answer + 1] = #document > 11 and string.sub(document, 1, 11 + string.byte(document, 11)) or ''
+  answer[#answer + 1] = #document > 15 and string.sub(document, 1, 15 + string.byte(document, 15)) or ''
 end
 for index = 5, #ARGV do add(ARGV[index]) end
 for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, tonumber(ARGV[4]) - 1)) do
   if #id == 16 then add(id) end
 end
 return answer
-""".replace("KEY_TALLY", f"'{keys.TALLY}'")
-    .replace("KEY_DOC", f"'{keys.DOC}'")
-    .replace("KEY_IDS", f"'{keys.IDS}'")
-)
+""".replace("KEY_DOC", f"'{keys.DOC}'").replace("KEY_IDS", f"'{keys.IDS}'")
 
 
 class Content(Entries):
@@ -79,12 +80,15 @@ class Content(Entries):
         self.values: dict[Place, bytes] = {}
         self.tallies: dict[bytes, Counter[str]] = {}
         """By session, what these bookings contribute."""
+        self.arrivals: dict[bytes, Counter[str]] = {}
+        """The same of the arrivals."""
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:  # noqa: ARG002 - nothing was before
         self.values[b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT), identity] = document
         contributed, (session, booking) = unpack_contribution(now), names_of(document, len(now))
         self.values[PAIRS + session, identity] = now
         _contribute(self.tallies.setdefault(session, Counter()), contributed)
+        _arrive(self.arrivals.setdefault(session, Counter()), contributed)
         state = contributed.status if contributed.has_attendance else _ONLY_LISTED
         self.values[_ROSTER + session, booking] = _score(state)
         if contributed.has_attendance:
@@ -98,6 +102,11 @@ class Content(Entries):
         self.values[b"%b%d" % (_BOOKING, booking_bucket(name)), name] = packed[_SUMMARY_TAIL.size :]
         if rate < 0:
             self.values[_NO_SHOWS, name] = _score(rate)
+
+    def device(self, source: str, newest: bytes | None) -> None:
+        assert newest is not None, "nothing was before"
+        name = source.encode()
+        self.values[DEVICES, name], self.values[DEVICES_AT, name] = newest, _score(score_of(newest))
 
     def with_alerts(self) -> dict[Place, bytes]:
         """All values, those of the alerts too."""
@@ -124,10 +133,10 @@ def names_of(document: bytes, at: int) -> tuple[bytes, bytes]:
 
 
 def is_hash(key: bytes) -> bool | None:
-    """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A tally is neither here."""
-    if key == ALERTS or key.startswith((_DOC, _BOOKING)):
+    """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A sum of a session is neither here."""
+    if key in (ALERTS, DEVICES) or key.startswith((_DOC, _BOOKING)):
         return True
-    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS, SESSIONS_START):
+    if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS, SESSIONS_START, DEVICES_AT):
         return False
     if key.startswith((_BY_BOOKING, _IDS, _ROSTER, *_ALERTS_OF)):
         return False
@@ -139,26 +148,42 @@ def is_tally(key: bytes) -> bool:
     return key.startswith(_TALLY)
 
 
+def is_sum(key: bytes) -> bool:
+    """Whether a key is the tally or the arrivals of a session."""
+    return key.startswith((_TALLY, _ARRIVALS))
+
+
+def arrivals_key(session: bytes) -> bytes:
+    """The key of a session's arrivals."""
+    return _ARRIVALS + session
+
+
 def tally_key(session: bytes) -> bytes:
     """The key of a session's tally."""
     return _TALLY + session
 
 
 def session_of(key: bytes) -> bytes:
-    """The session of a tally, or of `PAIRS`."""
+    """The session of a tally, of arrivals, or of `PAIRS`."""
     return key.partition(b":")[2]
 
 
-def tally_of(contributions: Iterable[Contribution]) -> bytes | None:
-    """The tally of these pairs, as `packed_tally` gives it; None if there are none."""
+def sum_of(key: bytes, contributions: Iterable[Contribution]) -> bytes | None:
+    """The tally or the arrivals of these pairs, as `packed_sum` gives it; None if there are none."""
     counts: Counter[str] = Counter()
+    add = _contribute if is_tally(key) else _arrive
     for contributed in contributions:
-        _contribute(counts, contributed)
+        add(counts, contributed)
     return _packed(counts)
 
 
+def _arrive(counts: Counter[str], contributed: Contribution) -> None:
+    if contributed.minute:
+        counts[str(contributed.minute)] += contributed.number
+
+
 def _contribute(counts: Counter[str], contributed: Contribution) -> None:
-    has_attendance, status, number, expected, window = contributed
+    has_attendance, status, number, _, expected, window = contributed
     counts["bookings"] += 1
     counts[_FIELDS[status] if has_attendance else "notSet"] += 1
     if has_attendance and status == 0:
@@ -169,7 +194,7 @@ def _contribute(counts: Counter[str], contributed: Contribution) -> None:
 
 
 def added(tally: bytes | None, change: Mapping[str, int]) -> bytes | None:
-    """A `packed_tally` after a change."""
+    """A `packed_sum` after a change."""
     counts = Counter({} if tally is None else orjson.loads(tally))
     counts.update(change)
     return _packed(counts)
@@ -183,12 +208,12 @@ def start_score(tally: bytes) -> bytes:
 
 
 def bookings_of(tally: bytes | None) -> int:
-    """The number of bookings in a `packed_tally`."""
+    """The number of bookings in the `packed_sum` of a tally."""
     return 0 if tally is None else int(orjson.loads(tally).get("bookings", 0))
 
 
-def packed_tally(fields: Mapping[bytes, bytes]) -> bytes | None:
-    """A tally as it is compared: JSON without fields that are 0."""
+def packed_sum(fields: Mapping[bytes, bytes]) -> bytes | None:
+    """A tally, or arrivals, as they are compared: JSON without fields that are 0."""
     return _packed({name.decode(errors="replace"): _number(value) for name, value in fields.items()})
 
 
@@ -213,6 +238,8 @@ def shown(place: Place, value: bytes | None) -> Any:
         if is_hash(key) is False:
             score = Struct(">d").unpack(value)[0]
             return score if isfinite(score) else str(score)
+        if key == DEVICES:
+            return unpack_newest(value)._asdict()
         if key.startswith(_DOC):
             return unpack(member, value) or {"listed": unpack_contribution(value)._asdict() | {"window": ""}}
         return orjson.loads(value)
@@ -228,7 +255,7 @@ class PartitionContent:
         self._prefix = partition_keys.prefix(generation).encode()
 
     async def values(self, places: Sequence[Place]) -> list[bytes | None]:
-        """What Redis holds at these places; of a tally its `packed_tally`."""
+        """What Redis holds at these places; of a tally or arrivals the `packed_sum`."""
         by_key: dict[bytes, list[int]] = {}
         for number, (key, _) in enumerate(places):
             by_key.setdefault(key, []).append(number)
@@ -238,26 +265,26 @@ class PartitionContent:
                 part = all_numbers[start : start + _AT_ONCE]
                 members = [places[number][1] for number in part]
                 name = self._prefix + key
-                command = ("HGETALL", name) if is_tally(key) else ("HMGET" if is_hash(key) else "ZMSCORE", name, *members)
+                command = ("HGETALL", name) if is_sum(key) else ("HMGET" if is_hash(key) else "ZMSCORE", name, *members)
                 commands.append(command)
                 numbers.append(part)
         values: list[bytes | None] = [None] * len(places)
         for part, command, answer in zip(numbers, commands, await self._ask(commands), strict=True):
             if command[0] == "HGETALL":
-                answer = [packed_tally(parse_hash(answer))] * len(part)  # noqa: PLW2901
+                answer = [packed_sum(parse_hash(answer))] * len(part)  # noqa: PLW2901
             for number, value in zip(part, answer, strict=True):
                 values[number] = value if value is None or command[0] != "ZMSCORE" else _score(float(value))
         return values
 
-    async def tally(self, session: bytes, ids: Iterable[bytes], most: int) -> tuple[bytes | None, dict[bytes, bytes]]:
-        """The tally of a session, and the contributions of these pairs and of ``most`` of its attendances, of one moment.
+    async def sum(self, key: bytes, ids: Iterable[bytes], most: int) -> tuple[bytes | None, dict[bytes, bytes]]:
+        """A tally or arrivals, and the contributions of these pairs and of ``most`` of its attendances, of one moment.
 
         There is no pair where the contribution is empty.
         """
-        arguments = (self._prefix, session, keys.DOC_SHIFT, most, *ids)
-        (answer,) = await self._ask([("EVAL_RO", _TALLY_AND_PAIRS, 1, self._prefix + tally_key(session), *arguments)])
+        arguments = (self._prefix, session_of(key), keys.DOC_SHIFT, most, *ids)
+        (answer,) = await self._ask([("EVAL_RO", _SUM_AND_PAIRS, 1, self._prefix + key, *arguments)])
         fields, *pairs = answer
-        return packed_tally(parse_hash(fields)), dict(zip(pairs[::2], pairs[1::2], strict=True))
+        return packed_sum(parse_hash(fields)), dict(zip(pairs[::2], pairs[1::2], strict=True))
 
     async def all_keys(self) -> AsyncIterator[list[bytes]]:
         """Every key of the key generation, some at a time; a key may come twice."""

@@ -2,7 +2,8 @@
 
 A pair begins with its contribution to the session's tally, the part that ``apply.lua`` reads. Big endian: flags (1: has an
 attendance, 2: the booking lists the session), status (0 ATTENDED, 1 NOT_ATTENDED, 2 NOT_SET), number of attendees (4 bytes),
-expected participants (4), length of the window (1), the window (``<startMs>:<endMs>``, either may be empty).
+arrival minute (4, since the epoch; 0 unless the attendance is ATTENDED), expected participants (4), length of the window (1),
+the window (``<startMs>:<endMs>``, either may be empty).
 
 Then the updated time (8, microseconds since the epoch + 2**63, so that the bytes sort as times do), and sessionId, bookingId
 and source, each preceded by its length (2).
@@ -16,14 +17,15 @@ from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid
 from schemas.packing import pack_known_text, pack_text, unpack_text
 from schemas.times import format_time
 
-_HEAD = Struct(">BBIIB")
+_HEAD = Struct(">BBIIIB")
+_MINUTE = Struct(">I").pack
 _LISTING = Struct(">IB").pack
 _UPDATED = Struct(">Q")
 _ZERO = 1 << 63
 _HAS_ATTENDANCE, _LISTED = 1, 2
 _ATTENDANCE, _LISTED_ATTENDANCE = bytes((_HAS_ATTENDANCE,)), bytes((_HAS_ATTENDANCE | _LISTED,))
 _NOT_SET = STATUSES.index(AttendanceStatus.NOT_SET)
-_ONLY_LISTED = bytes((_LISTED, _NOT_SET, 0, 0, 0, 0))
+_ONLY_LISTED = bytes((_LISTED, _NOT_SET)) + bytes(8)
 _NEVER = bytes(8)
 
 Listing = tuple[int | None, int | None]
@@ -37,22 +39,26 @@ class Contribution(NamedTuple):
     status: int
     """Index in `STATUSES`."""
     number: int
+    minute: int
+    """In which its attendees arrived, in minutes since the epoch; 0 unless the attendance is ATTENDED."""
     expected: int
     window: bytes
     """``<startMs>:<endMs>``; empty if neither is known."""
 
 
-def contribution(status_and_number: bytes, expected: int, window: Listing | None) -> bytes:
-    """The contribution of a pair to its session's tally.
+def contribution(status_and_number: bytes, minute: int, expected: int, window: Listing | None) -> bytes:
+    """The contribution of a pair to its session's tally and arrivals.
 
     Args:
         status_and_number: of the attendance, packed; empty if the booking only lists the session.
+        minute: of the arrival, in minutes since the epoch; 0 unless the attendance is ATTENDED.
         expected: participants of a known booking that is not canceled, otherwise 0.
         window: None if the booking does not list the session.
     """
     if not status_and_number:
         return _ONLY_LISTED + _listing(expected, window)
-    return (_ATTENDANCE if window is None else _LISTED_ATTENDANCE) + status_and_number + _listing(expected, window)
+    flags = _ATTENDANCE if window is None else _LISTED_ATTENDANCE
+    return b"".join((flags, status_and_number, _MINUTE(minute), _listing(expected, window)))
 
 
 def pack(contributed: bytes, session_id: str, booking_id: str, updated: bytes = _NEVER, source: bytes = b"\0\0") -> bytes:
@@ -62,13 +68,14 @@ def pack(contributed: bytes, session_id: str, booking_id: str, updated: bytes = 
 
 def unpack_contribution(packed: bytes) -> Contribution:
     """The contribution at the begin of a pair, or alone."""
-    flags, status, number, expected, length = _HEAD.unpack_from(packed)
-    return Contribution(bool(flags & _HAS_ATTENDANCE), status, number, expected, packed[_HEAD.size : _HEAD.size + length])
+    flags, status, number, minute, expected, length = _HEAD.unpack_from(packed)
+    window = packed[_HEAD.size : _HEAD.size + length]
+    return Contribution(bool(flags & _HAS_ATTENDANCE), status, number, minute, expected, window)
 
 
 def unpack(identity: bytes, packed: bytes) -> Attendance | None:
     """The attendance in a pair; None if the booking only lists the session."""
-    flags, status, number, _, length = _HEAD.unpack_from(packed)
+    flags, status, number, _, _, length = _HEAD.unpack_from(packed)
     if not flags & _HAS_ATTENDANCE:
         return None
     at = _HEAD.size + length

@@ -30,6 +30,11 @@ ALERTS_AT = "alerts:at"
 ALERTS_KIND = "alerts:kind:"
 ALERTS_SESSION = "alerts:session:"
 ALERTS_BOOKING = "alerts:booking:"
+ARRIVALS = "arrivals:"
+DEVICES = "devices"
+DEVICES_AT = "devices:at"
+ESTIMATES = "device-estimates"
+DEAD_ONLY = "device-estimates:dead"
 WATERMARK = "watermark"
 CHANGES = "changes"
 #: Entries of a stream of changes: Redis keeps this many at the least, and drops older ones a node at a time.
@@ -73,6 +78,14 @@ LAYOUT = {
     f"NS:{{p}}:G:{ALERTS_KIND}<kind>": "sorted set: the same of one kind",
     f"NS:{{p}}:G:{ALERTS_SESSION}<sessionId>": "sorted set: the same of one session",
     f"NS:{{p}}:G:{ALERTS_BOOKING}<bookingId>": "sorted set: the same of one booking",
+    f"NS:{{p}}:G:{ARRIVALS}<sessionId>": "hash: minute (since the epoch) to the number of attendees of the ATTENDED "
+    "attendances that arrived in it; no field is 0",
+    f"NS:{{p}}:G:{DEVICES}": "hash: source to its packed newest event (read_model/devices.py)",
+    f"NS:{{p}}:G:{DEVICES_AT}": "sorted set: source by the effective time (ms) of that event",
+    f"NS:{{p}}:G:{ESTIMATES}": "hash: source to its packed rolling estimates (read_model/estimates.py), begun anew by a "
+    "repair; `attendance verify` does not look at it",
+    f"NS:{{p}}:G:{DEAD_ONLY}": "sorted set: sources of which only dead letters are known, by when the last one was received "
+    "(ms); otherwise as the estimates",
 }
 
 

@@ -19,8 +19,9 @@ from worker.read_model.documents import unpack, updated_of
 from worker.read_model.errors import NotServing, OtherLayout, ReaderError
 from worker.read_model.freshness import Freshness, Partition, freshness_of
 from worker.read_model.partition_reader import NamespaceView
-from worker.read_model.query import pages, roster, sessions
+from worker.read_model.query import devices, pages, roster, sessions
 from worker.read_model.query.batcher import Batcher
+from worker.read_model.query.devices import MOST_MINUTES
 from worker.read_model.query.get_batcher import GetBatcher
 from worker.read_model.query.pages import AlertConditions, ListPage
 from worker.read_model.query.planner import count
@@ -233,6 +234,38 @@ class AttendanceReader:
         after, texts = await self._start_of_page(roster.ROSTER_LIST, cursor, requested)
         conditions = RosterConditions(*texts)
         return await self._resolver.answer(lambda view: roster.roster_page(view, conditions, limit, after))
+
+    async def arrivals(self, session_id: str, since: int, until: int) -> dict[str, Any] | None:
+        """Attendees of a session by the minute in which they arrived; None if there is no such session.
+
+        Has ``sessionId``, ``from``, ``to``, ``arrivals`` (in order, of each minute with any: ``minute``, ``attendees``) and
+        ``freshness``. Each minute is that of the newest ATTENDED report, or of the attendance.set, of the attendances that are
+        ATTENDED now.
+
+        Args:
+            since: the first minute since the epoch.
+            until: the minute after the last one, at most `MOST_MINUTES` later.
+
+        Raises:
+            ValueError: there is no minute between them, or there are too many.
+        """
+        if not 0 < until - since <= MOST_MINUTES:
+            raise ValueError(f"ask for 1 to {MOST_MINUTES} minutes")
+        return await self._resolver.answer(lambda view: devices.arrivals(view, session_id, since, until))
+
+    async def devices_page(self, *, limit: int = 100, cursor: str | None = None) -> ListPage:
+        """A page of devices (sources of events) by newest event, the newest first; then those with dead letters alone.
+
+        An item has ``source``; of its newest event over all partitions ``eventTime`` (effective), ``time`` and ``received``
+        (None: only dead letters are known); ``silentSeconds`` since it was last heard of, ``isSilent`` where that is much
+        longer than usual; and ``estimates``, which are begun anew when Redis is filled anew, and are no more than that.
+        A page can have fewer items than ``limit`` although there is a next one.
+
+        Raises:
+            QueryError: the cursor is not from this list.
+        """
+        after, (part,) = await self._start_of_page(devices.DEVICE_LIST, cursor, (None,))
+        return await self._resolver.answer(lambda view: devices.devices_page(view, part, limit, after))
 
     async def booking(self, booking_id: str) -> dict[str, Any] | None:
         """The booking's summary with its freshness; None if it has no session."""

@@ -1,13 +1,14 @@
 """What a batch changes in Redis (`Entries`), and its script calls (`Write`)."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
+from worker.read_model.devices import score_of
 from worker.read_model.keys import booking_bucket
 
 #: Script calls in one round trip.
@@ -18,6 +19,8 @@ _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
 _SUMMARY = Struct(">HH").pack
 _SUMMARY_TAIL = Struct(">dI").pack
+_DEVICE, _DEVICE_TAIL = Struct(">H").pack, Struct(">dB").pack
+_ESTIMATE = Struct(">dH").pack
 
 
 class AlertChange(NamedTuple):
@@ -32,13 +35,31 @@ class AlertChange(NamedTuple):
     json: str
 
 
+class EstimateChange(NamedTuple):
+    """The packed estimate of a source (`worker.read_model.estimates`); empty: there is none any more."""
+
+    source: str
+    packed: bytes
+    dead_ms: int = 0
+    """When its last dead letter was received, ms, if nothing else is known of the source; otherwise 0."""
+
+
+def pack_estimates(changes: Iterable[EstimateChange]) -> bytes:
+    """Estimates as ``heartbeat.lua`` takes them."""
+    names = ((each, each.source.encode()) for each in changes)
+    return b"".join(
+        b"".join((_DEVICE(len(name)), name, _ESTIMATE(each.dead_ms, len(each.packed)), each.packed)) for each, name in names
+    )
+
+
 class Entries:
-    """Changes to the read models of a partition: pairs and summaries, packed, and alerts."""
+    """Changes to the read models of a partition: pairs, summaries and devices, packed, and alerts."""
 
     def __init__(self) -> None:
         self.pairs: list[bytes] = []
         self.summaries: list[bytes] = []
         self.alerts: list[AlertChange] = []
+        self.devices: list[bytes] = []
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:
         """Sets a pair, given its contributions now and before (empty: the pair did not exist)."""
@@ -56,8 +77,14 @@ class Entries:
         name = booking_id.encode()
         self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, packed)))
 
+    def device(self, source: str, newest: bytes | None) -> None:
+        """Sets the packed newest event of a source (`worker.read_model.devices`); None: the source leaves."""
+        name = source.encode()
+        tail = _DEVICE_TAIL(0.0, 0) if newest is None else _DEVICE_TAIL(score_of(newest), len(newest)) + newest
+        self.devices.append(_DEVICE(len(name)) + name + tail)
+
     def __len__(self) -> int:
-        return len(self.pairs) + len(self.summaries) + len(self.alerts)
+        return len(self.pairs) + len(self.summaries) + len(self.alerts) + len(self.devices)
 
 
 def pack_summary(no_show_rate: float, json: bytes, *, had_rate: bool) -> bytes:
@@ -66,7 +93,7 @@ def pack_summary(no_show_rate: float, json: bytes, *, had_rate: bool) -> bytes:
 
 
 Chunk = tuple[Any, ...]
-"""Arguments of one script call: pairs, summaries, alerts, then fields of the watermark."""
+"""Arguments of one script call: pairs, summaries, alerts, devices, then fields of the watermark."""
 
 
 class Write:
@@ -78,20 +105,21 @@ class Write:
             watermark: its fields that are set with the last chunk.
         """
         self._pairs, self._summaries, self._alerts = entries.pairs, entries.summaries, entries.alerts
+        self._devices = entries.devices
         self._watermark = watermark
         self._has_watermark_chunk = not watermark
         self._pending: deque[Chunk] = deque()
 
     def __len__(self) -> int:
         """The number of entries that are not cut into chunks yet."""
-        return len(self._pairs) + len(self._summaries) + len(self._alerts)
+        return len(self._pairs) + len(self._summaries) + len(self._alerts) + len(self._devices)
 
     def next(self, size: int) -> list[Chunk]:
         """The chunks to send now. Chunks that are not `done` are returned again, unchanged."""
         while len(self._pending) < AHEAD and len(self):
             self._pending.append(self._cut(size))
         if not self._has_watermark_chunk and not len(self):
-            last = self._pending.pop() if self._pending else (b"", b"", b"")
+            last = self._pending.pop() if self._pending else (b"", b"", b"", b"")
             self._pending.append((*last, *flatten(self._watermark)))
             self._has_watermark_chunk = True
         return list(self._pending)
@@ -101,13 +129,16 @@ class Write:
         self._pending.popleft()
 
     def _cut(self, size: int) -> Chunk:
-        """Removes up to ``size`` entries: pairs first, then summaries, then alerts."""
+        """Removes up to ``size`` entries: pairs first, then summaries, alerts, devices."""
         pairs, self._pairs = self._pairs[:size], self._pairs[size:]
         size -= len(pairs)
         summaries, self._summaries = self._summaries[:size], self._summaries[size:]
         size -= len(summaries)
         alerts, self._alerts = self._alerts[:size], self._alerts[size:]
-        return b"".join(pairs), b"".join(summaries), orjson.dumps(list(map(list, alerts))) if alerts else b""
+        size -= len(alerts)
+        devices, self._devices = self._devices[:size], self._devices[size:]
+        json = orjson.dumps(list(map(list, alerts))) if alerts else b""
+        return b"".join(pairs), b"".join(summaries), json, b"".join(devices)
 
 
 def flatten(fields: Mapping[str, Any]) -> list[Any]:

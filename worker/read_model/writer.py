@@ -15,13 +15,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from schemas.query.signatures import KEY_BYTES
-from worker.read_model.keys import BOOKING_BUCKETS, DOC_SHIFT, PartitionKeys, live_key
+from worker.read_model.keys import BOOKING_BUCKETS, DEVICES, DOC_SHIFT, ESTIMATES, PartitionKeys, live_key
 from worker.read_model.lua_scripts import APPLY, CLAIM, HEARTBEAT, REPAIR, RETIRE
-from worker.read_model.write_batch import Chunk, Entries, Write, flatten
+from worker.read_model.watermark import parse_hash
+from worker.read_model.write_batch import Chunk, Entries, EstimateChange, Write, flatten, pack_estimates
 from worker.redis.client import Client, answer_timeout
-from worker.redis.scripts import Script, ScriptInterrupted, run, run_all
+from worker.redis.scripts import Script, ScriptInterrupted, raise_first_error, run, run_all
 
-#: Entries (pairs, summaries and alerts) in one script call: initial size, and limits of its adaptation; see `ChunkSizer`.
+#: Entries (pairs, summaries, alerts, devices) in one script call: initial size, and limits of its adaptation; see `ChunkSizer`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
 _SLOW_SECONDS, _FAST_SECONDS = 0.005, 0.0025
 _MAX_BUSY_SHARE = 0.5
@@ -115,6 +116,18 @@ class PartitionWriter:
         self._raise_if_refused(answer)
         await self._retire(name.decode() for name in answer[1:])
 
+    async def sources(self) -> set[str]:
+        """The sources that the read models hold."""
+        key = self._keys.prefix(self._key_generation) + DEVICES
+        ((*names,),) = raise_first_error(await self._client.ask([("HKEYS", key)]))
+        return {name.decode() for name in names}
+
+    async def estimates(self) -> dict[str, bytes]:
+        """The packed estimates of each source."""
+        key = self._keys.prefix(self._key_generation) + ESTIMATES
+        (answer,) = raise_first_error(await self._client.ask([("HGETALL", key)]))
+        return {name.decode(): packed for name, packed in parse_hash(answer).items()}
+
     async def unlink_retired(self) -> None:
         """Unlinks keys that are left over from a repair by an owner that died."""
         async with answer_timeout():
@@ -122,7 +135,11 @@ class PartitionWriter:
         await self._retire((retired or b"").decode().split())
 
     async def heartbeat(
-        self, fields: Mapping[str, Any], ages_ms: Mapping[str, int] = MappingProxyType({}), fresh_at: float | None = None
+        self,
+        fields: Mapping[str, Any],
+        ages_ms: Mapping[str, int] = MappingProxyType({}),
+        fresh_at: float | None = None,
+        estimates: Iterable[EstimateChange] = (),
     ) -> None:
         """Writes the heartbeat.
 
@@ -131,11 +148,14 @@ class PartitionWriter:
             ages_ms: time since Kafka confirmed the end of ``events`` and ``bookings``, if it did.
             fresh_at: when the read models were last known to hold everything that Kafka had, in `time.monotonic`. It is
                 written from the second heartbeat on, once the clock of the server is known.
+            estimates: of some sources; left out while the read models are repaired.
         """
         asked_at = monotonic()
         ages = (ages_ms.get(name, "") for name in ("events", "bookings"))
         fresh_ms = "" if fresh_at is None else self._clock.at_least(fresh_at)
-        answer = await self._run(HEARTBEAT, self._generation, self._epoch, *ages, fresh_ms, self._seq, *flatten(fields))
+        of_sources = (self._keys.prefix(self._key_generation), pack_estimates(estimates))
+        arguments = (*ages, fresh_ms, self._seq, *of_sources, *flatten(fields))
+        answer = await self._run(HEARTBEAT, self._generation, self._epoch, *arguments)
         self._raise_if_refused(answer)
         self._clock.observe(int(answer), asked_at, monotonic())
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -16,7 +16,17 @@ log = structlog.get_logger(__name__)
 WINDOW = 1_000
 #: Most events are bad while more than the first are; no longer, when at most the second are: no line for each back and forth.
 _ONSET, _END = WINDOW // 2, WINDOW * 2 // 5
-_LONGEST_SOURCE = 256
+_LONGEST_SOURCE, _UNREADABLE = 256, "unreadable"
+
+
+class BadEvent(NamedTuple):
+    """One event that cannot be used."""
+
+    source: str | None
+    """None if it cannot be read."""
+    reason: str
+    received: int
+    """Microseconds since the epoch."""
 
 
 class BadEvents:
@@ -29,14 +39,18 @@ class BadEvents:
         """Of each bad event in the window its number among all that were seen, its reason and its source."""
         self._is_onset_logged = False
 
-    def add(self, records: Sequence[Any], dead_letters: Sequence[tuple[Any, DeadLetter, int]]) -> None:
-        """Adds a batch of the events topic; logs when most events become bad, and when they no longer are."""
+    def add(self, records: Sequence[Any], dead_letters: Sequence[tuple[Any, DeadLetter, int]]) -> list[BadEvent]:
+        """Adds a batch of the events topic; logs when most events become bad, and when they no longer are.
+
+        Returns the bad ones: of very many the last `WINDOW`, so that what cannot be used costs no more than that.
+        """
+        bad = [BadEvent(_source(record), letter.reason.value, received) for record, letter, received in dead_letters[-WINDOW:]]
         before, self._seen = self._seen, self._seen + len(records)
         oldest = self._seen - WINDOW
-        for record, letter, _ in dead_letters[-WINDOW:]:
+        for (record, _, _), each in zip(dead_letters[-WINDOW:], bad, strict=True):
             number = before + bisect_left(records, record.offset, key=_offset)
             if number >= oldest:
-                self._bad.append((number, letter.reason.value, _source(record)))
+                self._bad.append((number, each.reason, _UNREADABLE if each.source is None else each.source))
         while self._bad and self._bad[0][0] < oldest:
             self._bad.popleft()
         if len(self._bad) > _ONSET and not self._is_onset_logged:
@@ -46,6 +60,7 @@ class BadEvents:
         elif len(self._bad) <= _END and self._is_onset_logged:
             self._is_onset_logged = False
             log.info("most events are usable again", **self._counts())
+        return bad
 
     def fields(self) -> dict[str, Any]:
         """Of the watermark, for the heartbeat. Reason and source are empty unless most events are bad."""
@@ -64,7 +79,9 @@ def _offset(record: Any) -> int:
     return int(record.offset)
 
 
-def _source(record: Any) -> str:
+def _source(record: Any) -> str | None:
     readable = record.value is not None and len(record.value) <= MAX_EVENT_BYTES
-    source = source_of(document_of(record.value) if readable else None, record.headers) or "unreadable"
+    source = source_of(document_of(record.value) if readable else None, record.headers)
+    if not source:
+        return None
     return "".join(each if each.isprintable() else "?" for each in source[:_LONGEST_SOURCE])

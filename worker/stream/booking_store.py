@@ -5,9 +5,11 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from time import monotonic
+from types import MappingProxyType
 from uuid import uuid4
 
 from worker.domain.booking_state import BookingState, Change, Place, apply_records
+from worker.domain.devices import Devices, device_rows, devices_of
 from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
@@ -26,7 +28,7 @@ from worker.read_model.write_batch import Entries
 from worker.stream.decode_batch import DecodedBatch
 from worker.stream.group import check_settings
 from worker.stream.originals import KeptRecord, overtaken
-from worker.stream.projection import project_all
+from worker.stream.projection import project_all, project_devices
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -37,11 +39,16 @@ _PROJECTED_AT_ONCE = 200
 
 
 class ChangedRows:
-    """The rows of both tables that a batch changed, by booking."""
+    """The rows of both tables that a batch changed, by booking, and those of its sources."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Rows = MappingProxyType({})) -> None:
+        """
+        Args:
+            devices: rows of sources by suffix.
+        """
         self.rows: dict[bytes, Rows] = {}
         self.booking_rows: dict[bytes, Rows] = {}
+        self.devices = devices
 
     def add(self, changes: Iterable[Change]) -> None:
         """Adds the rows of these changes; each booking may be added once."""
@@ -65,6 +72,7 @@ class Bookings:
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
         self._cache: dict[str, BookingState] = {}
+        self._devices = Devices({})
 
     async def open(self) -> str:
         """Completes the recovery. Returns the partition's generation, which is created if the partition is new.
@@ -80,6 +88,9 @@ class Bookings:
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
             await self._flush(attendance, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
+        self._devices = Devices(devices_of(rows))
+        if self._devices.left:
+            await self._flush(attendance, {PARTITION_GROUP: device_rows(dict.fromkeys(self._devices.left))})
         self.applied = decode_applied(rows.get(APPLIED_SUFFIX))
         self.redelivered = self.applied.ends
         partition = json.loads(row)
@@ -106,6 +117,11 @@ class Bookings:
                 records, rules, is_redelivery=is_redelivery, projected_offset=projected_offset, unchanged=unchanged
             )
 
+    @property
+    def devices(self) -> Devices:
+        """The sources, with the batches that were folded."""
+        return self._devices
+
     async def store(self, changed: ChangedRows, applied: Applied, last_places: Mapping[str, Place]) -> list[KeptRecord]:
         """Writes changed rows: to each changelog, then to its table; ``attendance`` before ``bookings``.
 
@@ -121,10 +137,10 @@ class Bookings:
         """
         applied = applied.merged(self.applied)
         # also if the newest event changes no row: readers see its time, which never goes back
-        if changed.rows or changed.booking_rows or applied.times != self.applied.times:
+        if changed.rows or changed.booking_rows or changed.devices or applied.times != self.applied.times:
             # first, so that rows are never stored without the offsets that cover them
-            row = {APPLIED_SUFFIX: encode_applied(applied)}
-            await self._flush(self._resources.attendance, {PARTITION_GROUP: row, **changed.rows})
+            of_partition = {APPLIED_SUFFIX: encode_applied(applied), **changed.devices}
+            await self._flush(self._resources.attendance, {PARTITION_GROUP: of_partition, **changed.rows})
             await self._flush(self._resources.bookings, changed.booking_rows)
             self.applied = applied
         rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
@@ -140,6 +156,9 @@ class Bookings:
             yield entries
             heartbeat()
             await asyncio.sleep(0)
+        entries = Entries()
+        project_devices(self._devices, entries)
+        yield entries
 
     async def rewrite(self) -> None:
         """Rewrites rows after foreign writes, most likely by a worker that had lost the partition."""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from schemas.decoding.explain import booking_of_key, decode_all, decode_booking,
 from schemas.events import BACKFILL_HEADER, BOOKING_ID, RECEIVED, SOURCE, TIME, TYPE, Booking, DeadLetter, Event, EventType
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
+from worker.domain.devices import SourceEvents, newest_by_source
 from worker.domain.rows import EVENTS
 from worker.engine.fetching import Fetched
 from worker.stream.originals import NULL, first_offset, pack_original
@@ -22,6 +23,7 @@ _DECODED_AT_ONCE = 500
 _is_operation = re.compile(rb"[\w-]{1,64}").fullmatch
 _headers_of = attrgetter("headers")
 _type_of, _source_of = itemgetter(TYPE), itemgetter(SOURCE)
+_MINUTE = 60_000_000
 
 Records = Sequence[Any]
 IsOurs = Callable[[str], bool]
@@ -49,8 +51,10 @@ class DecodedBatch(NamedTuple):
     """By type, how many events, or booking records, are folded here."""
     forwarded: Mapping[str, int]
     """By type, how many are forwarded to their partition."""
-    sources: Set[str]
-    """The sources of its events."""
+    sources: Mapping[str, SourceEvents]
+    """The sources of the events that are folded here, each with the newest of them."""
+    received: Mapping[str, Mapping[int, int]]
+    """By source, how many of these were received in which minute since the epoch."""
 
 
 async def decode_batch(topic: int, fetched: Fetched, is_ours: IsOurs, rules: Rules) -> DecodedBatch:
@@ -91,8 +95,26 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
             newest = effective if newest is None else max(newest, effective)
     backfills = _backfills(records, decoded) if _has_backfill(records) else {}
     every = list(chain.from_iterable(events.values()))
-    folded, sources = Counter(map(_type_of, every)), set(map(_source_of, every))
-    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills, folded, forwarded, sources)
+    folded, sources = Counter(map(_type_of, every)), newest_by_source(every, tolerance)
+    by_minute = received_by_minute(records, every, sources)
+    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills, folded, forwarded, sources, by_minute)
+
+
+def received_by_minute(
+    records: Records, events: Iterable[Event], sources: Mapping[str, SourceEvents]
+) -> Mapping[str, Mapping[int, int]]:
+    """By source, how many events were received in which minute since the epoch; for estimates.
+
+    Where all records were appended in one minute, a source's events all count for that of its newest one: a few late events
+    that somebody republished are not worth a look at each event.
+    """
+    if not records or records[0].timestamp // 60_000 == records[-1].timestamp // 60_000:
+        minutes = {source: each.event.received // _MINUTE for source, each in sources.items()}
+        return {source: {minutes[source]: count} for source, count in Counter(map(_source_of, events)).items()}
+    found: dict[str, dict[int, int]] = {source: {} for source in sources}
+    for (source, minute), count in Counter((each.source, each.received // _MINUTE) for each in events).items():
+        found[source][minute] = count
+    return found
 
 
 def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
@@ -104,7 +126,7 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     backfills: dict[str, str] = {}
     folded: Counter[str] = Counter()
     forwarded: Counter[str] = Counter()
-    batch = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, frozenset())
+    batch = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, {}, {})
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
@@ -138,7 +160,7 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
     backfills: dict[str, str] = {}
     folded: Counter[str] = Counter()
     forwarded: Counter[str] = Counter()
-    whole = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, frozenset())
+    whole = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, {}, {})
     newest = None
     for part in parts:
         for booking_id, events in part.events.items():
@@ -152,7 +174,6 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
             _add_backfill(backfills, booking_id, operation)
         folded.update(part.folded)
         forwarded.update(part.forwarded)
-        whole = whole._replace(sources=whole.sources | part.sources)
         newest = max((time for time in (newest, part.newest) if time is not None), default=None)
     return whole._replace(newest=newest)
 

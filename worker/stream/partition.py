@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import structlog
 
 from schemas.events import Reason
+from worker.domain.devices import device_rows
 from worker.domain.rows import BOOKINGS, EVENTS, Applied
 from worker.engine.fetching import Fetched
 from worker.engine.partition_appender import BehindOpenTransaction
@@ -26,6 +27,7 @@ from worker.stream.bad_events import BadEvents
 from worker.stream.booking_store import Bookings, ChangedRows
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
 from worker.stream.decode_batch import decode_batch
+from worker.stream.device_estimates import DeviceEstimates
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.projection import Projection
 from worker.stream.redis_sink import BatchWrite, ReadModels, TopicEnd
@@ -70,6 +72,7 @@ class Partition:
         self._resources = resources
         self._bookings = Bookings(number, resources)
         self._bad_events = BadEvents(number)
+        self._estimates = DeviceEstimates()
         self._read_models: ReadModels | None = None
         self._to_fold: asyncio.Queue[Delivered | MaintenanceTask] = asyncio.Queue()
         self._to_emit: asyncio.Queue[Folded | MaintenanceTask] = asyncio.Queue(1)
@@ -101,7 +104,8 @@ class Partition:
             committed: the offsets committed for the events and the bookings topic, by topic name, if there are any.
         """
         topics = self._resources.topics
-        self._read_models = ReadModels(self.number, self._resources, self._bookings, await self._bookings.open())
+        generation = await self._bookings.open()
+        self._read_models = ReadModels(self.number, self._resources, self._bookings, generation, self._estimates)
         await self._read_models.take_ownership((committed.get(topics.events, 0), committed.get(topics.bookings, 0)))
         try:
             async with asyncio.TaskGroup() as stages:
@@ -139,11 +143,13 @@ class Partition:
                 decoded = monotonic()
                 metrics.observe_stage("decode", decoded - begun)
                 projected = read_models.projected
-                rows, unchanged = ChangedRows(), list[str]()
+                is_redelivery, unchanged = fetched.begin < bookings.redelivered[topic], list[str]()
                 projection = Projection(known=projected.matches_table, backfills=batch.backfills)
+                changed_devices = projection.add_devices(bookings.devices, batch.sources, is_redelivery=is_redelivery)
+                rows = ChangedRows(device_rows(changed_devices))
                 for changes in bookings.fold(
                     batch,
-                    is_redelivery=fetched.begin < bookings.redelivered[topic],
+                    is_redelivery=is_redelivery,
                     projected_offset=projected.bookings_offset,
                     unchanged=unchanged,
                 ):
@@ -159,7 +165,10 @@ class Partition:
                 batch, projection.published, resources.topics, self.number, resources.settings.partitions
             )
             if topic == EVENTS:
-                self._bad_events.add(fetched.records, batch.dead_letters)
+                bad = self._bad_events.add(fetched.records, batch.dead_letters)
+                if not is_redelivery:
+                    self._estimates.add(batch.sources, batch.received)
+                    self._estimates.add_dead_letters(bad, bookings.devices.newest().__contains__)
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             fetched.records.clear()
             last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)

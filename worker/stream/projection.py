@@ -14,7 +14,8 @@ from worker.domain import alert_events
 from worker.domain.alert_events import AlertInput
 from worker.domain.alert_rules import BITS, FREQUENT, kinds
 from worker.domain.booking_state import BookingState, Change, SessionDelta, listed_by
-from worker.domain.row_codec import attendance_value, ever_opened_of, newest_key, newest_of, source_of
+from worker.domain.devices import Devices, SourceEvents
+from worker.domain.row_codec import arrival_minute, attendance_value, ever_opened_of, newest_key, newest_of, source_of
 from worker.domain.summaries import Summary, listing, same_for_readers
 from worker.read_model.documents import contribution, pack
 from worker.read_model.write_batch import AlertChange, Entries, pack_summary
@@ -48,15 +49,47 @@ class Projection:
                 had_rate = change.is_redelivery or not self._known or _has_rate(change.before.summary)
                 self.entries.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
 
+    def add_devices(
+        self, devices: Devices, sources: Mapping[str, SourceEvents], *, is_redelivery: bool
+    ) -> Mapping[str, bytes | None]:
+        """Takes the newest event of each source of a batch, and adds what changed; returns that for the table.
+
+        Args:
+            devices: those of the partition, which are updated.
+            sources: of the batch.
+            is_redelivery: whether the batch may have been applied before: then all of its sources are emitted again.
+        """
+        changed = devices.update({source: each.newest for source, each in sources.items()})
+        newest = devices.newest()
+        for source in changed.keys() | sources.keys() if is_redelivery else changed:
+            self.entries.device(source, newest.get(source))
+        return changed
+
+
+def project_devices(devices: Devices, entries: Entries) -> None:
+    """Adds all sources of a partition, for a repair."""
+    for source, newest in devices.newest().items():
+        entries.device(source, newest)
+
+
+def surplus_devices(devices: Devices, held: Collection[str]) -> Entries:
+    """The removal of those held by readers that are not among the devices: an owner died before it removed them."""
+    entries = Entries()
+    for source in held:
+        if source not in devices.newest():
+            entries.device(source, None)
+    return entries
+
 
 def project_all(state: BookingState, entries: Entries, sessions: Collection[str] | None = None) -> None:
     """Adds everything that readers see of a booking (at these sessions, and of the booking as a whole), for a repair."""
     names = state.rows.keys() | listed_by(state.booking).keys()
     for name in names if sessions is None else names & set(sessions):
         status = state.packed_status(name)
-        contributed = _contribution(name, status, state.booking)
+        row = state.rows[name] if status else b""
+        contributed = _contribution(name, status, row, state.booking)
         if contributed:
-            document = _document(state.booking_id, name, contributed, state.rows[name] if status else b"")
+            document = _document(state.booking_id, name, contributed, row)
             entries.pair(attendance_id(state.booking_id, name), document, contributed, b"")
     for name, mask in state.masks.items():
         if sessions is not None and name not in sessions:
@@ -89,6 +122,7 @@ def _project_pairs(change: Change, entries: Entries, known: bool) -> None:
     is_redelivery, emit_all = change.is_redelivery, change.is_redelivery or change.affects_all
     for delta in change.sessions:
         _, row_before, row, status_before, status, _, _ = delta
+        # the minute of the arrival moves only together with the newest event or the status
         newest_changed = row is not row_before and newest_key(row) != newest_key(row_before)
         if newest_changed or emit_all or status != status_before:
             _project_pair(change, delta, entries, known=known and not is_redelivery, newest_changed=newest_changed)
@@ -98,9 +132,9 @@ def _project_pairs(change: Change, entries: Entries, known: bool) -> None:
 
 def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, known: bool, newest_changed: bool) -> None:
     state, booking = change.state, change.state.booking
-    name, _, row, status_before, status, _, _ = delta
+    name, row_before, row, status_before, status, _, _ = delta
     identity = attendance_id(state.booking_id, name)
-    contributed = _contribution(name, status, booking)
+    contributed = _contribution(name, status, row, booking)
     if not contributed:
         entries.pair_anew(identity, b"")
         return
@@ -108,8 +142,8 @@ def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, know
     if known:
         before = (
             contributed
-            if status_before == status and not change.affects_all
-            else _contribution(name, status_before, change.before.booking)
+            if status_before == status and not change.affects_all and not newest_changed
+            else _contribution(name, status_before, row_before, change.before.booking)
         )
         if newest_changed or before != contributed:
             entries.pair(identity, document, contributed, before)
@@ -119,16 +153,18 @@ def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, know
 
 def _project_listed_pair(change: Change, name: str, entries: Entries, known: bool) -> None:
     state = change.state
-    before, now = _contribution(name, b"", change.before.booking), _contribution(name, b"", state.booking)
+    before, now = _contribution(name, b"", b"", change.before.booking), _contribution(name, b"", b"", state.booking)
     if before != now or not known or change.is_redelivery:
         document = _document(state.booking_id, name, now, b"") if now else b""
         entries.pair_anew(attendance_id(state.booking_id, name), document)
 
 
-def _contribution(name: str, status: bytes, booking: Booking | None) -> bytes:
-    """What the pair adds to the session's tally; empty if there is no pair."""
+def _contribution(name: str, status: bytes, row: bytes, booking: Booking | None) -> bytes:
+    """What the pair adds to the session's tally and arrivals; empty if there is no pair."""
     expected, window = listing(name, booking)
-    return contribution(status, expected, window) if status or window is not None else b""
+    if not status and window is None:
+        return b""
+    return contribution(status, arrival_minute(row, status), expected, window)
 
 
 def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> bytes:

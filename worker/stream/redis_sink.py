@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import structlog
+from redis import RedisError
 
 from schemas.times import format_time, parse_time
 from worker.domain.fold import NEVER
@@ -14,10 +15,16 @@ from worker.domain.rows import BOOKINGS, EVENTS, Applied, Ends
 from worker.read_model.write_batch import Entries, Write
 from worker.read_model.writer import Claim, Fenced, NeedsRepair, PartitionWriter, ReadModelError
 from worker.stream.booking_store import Bookings
+from worker.stream.device_estimates import DeviceEstimates
+from worker.stream.projection import surplus_devices
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
 log = structlog.get_logger(__name__)
+
+
+#: Sources whose estimates a heartbeat writes: about a millisecond of the server's time.
+_ESTIMATES_AT_ONCE = 200
 
 
 class TopicEnd(NamedTuple):
@@ -55,7 +62,9 @@ class BatchWrite(NamedTuple):
 class ReadModels:
     """Writes the read models of a partition, and tracks what they hold."""
 
-    def __init__(self, number: int, resources: Resources, bookings: Bookings, generation: str) -> None:
+    def __init__(
+        self, number: int, resources: Resources, bookings: Bookings, generation: str, estimates: DeviceEstimates
+    ) -> None:
         self.is_live = False
         """Whether the partition is claimed and its read models need no repair."""
         self.projected = Projected()
@@ -63,6 +72,7 @@ class ReadModels:
         """Held from the beginning of a batch until it is in the table, so that a repair finds all of a batch or nothing."""
         self._number = number
         self._bookings = bookings
+        self._estimates = estimates
         self._metrics = resources.metrics
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
@@ -110,10 +120,19 @@ class ReadModels:
             # another claim is found by the first write or heartbeat; keys that are left are unlinked by the next owner
             with suppress(ReadModelError):
                 await until_done("redis", self._writer.unlink_retired, partition=self._number)
+                await until_done("redis", self._remove_left_devices, partition=self._number)
+                stored = await until_done("redis", self._writer.estimates, partition=self._number)
+                self._estimates.load(stored, self._bookings.devices.newest().__contains__)
             self.is_live = True
         else:
             self._applied = Applied(*committed, *times)
             await self.repair()
+
+    async def _remove_left_devices(self) -> None:
+        """Removes sources that an owner dropped from its table, and died before it wrote that here."""
+        devices = self._bookings.devices
+        if devices.is_full:
+            await self._writer.apply(Write(surplus_devices(devices, await self._writer.sources())))
 
     async def write(self, batch: BatchWrite) -> None:
         """Writes a batch that is in the table; if Redis refuses it, repairs everything."""
@@ -145,9 +164,13 @@ class ReadModels:
             written |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
         asked_at = monotonic()
         ages = {topic: end.age_ms for topic, end in ends.items()}
+        estimates = self._estimates.take_changed(_ESTIMATES_AT_ONCE) if self.is_live else []
         try:
-            await self._writer.heartbeat(written, ages, self.fresh_at)
+            await self._writer.heartbeat(written, ages, self.fresh_at, estimates)
             self._answered_at = asked_at
+        except RedisError:
+            self._estimates.put_back(estimates)
+            raise
         except ReadModelError as error:
             if not was_live:
                 return None  # a claim or repair is under way, and finds the same
@@ -174,6 +197,7 @@ class ReadModels:
         async with self.batch_lock:
             while not await self._repair_once():
                 pass
+            self._estimates.clear()
             self._repairs += 1
             self.is_live = True
             self.projected = Projected(self._applied.ends[BOOKINGS], matches_table=True)

@@ -24,12 +24,14 @@ class Timed(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """An attendance with what the alerts need beside it: its newest counting event and its two reports."""
+    """An attendance with what alerts and arrivals need beside it: its newest counting event, its two reports, its arrival."""
 
     attendance: dict[str, Any]
     newest: Timed
     attended: Timed | None
     not_attended: Timed | None
+    arrival: Timed | None
+    """Of an ATTENDED attendance: its newest ATTENDED report, or its base where there is none."""
 
 
 def digest(one: Fact) -> bytes:
@@ -116,7 +118,11 @@ def judge(booking: str, session: str, events: list[Timed]) -> Judged | None:
         "updatedDate": written(last.effective),
         "source": last.fact.source,
     }
-    return Judged(attendance, last, report(counted, ATTENDED_REPORTS), report(counted, {NO_SHOW}))
+    attended = report(counted, ATTENDED_REPORTS)
+    arrival = attended or newest(event for event in counted if event.fact.type in BASES)
+    return Judged(
+        attendance, last, attended, report(counted, {NO_SHOW}), arrival if attendance["status"] == "ATTENDED" else None
+    )
 
 
 def judged_pairs(deliveries: Iterable[Delivery], rules: Rules) -> dict[tuple[str, str], Judged]:

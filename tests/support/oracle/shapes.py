@@ -35,9 +35,21 @@ class Outcome(NamedTuple):
     tallies: sessionId -> the session tally, for sessions with at least one pair
     summaries: bookingId -> the booking summary, for bookings with at least one pair
     alerts: (kind, bookingId, sessionId or None) -> {"openedAt", "attendance"} of the open alerts
+    arrivals: sessionId -> minute since the epoch -> people that arrived in it, for sessions and minutes with any
+    devices: source -> (effective time, time, received) of its newest event, microseconds
     """
 
     attendances: dict[tuple[str, str], dict[str, Any]]
     tallies: dict[str, dict[str, Any]]
     summaries: dict[str, dict[str, Any]]
     alerts: dict[tuple[str, str, str | None], dict[str, Any]]
+    arrivals: dict[str, dict[int, int]]
+    devices: dict[str, tuple[int, int, int]]
+
+    def without_devices(self) -> "Outcome":
+        """What counting events come to: devices show those that do not count too."""
+        return self._replace(devices={})
+
+
+#: Of no events and no bookings.
+NOTHING = Outcome({}, {}, {}, {}, {}, {})

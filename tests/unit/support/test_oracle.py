@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.oracle import Delivery, outcome
+from tests.support.oracle import NOTHING, Delivery, outcome
 from tests.support.oracle.examples_alerts import ALERTS
 from tests.support.oracle.examples_counts import BASE, SCANS, SHOWN
 from tests.support.oracle.examples_law import CLOCK, HORIZON, IDENTITY, IDS, ORDER
@@ -120,8 +120,8 @@ def test_opened_at_follows_the_attendance() -> None:
 
 def test_without_deliveries_and_bookings_there_is_no_outcome() -> None:
     """No deliveries and no bookings, nor an erasure alone, make anything."""
-    assert outcome([], []) == ({}, {}, {}, {})
-    assert outcome([erased(at(0))], [upsert()]) == ({}, {}, {}, {})
+    assert outcome([], []) == NOTHING
+    assert outcome([erased(at(0))], [upsert()]).without_devices() == NOTHING
 
 
 def test_the_oracle_changes_no_delivery() -> None:

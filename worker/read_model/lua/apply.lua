@@ -1,4 +1,5 @@
--- Applies one chunk of a batch to the read models of a partition: pairs, tallies, summaries, alerts, watermark.
+-- Applies one chunk of a batch to the read models of a partition: pairs, tallies, arrivals, summaries, alerts,
+-- devices, watermark.
 --
 -- KEYS  1 watermark
 -- ARGV  1 generation  2 epoch  3 seq  4 key generation  5 prefix of that key generation  6 shift of document buckets
@@ -8,7 +9,9 @@
 --       8 summaries, each: booking bucket (2), length (2), bookingId, minus the noShowRate (8, double; 0: has none and had
 --         none, 1: has none and may have had one), length (4), JSON (empty: delete)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (closed)]
---      10.. field, value pairs of the watermark to set with this chunk
+--      10 devices, each: length (2), source, effective time of its newest event (8, double; ms), length (1), the packed newest
+--         event (read_model/devices.py; empty: the source leaves)
+--      11.. field, value pairs of the watermark to set with this chunk
 -- Writes KEYS[1], the stream of changes beside it, and keys that begin with ARGV[5]; they have the same hash tag.
 -- Returns 'ok', 'repeat' (already applied), 'fenced' (another owner), 'gone' (data lost), 'gap' (a chunk is missing).
 local call, unpack_, sub, byte, floor = redis.call, struct.unpack, string.sub, string.byte, math.floor
@@ -24,18 +27,18 @@ local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
 local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_BY_BOOKING, prefix .. KEY_SESSIONS
 local BY_STATUS, NO_SHOWS, ROSTER = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS, prefix .. KEY_ROSTER
 local SESSIONS_START = prefix .. KEY_SESSIONS_START
-local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
+local HEAD, HEAD_SIZE = '>BBI4I4I4Bc0', 15
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local ONLY_LISTED = 3 -- the state in a roster of a pair without an attendance; otherwise its status
 -- the fields of a tally; a list of changes has the same order
 local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
 -- changes by session, and the sessions in the order in which they were first changed
-local tallies, windows, session_order = {}, {}, {}
+local tallies, windows, arrivals, session_order = {}, {}, {}, {}
 
--- Adds the contribution of a pair to the tally of its session, or subtracts it (sign -1). Returns the state of the pair in the
--- roster; and the score and status of the attendance, if the pair has one.
+-- Adds the contribution of a pair to the tally and arrivals of its session, or subtracts it (sign -1). Returns the state of the
+-- pair in the roster; and the score and status of the attendance, if the pair has one.
 local function add_to_tally(session, packed, sign)
-  local flags, status, number, expected, window = unpack_(HEAD, packed)
+  local flags, status, number, minute, expected, window = unpack_(HEAD, packed)
   local tally = tallies[session]
   if not tally then
     tally = { 0, 0, 0, 0, 0, 0 }
@@ -46,6 +49,11 @@ local function add_to_tally(session, packed, sign)
   tally[status + 1] = tally[status + 1] + sign
   if status == 0 then tally[5] = tally[5] + sign * number end
   tally[6] = tally[6] + sign * expected
+  if minute > 0 and number > 0 then
+    local changes = arrivals[session]
+    if not changes then changes = {}; arrivals[session] = changes end
+    changes[minute] = (changes[minute] or 0) + sign * number
+  end
   if window ~= '' then
     local changes = windows[session]
     if not changes then changes = {}; windows[session] = changes end
@@ -168,6 +176,10 @@ for _, session in ipairs(session_order) do
       end
     end
   end
+  for minute, change in pairs(arrivals[session] or {}) do
+    local of_session = prefix .. KEY_ARRIVALS .. session
+    if change ~= 0 and call('HINCRBY', of_session, minute, change) == 0 then call('HDEL', of_session, minute) end
+  end
   if bookings == 0 then
     call('DEL', key)
     call('ZREM', SESSIONS, session)
@@ -204,7 +216,21 @@ if ARGV[9] ~= '' then
   end
 end
 
-call("HSET", KEYS[1], "seq", ARGV[3], unpack(ARGV, 10))
+local devices = ARGV[10]
+at, size = 1, #devices
+while at <= size do
+  local source, effective, newest, next_ = unpack_('>Hc0dBc0', devices, at)
+  at = next_
+  if newest == '' then
+    call('HDEL', prefix .. KEY_DEVICES, source)
+    call('ZREM', prefix .. KEY_DEVICES_AT, source)
+  else
+    call('HSET', prefix .. KEY_DEVICES, source, newest)
+    call('ZADD', prefix .. KEY_DEVICES_AT, effective, source)
+  end
+end
+
+call("HSET", KEYS[1], "seq", ARGV[3], unpack(ARGV, 11))
 -- a repair fills keys that nobody reads: repair.lua announces them as a whole
 if (ARGV[7] ~= '' or ARGV[8] ~= '' or ARGV[9] ~= '') and watermark[4] == ARGV[4] then
   local names = #session_order <= MAX_NAMES and table.concat(session_order, '\n') or ANY_SESSION

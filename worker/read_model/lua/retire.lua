@@ -10,7 +10,8 @@ local documents, bookings = tonumber(ARGV[3]), tonumber(ARGV[4])
 if remaining == 0 then
   local sessions = call('ZPOPMIN', prefix .. KEY_SESSIONS, limit)
   for i = 1, #sessions, 2 do
-    call('UNLINK', prefix .. KEY_TALLY .. sessions[i], prefix .. KEY_IDS .. sessions[i], prefix .. KEY_ROSTER .. sessions[i])
+    call('UNLINK', prefix .. KEY_TALLY .. sessions[i], prefix .. KEY_IDS .. sessions[i], prefix .. KEY_ROSTER .. sessions[i],
+      prefix .. KEY_ARRIVALS .. sessions[i])
   end
   local alerts = call('ZPOPMIN', prefix .. KEY_ALERTS_AT, limit)
   for i = 1, #alerts, 2 do
@@ -20,7 +21,8 @@ if remaining == 0 then
   end
   if #sessions > 0 or #alerts > 0 then return 0 end
   call('UNLINK', prefix .. KEY_BY_BOOKING .. 0, prefix .. KEY_BY_BOOKING .. 1, prefix .. KEY_BY_BOOKING .. 2, prefix .. KEY_BY_STATUS,
-    prefix .. KEY_NO_SHOWS, prefix .. KEY_ALERTS, prefix .. KEY_SESSIONS_START)
+    prefix .. KEY_NO_SHOWS, prefix .. KEY_ALERTS, prefix .. KEY_SESSIONS_START, prefix .. KEY_DEVICES, prefix .. KEY_DEVICES_AT,
+    prefix .. KEY_ESTIMATES, prefix .. KEY_DEAD_ONLY)
   return documents + bookings
 end
 for number = remaining, math.max(1, remaining - limit + 1), -1 do

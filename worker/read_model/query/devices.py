@@ -1,0 +1,112 @@
+"""The devices of all partitions, page by page, with the estimates of each; and the arrivals at a session."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from schemas.query.list_cursor import ListCursor, encode_list_cursor
+from schemas.times import format_time
+from worker.read_model import estimates
+from worker.read_model.devices import NewestEvent, unpack_newest
+from worker.read_model.estimates import Estimate, unpack_estimate
+from worker.read_model.keys import ARRIVALS, DEAD_ONLY, DEVICES, DEVICES_AT, ESTIMATES, TALLY
+from worker.read_model.merged import Merged, merged
+from worker.read_model.partition_reader import NamespaceView
+from worker.read_model.query.pages import ListPage
+from worker.read_model.ranked import ScoredMember
+
+DEVICE_LIST = "devices"
+#: Minutes of one answer about arrivals.
+MOST_MINUTES = 1_440
+#: Devices that are read in one round trip.
+_AT_ONCE = 250
+_MINUTE, _SECOND = 60_000_000, 1_000_000
+#: The second part of the list, as its cursors name it: sources of which only dead letters are known.
+_DEAD = "dead"
+
+
+class _Device(NamedTuple):
+    """A source over all partitions."""
+
+    source: str
+    newest: NewestEvent | None
+    estimates: Sequence[Estimate]
+
+    def document(self, now: int) -> dict[str, Any]:
+        """As the API shows it; ``now`` in microseconds."""
+        newest = self.newest
+        received = estimates.last_received(newest and newest.received, self.estimates)
+        silent = None if received is None else max(0.0, (now - received) / _SECOND)
+        return {
+            "source": self.source,
+            "eventTime": newest and format_time(newest.effective),
+            "time": newest and format_time(newest.time),
+            "received": newest and format_time(newest.received),
+            "silentSeconds": None if silent is None else round(silent, 3),
+            "isSilent": silent is not None and estimates.is_silent(silent, estimates.usual_gap(self.estimates)),
+            "estimates": estimates.document(self.estimates, now),
+        }
+
+
+async def devices_page(view: NamespaceView, part: str | None, limit: int, after: ScoredMember | None) -> ListPage:
+    """Devices by newest event, then sources of which only dead letters are known, by the last of these."""
+    now = (await view.watermark(0)).now_ms * 1000
+    items: list[dict[str, Any]] = []
+    first = None
+    if part != _DEAD:
+        first = await merged(view, DEVICES_AT, after, limit, descending=True, position=max)
+        # one that left after its place was read is left out
+        items = [each.document(now) for each in await _read(view, first) if each.newest is not None]
+        if first.end is not None:
+            return _page(view, items, None, first, first)
+        after = None
+    rest = await merged(view, DEAD_ONLY, after, max(limit - len(items), 1), descending=True, position=max)
+    if len(items) == limit:
+        # the page is full: the next one begins with the second part, if there is any
+        end = ScoredMember(float("inf"), b"") if rest.places else None
+        return _page(view, items, _DEAD, rest._replace(end=end), first or rest)
+    # one that has sent an event to another partition is in the first part
+    items += [each.document(now) for each in await _read(view, rest) if each.newest is None]
+    return _page(view, items, _DEAD, rest, first or rest)
+
+
+def _page(view: NamespaceView, items: list[dict[str, Any]], part: str | None, last: Merged, first: Merged) -> ListPage:
+    """The page; ``last`` is where it ends, ``first`` where it began."""
+    if last.end is None:
+        return ListPage(items, None, first.freshness)
+    return ListPage(items, encode_list_cursor(ListCursor(DEVICE_LIST, (part,), *last.end), view.cursor_key), first.freshness)
+
+
+async def _read(view: NamespaceView, found: Merged) -> list[_Device]:
+    names = [place.member for place in found.places]
+    devices: list[_Device] = []
+    for start in range(0, len(names), _AT_ONCE):
+        some = names[start : start + _AT_ONCE]
+        commands = [("HMGET", DEVICES, *some), ("HMGET", ESTIMATES, *some)]
+        answers, _ = await view.read(view.all_partitions, [commands for _ in view.all_partitions])
+        for at, name in enumerate(some):
+            newest = max((unpack_newest(packed[at]) for packed, _ in answers if packed[at] is not None), default=None)
+            known = [unpack_estimate(packed[at]) for _, packed in answers]
+            devices.append(_Device(name.decode(), newest, [each for each in known if each is not None]))
+    return devices
+
+
+async def arrivals(view: NamespaceView, session_id: str, since: int, until: int) -> dict[str, Any] | None:
+    """People by minute of a session; see `AttendanceReader.arrivals`."""
+    minutes = range(since, until)
+    commands = [("HMGET", ARRIVALS + session_id, *minutes), ("EXISTS", TALLY + session_id)]
+    answers, freshness = await view.read(view.all_partitions, [commands for _ in view.all_partitions])
+    if not any(exists for _, exists in answers):
+        return None
+    counts = [sum(int(count or 0) for count in of_minute) for of_minute in zip(*(each for each, _ in answers), strict=True)]
+    shown = [
+        {"minute": format_time(minute * _MINUTE), "attendees": count}
+        for minute, count in zip(minutes, counts, strict=True)
+        if count
+    ]
+    return {
+        "sessionId": session_id,
+        "from": format_time(since * _MINUTE),
+        "to": format_time(until * _MINUTE),
+        "arrivals": shown,
+        "freshness": freshness.document(),
+    }
