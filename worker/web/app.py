@@ -20,6 +20,8 @@ from worker.web.routes.history import add_history_routes
 from worker.web.routes.live import add_live_routes
 from worker.web.routes.ops import add_ops_routes
 from worker.web.routes.sessions import add_session_routes
+from worker.web.screen.errors import ScreenMiddleware
+from worker.web.screen.routes import add_screen_routes
 from worker.web.services import Services
 
 
@@ -60,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         add_live_routes,
         add_health_routes,
         add_openapi,
+        add_screen_routes,
     ):
         add_routes(app.router)
     return app
@@ -77,4 +80,5 @@ class _App(FastAPI):
         origins = Origins(services.settings.api_cors_origins)
         # within ExceptionMiddleware: the exception handlers also answer requests that are not let in
         access = AccessMiddleware(AsyncExitStackMiddleware(self.router), services, origins)
-        return RequestMiddleware(ExceptionMiddleware(access, self.exception_handlers), services, origins)
+        answering = ScreenMiddleware(access, ExceptionMiddleware(access, self.exception_handlers))
+        return RequestMiddleware(answering, services, origins)

@@ -16,6 +16,7 @@ from worker.web.http.bodies import BODY_BYTES, HOLDER
 from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
 from worker.web.repeated import SharedResponses
+from worker.web.screen.paths import is_public
 from worker.web.security import CALLER, authenticate
 from worker.web.services import Services
 
@@ -138,6 +139,9 @@ class AccessMiddleware:
             await options_response(scope, receive, send)
         elif scope["path"] in PUBLIC:
             await (self._repeated if scope["method"] == "GET" else self._app)(scope, receive, send)
+        elif is_public(scope["path"]):
+            # the sign-in and the files of the screen: answered from memory, and the sign-in bounds itself
+            await self._app(scope, receive, send)
         else:
             scope[CALLER] = holder = authenticate(scope, self._tokens)
             scope[HOLDER] = holder.name

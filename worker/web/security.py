@@ -5,6 +5,7 @@ and the requests in flight are shared between the holders of tokens. What is lef
 """
 
 from typing import Annotated
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request
 from fastapi.openapi.models import HTTPBearer
@@ -15,6 +16,7 @@ from starlette.types import Scope as ASGIScope
 from worker.web.auth import Scope, TokenFile, TokensError, presented_token
 from worker.web.errors import Refused, Unavailable
 from worker.web.permissions import Holder
+from worker.web.screen.paths import COOKIE, is_screen
 
 #: Key of the ASGI scope: the `Holder` of the request.
 CALLER = "attendance.caller"
@@ -61,13 +63,25 @@ def authenticate(scope: ASGIScope, tokens: TokenFile | None) -> Holder:
     """
     if tokens is None:
         return _WITHOUT_TOKENS
-    presented = presented_token([value for name, value in scope["headers"] if name == b"authorization"])
-    if presented is None:
+    token_bytes = presented(scope)
+    if token_bytes is None:
         raise Refused(401, "UNAUTHENTICATED", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
     try:
-        token = tokens.holder(presented)
+        token = tokens.holder(token_bytes)
     except TokensError:
         raise Unavailable("TOKENS_UNREADABLE", "the server cannot check tokens now") from None
     if token is None:
         raise Refused(401, "UNAUTHENTICATED", "this token is unknown or has expired", headers=_INVALID_TOKEN)
     return Holder(token.name, token.scopes, token.source)
+
+
+def presented(scope: ASGIScope) -> bytes | None:
+    """The token of a request: of its ``Authorization`` header; on paths of the screen, else that of its cookie."""
+    authorizations = [value for name, value in scope["headers"] if name == b"authorization"]
+    if authorizations or not is_screen(scope["path"]):
+        return presented_token(authorizations)
+    pairs = [
+        pair.strip().partition(b"=") for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";")
+    ]
+    cookies = [value for name, _, value in pairs if name == COOKIE.encode()]
+    return unquote_to_bytes(cookies[0]) if len(cookies) == 1 else None

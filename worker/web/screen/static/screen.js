@@ -1,0 +1,102 @@
+// What the pages need beyond htmx: times in the viewer's zone and locale, and whether the stream is alive.
+(() => {
+  "use strict";
+
+  const formats = {
+    clock: {hour: "2-digit", minute: "2-digit"},
+    seconds: {hour: "2-digit", minute: "2-digit", second: "2-digit"},
+    day: {weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit"},
+    moment: {year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit"},
+  };
+  const locales = navigator.languages?.length ? navigator.languages : undefined;
+  const formatters = Object.fromEntries(
+    Object.entries(formats).map(([name, options]) => [name, new Intl.DateTimeFormat(locales, options)]));
+  const ages = new Intl.RelativeTimeFormat("en", {numeric: "always"});
+
+  function age(when) {
+    const seconds = (when - Date.now()) / 1000;
+    for (const [unit, size] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+      if (Math.abs(seconds) >= size) return ages.format(Math.trunc(seconds / size), unit);
+    }
+    return "just now";
+  }
+
+  // today a clock time is enough; otherwise the day belongs to it
+  function text(when, as) {
+    if (as === "age") return age(when);
+    const isToday = when.toDateString() === new Date().toDateString();
+    return formatters[as === "clock" && !isToday ? "day" : as].format(when);
+  }
+
+  function showTimes(root) {
+    for (const element of root.querySelectorAll("time[data-as]")) {
+      const when = new Date(element.dateTime);
+      if (isNaN(when)) continue;
+      const shown = text(when, element.dataset.as);
+      if (element.textContent !== shown) element.textContent = shown;
+      const full = formatters.moment.format(when);
+      if (element.title !== full) element.title = full;
+    }
+  }
+
+  // The server's text has the time each few seconds: silence for longer is a lost connection, also where nothing closed it.
+  const SILENT_MS = 15000, GRACE_MS = 2000;
+  const stream = document.getElementById("live");
+  const words = document.getElementById("connection");
+  let heard = Date.now(), lostAt = null, signedOut = false;
+
+  function lose(event) {
+    if (event?.detail?.status === 401 || event?.detail?.ctx?.response?.status === 401) signedOut = true;
+    lostAt ??= Date.now();
+  }
+
+  function hear() {
+    heard = Date.now();
+    lostAt = null;
+    signedOut = false;
+    showConnection();
+  }
+
+  function showConnection() {
+    if (document.hidden) return;
+    if (lostAt === null && Date.now() - heard > SILENT_MS) lostAt = heard;
+    const isLost = lostAt !== null && (signedOut || Date.now() - lostAt > GRACE_MS);
+    const state = isLost ? (signedOut ? "signed-out" : "lost") : "connected";
+    if (document.documentElement.dataset.connection === state) return;
+    document.documentElement.dataset.connection = state;
+    words.textContent = "";
+    if (!isLost) return;
+    const since = text(new Date(heard), "clock");
+    words.textContent = signedOut
+      ? `You are signed out. Numbers are those of ${since}. `
+      : `Connection lost at ${since}; numbers are of then. Trying again.`;
+    if (signedOut) {
+      const link = document.createElement("a");
+      link.href = stream.dataset.signIn;
+      link.textContent = "Sign in";
+      words.append(link);
+    }
+  }
+
+  function watch() {
+    stream.addEventListener("htmx:sse:after:message", hear);
+    for (const name of ["htmx:sse:error", "htmx:sse:close", "htmx:response:error", "htmx:error"]) {
+      stream.addEventListener(name, lose);
+    }
+    stream.addEventListener("htmx:sse:before:connection", event => {
+      if (event.detail.connection.attempt > 0) lose();
+    });
+    document.addEventListener("visibilitychange", () => {
+      // a page in the background has no stream, which is no loss
+      if (!document.hidden) { heard = Date.now(); lostAt = null; }
+    });
+    setInterval(showConnection, 500);
+  }
+
+  const zone = document.getElementById("zone");
+  if (zone) zone.textContent = `: ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
+  showTimes(document);
+  setInterval(() => showTimes(document), 10000);
+  document.addEventListener("htmx:after:swap", () => showTimes(document));
+  if (stream && words) watch();
+})();
