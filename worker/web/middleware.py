@@ -16,14 +16,14 @@ from worker.web.http.bodies import BODY_BYTES, HOLDER
 from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
 from worker.web.repeated import SharedResponses
-from worker.web.screen.paths import is_public
+from worker.web.screen.paths import LIVE, is_public
 from worker.web.security import CALLER, authenticate
 from worker.web.services import Services
 
 log = structlog.get_logger(__name__)
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics"})
 #: Paths whose answers are streams without an end: they take no request slot, and have no timeout.
-STREAMS = frozenset({"/v1/live"})
+STREAMS = frozenset({"/v1/live", LIVE})
 #: Key of the ASGI scope: set for HEAD, which the app sees as GET.
 IS_HEAD = "attendance.is_head"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -36,10 +36,12 @@ _RETRY_MS = (1000, 2000)
 MEDIA_TYPE = "text/event-stream"
 Encode = Callable[[Delivery], bytes]
 """The data of an event, one line, for a delivery without an error."""
+Write = Callable[[Delivery], bytes]
+"""The whole event for a delivery, as it is sent; empty: none."""
 
 
-def live_response(request: Request, sources: Sequence[Source], encode: Encode) -> Response:
-    """The events of a subscription: ``snapshot``, ``update``, ``unavailable`` and ``dropped``.
+def live_response(request: Request, sources: Sequence[Source], write: Write) -> Response:
+    """The events of a subscription, and ``dropped`` at its end, where the server ends it.
 
     Raises:
         ApiError: the subscriber would have too many sources (429).
@@ -51,7 +53,7 @@ def live_response(request: Request, sources: Sequence[Source], encode: Encode) -
         raise Refused(429, "TOO_MANY_REQUESTS", str(error), headers={"retry-after": "1"}) from None
     if request.scope.get(IS_HEAD):
         return Response(media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
-    return _LiveResponse(_events(request, sources, encode), services)
+    return _LiveResponse(_events(request, sources, write), services)
 
 
 class _LiveResponse(EventSourceResponse):
@@ -79,7 +81,7 @@ class _LiveResponse(EventSourceResponse):
             raise
 
 
-async def _events(request: Request, sources: Sequence[Source], encode: Encode) -> AsyncIterator[bytes]:
+async def _events(request: Request, sources: Sequence[Source], write: Write) -> AsyncIterator[bytes]:
     services = services_of(request)
     # sent at once, so that the client knows that the stream is open
     yield f"retry: {randint(*_RETRY_MS)}\n\n".encode()
@@ -102,12 +104,15 @@ async def _events(request: Request, sources: Sequence[Source], encode: Encode) -
                     services.metrics.stream_dropped("token")
                     yield _event("dropped", None, orjson.dumps({"reason": refusal}))
                     return
-            if delivery is None:
-                continue
-            if delivery.error is not None:
-                yield _event("unavailable", "", orjson.dumps({"reason": delivery.error}))
-            else:
-                yield _event("snapshot" if delivery.is_snapshot else "update", delivery.id, encode(delivery))
+            if delivery is not None and (event := write(delivery)):
+                yield event
+
+
+def named_event(delivery: Delivery, encode: Encode) -> bytes:
+    """``snapshot``, ``update`` or ``unavailable``, as `GET /v1/live` sends them."""
+    if delivery.error is not None:
+        return _event("unavailable", "", orjson.dumps({"reason": delivery.error}))
+    return _event("snapshot" if delivery.is_snapshot else "update", delivery.id, encode(delivery))
 
 
 def _refusal(request: Request, services: Services) -> str | None:

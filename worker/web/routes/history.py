@@ -16,6 +16,7 @@ from worker.web.auth import Scope
 from worker.web.errors import Refused, Unavailable, answer
 from worker.web.history_turns import Busy
 from worker.web.models import HistoryAnswer
+from worker.web.permissions import Holder
 from worker.web.requests import attendance_guid
 from worker.web.routes.ops import check_parameters
 from worker.web.routing import add
@@ -48,7 +49,17 @@ async def get_history(
 ) -> Response:
     """Every event of an attendance that the topic holds, why it counts or not, and what that comes to."""
     check_parameters(request, "bookingId", "sessionId")
-    services = services_of(request)
+    return answer(await read_history(services_of(request), holder, attendance, booking, session))
+
+
+async def read_history(
+    services: Services, holder: Holder, attendance: str, booking: str | None, session: str | None
+) -> dict[str, Any]:
+    """The document of a history, when it is the turn of its reader.
+
+    Raises:
+        ApiError: it cannot be read, or there is none.
+    """
     subject = await _subject(services, attendance, booking, session)
     seconds = services.settings.api_request_timeout.total_seconds()
     until = monotonic() + max(seconds / 2, seconds - _ANSWER_SECONDS)
@@ -60,7 +71,7 @@ async def get_history(
         raise Refused(429, "HISTORY_BUSY", description, headers={"retry-after": "5"}) from None
     if is_unknown(document):
         raise _not_found(attendance)
-    return answer(document)
+    return document
 
 
 async def _subject(services: Services, attendance: str, booking: str | None, session: str | None) -> Subject:

@@ -10,7 +10,7 @@ from schemas import ids
 from schemas.alerts import AlertKind
 from schemas.query.violations import Rule, Violations
 from worker.web.auth import Scope
-from worker.web.live.events import MEDIA_TYPE, live_response
+from worker.web.live.events import MEDIA_TYPE, live_response, named_event
 from worker.web.live.source import Delivery, Source
 from worker.web.live.sources import BY_ID, BookingSummary, OpenAlerts, SessionTally, SystemStatus
 from worker.web.routing import COMMON, error_responses
@@ -70,7 +70,7 @@ async def get_live(
     if len({each.key for each in sources}) > MAX_KEYS + 1:
         violations.add("sessions", f"send at most {MAX_KEYS} keys in a call", Rule.TOO_MANY)
     violations.raise_if_any()
-    return live_response(request, sources, encode)
+    return live_response(request, sources, lambda delivery: named_event(delivery, encode))
 
 
 def encode(delivery: Delivery) -> bytes:

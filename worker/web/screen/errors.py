@@ -82,7 +82,7 @@ async def _answer_unrouted(request: Request, error: Exception) -> Response:
 
 async def _answer_bug(request: Request, error: Exception) -> Response:
     path = request.url.path[:200]
-    log.error("request failed", method=request.method, path=path, error=repr(error), exc_info=error)
+    log.error("request failed", method=request.method, path=path, error=repr(error), exc_info=True)
     return error_response(request, Refused(500, "INTERNAL", "internal error; the server's log has the details"))
 
 

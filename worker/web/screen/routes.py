@@ -15,16 +15,21 @@ from worker.web.screen import paths
 from worker.web.screen.assets import add_assets
 from worker.web.screen.csrf import csrf_token
 from worker.web.screen.freshness import FreshnessSource, FreshnessWords
+from worker.web.screen.history import show_history
 from worker.web.screen.live import open_stream
+from worker.web.screen.marks import mark
 from worker.web.screen.sign_in import add_sign_in
 from worker.web.screen.templates import render
 from worker.web.screen.views.alerts import AlertsView
+from worker.web.screen.views.booking import BookingView
+from worker.web.screen.views.now import NowView
+from worker.web.screen.views.session import ORDERS, SHOWN, SessionView
 from worker.web.screen.views.system import SystemView
 from worker.web.screen.views.view import Rendered, View
 from worker.web.security import CALLER, bearer_token
 from worker.web.services import services_of
 
-VIEWS: dict[str, type[View]] = {each.name: each for each in (AlertsView, SystemView)}
+VIEWS: dict[str, type[View]] = {each.name: each for each in (NowView, SessionView, BookingView, AlertsView, SystemView)}
 
 
 def add_screen_routes(router: APIRouter) -> None:
@@ -32,6 +37,8 @@ def add_screen_routes(router: APIRouter) -> None:
     for name in VIEWS:
         _add(router, "GET", paths.VIEW_PATHS[name], _page_of(name))
     _add(router, "GET", paths.LIVE, get_stream)
+    _add(router, "GET", paths.HISTORY, show_history)
+    _add(router, "POST", paths.MARK, mark, Scope.MANAGE)
     add_sign_in(router)
     add_assets(router)
 
@@ -66,7 +73,7 @@ async def show_page(request: Request, view: View) -> Response:
     services = services_of(request)
     status, headers = 200, {}
     try:
-        rendered = await view.load()
+        rendered = await view.read()
         freshness = await FreshnessSource(services.reader).load()
         status = 200 if rendered.is_found else 404
     except (ReaderError, RedisError, OSError) as error:
@@ -79,8 +86,12 @@ async def show_page(request: Request, view: View) -> Response:
     html = render(
         f"{view.name}.html",
         view=view,
+        current=view.name,
+        title=view.title,
         query=view.query,
         fragments=rendered.fragments,
+        shown=SHOWN,
+        orders=ORDERS,
         freshness=freshness,
         stream=paths.link(paths.LIVE, view=view.name, **view.query),
         here=paths.link(paths.VIEW_PATHS[view.name], **view.query),

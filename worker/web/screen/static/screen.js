@@ -93,10 +93,25 @@
     setInterval(showConnection, 500);
   }
 
+  // A row that a mark removes from the page takes the focus with it: the result is where to go on, and where to undo.
+  const marks = document.getElementById("marks"), result = document.getElementById("mark-result");
+  let marked = false;
+
+  function keepFocus() {
+    if (!marked || document.activeElement !== document.body || !result.firstElementChild) return;
+    marked = false;
+    result.focus({preventScroll: true});
+  }
+
+  marks?.addEventListener("submit", () => { marked = true; });
+
   const zone = document.getElementById("zone");
   if (zone) zone.textContent = `: ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
   showTimes(document);
   setInterval(() => showTimes(document), 10000);
-  document.addEventListener("htmx:after:swap", () => showTimes(document));
+  document.addEventListener("htmx:after:swap", () => {
+    showTimes(document);
+    keepFocus();
+  });
   if (stream && words) watch();
 })();

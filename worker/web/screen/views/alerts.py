@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import ClassVar
 
+from markupsafe import escape
+
 from schemas.alerts import AlertKind
 from schemas.query.violations import QueryError, Rule, Violation
 from worker.web.live.source import Changes
@@ -18,7 +20,7 @@ class AlertsView(View):
     """All open alerts, or those of a kind."""
 
     name: ClassVar[str] = "alerts"
-    elements: ClassVar[tuple[str, ...]] = ("alerts",)
+    elements: ClassVar[tuple[str, ...]] = ("alerts", "announcement")
     parameters: ClassVar[tuple[str, ...]] = ("kind", "cursor")
 
     def __init__(self, services: Services, query: Mapping[str, str], *, can_manage: bool = False) -> None:
@@ -35,7 +37,7 @@ class AlertsView(View):
     def is_affected(self, changes: Changes) -> bool:
         return changes.alerts or changes.is_everything
 
-    async def load(self) -> Rendered:
+    async def read(self) -> Rendered:
         reader = self.services.reader
         page, *counts = await asyncio.gather(
             reader.alerts_page(kind=self._kind, limit=PAGE_SIZE, cursor=self.query.get("cursor")),
@@ -49,4 +51,4 @@ class AlertsView(View):
             is_first=self.query.get("cursor") is None,
             counts=dict(zip(AlertKind, counts, strict=True)),
         )
-        return Rendered({"alerts": html})
+        return Rendered({"alerts": html, "announcement": escape(f"{sum(counts)} alerts open")})

@@ -28,7 +28,7 @@ class SystemView(View):
     def is_affected(self, changes: Changes) -> bool:
         return changes.is_tick or changes.is_everything
 
-    async def load(self) -> Rendered:
+    async def read(self) -> Rendered:
         settings = self.services.settings
         try:
             partitions, problem = await self.services.reader.status(), None

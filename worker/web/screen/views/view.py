@@ -6,7 +6,10 @@ from typing import ClassVar, NamedTuple
 
 from markupsafe import Markup
 
+from schemas.query.violations import QueryError
 from worker.web.live.source import Changes
+from worker.web.screen import paths
+from worker.web.screen.templates import render
 from worker.web.services import Services
 
 
@@ -52,8 +55,20 @@ class View(ABC):
     def is_affected(self, changes: Changes) -> bool:
         """Whether what it shows may have changed."""
 
-    @abstractmethod
     async def load(self) -> Rendered:
+        """What it shows now, for the live feed: a cursor that has become invalid since the page was made is shown as that.
+
+        Raises:
+            ReaderError, redis.RedisError, OSError: it cannot be read now.
+        """
+        try:
+            return await self.read()
+        except QueryError:
+            first = paths.link(paths.VIEW_PATHS[self.name], **{**self.query, "cursor": ""})
+            return Rendered({self.elements[0]: render("fragments/page_gone.html", first=first)})
+
+    @abstractmethod
+    async def read(self) -> Rendered:
         """What it shows now.
 
         Raises:

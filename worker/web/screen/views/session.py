@@ -1,0 +1,109 @@
+"""A session: its tally and its bookings, which may be marked."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from markupsafe import Markup, escape
+
+from schemas import ids
+from schemas.query.violations import QueryError, Rule, Violation
+from worker.read_model.query.roster import RosterState
+from worker.web.live.source import Changes
+from worker.web.screen.chart import fill
+from worker.web.screen.templates import render
+from worker.web.screen.views.view import Rendered, View
+from worker.web.services import Services
+
+PAGE_SIZE = 50
+#: The newest alerts of a session: their bookings get a badge.
+_ALERTS = 500
+#: What the roster may be narrowed to, by the value of ``show``.
+SHOWN: Mapping[str, tuple[str, tuple[RosterState, ...]]] = {
+    "came": ("Came", (RosterState.ATTENDED,)),
+    "missing": ("Not yet", (RosterState.NOT_SET, RosterState.NO_ATTENDANCE)),
+    "absent": ("Absent", (RosterState.NOT_ATTENDED,)),
+    "alert": ("With an alert", ()),
+}
+ORDERS: Mapping[str, str] = {"bookingId": "Booking", "status": "Status"}
+
+
+class RosterPage(NamedTuple):
+    """Rows of the roster, and the cursor of the next page."""
+
+    rows: list[dict[str, Any]]
+    next: str | None
+
+
+class SessionView(View):
+    """A session by its id, with a page of its bookings."""
+
+    name: ClassVar[str] = "session"
+    elements: ClassVar[tuple[str, ...]] = ("session-summary", "roster", "announcement")
+    parameters: ClassVar[tuple[str, ...]] = ("id", "q", "show", "order", "cursor")
+
+    def __init__(self, services: Services, query: Mapping[str, str], *, can_manage: bool = False) -> None:
+        super().__init__(services, query, can_manage=can_manage)
+        self.session_id = ids.session_id(self.query.get("id", ""))
+        show, order = self.query.get("show", ""), self.query.get("order", "bookingId")
+        if show and show not in SHOWN:
+            raise QueryError([Violation("show", f"use {', '.join(SHOWN)}, or leave it out", Rule.UNKNOWN_VALUE.value)])
+        if order not in ORDERS:
+            raise QueryError([Violation("order", f"use {' or '.join(ORDERS)}", Rule.UNKNOWN_VALUE.value)])
+        self.show = show
+        self.order: Literal["bookingId", "status"] = "status" if order == "status" else "bookingId"
+
+    @property
+    def title(self) -> str:
+        return f"Session {self.session_id or self.query.get('id', '')}"
+
+    def is_affected(self, changes: Changes) -> bool:
+        return changes.alerts or (self.session_id is not None and changes.concern(self.session_id))
+
+    async def read(self) -> Rendered:
+        reader = self.services.reader
+        tally = None if self.session_id is None else await reader.session(self.session_id)
+        if tally is None or self.session_id is None:
+            missing = render("fragments/session_missing.html", session=self.query.get("id", ""))
+            return Rendered({"session-summary": missing, "roster": Markup(), "announcement": Markup()}, is_found=False)
+        alerts = await reader.alerts_page(session_id=self.session_id, limit=_ALERTS)
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for alert in alerts.items:
+            kinds[alert["bookingId"]].append(alert["kind"])
+        page = await (self._alerted(self.session_id) if self.show == "alert" else self._roster(self.session_id))
+        for row in page.rows:
+            row["alerts"] = kinds.get(row["bookingId"], ())
+        many = "at least " if alerts.next else ""
+        said = f"{tally['attended']} of {tally['bookings']} bookings came, {many}{len(alerts.items)} alerts open"
+        summary = render(
+            "fragments/session_summary.html",
+            tally=tally,
+            missing=tally["bookings"] - tally["attended"],
+            fill=fill(tally["attendees"], tally["expectedParticipants"]),
+            alerts=f"{many}{len(alerts.items)}",
+        )
+        roster = render("fragments/roster.html", view=self, query=self.query, page=page, shown=SHOWN, orders=ORDERS)
+        return Rendered({"session-summary": summary, "roster": roster, "announcement": escape(said)})
+
+    async def _roster(self, session_id: str) -> RosterPage:
+        states = SHOWN[self.show][1] if self.show else ()
+        prefix, cursor = self.query.get("q", ""), self.query.get("cursor")
+        page = await self.services.reader.roster_page(
+            session_id, order=self.order, states=states, prefix=prefix, limit=PAGE_SIZE, cursor=cursor
+        )
+        return RosterPage([], None) if page is None else RosterPage([dict(each) for each in page.items], page.next)
+
+    async def _alerted(self, session_id: str) -> RosterPage:
+        """The bookings of a page of alerts, newest first; a search narrows the page."""
+        reader = self.services.reader
+        page = await reader.alerts_page(session_id=session_id, limit=PAGE_SIZE, cursor=self.query.get("cursor"))
+        prefix = self.query.get("q", "")
+        bookings = [each for each in dict.fromkeys(alert["bookingId"] for alert in page.items) if each.startswith(prefix)]
+        latest = await asyncio.gather(*(reader.latest(each, session_id) for each in bookings))
+        return RosterPage([_row(each, found and found[0]) for each, found in zip(bookings, latest, strict=True)], page.next)
+
+
+def _row(booking_id: str, attendance: Any) -> dict[str, Any]:
+    state = RosterState.NO_ATTENDANCE if attendance is None else RosterState(attendance["status"])
+    return {"bookingId": booking_id, "state": state, "expectedParticipants": None, "attendance": attendance}
