@@ -47,6 +47,8 @@ SCOPES = {
     "GET /v1/sessions": READ,
     "GET /v1/sessions/{sessionId}": READ,
     "GET /v1/sessions/{sessionId}/bookings": READ,
+    "GET /v1/sessions/{sessionId}/arrivals": READ,
+    "GET /v1/devices": READ,
     "GET /v1/bookings/{bookingId}": READ,
     "GET /v1/bookings": READ,
     "GET /v1/alerts": READ,

@@ -15,6 +15,7 @@ from worker.web.middleware import AccessMiddleware, RequestMiddleware
 from worker.web.openapi import add_openapi
 from worker.web.origins import Origins
 from worker.web.routes.attendance import add_attendance_routes
+from worker.web.routes.devices import add_device_routes
 from worker.web.routes.health import add_health_routes
 from worker.web.routes.history import add_history_routes
 from worker.web.routes.live import add_live_routes
@@ -57,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     for add_routes in (
         add_attendance_routes,
         add_session_routes,
+        add_device_routes,
         add_ops_routes,
         add_history_routes,
         add_live_routes,

@@ -200,6 +200,57 @@ class RosterAnswer(TypedDict):
     freshness: FreshnessShape
 
 
+class Arrivals(TypedDict):
+    minute: str
+    attendees: int
+
+
+#: From the minute ``from`` to before the minute ``to``; minutes without arrivals are left out.
+ArrivalsAnswer = TypedDict(
+    "ArrivalsAnswer",
+    {"sessionId": str, "from": str, "to": str, "arrivals": list[Arrivals], "freshness": FreshnessShape},
+)
+
+
+class DeviceEstimates(TypedDict):
+    """Rolling estimates, begun anew when Redis is filled anew; null: not known yet."""
+
+    eventsPerMinute: float
+    """Of the last minute."""
+    usualEventsPerMinute: float | None
+    """Of about the last hour."""
+    usualGapSeconds: float | None
+    """Between its events, the median."""
+    clockOffsetSeconds: float | None
+    """Received - time, the median of its last events."""
+    deadLetters: int
+    """Of about the last hour."""
+    lastDeadLetterReason: str | None
+    lastDeadLetterAt: str | None
+    lastSessionId: str | None
+
+
+class Device(TypedDict):
+    """A source of events, and its newest event; ``eventTime`` is the effective time. Null: only dead letters are known."""
+
+    source: str
+    eventTime: str | None
+    time: str | None
+    received: str | None
+    silentSeconds: float | None
+    isSilent: bool
+    """Whether it is silent for much longer than usual."""
+    estimates: DeviceEstimates
+
+
+class DevicesAnswer(TypedDict):
+    """There can be a next page although this one has fewer devices than ``limit``."""
+
+    devices: list[Device]
+    pagingMetadata: PagingMetadata
+    freshness: FreshnessShape
+
+
 class BookingSummary(TypedDict):
     """The contract's booking summary."""
 
