@@ -102,7 +102,7 @@ def session(
 def sessions(
     from_: Annotated[str | None, typer.Option("--from", metavar="TIME", help="that start then or later")] = None,
     before: Annotated[str | None, typer.Option("--before", metavar="TIME", help="that start before")] = None,
-    is_running: Annotated[bool, typer.Option("--running", help="that have started and not ended")] = False,
+    is_running: Annotated[bool, typer.Option("--running", help="that have started, at --from or within the last day, and not ended")] = False,
     is_descending: Annotated[bool, typer.Option("--latest-first", help="in the order of their starts reversed")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 100,
     cursor: Cursor = None,
@@ -115,6 +115,8 @@ def sessions(
     if is_running:
         now = time.time_ns() // 1000
         conditions["ends_after"] = now
+        # those that ended long ago would all be looked at
+        conditions["starts_from"] = now - 86_400_000_000 if from_ is None else conditions["starts_from"]
         conditions["starts_before"] = min(now + 1, conditions["starts_before"] or now + 1)
     found = _read_pages(
         lambda reader, size, start: reader.sessions_page(

@@ -15,9 +15,13 @@ from worker.read_model.ranked import ScoredMember
 from worker.read_model.watermark import parse_hash
 
 SESSION_LIST = "sessions"
-_COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
+#: By field of a tally, the name in an answer.
+_COUNTS = {
+    name.encode(): name for name in ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
+}
 _WINDOW = b"window:"
-#: Tallies that are read in one round trip: each takes the server 1 to 3 µs.
+#: Tallies that are read in one round trip: each takes the server 2 to 4 µs. (A script that adds them up there would take it
+#: three times as long, and save less in Python.)
 _TALLIES_AT_ONCE = 1_000
 #: Sessions that a page looks at, at most, and how many at a time.
 _MOST_LOOKED_AT, _LOOKED_AT_ONCE = 1_000, 250
@@ -100,10 +104,9 @@ async def named_sessions(view: NamespaceView, session_ids: Iterable[str], condit
 async def sessions_page(view: NamespaceView, conditions: SessionConditions, limit: int, after: ScoredMember | None) -> ListPage:
     items: list[dict[str, Any]] = []
     looked_at, last = 0, after
-    filters_by_end = conditions.ends_after is not None or conditions.ends_before is not None
+    size = limit
     while True:
-        wanted = min(limit - len(items), _LOOKED_AT_ONCE)
-        places, end, freshness = await _by_start(view, conditions, _LOOKED_AT_ONCE if filters_by_end else wanted, after)
+        places, end, freshness = await _by_start(view, conditions, min(size, _LOOKED_AT_ONCE), after)
         tallies = (await _read_tallies(view, [place.member for place in places]))[0] if places else {}
         for place in places:
             tally = tallies.get(place.member)
@@ -118,7 +121,8 @@ async def sessions_page(view: NamespaceView, conditions: SessionConditions, limi
         looked_at += len(places)
         if end is None or len(items) == limit or looked_at >= _MOST_LOOKED_AT or not places:
             break
-        after = end
+        # with conditions on the end most may have to be left out
+        after, size = end, 2 * size
     if end is None:
         return ListPage(items, None, freshness)
     cursor = ListCursor(SESSION_LIST, conditions.texts(), *end)
@@ -169,11 +173,18 @@ async def _read_tallies(view: NamespaceView, names: Sequence[bytes]) -> tuple[di
 
 
 def _sum(hashes: Sequence[Mapping[bytes, bytes]]) -> Tally:
-    counts = {name: sum(int(each.get(name.encode(), 0)) for each in hashes) for name in _COUNTS}
-    windows = [field[len(_WINDOW) :].partition(b":") for each in hashes for field in each if field.startswith(_WINDOW)]
-    starts = min((int(start) for start, _, _ in windows if start), default=None)
-    ends = max((int(end) for _, _, end in windows if end), default=None)
-    return Tally(counts, starts, ends)
+    counts = dict.fromkeys(_COUNTS, 0)
+    windows = set[bytes]()
+    for each in hashes:
+        for field, value in each.items():
+            if field in counts:
+                counts[field] += int(value)
+            else:
+                windows.add(field)
+    bounds = [window[len(_WINDOW) :].partition(b":") for window in windows]
+    starts = min((int(start) for start, _, _ in bounds if start), default=None)
+    ends = max((int(end) for _, _, end in bounds if end), default=None)
+    return Tally({name: counts[field] for field, name in _COUNTS.items()}, starts, ends)
 
 
 def _score(tally: Tally) -> float:
