@@ -289,6 +289,7 @@ def test_a_session_shows_its_roster(served: System) -> None:
     ordered = served.run_cli("session", "yoga", "--roster", "--order", "status", "--prefix", "b2", COLUMNS="200").stdout
     assert "NOT_ATTENDED" in ordered
     assert "b1" not in ordered
+    assert _jsons(served.run_cli("session", "yoga", "--roster", "--alerts", "--json")) == roster[:1]
     (listed,) = _jsons(served.run_cli("session", "boxing", "--roster", "--json"))
     assert (listed["bookingId"], listed["state"], listed["attendance"]) == ("b1", "NO_ATTENDANCE", None)
     _one_line(served.run_cli("session", "nowhere", "--roster"), "nowhere")

@@ -15,6 +15,7 @@ from tests.support.filled import Filled, on
 from tests.support.services import Redis
 from worker.read_model import ranked
 from worker.read_model.errors import NotServing
+from worker.read_model.query import roster_alerts
 from worker.read_model.query.roster import RosterState
 from worker.read_model.reader import ListPage
 
@@ -57,7 +58,9 @@ class Kept:
         await self._filled.apply(records)
 
     def _event(self, name: str, kind: str, status: str) -> Event:
-        return Event(kind, name, "yoga", self._at, "/k", "1", status, 1 if status == "ATTENDED" else None, "", self._at)
+        # some contradict themselves
+        number = 1 if status == "ATTENDED" or (status and self.chance.random() < 0.3) else None
+        return Event(kind, name, "yoga", self._at, "/k", "1", status, number, "", self._at)
 
     def shown(self, order: str | None, states: Iterable[str] = (), prefix: str = "") -> list[tuple[str, str]]:
         """bookingId and state in the order of the list."""
@@ -137,6 +140,29 @@ def test_a_walk_misses_nothing_while_other_bookings_change(redis_server: Redis, 
             await filled.repair(number)
         repaired = await _walk(lambda cursor: reader.roster_page("yoga", order=order, cursor=cursor))
         assert _pairs(repaired) == kept.shown(order)
+
+    on(redis_server, 3, scenario)
+
+
+@pytest.mark.parametrize("most_alerts", [1000, 0], ids=["few", "many"])
+def test_bookings_with_an_open_alert(redis_server: Redis, most_alerts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_alerts, "_MOST_ALERTS", most_alerts)
+    monkeypatch.setattr(roster_alerts, "_LOOKED_AT_ONCE", 20)
+    monkeypatch.setattr(roster_alerts, "_MOST_LOOKED_AT", 60)
+
+    async def scenario(filled: Filled) -> None:
+        kept, reader = Kept(filled, 4), filled.reader()
+        await kept.change(_NAMES)
+        alerts = await reader.alerts(session_id="yoga")
+        names = {each["bookingId"] for each in alerts}
+        assert 5 < len(names) < len(kept.shown(None)) / 2
+        for order, states, prefix in product((None, "status"), ((), ("ATTENDED", "NOT_SET")), ("", "BK")):
+            want = [each for each in kept.shown(order, states, prefix) if each[0] in names]
+            given: dict[str, Any] = {"order": order, "states": states, "prefix": prefix, "alerts": "open"}
+            for limit in (2, 1000):
+                walked = await _walk(lambda at, n=limit, given=given: reader.roster_page("yoga", limit=n, cursor=at, **given))
+                assert _pairs(walked) == want
+        assert await reader.roster_page("nothing", alerts="open") is None
 
     on(redis_server, 3, scenario)
 

@@ -104,7 +104,7 @@ def test_the_bookings_of_a_session(api: Api, tail: str) -> None:
         *(upserted(name, 2, listed) for name in names[:5]),
         *(event("check_in", name, session, numberOfAttendees=2) for name in names[3:6]),
         event("no_show", names[6], session),
-        event("set", names[7], session, status="NOT_SET"),
+        event("set", names[7], session, status="NOT_SET", numberOfAttendees=1),
     )
     path = f"/v1/sessions/{quote(session, safe='')}/bookings"
     roster = walk(api, path, "bookings", {"limit": 3})
@@ -122,6 +122,7 @@ def test_the_bookings_of_a_session(api: Api, tail: str) -> None:
     some = walk(api, path, "bookings", {"limit": 1, "state": ["NO_ATTENDANCE", "NOT_ATTENDED"], "prefix": f" {start}-"})
     assert [each["bookingId"] for each in some] == [*names[:3], names[6]]
     assert walk(api, path, "bookings", {"limit": 100, "prefix": f"{start}-x"}) == []
+    assert walk(api, path, "bookings", {"limit": 100, "alerts": "open"}) == roster[7:]
     assert walk(api, path, "bookings", {"limit": 100, "prefix": "\x07"}) == []
 
 

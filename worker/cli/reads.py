@@ -70,6 +70,7 @@ def session(
         list[RosterState] | None, typer.Option("--state", help="bookings in this state, or one of several")
     ] = None,
     prefix: Annotated[str | None, typer.Option("--prefix", help="bookings whose id begins so")] = None,
+    has_alerts: Annotated[bool, typer.Option("--alerts", help="bookings with an open alert at the session")] = False,
     order: Annotated[Order | None, typer.Option("--order", help="of the bookings; without it bookingId")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="largest number of bookings; without it 100")] = None,
     cursor: Cursor = None,
@@ -79,13 +80,25 @@ def session(
     name = _normal_id(session_id)
     missing = f"session {session_id} not found: no booking lists it and it has no attendance"
     if not as_roster:
-        options = {"--state": states, "--prefix": prefix, "--order": order, "--limit": limit, "--cursor": cursor}
+        options = {
+            "--state": states,
+            "--prefix": prefix,
+            "--alerts": has_alerts,
+            "--order": order,
+            "--limit": limit,
+            "--cursor": cursor,
+        }
         if given := [option for option, value in options.items() if value]:
             raise typer.BadParameter(f"{', '.join(given)}: only with --roster")
         print_one(_read(lambda reader: reader.session(name)), missing, as_json)
         return
     beginning = decode_argument(prefix or "")
-    conditions = {"states": states or (), "prefix": ids.booking_id(beginning) or beginning, "order": order and order.value}
+    conditions = {
+        "states": states or (),
+        "prefix": ids.booking_id(beginning) or beginning,
+        "alerts": "open" if has_alerts else None,
+        "order": order and order.value,
+    }
 
     async def page(reader: AttendanceReader, size: int, start: str | None) -> ListPage:
         found = await reader.roster_page(name, limit=size, cursor=start, **conditions)  # type: ignore[arg-type]
@@ -102,7 +115,9 @@ def session(
 def sessions(
     from_: Annotated[str | None, typer.Option("--from", metavar="TIME", help="that start then or later")] = None,
     before: Annotated[str | None, typer.Option("--before", metavar="TIME", help="that start before")] = None,
-    is_running: Annotated[bool, typer.Option("--running", help="that have started, at --from or within the last day, and not ended")] = False,
+    is_running: Annotated[
+        bool, typer.Option("--running", help="that have started, at --from or within the last day, and not ended")
+    ] = False,
     is_descending: Annotated[bool, typer.Option("--latest-first", help="in the order of their starts reversed")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 100,
     cursor: Cursor = None,

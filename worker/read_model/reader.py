@@ -5,7 +5,7 @@ Raises the errors of `worker.read_model.errors`, and `schemas.query.request.Quer
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -214,6 +214,7 @@ class AttendanceReader:
         order: RosterOrder | None = None,
         states: Collection[RosterState] = (),
         prefix: str = "",
+        alerts: Literal["open"] | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> ListPage | None:
@@ -226,11 +227,13 @@ class AttendanceReader:
             order: by bookingId, or by state and then bookingId; None: as the list of the cursor, without one by bookingId.
             states: of which a booking must have one; empty: any.
             prefix: what a bookingId begins with, in normal form.
+            alerts: ``open``: bookings with an open alert at the session. Where it has more than 1,000 of these, a page looks at
+                1,000 bookings, and can have fewer items than ``limit`` although there is a next one.
 
         Raises:
             QueryError: the cursor is not from this list, or has other conditions.
         """
-        requested = RosterConditions.requested(session_id, order, states, prefix)
+        requested = RosterConditions.requested(session_id, order, states, prefix, alerts)
         after, texts = await self._start_of_page(roster.ROSTER_LIST, cursor, requested)
         conditions = RosterConditions(*texts)
         return await self._resolver.answer(lambda view: roster.roster_page(view, conditions, limit, after))

@@ -13,7 +13,8 @@ from worker.read_model.keys import DOC, DOC_SHIFT, ROSTER
 from worker.read_model.lua_scripts import ROSTER as ROSTER_SCRIPT
 from worker.read_model.partition_reader import NamespaceView
 from worker.read_model.query.pages import ListPage
-from worker.read_model.ranked import ScoredMember, members_per_call, read_ranking
+from worker.read_model.query.roster_alerts import with_alerts
+from worker.read_model.ranked import Ranked, ScoredMember, members_per_call, read_ranking
 
 ROSTER_LIST = "roster"
 
@@ -41,13 +42,20 @@ class RosterConditions(NamedTuple):
     states: str | None = None
     """Their names, in the order of `RosterState`, separated by commas."""
     prefix: str | None = None
+    alerts: str | None = None
+    """``open``: with an open alert at the session."""
 
     @classmethod
     def requested(
-        cls, session_id: str, order: RosterOrder | None, states: Collection[RosterState], prefix: str
+        cls,
+        session_id: str,
+        order: RosterOrder | None,
+        states: Collection[RosterState],
+        prefix: str,
+        alerts: Literal["open"] | None,
     ) -> "RosterConditions":
         names = ",".join(state for state in _STATES if state in states)
-        return cls(session_id, order, names or None, prefix or None)
+        return cls(session_id, order, names or None, prefix or None, alerts)
 
     @property
     def groups(self) -> list[list[int]]:
@@ -61,11 +69,18 @@ async def roster_page(
     view: NamespaceView, conditions: RosterConditions, limit: int, after: ScoredMember | None
 ) -> ListPage | None:
     session_id, groups = conditions.session_id or "", conditions.groups
-    partitions = view.all_partitions
-    take = members_per_call(limit + 1, len(partitions))
-    arguments = take, session_id, conditions.prefix or "", orjson.dumps(groups)
-    places, freshness = await read_ranking(view, ROSTER_SCRIPT, arguments, partitions, after, limit + 1)
-    if not places and not await _exists(view, session_id):
+    prefix = (conditions.prefix or "").encode()
+
+    async def rank(start: ScoredMember | None, count: int) -> Ranked:
+        arguments = members_per_call(count, view.partitions), session_id, prefix, orjson.dumps(groups)
+        return await read_ranking(view, ROSTER_SCRIPT, arguments, view.all_partitions, start, count)
+
+    if conditions.alerts is None:
+        places, freshness = await rank(after, limit + 1)
+        end = places[limit - 1][0] if len(places) > limit else None
+    else:
+        places, end, freshness = await with_alerts(view, session_id, groups, prefix, rank, after, limit)
+    if not places and end is None and not await _exists(view, session_id):
         return None
     shown = places[:limit]
     items = [
@@ -74,9 +89,9 @@ async def roster_page(
         # one that changed after its place was read may have another place, or be gone
         if item is not None and _STATES.index(item["state"]) in groups[int(place.score)]
     ]
-    if len(places) <= limit:
+    if end is None:
         return ListPage(items, None, freshness)
-    cursor = ListCursor(ROSTER_LIST, tuple(conditions), *shown[-1][0])
+    cursor = ListCursor(ROSTER_LIST, tuple(conditions), *end)
     return ListPage(items, encode_list_cursor(cursor, view.cursor_key), freshness)
 
 

@@ -65,17 +65,18 @@ async def list_session_bookings(
     order: Annotated[RosterOrder | None, Query(description="bookingId where it is left out")] = None,
     states: _States = [],  # noqa: B006
     prefix: _Prefix = "",
+    alerts: Annotated[Literal["open"] | None, Query(description="with an open alert at the session")] = None,
     limit: Limit = 100,
     cursor: ListCursor = None,
 ) -> Response:
     """The bookings of a session, those without attendance included. With a cursor the conditions may be left out."""
-    check_parameters(request, "order", "state", "prefix", "limit", "cursor", repeatable=("state",))
+    check_parameters(request, "order", "state", "prefix", "alerts", "limit", "cursor", repeatable=("state",))
     beginning = prefix and (ids.booking_id(prefix) or NO_ID)
     session_id = ids.session_id(session)
     page = None
     if session_id is not None:
         page = await services_of(request).reader.roster_page(
-            session_id, order=order, states=states, prefix=beginning, limit=limit, cursor=cursor
+            session_id, order=order, states=states, prefix=beginning, alerts=alerts, limit=limit, cursor=cursor
         )
     if page is None:
         raise Refused(404, "SESSION_NOT_FOUND", "no booking lists this session, and it has no attendance")
