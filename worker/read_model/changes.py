@@ -48,8 +48,8 @@ def id_order(entry_id: str) -> tuple[int, int]:
 
 
 def _merge(reply: Sequence[Any]) -> StreamRead:
-    # RESP3: the entries are in one more list
-    entries = reply[0] if len(reply) == 1 and len(reply[0]) != 2 else reply
+    # an entry begins with its id; in RESP3 the entries are in one more list
+    entries = reply if isinstance(reply[0][0], bytes) else reply[0]
     names: set[bytes] = set()
     has_alerts, is_any = False, len(entries) >= MAX_CHANGES
     for _, fields in entries:
