@@ -138,7 +138,7 @@ def test_pages_hold_no_inline_script_style_or_expression(api: Api) -> None:
         assert text.count("<script") == text.count("></script>")
 
 
-def test_errors_of_the_screen_are_pages_and_those_of_its_fragments_are_short(api: Api, browser: httpx.Client) -> None:
+def test_errors_are_pages_and_those_of_fragments_are_short(api: Api, browser: httpx.Client) -> None:
     missing = api.client.get("/screen/nowhere")
     assert missing.status_code == 404
     assert missing.headers["content-type"].startswith("text/html")
@@ -173,7 +173,7 @@ def test_vendored_files_are_those_of_the_package() -> None:
         assert hashlib.sha256((STATIC / "vendor" / name).read_bytes()).hexdigest() == entry["sha256"], name
 
 
-def test_without_tokens_nothing_is_asked_but_other_sites_are_refused(api: Api, tmp_path: Path) -> None:
+def test_without_tokens_nothing_is_asked_of_this_machine(api: Api, tmp_path: Path) -> None:
     with Api(api.system, tmp_path, tokens=False) as one:
         assert one.client.get("/screen/alerts").status_code == 200
         assert one.client.get(SIGN_IN, params={"next": "/screen/system"}).headers["location"] == "/screen/system"

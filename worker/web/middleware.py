@@ -16,6 +16,7 @@ from worker.web.http.bodies import BODY_BYTES, HOLDER
 from worker.web.http.request_target import check_target
 from worker.web.origins import Origins
 from worker.web.repeated import SharedResponses
+from worker.web.screen.errors import response_to
 from worker.web.screen.paths import LIVE, is_public
 from worker.web.security import CALLER, authenticate
 from worker.web.services import Services
@@ -86,7 +87,7 @@ class RequestMiddleware:
         try:
             problem = await self._handle(scope, receive, send_response)
             if problem is not None and not status:
-                await problem.response()(scope, receive, send_response)
+                await response_to(scope, problem)(scope, receive, send_response)
         finally:
             self._running.discard(task)
             self._streaming.discard(task)

@@ -1,6 +1,5 @@
 """Answers for people: errors of the screen's paths as pages and fragments, and the headers of all its responses."""
 
-import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
@@ -13,7 +12,6 @@ from worker.web.errors import EXPECTED, ApiError, Refused, problem_of
 from worker.web.screen import paths
 from worker.web.screen.templates import render
 
-log = structlog.get_logger(__name__)
 #: Everything from this origin, nothing inline, nothing evaluated; and no other site may show a page in a frame.
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 _HEADERS = {
@@ -63,6 +61,15 @@ class ScreenMiddleware:
         await self._screen(scope, receive, send_with_headers)
 
 
+def response_to(scope: Scope, problem: ApiError) -> Response:
+    """The answer to an error that no exception handler has answered."""
+    if not paths.is_screen(scope["path"]):
+        return problem.response()
+    response = error_response(Request(scope), problem)
+    response.headers.update(_HEADERS)
+    return response
+
+
 def is_fragment(request: Request) -> bool:
     """Whether a page asks for a part of itself, and not a browser for a page."""
     return "hx-request" in request.headers or request.url.path == paths.LIVE
@@ -80,17 +87,10 @@ async def _answer_unrouted(request: Request, error: Exception) -> Response:
     return error_response(request, Refused(404, "NOT_FOUND", "there is no such page"))
 
 
-async def _answer_bug(request: Request, error: Exception) -> Response:
-    path = request.url.path[:200]
-    log.error("request failed", method=request.method, path=path, error=repr(error), exc_info=True)
-    return error_response(request, Refused(500, "INTERNAL", "internal error; the server's log has the details"))
-
-
 _HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
     **dict.fromkeys(EXPECTED, _answer_expected),
     RequestValidationError: _answer_unrouted,
     HTTPException: _answer_unrouted,
-    Exception: _answer_bug,
 }
 
 

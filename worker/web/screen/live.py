@@ -3,7 +3,6 @@
 from fastapi import Request, Response
 
 from worker.web.live.events import live_response
-from worker.web.live.source import Delivery
 from worker.web.screen.freshness import FreshnessSource
 from worker.web.screen.stream import FragmentWriter
 from worker.web.screen.views.view import View
@@ -13,10 +12,4 @@ from worker.web.services import services_of
 def open_stream(request: Request, view: View) -> Response:
     """Server-sent events with the fragments of a view; without names, since htmx swaps those alone."""
     freshness = FreshnessSource(services_of(request).reader)
-    writer = FragmentWriter(view, freshness)
-
-    def write(delivery: Delivery) -> bytes:
-        html = writer.write(delivery)
-        return f"id: {delivery.id}\ndata: {' '.join(html.splitlines())}\n\n".encode() if html else b""
-
-    return live_response(request, [view, freshness], write)
+    return live_response(request, [view, freshness], FragmentWriter(view, freshness).write)

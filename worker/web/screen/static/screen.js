@@ -40,6 +40,7 @@
   }
 
   // The server's text has the time each few seconds: silence for longer is a lost connection, also where nothing closed it.
+  // While Redis is away there is nothing to send, and the page says so already.
   const SILENT_MS = 15000, GRACE_MS = 2000;
   const stream = document.getElementById("live");
   const words = document.getElementById("connection");
@@ -59,7 +60,8 @@
 
   function showConnection() {
     if (document.hidden) return;
-    if (lostAt === null && Date.now() - heard > SILENT_MS) lostAt = heard;
+    const isAway = document.querySelector("#freshness [data-away]") !== null;
+    if (lostAt === null && !isAway && Date.now() - heard > SILENT_MS) lostAt = heard;
     const isLost = lostAt !== null && (signedOut || Date.now() - lostAt > GRACE_MS);
     const state = isLost ? (signedOut ? "signed-out" : "lost") : "connected";
     if (document.documentElement.dataset.connection === state) return;

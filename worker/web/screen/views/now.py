@@ -22,7 +22,6 @@ class NowView(View):
 
     name: ClassVar[str] = "now"
     elements: ClassVar[tuple[str, ...]] = ("now", "announcement")
-    interval = 1.0
 
     @property
     def title(self) -> str:
