@@ -12,7 +12,7 @@ from worker.web.screen.assets import ASSETS, asset_url, vendored
 from worker.web.screen.paths import COOKIE, LIVE, SIGN_IN, SIGN_OUT, page_at
 
 STATIC = Path(__file__).parents[2] / "worker/web/screen/static"
-PAGES = ["/screen/alerts", "/screen/system"]
+PAGES = ["/", "/screen/alerts", "/screen/devices", "/screen/system"]
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """What the views of the screen show: every text as text, whatever it holds, and what changes as it changes."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from schemas.times import format_time
 from tests.support.screen import Page, page, partials, stream
-from tests.support.serving import Api, booking_name, event, upserted
+from tests.support.services.processes import wait_until
+from tests.support.serving import MINUTE, Api, booking_name, event, upserted
 from tests.web.test_ops_reads import published
 from worker.web.screen.paths import HISTORY, VIEW_PATHS, link
 
@@ -55,6 +58,7 @@ def test_every_view_shows_every_text_as_text(api: Api, odd: str) -> None:
         (VIEW_PATHS["session"], {"id": session, "show": "alert"}, (session, booking, source)),
         (VIEW_PATHS["booking"], {"id": booking}, (booking, session, source)),
         (VIEW_PATHS["alerts"], {"kind": "STATUS_COUNT_MISMATCH"}, (booking, session)),
+        (VIEW_PATHS["devices"], {}, (source, session)),
         (HISTORY, {"booking": booking, "session": session}, (booking, session, source)),
     ]
     for path, query, texts in views:
@@ -180,6 +184,38 @@ def test_the_system_view_shows_every_partition(api: Api) -> None:
         assert shown.all("tr", id=f"partition-{number}")
     (fresh,) = [each for each in shown.all("p") if "data-level" in each.attributes]
     assert fresh.attributes["data-level"] in {"live", "behind"}
+
+
+def test_arrivals_are_drawn_by_minute_and_told_in_words(api: Api) -> None:
+    session, now = named("chart-"), time.time_ns() // 1000
+    bookings = [booking_name() for _ in range(3)]
+    published(
+        api,
+        *(upserted(each, 9, [{"sessionId": session, **window(-20)}]) for each in bookings),
+        *(event("check_in", each, session, now - n * 5 * MINUTE, numberOfAttendees=n + 1) for n, each in enumerate(bookings)),
+    )
+    for path, query in ((VIEW_PATHS["session"], {"id": session}), (VIEW_PATHS["now"], {})):
+        charts = [each.attributes["aria-label"] or "" for each in page(api, path, **query).all("svg", role="img")]
+        assert [text for text in charts if "6 in all, at most 3 in a minute" in text]
+
+
+def test_a_device_that_went_silent_in_a_running_session(api: Api) -> None:
+    session, source, booking = named("silent-"), f"/gates/{named('gate-')}", booking_name()
+    published(api, upserted(booking, 9, [{"sessionId": session, **window(-20)}]))
+    now = time.time_ns() // 1000
+    for seconds in range(320, 300, -2):
+        # one batch each: a rhythm takes several gaps
+        at = now - seconds * 1_000_000
+        document = {**event("check_in", booking, session, at), "source": source}
+        api.system.publish([api.system.event(document, [("attendance-received", format_time(at).encode())])])
+        api.system.until_applied()
+
+    def silent() -> Page | None:
+        shown = page(api, VIEW_PATHS["devices"])
+        return shown if shown.all("ul", data_testid="silent") and source in shown.text else None
+
+    assert wait_until(lambda: silent() is not None, 20)
+    assert page(api, VIEW_PATHS["now"]).all("a", data_testid="silent-devices")
 
 
 def test_an_unknown_view_has_no_stream(api: Api) -> None:

@@ -1,10 +1,15 @@
 """Small charts as SVG: the numbers of their shapes, for templates. Sizes are in units of the view box."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from schemas.times import parse_time
 
 WIDTH, HEIGHT = 240.0, 48.0
-_GAP = 1.0
+#: Microseconds of a minute.
+MINUTE = 60_000_000
+#: The part of a minute's width that its bar takes.
+_BAR = 0.75
 
 
 class Bar(NamedTuple):
@@ -36,20 +41,21 @@ class Fill(NamedTuple):
     """Beyond what was expected, from the right end."""
 
 
-def minute_chart(numbers: Mapping[int, int], until: int, minutes: int = 60) -> MinuteChart:
-    """The chart of the minutes before ``until`` and of that minute.
+def minute_chart(arrivals: Sequence[Mapping[str, Any]], until: int, minutes: int) -> MinuteChart:
+    """The chart of the minutes before ``until``, the minute after the last one.
 
     Args:
-        numbers: by minute since the epoch.
+        arrivals: ``minute`` (RFC 3339) and ``attendees`` of those with any.
     """
-    window = [numbers.get(minute, 0) for minute in range(until - minutes + 1, until + 1)]
-    most = max(window)
+    numbers = {parse_time(each["minute"]) // MINUTE: each["attendees"] for each in arrivals}
+    window = [numbers.get(minute, 0) for minute in range(until - minutes, until)]
+    most = max(window, default=0)
     step = WIDTH / minutes
     bars = []
     for index, number in enumerate(window):
         height = 0.0 if not number else max(1.5, HEIGHT * number / most)
         if number:
-            bars.append(Bar(round(index * step, 2), round(HEIGHT - height, 2), round(step - _GAP, 2), round(height, 2)))
+            bars.append(Bar(round(index * step, 2), round(HEIGHT - height, 2), round(step * _BAR, 2), round(height, 2)))
     return MinuteChart(bars, sum(window), most, sum(window[-5:]) / 5, minutes)
 
 

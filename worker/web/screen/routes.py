@@ -22,6 +22,7 @@ from worker.web.screen.sign_in import add_sign_in
 from worker.web.screen.templates import render
 from worker.web.screen.views.alerts import AlertsView
 from worker.web.screen.views.booking import BookingView
+from worker.web.screen.views.devices import DevicesView
 from worker.web.screen.views.now import NowView
 from worker.web.screen.views.session import ORDERS, SHOWN, SessionView
 from worker.web.screen.views.system import SystemView
@@ -29,7 +30,9 @@ from worker.web.screen.views.view import Rendered, View
 from worker.web.security import CALLER, bearer_token
 from worker.web.services import services_of
 
-VIEWS: dict[str, type[View]] = {each.name: each for each in (NowView, SessionView, BookingView, AlertsView, SystemView)}
+VIEWS: dict[str, type[View]] = {
+    each.name: each for each in (NowView, SessionView, BookingView, AlertsView, DevicesView, SystemView)
+}
 
 
 def add_screen_routes(router: APIRouter) -> None:

@@ -29,6 +29,14 @@ def _grouped(number: float) -> str:
     return f"{number:,.1f}" if isinstance(number, float) and not number.is_integer() else f"{int(number):,}"
 
 
+def _seconds(number: float) -> str:
+    """A duration as people write it."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if number >= 2 * size:
+            return f"{number / size:.0f} {unit}"
+    return f"{number:.0f} s" if number >= 10 else f"{number:.1f} s"
+
+
 def _named(kind: str) -> str:
     """``STATUS_COUNT_MISMATCH`` as people write it."""
     return kind.replace("_", " ").capitalize()
@@ -51,7 +59,7 @@ def history_url(booking_id: str, session_id: str) -> str:
     return paths.link(paths.HISTORY, booking=booking_id, session=session_id)
 
 
-_environment.filters.update(grouped=_grouped, named=_named)
+_environment.filters.update(grouped=_grouped, named=_named, seconds=_seconds)
 _environment.globals.update(
     asset_url=asset_url,
     anchor=_anchor,

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from markupsafe import escape
 
 from schemas.alerts import AlertKind
 from worker.web.live.source import Changes
-from worker.web.screen.chart import fill
+from worker.web.screen.chart import MINUTE, MinuteChart, fill, minute_chart
 from worker.web.screen.templates import render
+from worker.web.screen.views.gates import Gates, read_gates
 from worker.web.screen.views.view import Rendered, View
 
 _HOUR = 3_600_000_000
-_RUNNING, _NEXT, _ENDED, _OTHERS = 48, 6, 6, 24
+_RUNNING, _NEXT, _ENDED, _OTHERS = 24, 6, 6, 24
+#: Running sessions that have a chart, and its minutes.
+_CHARTS, _MINUTES = 12, 60
 
 
 class NowView(View):
@@ -51,13 +54,33 @@ class NowView(View):
         if not any(sessions for _, _, sessions in groups):
             others = await reader.sessions_page(descending=True, limit=_OTHERS)
             groups.append(("others", "Other sessions", others.items))
-        shown = [(name, title, [_card(each) for each in sessions]) for name, title, sessions in groups]
+        gates, charts = await self._details([each["sessionId"] for each in groups[0][2]], now)
+        shown = [(name, title, [_card(each, gates, charts) for each in sessions]) for name, title, sessions in groups]
+        silent = sum(len(each.silent) for each in gates.values())
         alerts = sum(counts)
-        said = f"{len(shown[0][2])} sessions running, {alerts} alerts open"
-        html = render("fragments/now.html", groups=shown, alerts=alerts, has_more=running.next is not None)
+        said = f"{len(shown[0][2])} sessions running, {alerts} alerts open, {silent} devices silent"
+        has_more = running.next is not None
+        html = render("fragments/now.html", groups=shown, alerts=alerts, silent=silent, has_more=has_more)
         return Rendered({"now": html, "announcement": escape(said)})
 
+    async def _details(self, session_ids: Sequence[str], now: int) -> tuple[dict[str, Gates], dict[str, MinuteChart]]:
+        """The devices and the arrivals of sessions that run."""
+        reader, until = self.services.reader, now // MINUTE + 1
+        charted = session_ids[:_CHARTS]
+        gates, *arrivals = await asyncio.gather(
+            read_gates(reader, set(session_ids)), *(reader.arrivals(each, until - _MINUTES, until) for each in charted)
+        )
+        found = zip(charted, arrivals, strict=True)
+        charts = {each: minute_chart(of["arrivals"], until, _MINUTES) for each, of in found if of is not None}
+        return gates, charts
 
-def _card(session: dict[str, Any]) -> dict[str, Any]:
-    missing = session["bookings"] - session["attended"]
-    return {**session, "missing": missing, "fill": fill(session["attendees"], session["expectedParticipants"])}
+
+def _card(session: dict[str, Any], gates: Mapping[str, Gates], charts: Mapping[str, MinuteChart]) -> dict[str, Any]:
+    session_id = session["sessionId"]
+    return {
+        **session,
+        "missing": session["bookings"] - session["attended"],
+        "fill": fill(session["attendees"], session["expectedParticipants"]),
+        "gates": gates.get(session_id),
+        "chart": charts.get(session_id),
+    }

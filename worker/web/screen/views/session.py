@@ -1,6 +1,7 @@
 """A session: its tally and its bookings, which may be marked."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -9,9 +10,10 @@ from markupsafe import Markup, escape
 
 from schemas import ids
 from schemas.query.violations import QueryError, Rule, Violation
+from schemas.times import parse_time
 from worker.read_model.query.roster import RosterState
 from worker.web.live.source import Changes
-from worker.web.screen.chart import fill
+from worker.web.screen.chart import MINUTE, MinuteChart, fill, minute_chart
 from worker.web.screen.templates import render
 from worker.web.screen.views.view import Rendered, View
 from worker.web.services import Services
@@ -19,6 +21,8 @@ from worker.web.services import Services
 PAGE_SIZE = 50
 #: The newest alerts of a session: their bookings get a badge.
 _ALERTS = 500
+#: The minutes of its chart.
+_MINUTES = 120
 #: What the roster may be narrowed to, by the value of ``show``.
 SHOWN: Mapping[str, tuple[str, tuple[RosterState, ...]]] = {
     "came": ("Came", (RosterState.ATTENDED,)),
@@ -81,10 +85,19 @@ class SessionView(View):
             tally=tally,
             missing=tally["bookings"] - tally["attended"],
             fill=fill(tally["attendees"], tally["expectedParticipants"]),
+            chart=await self._chart(self.session_id, tally["endsAt"]),
+            minutes=_MINUTES,
             alerts=f"{many}{len(alerts.items)}",
         )
         roster = render("fragments/roster.html", view=self, query=self.query, page=page, shown=SHOWN, orders=ORDERS)
         return Rendered({"session-summary": summary, "roster": roster, "announcement": escape(said)})
+
+    async def _chart(self, session_id: str, ends: str | None) -> MinuteChart:
+        """Of the two hours before now, or before its end."""
+        now = time.time_ns() // 1000
+        until = min(now, now if ends is None else parse_time(ends)) // MINUTE + 1
+        arrivals = await self.services.reader.arrivals(session_id, until - _MINUTES, until)
+        return minute_chart([] if arrivals is None else arrivals["arrivals"], until, _MINUTES)
 
     async def _roster(self, session_id: str) -> RosterPage:
         states = SHOWN[self.show][1] if self.show else ()
