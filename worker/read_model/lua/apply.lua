@@ -232,7 +232,7 @@ end
 
 call("HSET", KEYS[1], "seq", ARGV[3], unpack(ARGV, 11))
 -- a repair fills keys that nobody reads: repair.lua announces them as a whole
-if (ARGV[7] ~= '' or ARGV[8] ~= '' or ARGV[9] ~= '') and watermark[4] == ARGV[4] then
+if (ARGV[7] ~= '' or ARGV[8] ~= '' or ARGV[9] ~= '' or ARGV[10] ~= '') and watermark[4] == ARGV[4] then
   local names = #session_order <= MAX_NAMES and table.concat(session_order, '\n') or ANY_SESSION
   if #names > MAX_BYTES then names = ANY_SESSION end
   announce(names, ARGV[9] ~= '')
