@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
-from schemas.events import Event
+from schemas.events import RECEIVED, SOURCE, TIME, Event
 from worker.domain.fold import pack_times
 from worker.domain.row_codec import FORMAT, check
 
@@ -56,9 +56,10 @@ def newest_by_source(events: Sequence[Event], tolerance: int) -> dict[str, Sourc
     get = found.get
     # the last one first: it is most often the newest, and the others end at the first comparison
     for event in reversed(events):
-        _, _, _, time, source, _, _, _, _, received = event
+        source, time = event[SOURCE], event[TIME]
         known = get(source)
         if known is None or time >= known[0]:
+            received = event[RECEIVED]
             limit = received + tolerance
             effective = time if time < limit else limit  # noqa: FURB136 - min() takes four times as long
             if known is None or (effective, time, received) > known[:3]:
@@ -110,6 +111,14 @@ class Devices:
             held[source] = changed[source] = event
         changed.update(dict.fromkeys(self._trim()))
         return changed
+
+    def lacking(self, batch: Mapping[str, bytes]) -> list[str]:
+        """The sources of a batch with an event that is newer than what is kept of them, as if that had never been taken."""
+        newer = [source for source, event in batch.items() if event > self._newest.get(source, b"")]
+        if not newer or not self.is_full:
+            return newer
+        oldest = min((event, source) for source, event in self._newest.items())
+        return [source for source in newer if source in self._newest or (batch[source], source) > oldest]
 
     def _trim(self) -> list[str]:
         heap, held, left = self._heap, self._newest, list[str]()

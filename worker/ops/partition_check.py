@@ -142,6 +142,12 @@ class PartitionCheck:
                         member = f"booking {change.state.booking_id}" + (f", session {session}" if session else "")
                         difference = Difference(self._number, TABLES.decode(), member, "missing", f"events of {where}", None)
                         report.differences.append(difference)
+                for source in self.copy.lacking_sources({source: each.newest for source, each in batch.sources.items()}):
+                    if len(report.differences) < MOST_DIFFERENCES:
+                        where = f"events of offsets {fetched.begin} to {fetched.end - 1}"
+                        member = f"device {source}"
+                        difference = Difference(self._number, TABLES.decode(), member, "missing", where, None)
+                        report.differences.append(difference)
                 report.events += len(fetched.records)
                 self._on_progress(len(fetched.records))
 

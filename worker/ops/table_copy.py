@@ -164,6 +164,10 @@ class TableCopy:
                 if not rows:
                     yield group
 
+    def lacking_sources(self, newest: Mapping[str, bytes]) -> list[str]:
+        """Those of these sources of which the tables lack the newest event."""
+        return self._devices.lacking(newest)
+
     def states(self, names: Sequence[bytes]) -> list[BookingState]:
         """These bookings."""
         references = self._bookings.get(self.partition, [(name, b"") for name in names])
