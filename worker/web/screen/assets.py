@@ -1,8 +1,10 @@
 """The screen's own files and those of htmx, in memory: small, few, and the same for everybody."""
 
 import json
+from collections.abc import Iterator
 from hashlib import sha256
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -45,6 +47,25 @@ def _read(name: str) -> Asset:
 
 
 ASSETS = {name: _read(name) for name in (*_OWN, *(f"vendor/{name}" for name in vendored()["files"]))}
+
+
+def _build() -> str:
+    """A hash of everything that a page is made of."""
+    templates = sorted(_templates(files("worker.web.screen") / "templates"))
+    parts = [*(asset.hash.encode() for asset in ASSETS.values()), *templates]
+    return sha256(b"\0".join(parts)).hexdigest()[:_HASH_LENGTH]
+
+
+def _templates(folder: Traversable) -> Iterator[bytes]:
+    for each in folder.iterdir():
+        if each.is_dir():
+            yield from _templates(each)
+        else:
+            yield each.read_bytes()
+
+
+#: The same in all processes of a version; a page that meets another one loads itself again.
+BUILD = _build()
 
 
 def asset_url(name: str) -> str:

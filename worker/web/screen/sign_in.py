@@ -13,8 +13,8 @@ from worker.web.screen.paths import COOKIE, SIGN_IN, SIGN_OUT, page_at
 from worker.web.screen.templates import render
 from worker.web.services import services_of
 
-#: Sign-ins that are read at once, whoever sends them: each costs a body of a few bytes and one digest.
-_AT_ONCE = 16
+#: Sign-ins that are read at once, whoever sends them: each costs a small body and one digest, and ends within seconds.
+_AT_ONCE = 256
 _MAX_TOKEN = 512
 _KEPT_SECONDS = 30 * 24 * 3600
 _UNKNOWN = "This token is unknown or has expired. Check that you copied all of it."

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from worker.web.screen import paths
-from worker.web.screen.assets import asset_url
+from worker.web.screen.assets import BUILD, asset_url
 
 _environment = Environment(
     loader=PackageLoader("worker.web.screen", "templates"),
@@ -62,6 +62,7 @@ def history_url(booking_id: str, session_id: str) -> str:
 _environment.filters.update(grouped=_grouped, named=_named, seconds=_seconds)
 _environment.globals.update(
     asset_url=asset_url,
+    build=BUILD,
     anchor=_anchor,
     link=paths.link,
     paths=paths,

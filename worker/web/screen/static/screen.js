@@ -95,6 +95,13 @@
     setInterval(showConnection, 500);
   }
 
+  // A screen at a wall outlives upgrades: another build has other files. Not while somebody types.
+  function followUpgrade() {
+    const build = document.querySelector("#freshness [data-build]")?.dataset.build;
+    const isTyping = document.activeElement?.matches("input, select") ?? false;
+    if (stream && build && build !== stream.dataset.build && !isTyping) location.reload();
+  }
+
   // A row that a mark removes from the page takes the focus with it: the result is where to go on, and where to undo.
   const marks = document.getElementById("marks"), result = document.getElementById("mark-result");
   let marked = false;
@@ -114,6 +121,7 @@
   document.addEventListener("htmx:after:swap", () => {
     showTimes(document);
     keepFocus();
+    followUpgrade();
   });
   if (stream && words) watch();
 })();

@@ -79,7 +79,8 @@ class SessionView(View):
         for row in page.rows:
             row["alerts"] = kinds.get(row["bookingId"], ())
         many = "at least " if alerts.next else ""
-        said = f"{tally['attended']} of {tally['bookings']} bookings came, {many}{len(alerts.items)} alerts open"
+        # spoken by screen readers: not each arrival
+        said = f"{many}{len(alerts.items)} alerts open"
         summary = render(
             "fragments/session_summary.html",
             tally=tally,
