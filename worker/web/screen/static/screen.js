@@ -99,7 +99,11 @@
   function followUpgrade() {
     const build = document.querySelector("#freshness [data-build]")?.dataset.build;
     const isTyping = document.activeElement?.matches("input, select") ?? false;
-    if (stream && build && build !== stream.dataset.build && !isTyping) location.reload();
+    if (!stream || !build || build === stream.dataset.build || isTyping) return;
+    // at most once a minute: while an upgrade goes on, both builds answer
+    if (Date.now() - Number(sessionStorage.getItem("reloaded") ?? 0) < 60000) return;
+    sessionStorage.setItem("reloaded", Date.now());
+    location.reload();
   }
 
   // A row that a mark removes from the page takes the focus with it: the result is where to go on, and where to undo.
