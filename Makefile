@@ -15,7 +15,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-iso
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
-.PHONY: run demo test test-unit test-full lint bench bench-query lock .env clean
+.PHONY: run demo test test-unit test-full lint bench bench-query screens lock .env clean
 
 run: $(RUN)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
@@ -44,6 +44,9 @@ bench: $(DEV)  ## what an event costs, beside its peers, on a real Kafka and Red
 
 bench-query: $(DEV)  ## what queries of a million attendances cost; BENCH="--size 100000 --cells none,session", --help for more
 	$(BIN)/python -m tests.bench.query $(BENCH)
+
+screens: $(DEV)  ## the pictures of the screen in deploy/screens, of simulated events, with Debian's Chromium
+	$(BIN)/python -m tests.screen.pictures
 
 lock: $(DEV)  ## the dependencies of pyproject.toml with hashes, to deploy/; LOCK_FLAGS=--upgrade for the newest versions
 	$(LOCK) --extra worker --extra api --extra embedded --extra dev pyproject.toml --output-file deploy/requirements-dev.txt

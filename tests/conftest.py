@@ -25,7 +25,7 @@ settings.load_profile("without deadline")
 
 #: Folders in the order in which processes take up their modules. The long modules, which wait for services, come first: one
 #: of them at the end would keep one process busy while the others have nothing left.
-LANES = ("faults", "integration", "observability", "engine", "web", "guide", "sdks", "property", "unit")
+LANES = ("faults", "integration", "observability", "engine", "screen", "web", "guide", "sdks", "property", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

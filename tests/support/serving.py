@@ -45,8 +45,23 @@ class Api:
             given["ATTENDANCE_API_TOKENS"] = str(self.tokens_file)
             for name, scopes in (("all", list(Scope)), *((str(scope), [scope]) for scope in Scope)):
                 self.tokens[name] = create_token(self.tokens_file, scopes, name, None, time.time())
-        self.process = WorkerProcess((*command, *arguments), {**os.environ, **given}, folder / f"api-{uuid4().hex[:8]}.log")
+        self._command, self._environment = (*command, *arguments), {**os.environ, **given}
+        self._folder = folder
+        self.process = self._start()
         self.client = httpx.Client()
+
+    def _start(self) -> WorkerProcess:
+        return WorkerProcess(self._command, self._environment, self._folder / f"api-{uuid4().hex[:8]}.log")
+
+    def stop(self) -> None:
+        """Ends the process; `start` starts another one at the same address, with the same tokens."""
+        self._environment["ATTENDANCE_API_BIND"] = "{}:{}".format(*self.address)
+        assert self.process.terminate() == 0
+
+    def start(self) -> None:
+        """Starts a process after `stop`."""
+        self.process = self._start()
+        assert wait_until(self._serves, 30), self.process.said()
 
     def __enter__(self) -> "Api":
         try:
