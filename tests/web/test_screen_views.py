@@ -222,3 +222,27 @@ def test_a_device_that_went_silent_in_a_running_session(api: Api) -> None:
 def test_an_unknown_view_has_no_stream(api: Api) -> None:
     for query in ("", "?view=", "?view=none", "?view=alerts&kind=NONE"):
         assert api.client.get(f"/screen/live{query}").status_code in (400, 404)
+
+
+def test_now_shows_what_runs_after_a_long_history(api: Api) -> None:
+    ended = [{"sessionId": named("long-ago-"), **window(-60 * 24 * 30 + minute)} for minute in range(1_100)]
+    running = named("runs-")
+    published(api, upserted(booking_name(), 1, ended), upserted(booking_name(), 1, [{"sessionId": running, **window(-10)}]))
+    shown = page(api, VIEW_PATHS["now"])
+    assert running in shown.text
+    assert not shown.all(data_testid="group-others")
+
+
+def test_a_session_moves_from_next_to_running_by_itself(api: Api) -> None:
+    session, starts = named("begins-"), datetime.now(UTC) + timedelta(seconds=7)
+    times = {"startsAt": f"{starts:%Y-%m-%dT%H:%M:%SZ}", "endsAt": f"{starts + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"}
+    published(api, upserted(booking_name(), 1, [{"sessionId": session, **times}]))
+    groups = []
+    with stream(api, "now") as messages:
+        for message in messages:
+            html = partials(message).get("now", "")
+            if session in html:
+                groups.append("next" if "group-next" in html[: html.index(session)] else "running")
+            if groups[-1:] == ["running"]:
+                break
+    assert groups[0] == "next"

@@ -11,12 +11,14 @@ from schemas.alerts import AlertKind
 from worker.web.live.source import Changes
 from worker.web.screen.chart import MINUTE, MinuteChart, fill, minute_chart
 from worker.web.screen.templates import render
+from worker.web.screen.views.day import DaySessions, Session
 from worker.web.screen.views.gates import Gates, read_gates
 from worker.web.screen.views.view import Rendered, View
+from worker.web.services import Services
 
-_HOUR = 3_600_000_000
-_RUNNING, _NEXT, _ENDED, _OTHERS = 24, 6, 6, 24
-#: Running sessions that have a chart, and its minutes.
+#: Running sessions, and others where none runs, comes or has ended.
+_RUNNING, _OTHERS = 24, 24
+#: Sessions that have a chart, and its minutes.
 _CHARTS, _MINUTES = 12, 60
 
 
@@ -25,6 +27,10 @@ class NowView(View):
 
     name: ClassVar[str] = "now"
     elements: ClassVar[tuple[str, ...]] = ("now", "announcement")
+
+    def __init__(self, services: Services, query: Mapping[str, str], *, can_manage: bool = False) -> None:
+        super().__init__(services, query, can_manage=can_manage)
+        self._day = DaySessions(services.reader)
 
     @property
     def title(self) -> str:
@@ -36,36 +42,30 @@ class NowView(View):
         return True
 
     async def read(self) -> Rendered:
-        now = time.time_ns() // 1000
         reader = self.services.reader
-        running, begun, coming, ended, *counts = await asyncio.gather(
-            reader.sessions_page(starts_before=now + 1, ends_after=now, limit=_RUNNING),
-            reader.sessions_page(starts_from=now - 4 * _HOUR, starts_before=now + 1, descending=True, limit=_RUNNING),
-            reader.sessions_page(starts_from=now + 1, starts_before=now + 24 * _HOUR, limit=_NEXT),
-            reader.sessions_page(ends_after=now - 3 * _HOUR, ends_before=now + 1, descending=True, limit=_ENDED),
-            *map(reader.count_alerts, AlertKind),
-        )
-        open_ended = [each for each in begun.items if each["endsAt"] is None]
-        groups: list[tuple[str, str, Sequence[Any]]] = [
-            ("running", "Running", [*running.items, *open_ended]),
-            ("next", "Next", coming.items),
-            ("ended", "Just ended", ended.items),
+        day = await self._day.read(_RUNNING)
+        counts = await asyncio.gather(*map(reader.count_alerts, AlertKind))
+        groups: list[tuple[str, str, Sequence[Session]]] = [
+            ("running", "Running", day.running),
+            ("next", "Next", day.coming),
+            ("ended", "Just ended", day.ended),
         ]
         if not any(sessions for _, _, sessions in groups):
             others = await reader.sessions_page(descending=True, limit=_OTHERS)
             groups.append(("others", "Other sessions", others.items))
-        gates, charts = await self._details([each["sessionId"] for each in groups[0][2]], now)
+        gates, charts = await self._details([each["sessionId"] for each in day.open])
         shown = [(name, title, [_card(each, gates, charts) for each in sessions]) for name, title, sessions in groups]
-        silent = sum(len(each.silent) for each in gates.values())
+        silent = len({device["source"] for each in gates.values() for device in each.silent})
         alerts = sum(counts)
-        said = f"{len(shown[0][2])} sessions running, {alerts} alerts open, {silent} devices silent"
-        has_more = running.next is not None
+        has_more = day.has_more or len(day.running) == _RUNNING
         html = render("fragments/now.html", groups=shown, alerts=alerts, silent=silent, has_more=has_more)
-        return Rendered({"now": html, "announcement": escape(said)})
+        # not how many came: a screen reader would never fall silent
+        announcement = f"{len(day.running)} sessions running, {alerts} alerts open, {silent} devices silent"
+        return Rendered({"now": html, "announcement": escape(announcement)})
 
-    async def _details(self, session_ids: Sequence[str], now: int) -> tuple[dict[str, Gates], dict[str, MinuteChart]]:
-        """The devices and the arrivals of sessions that run."""
-        reader, until = self.services.reader, now // MINUTE + 1
+    async def _details(self, session_ids: Sequence[str]) -> tuple[dict[str, Gates], dict[str, MinuteChart]]:
+        """The devices and the arrivals of sessions that people come to."""
+        reader, until = self.services.reader, time.time_ns() // 1000 // MINUTE + 1
         charted = session_ids[:_CHARTS]
         gates, *arrivals = await asyncio.gather(
             read_gates(reader, set(session_ids)), *(reader.arrivals(each, until - _MINUTES, until) for each in charted)
@@ -75,7 +75,7 @@ class NowView(View):
         return gates, charts
 
 
-def _card(session: dict[str, Any], gates: Mapping[str, Gates], charts: Mapping[str, MinuteChart]) -> dict[str, Any]:
+def _card(session: Session, gates: Mapping[str, Gates], charts: Mapping[str, MinuteChart]) -> dict[str, Any]:
     session_id = session["sessionId"]
     return {
         **session,
