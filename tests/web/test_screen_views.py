@@ -225,7 +225,7 @@ def test_an_unknown_view_has_no_stream(api: Api) -> None:
 
 
 def test_now_shows_what_runs_after_a_long_history(api: Api) -> None:
-    ended = [{"sessionId": named("long-ago-"), **window(-60 * 24 * 30 + minute)} for minute in range(1_100)]
+    ended = [{"sessionId": named("long-ago-"), **window(-60 * 24 * 30 + minute)} for minute in range(1_400)]
     running = named("runs-")
     published(api, upserted(booking_name(), 1, ended), upserted(booking_name(), 1, [{"sessionId": running, **window(-10)}]))
     shown = page(api, VIEW_PATHS["now"])
