@@ -1,14 +1,16 @@
 """Each view in a browser: its data as it changes, texts of others as text, nothing from elsewhere."""
 
+import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.screen.stage import NASTY, NASTY_VIEWS, SESSION, VIEWS, Stage, path_of
 from tests.screen.visiting import is_live, spotless, visiting
 from tests.support.browser import Chromium
 from tests.support.serving import event
+from worker.web.screen.paths import COOKIE
 
 EVERY_VIEW = pytest.mark.parametrize("view", list(VIEWS))
 
@@ -20,6 +22,21 @@ def test_a_view_is_complete_and_loads_own_files_alone(chromium: Chromium, stage:
             is_live(visit.page)
         expect(visit.page.locator("h1")).to_have_count(1)
         visit.page.screenshot(path=pictures / f"{view}.png", full_page=True)
+
+
+def test_a_page_follows_though_its_scripts_arrive_late(chromium: Chromium, stage: Stage) -> None:
+    """The core of htmx began without its extensions: the page stayed as it was loaded."""
+    with chromium.visit(stage.api.url, cookies={COOKIE: stage.api.tokens["read"]}) as visit:
+        for script in ("hx-sse", "hx-csp"):
+            visit.page.route(f"**/{script}.min.js*", _late)
+        with visit.page.expect_request("**/screen/live?*"):
+            visit.open(VIEWS["alerts"])
+        assert visit.errors == []
+
+
+def _late(route: Route) -> None:
+    time.sleep(0.5)
+    route.continue_()
 
 
 def test_an_event_appears_on_an_open_page(chromium: Chromium, stage: Stage) -> None:
