@@ -84,7 +84,6 @@ def test_methods_and_paths_that_are_not_there(api: Api) -> None:
     for method, allow in (("GET", "POST"), ("PATCH", "POST"), ("OPTIONS", "POST"), ("TRACE", "POST")):
         assert api.client.request(method, "/v1/events").headers["allow"] == allow
     for path in (
-        "/",
         "/v1/",
         "/v1/nothing",
         "/bookings/v2/attendance/",
