@@ -46,6 +46,7 @@ def test_a_device_shows_its_newest_event_and_estimates(api: Api) -> None:
     # the heartbeat writes them
     assert wait_until(lambda: estimates()["lastSessionId"] == session, timeout=10)
     assert estimates()["eventsPerMinute"] <= 3
+    assert estimates()["sessions"] == [{"sessionId": session, "events": 3}]
     assert estimates()["deadLetters"] == 0
     assert 10 < estimates()["clockOffsetSeconds"] < 60
 

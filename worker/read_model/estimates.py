@@ -4,6 +4,7 @@ They are kept in a worker's memory, written with the heartbeat, taken over by th
 redelivered batch adds nothing, so events may be missing after a crash; nothing but what people look at depends on them.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -17,11 +18,21 @@ USUAL_MINUTES = 60
 DECAY = 1 - 1 / USUAL_MINUTES
 #: Dead letters are counted by so many minutes, and shown for so many of these.
 DEAD_MINUTES, DEAD_SPANS = 10, 6
+#: Sessions whose events are counted for a source: the last ones, until it has sent nothing for them for so many minutes.
+MOST_SESSIONS, SESSION_MINUTES = 8, 60
 #: A source is silent when it has sent nothing for so many times its usual gap, but no less than so many seconds.
 SILENT_GAPS, SILENT_SECONDS = 10, 60
 #: Gaps without which its rhythm is not known.
 LEAST_GAPS = 5
 _SECOND, _MINUTE = 1_000_000, 60_000_000
+
+
+class SessionEvents(Struct, array_like=True):
+    """What a source sent for one session."""
+
+    events: int
+    received: int
+    """When the last of these was received."""
 
 
 class Estimate(Struct, array_like=True):
@@ -55,6 +66,8 @@ class Estimate(Struct, array_like=True):
     dead_reason: str = ""
     dead_received: int = 0
     """When its last dead letter was received."""
+    sessions: dict[str, SessionEvents] = {}
+    """Of its last sessions, the last one last."""
 
     def rate(self, now: int) -> float:
         """Events of the minute before now (microseconds); those of a minute of the clock count as spread evenly over it."""
@@ -132,7 +145,20 @@ def document(estimates: Iterable[Estimate], now: int) -> dict[str, Any]:
         "lastDeadLetterReason": dead.dead_reason if dead and dead.dead_reason else None,
         "lastDeadLetterAt": format_time(dead.dead_received) if dead and dead.dead_received else None,
         "lastSessionId": newest.session if newest and newest.session else None,
+        "sessions": _sessions(each, now),
     }
+
+
+def _sessions(estimates: Iterable[Estimate], now: int) -> list[dict[str, Any]]:
+    """How many events the source sent for each of its last sessions, the last one first."""
+    counts, last = Counter[str](), dict[str, int]()
+    for one in estimates:
+        for name, of_session in one.sessions.items():
+            counts[name] += of_session.events
+            last[name] = max(last.get(name, 0), of_session.received)
+    recent = [name for name, received in last.items() if now - received < SESSION_MINUTES * _MINUTE]
+    names = sorted(recent, key=lambda name: (-last[name], name))[:MOST_SESSIONS]
+    return [{"sessionId": name, "events": counts[name]} for name in names]
 
 
 def _received(estimate: Estimate) -> int:

@@ -8,7 +8,19 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from schemas.decoding.explain import booking_of_key, decode_all, decode_booking, received_at
-from schemas.events import BACKFILL_HEADER, BOOKING_ID, RECEIVED, SOURCE, TIME, TYPE, Booking, DeadLetter, Event, EventType
+from schemas.events import (
+    BACKFILL_HEADER,
+    BOOKING_ID,
+    RECEIVED,
+    SESSION_ID,
+    SOURCE,
+    TIME,
+    TYPE,
+    Booking,
+    DeadLetter,
+    Event,
+    EventType,
+)
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
 from worker.domain.devices import SourceEvents, newest_by_source
@@ -21,7 +33,7 @@ _DECODED_AT_ONCE = 500
 #: The id of an operation in `BACKFILL_HEADER`; any other value is ignored.
 _is_operation = re.compile(rb"[\w-]{1,64}").fullmatch
 _headers_of = attrgetter("headers")
-_type_of, _source_of = itemgetter(TYPE), itemgetter(SOURCE)
+_type_of, _source_of, _source_and_session_of = itemgetter(TYPE), itemgetter(SOURCE), itemgetter(SOURCE, SESSION_ID)
 _MINUTE = 60_000_000
 
 Records = Sequence[Any]
@@ -54,6 +66,8 @@ class DecodedBatch(NamedTuple):
     """The sources of the events that are folded here, each with the newest of them."""
     received: Mapping[str, Mapping[int, int]]
     """By source, how many of these were received in which minute since the epoch."""
+    at_sessions: Mapping[str, Mapping[str, int]]
+    """By source, how many of these are of which session."""
 
 
 async def decode_batch(topic: int, fetched: Fetched, is_ours: IsOurs, rules: Rules) -> DecodedBatch:
@@ -98,8 +112,10 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
     if dead_letters or forwards:
         ours = [each for each in decoded if not isinstance(each, DeadLetter) and each[BOOKING_ID] in events]
     folded, sources = Counter(map(_type_of, ours)), newest_by_source(ours, tolerance)
-    by_minute = received_by_minute(records, ours, sources)
-    return DecodedBatch(events, {}, {}, dead_letters, forwards, newest, backfills, folded, forwarded, sources, by_minute)
+    by_minute, by_session = received_by_minute(records, ours, sources), counts_by_session(ours)
+    return DecodedBatch(
+        events, {}, {}, dead_letters, forwards, newest, backfills, folded, forwarded, sources, by_minute, by_session
+    )
 
 
 def received_by_minute(
@@ -119,6 +135,15 @@ def received_by_minute(
     return found
 
 
+def counts_by_session(events: Iterable[Event]) -> Mapping[str, Mapping[str, int]]:
+    """By source, how many of these events are of which session; for estimates."""
+    found: dict[str, dict[str, int]] = {}
+    for (source, session_id), count in Counter(map(_source_and_session_of, events)).items():
+        if session_id:
+            found.setdefault(source, {})[session_id] = count
+    return found
+
+
 def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     """Decodes records of the bookings topic.
 
@@ -128,7 +153,7 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     backfills: dict[str, str] = {}
     folded: Counter[str] = Counter()
     forwarded: Counter[str] = Counter()
-    batch = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, {}, {})
+    batch = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, {}, {}, {})
     newest = None
     for record in records:
         received = received_at(record.headers, record.timestamp)
@@ -162,7 +187,7 @@ def joined(parts: Iterable[DecodedBatch]) -> DecodedBatch:
     backfills: dict[str, str] = {}
     folded: Counter[str] = Counter()
     forwarded: Counter[str] = Counter()
-    whole = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, {}, {})
+    whole = DecodedBatch({}, {}, {}, [], [], None, backfills, folded, forwarded, {}, {}, {})
     newest = None
     for part in parts:
         for booking_id, events in part.events.items():

@@ -7,7 +7,17 @@ from itertools import islice
 from statistics import median
 
 from worker.domain.devices import MOST_DEVICES, SourceEvents
-from worker.read_model.estimates import DEAD_MINUTES, DEAD_SPANS, DECAY, Estimate, pack_estimate, unpack_estimate
+from worker.read_model.estimates import (
+    DEAD_MINUTES,
+    DEAD_SPANS,
+    DECAY,
+    MOST_SESSIONS,
+    SESSION_MINUTES,
+    Estimate,
+    SessionEvents,
+    pack_estimate,
+    unpack_estimate,
+)
 from worker.read_model.write_batch import EstimateChange
 from worker.stream.bad_events import BadEvent
 
@@ -28,8 +38,8 @@ class _Source:
         self.gaps = array("f", [estimate.gap] * min(estimate.gaps, _RESTORED))
         self.offsets = array("f", [estimate.offset] * min(estimate.offsets, _RESTORED))
 
-    def add(self, events: SourceEvents, counts: Mapping[int, int]) -> None:
-        """Takes the events of a batch: the newest one, and how many were received in which minute."""
+    def add(self, events: SourceEvents, counts: Mapping[int, int], sessions: Mapping[str, int]) -> None:
+        """Takes the events of a batch: the newest one, and how many were received in which minute and are of which session."""
         estimate, (_, newest) = self.estimate, events
         received = newest.received
         if estimate.received and received > estimate.received:
@@ -39,6 +49,7 @@ class _Source:
             estimate.received, estimate.session = received, newest.session_id
         for minute in sorted(counts):
             _count(estimate, minute, counts[minute])
+        _count_sessions(estimate.sessions, sessions, received)
 
     def packed(self) -> bytes:
         """The bytes for Redis."""
@@ -73,12 +84,18 @@ class DeviceEstimates:
         self._dead_only.clear()
         self._changed.clear()
 
-    def add(self, sources: Mapping[str, SourceEvents], counts: Mapping[str, Mapping[int, int]]) -> None:
+    def add(
+        self,
+        sources: Mapping[str, SourceEvents],
+        counts: Mapping[str, Mapping[int, int]],
+        sessions: Mapping[str, Mapping[str, int]],
+    ) -> None:
         """Takes a batch.
 
         Args:
             sources: the newest event of each.
             counts: by source, how many of its events were received in which minute.
+            sessions: by source, how many of its events are of which session.
         """
         held = self._sources
         for name, events in sources.items():
@@ -87,7 +104,7 @@ class DeviceEstimates:
                 source = held[name] = self._dead_only.pop(name) if name in self._dead_only else _Source(Estimate())
             else:
                 held.move_to_end(name)
-            source.add(events, counts[name])
+            source.add(events, counts[name], sessions.get(name, {}))
             self._changed[name] = None
         self._drop(held, self._most)
 
@@ -146,6 +163,16 @@ def _count(estimate: Estimate, minute: int, events: int) -> None:
         estimate.since = min(estimate.since, minute)
         estimate.previous += events if past == -1 else 0
         estimate.decayed += events * DECAY ** min(-past - 1, 10_000)
+
+
+def _count_sessions(held: dict[str, SessionEvents], counts: Mapping[str, int], received: int) -> None:
+    """Adds the events of a batch, of which the newest was received then; keeps the sessions of the last events."""
+    for name in list(counts)[-MOST_SESSIONS:]:
+        before = held.pop(name, None)
+        is_recent = before is not None and received - before.received < SESSION_MINUTES * _MINUTE
+        held[name] = SessionEvents(counts[name] + (before.events if before and is_recent else 0), received)
+    for name in list(held)[:-MOST_SESSIONS]:
+        del held[name]
 
 
 def _count_dead_letter(estimate: Estimate, bad: BadEvent) -> None:

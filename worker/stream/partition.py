@@ -167,7 +167,7 @@ class Partition:
             if topic == EVENTS:
                 bad = self._bad_events.add(fetched.records, batch.dead_letters)
                 if not is_redelivery:
-                    self._estimates.add(batch.sources, batch.received)
+                    self._estimates.add(batch.sources, batch.received, batch.at_sessions)
                     self._estimates.add_dead_letters(bad, bookings.devices.newest().__contains__)
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             fetched.records.clear()

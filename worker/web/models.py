@@ -228,6 +228,15 @@ class DeviceEstimates(TypedDict):
     lastDeadLetterReason: str | None
     lastDeadLetterAt: str | None
     lastSessionId: str | None
+    sessions: list["DeviceSession"]
+    """The sessions of its last events, the last one first."""
+
+
+class DeviceSession(TypedDict):
+    """How many events a source sent for a session, until it sends none for an hour."""
+
+    sessionId: str
+    events: int
 
 
 class Device(TypedDict):

@@ -6,6 +6,7 @@ from schemas.events import Event
 from worker.domain.devices import newest_by_source
 from worker.read_model.estimates import (
     DEAD_MINUTES,
+    MOST_SESSIONS,
     Estimate,
     document,
     is_silent,
@@ -15,6 +16,7 @@ from worker.read_model.estimates import (
     usual_gap,
 )
 from worker.stream.bad_events import BadEvent
+from worker.stream.decode_batch import counts_by_session
 from worker.stream.device_estimates import DeviceEstimates
 
 SECOND, MINUTE = 1_000_000, 60_000_000
@@ -27,7 +29,7 @@ def add(estimates: DeviceEstimates, *received: int, source: str = "/gate", late:
     counts: dict[int, int] = {}
     for at in received:
         counts[at // MINUTE] = counts.get(at // MINUTE, 0) + 1
-    estimates.add(newest_by_source(events, 0), {source: counts})
+    estimates.add(newest_by_source(events, 0), {source: counts}, counts_by_session(events))
 
 
 def stored(estimates: DeviceEstimates) -> dict[str, Estimate | None]:
@@ -134,3 +136,27 @@ def test_what_is_written_and_taken_over() -> None:
 def test_an_estimate_is_small() -> None:
     full = Estimate(NOW, "s" * 36, NOW, 10**6, 10**6, 1e9, NOW, 1.5, 15, 0.1, 15, (9999,) * 6, NOW, "invalid-field", NOW)
     assert len(pack_estimate(full)) < 200
+
+
+def test_events_are_counted_for_each_session_of_a_source() -> None:
+    parts = [DeviceEstimates(), DeviceEstimates()]
+    add(parts[0], NOW, NOW + SECOND, session="yoga")
+    add(parts[0], NOW + 2 * SECOND, session="pool")
+    add(parts[1], NOW + 3 * SECOND, session="yoga")
+    add(parts[0], NOW + 4 * SECOND, session="yoga")
+    held = [one(part) for part in parts]
+    yoga, pool = {"sessionId": "yoga", "events": 4}, {"sessionId": "pool", "events": 1}
+    assert document(held, NOW + MINUTE)["sessions"] == [yoga, pool]
+    # an hour after the last event of a session it is forgotten, and begins anew
+    assert document(held, NOW + 60 * MINUTE + 3 * SECOND)["sessions"] == [yoga]
+    add(parts[0], NOW + 90 * MINUTE, session="yoga")
+    assert document([one(parts[0])], NOW + 90 * MINUTE)["sessions"] == [{"sessionId": "yoga", "events": 1}]
+
+
+def test_a_source_of_many_sessions_keeps_the_last_ones() -> None:
+    estimates = DeviceEstimates()
+    for number in range(1_000):
+        add(estimates, NOW + number, session=f"s{number}")
+    held = one(estimates)
+    assert list(held.sessions) == [f"s{number}" for number in range(1_000 - MOST_SESSIONS, 1_000)]
+    assert [each["sessionId"] for each in document([held], NOW)["sessions"]] == list(held.sessions)[::-1]

@@ -10,26 +10,33 @@ from worker.read_model.reader import AttendanceReader
 MOST_LOOKED_AT = 500
 
 
-class Gates(NamedTuple):
-    """The devices whose last event was for one session."""
+class Gate(NamedTuple):
+    """A device, and how many events it sent for one session."""
 
-    devices: Sequence[Mapping[str, Any]]
-    """Those that are silent first, then the fastest."""
+    device: Mapping[str, Any]
+    events: int
+
+
+class Gates(NamedTuple):
+    """The devices that sent events for one session."""
+
+    gates: Sequence[Gate]
+    """Those that are silent first, then by events."""
 
     @property
     def silent(self) -> Sequence[Mapping[str, Any]]:
         """Those that have sent nothing for much longer than usual."""
-        return [each for each in self.devices if each["isSilent"]]
+        return [each.device for each in self.gates if each.device["isSilent"]]
 
     @property
     def rate(self) -> float:
-        """Events per minute, estimated."""
-        return float(sum(each["estimates"]["eventsPerMinute"] for each in self.devices))
+        """Events of these devices per minute, for all their sessions, estimated."""
+        return float(sum(each.device["estimates"]["eventsPerMinute"] for each in self.gates))
 
     @property
     def usual_rate(self) -> float | None:
         """The same over about the last hour; None: not known yet."""
-        known = [each["estimates"]["usualEventsPerMinute"] for each in self.devices]
+        known = [each.device["estimates"]["usualEventsPerMinute"] for each in self.gates]
         return sum(each for each in known if each is not None) if any(each is not None for each in known) else None
 
 
@@ -38,13 +45,13 @@ async def read_gates(reader: AttendanceReader, session_ids: Collection[str]) -> 
     if not session_ids:
         return {}
     page = await reader.devices_page(limit=MOST_LOOKED_AT)
-    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    found: dict[str, list[Gate]] = defaultdict(list)
     for device in page.items:
-        session_id = device["estimates"]["lastSessionId"]
-        if session_id in session_ids:
-            found[session_id].append(device)
-    return {session_id: Gates(sorted(devices, key=_rank)) for session_id, devices in found.items()}
+        for of_session in device["estimates"]["sessions"]:
+            if of_session["sessionId"] in session_ids:
+                found[of_session["sessionId"]].append(Gate(device, of_session["events"]))
+    return {session_id: Gates(sorted(gates, key=_rank)) for session_id, gates in found.items()}
 
 
-def _rank(device: Mapping[str, Any]) -> tuple[bool, float, str]:
-    return not device["isSilent"], -device["estimates"]["eventsPerMinute"], device["source"]
+def _rank(gate: Gate) -> tuple[bool, int, str]:
+    return not gate.device["isSilent"], -gate.events, gate.device["source"]
