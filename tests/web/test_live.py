@@ -17,6 +17,8 @@ from tests.support.serving import Api, booking_name, event, upserted
 from tests.support.streaming import LiveStream
 from tests.web.test_attendances import problem, violations
 from worker.web.auth import Scope, create_token, revoke_token
+from worker.web.live.feed import MAX_VALUES
+from worker.web.routes.live import MAX_KEYS
 
 OF_ANOTHER_PROCESS = "0123456789abcdef-7"
 
@@ -190,6 +192,14 @@ def test_a_stream_is_no_request_in_flight(own_api: Api) -> None:
     assert figure(own_api, count) == 1
     slow = 'attendance_api_request_seconds_bucket{le="10.0",method="GET",route="/v1/live",status="200"}'
     assert figure(own_api, slow) == 1
+
+
+def test_keys_of_those_who_left_shut_nobody_out(own_api: Api) -> None:
+    for number in range(MAX_VALUES // MAX_KEYS + 1):
+        assert wait_until(lambda: figure(own_api, "attendance_api_streams") == 0, 10)
+        with LiveStream(own_api, [("sessions", f"left-{number}-{each}") for each in range(MAX_KEYS)]) as stream:
+            assert stream.status == 200, number
+            stream.until(lambda: stream.events)
 
 
 def test_a_token_has_its_share_of_the_streams(own_api: Api) -> None:

@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 #: Sources of a subscriber, and of all subscribers of a process.
 MAX_SOURCES, MAX_VALUES = 128, 5000
+#: Values without a subscriber that are kept: one who comes and goes with ever other keys shuts nobody out by them.
+MAX_UNUSED = 500
 #: Values are kept, and Redis is watched, for this long after the last subscriber: one that comes back can resume.
 LINGER_SECONDS = 30.0
 #: Values that are loaded at the same time.
@@ -91,13 +93,15 @@ class LiveFeed:
                 if not value.subscribers:
                     value.unused_since = asyncio.get_running_loop().time()
                     self._waiting.discard(value)
+            if len(self._values) > MAX_UNUSED:
+                self._drop_unused()
 
     def check(self, sources: Sequence[Source]) -> None:
         """Raises TooManySources if `subscribe` would."""
         keys = {source.key for source in sources}
         if len(keys) > MAX_SOURCES:
             raise TooManySources(f"at most {MAX_SOURCES} keys in a call; these are {len(keys)}")
-        if len(keys - self._values.keys()) + len(self._values) > MAX_VALUES:
+        if len(keys.union(key for key, value in self._values.items() if value.subscribers)) > MAX_VALUES:
             raise TooManySources(f"this process shows {MAX_VALUES} different keys already: retry later")
 
     def end(self) -> None:
@@ -228,7 +232,9 @@ class LiveFeed:
         self._is_interrupted = reason is not None
 
     def _drop_unused(self) -> None:
+        """Forgets values that nobody has looked at for long, and of too many those that have been unused the longest."""
         now = asyncio.get_running_loop().time()
-        for key, value in [*self._values.items()]:
-            if not value.subscribers and now - value.unused_since >= self._linger_seconds:
-                del self._values[key]
+        unused = sorted((each for each in self._values.values() if not each.subscribers), key=lambda each: each.unused_since)
+        for number, value in enumerate(unused, start=1):
+            if len(unused) - number >= MAX_UNUSED or now - value.unused_since >= self._linger_seconds:
+                del self._values[value.source.key]
