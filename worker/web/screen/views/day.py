@@ -93,8 +93,13 @@ class DaySessions:
             descending=True,
             limit=_ENDED,
         )
-        without_end = [each for each in begun.items if each["endsAt"] is None]
-        return Day([*running, *without_end], coming.items, ended.items, cursor is not None)
+        running += [each for each in begun.items if each["endsAt"] is None]
+        return Day(sorted(running, key=_place, reverse=True), coming.items, ended.items, cursor is not None)
+
+
+def _place(session: Session) -> tuple[str, str]:
+    """Sorts as the list of sessions does, so that both ways to find them show the same order."""
+    return session["startsAt"], session["sessionId"]
 
 
 def _grouped(tallies: Sequence[Session], now: int, *, has_more: bool) -> Day:
