@@ -30,6 +30,7 @@ def sign_in(browser: httpx.Client, token: str, **fields: str) -> httpx.Response:
 def test_a_page_leads_strangers_to_the_sign_in_and_back(api: Api, browser: httpx.Client, path: str) -> None:
     led = browser.get(path, params={"kind": "CLOCK_AHEAD"})
     assert led.status_code == 303
+    assert browser.get(path, params={"path": "x"}).status_code == 303
     page = browser.get(led.headers["location"])
     assert page.status_code == 200
     assert f'value="{path}?kind=CLOCK_AHEAD"' in page.text
@@ -101,6 +102,7 @@ def test_forms_of_other_sites_are_refused(api: Api, browser: httpx.Client, heade
     ("text", "page"),
     [
         ("/screen/session?id=a%2Fb%3Cscript%3E", "/screen/session?id=a%2Fb%3Cscript%3E"),
+        ("/?path=a&next=b", "/?path=a&next=b"),
         ("/?x=1\r\nSet-Cookie: a=b", "/?x=1%0D%0ASet-Cookie%3A%20a%3Db"),
         ("https://evil.example/", "/"),
         ("//evil.example", "/"),

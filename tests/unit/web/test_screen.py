@@ -75,6 +75,11 @@ def test_a_link_brings_back_any_text(text: str) -> None:
     assert page_at(target) == target
 
 
+@given(st.dictionaries(st.sampled_from(["path", "query", "self", "id", "x"]), st.text(min_size=1), max_size=4))
+def test_a_link_has_any_parameters(fields: dict[str, str]) -> None:
+    assert page_at(link("/", **fields)) == link("/", **fields)
+
+
 @given(st.text(max_size=100))
 def test_any_text_leads_to_a_page_of_the_screen(text: str) -> None:
     target = page_at(text)

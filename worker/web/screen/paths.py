@@ -31,7 +31,7 @@ def is_public(path: str) -> bool:
     return path == SIGN_IN or path.startswith(STATIC)
 
 
-def link(path: str, **query: str | None) -> str:
+def link(path: str, /, **query: str | None) -> str:
     """A path with a query, percent-encoded; parameters that are None or empty are left out."""
     given = {name: value for name, value in query.items() if value}
     return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
