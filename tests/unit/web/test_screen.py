@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from schemas.times import format_time
 from worker.read_model.freshness import Partition
+from worker.web.errors import ApiError
 from worker.web.live.source import Changes, Delivery
 from worker.web.screen.chart import HEIGHT, MINUTE, WIDTH, fill, minute_chart
 from worker.web.screen.freshness import FreshnessSource, freshness_words
+from worker.web.screen.marks import Mark
 from worker.web.screen.paths import link, page_at
 from worker.web.screen.stream import FragmentWriter
 from worker.web.screen.views.view import Rendered, View
@@ -78,6 +80,13 @@ def test_a_link_brings_back_any_text(text: str) -> None:
 @given(st.dictionaries(st.sampled_from(["path", "query", "self", "id", "x"]), st.text(min_size=1), max_size=4))
 def test_a_link_has_any_parameters(fields: dict[str, str]) -> None:
     assert page_at(link("/", **fields)) == link("/", **fields)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 50, "100001", "-1", "", "1.5", "٣"])
+def test_a_mark_with_a_wrong_number_is_refused(number: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        Mark.of(f"ATTENDED:{number}:BK-1")
+    assert refused.value.status == 400
 
 
 @given(st.text(max_size=100))

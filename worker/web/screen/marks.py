@@ -36,7 +36,7 @@ class Mark(NamedTuple):
         status, _, rest = text.partition(":")
         number, _, booking = rest.partition(":")
         booking_id = ids.booking_id(booking)
-        is_number = number.isascii() and number.isdecimal() and int(number) <= ids.MAX_ATTENDEES
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10 and int(number) <= ids.MAX_ATTENDEES
         if status not in set(AttendanceStatus) or not is_number or booking_id is None:
             raise Refused(400, "MALFORMED_MARK", "this button is of another version: load the page again")
         return cls(AttendanceStatus(status), int(number), booking_id)
