@@ -1,6 +1,9 @@
 """The pure parts of the screen: charts, freshness in words, links, and which fragments a subscriber gets."""
 
-from typing import Any
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,9 @@ from worker.web.screen.freshness import FreshnessSource, freshness_words
 from worker.web.screen.marks import Mark
 from worker.web.screen.paths import link, page_at
 from worker.web.screen.stream import FragmentWriter
+from worker.web.screen.views.session import SessionView
 from worker.web.screen.views.view import Rendered, View
+from worker.web.services import Services
 
 NOW = 1_800_000_000_000
 NUMBERS = st.integers(0, 100_000)
@@ -94,6 +99,25 @@ def test_any_text_leads_to_a_page_of_the_screen(text: str) -> None:
     target = page_at(text)
     assert target.isascii()
     assert target == "/" or target.startswith(("/?", "/screen/"))
+
+
+def test_a_sessions_chart_moves_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was drawn with the last change: an hour after the last rush it told how many come in a minute now."""
+    tick = Changes(frozenset(), False, frozenset(), True, 1)
+
+    class Reader:
+        async def arrivals(self, session_id: str, since: int, until: int) -> None:
+            return None
+
+    view = SessionView(cast(Services, SimpleNamespace(reader=Reader())), {"id": "yoga"})
+    minutes = iter((1000, 1000, 1001, 1001, 1001))
+    monkeypatch.setattr(time, "time_ns", lambda: next(minutes) * MINUTE * 1000)
+    asyncio.run(view._chart("yoga", None))
+    assert not view.is_affected(tick)
+    assert view.is_affected(tick)
+    asyncio.run(view._chart("yoga", None))
+    assert not view.is_affected(tick)
+    assert not view.is_affected(tick._replace(is_tick=False))
 
 
 class _View(View):

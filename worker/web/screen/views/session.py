@@ -57,13 +57,19 @@ class SessionView(View):
             raise QueryError([Violation("order", f"use {' or '.join(ORDERS)}", Rule.UNKNOWN_VALUE.value)])
         self.show = show
         self.order: Literal["bookingId", "status"] = "status" if order == "status" else "bookingId"
+        self._minute = 0
+        """Up to which its chart was drawn last, since the epoch."""
 
     @property
     def title(self) -> str:
         return f"Session {self.session_id or self.query.get('id', '')}"
 
     def is_affected(self, changes: Changes) -> bool:
-        return changes.alerts or (self.session_id is not None and changes.concern(self.session_id))
+        if self.session_id is None:
+            return False
+        # the chart moves with the clock: else it would show the last rush as people who come now
+        has_turned = changes.is_tick and self._minute != _this_minute()
+        return changes.alerts or has_turned or changes.concern(self.session_id)
 
     async def read(self) -> Rendered:
         reader = self.services.reader
@@ -95,8 +101,8 @@ class SessionView(View):
 
     async def _chart(self, session_id: str, ends: str | None) -> MinuteChart:
         """Of the two hours before now, or before its end."""
-        now = time.time_ns() // 1000
-        until = min(now, now if ends is None else parse_time(ends)) // MINUTE + 1
+        self._minute = _this_minute()
+        until = (self._minute if ends is None else min(self._minute, parse_time(ends) // MINUTE)) + 1
         arrivals = await self.services.reader.arrivals(session_id, until - _MINUTES, until)
         return minute_chart([] if arrivals is None else arrivals["arrivals"], until, _MINUTES)
 
@@ -116,6 +122,10 @@ class SessionView(View):
         bookings = [each for each in dict.fromkeys(alert["bookingId"] for alert in page.items) if each.startswith(prefix)]
         latest = await asyncio.gather(*(reader.latest(each, session_id) for each in bookings))
         return RosterPage([_row(each, found and found[0]) for each, found in zip(bookings, latest, strict=True)], page.next)
+
+
+def _this_minute() -> int:
+    return time.time_ns() // 1000 // MINUTE
 
 
 def _row(booking_id: str, attendance: Any) -> dict[str, Any]:
