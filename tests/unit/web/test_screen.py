@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from schemas.times import format_time
 from worker.read_model.freshness import Partition
+from worker.read_model.reader import AttendanceReader
 from worker.web.errors import ApiError
 from worker.web.live.source import Changes, Delivery
 from worker.web.screen.chart import HEIGHT, MINUTE, WIDTH, fill, minute_chart
@@ -19,6 +20,7 @@ from worker.web.screen.freshness import FreshnessSource, freshness_words
 from worker.web.screen.marks import Mark
 from worker.web.screen.paths import link, page_at
 from worker.web.screen.stream import FragmentWriter
+from worker.web.screen.views.day import DaySessions
 from worker.web.screen.views.session import SessionView
 from worker.web.screen.views.view import Rendered, View
 from worker.web.services import Services
@@ -118,6 +120,29 @@ def test_a_sessions_chart_moves_with_the_clock(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(view._chart("yoga", None))
     assert not view.is_affected(tick)
     assert not view.is_affected(tick._replace(is_tick=False))
+
+
+def test_running_sessions_keep_their_order_between_listings() -> None:
+    """Those without an end came last in a listing of the day, and by their start otherwise: cards jumped."""
+    now = time.time_ns() // 1000
+    times = {"startsAt": format_time(now - 60 * MINUTE), "endsAt": format_time(now + 60 * MINUTE)}
+    with_end = {"sessionId": "a", **times}
+    without = {"sessionId": "b", "startsAt": format_time(now - 10 * MINUTE), "endsAt": None}
+
+    class Reader:
+        async def sessions_page(self, **asked: Any) -> Any:
+            is_ended, is_coming = "ends_before" in asked, asked["starts_from"] > now
+            found = [] if is_ended or is_coming else [with_end] if "ends_after" in asked else [without, with_end]
+            return SimpleNamespace(items=found, next=None)
+
+        async def named_sessions(self, ids: list[str]) -> Any:
+            return SimpleNamespace(items=[with_end, without])
+
+    async def orders() -> list[list[str]]:
+        day = DaySessions(cast(AttendanceReader, Reader()))
+        return [[each["sessionId"] for each in (await day.read(24)).running] for _ in range(2)]
+
+    assert asyncio.run(orders()) == [["b", "a"]] * 2
 
 
 class _View(View):
