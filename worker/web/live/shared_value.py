@@ -59,7 +59,7 @@ class SharedValue:
         return True
 
     def failed(self, reason: str, now: float) -> bool:
-        """Takes a failed load; returns whether subscribers have to be told. A single failure may be a switch of keys."""
+        """Takes a failed load; returns whether that is new to subscribers. A single failure may be a switch of keys."""
         self.failures += 1
         self.is_dirty = True
         self.next_load = now + min(_LONGEST_RETRY_SECONDS, _RETRY_SECONDS * 2 ** min(self.failures - 1, 10))

@@ -44,8 +44,8 @@ class Subscription:
         self._sent = sent or 0
         """The sequence number up to which it has been sent all changes."""
         self._needs_snapshot = sent is None
-        self._told: str | None = None
-        """The error that it was told last, since the last snapshot."""
+        self._sent_error: str | None = None
+        """The error that it was sent last, since the last snapshot."""
         self._next_at = 0.0
         self._woken = asyncio.Event()
 
@@ -76,13 +76,13 @@ class Subscription:
     def _compose(self) -> Delivery | None:
         """What the subscriber has to be sent now; None: nothing."""
         error = next((value.error for value in self._values if value.error is not None), None)
-        if error is not None and error != self._told:
-            self._told, self._needs_snapshot = error, True
+        if error is not None and error != self._sent_error:
+            self._sent_error, self._needs_snapshot = error, True
             return Delivery("", False, {}, error)
         if self._needs_snapshot and error is None:
             if not all(value.is_current for value in self._values):
                 return None
-            self._told, self._needs_snapshot, self._sent = None, False, self._feed.sequence()
+            self._sent_error, self._needs_snapshot, self._sent = None, False, self._feed.sequence()
             return Delivery(f"{self._id}-{self._sent}", True, {value.source.key: value.value for value in self._values})
         readable = [value for value in self._values if value.error is None and value.changed_at > self._sent]
         if not readable:

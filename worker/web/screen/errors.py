@@ -17,7 +17,7 @@ CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'sel
 _HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
-    # not no-referrer: browsers then send `Origin: null` with the screen's own forms, which are told from foreign ones by it
+    # not no-referrer: browsers then send `Origin: null` with the screen's own forms, by which foreign ones are recognised
     "referrer-policy": "same-origin",
     "x-frame-options": "DENY",
 }
