@@ -71,7 +71,13 @@ _FOCUSED = """() => {
 }"""
 
 
-@pytest.mark.parametrize("view", [*VIEWS, "mark"])
+#: Views whose tab order the fast run follows: those with the most and with the fewest fields.
+_TABBED = {"session", "now"}
+
+
+@pytest.mark.parametrize(
+    "view", [pytest.param(view, marks=[] if view in _TABBED else [pytest.mark.slow]) for view in [*VIEWS, "mark"]]
+)
 def test_the_tab_key_reaches_everything_visibly(chromium: Chromium, stage: Stage, view: str) -> None:
     with spotless(chromium, stage.api, (VIEWS | STATES)[view], "all") as visit:
         page = visit.page

@@ -28,6 +28,10 @@ def congress(stage: Stage) -> str:
     return path_of("session", id=SESSION)
 
 
+#: The fast run has the same pages, filters and marks over HTTP, in tests/web.
+pytestmark = pytest.mark.slow
+
+
 def shown(page: Page) -> list[str]:
     """The bookingIds of the page."""
     return page.get_by_test_id("booking").get_by_role("rowheader").all_inner_texts()

@@ -58,6 +58,7 @@ def test_redis_stops(harmed: Stage, own_redis: RedisServer, chromium: Chromium, 
         assert unexpected(visit.errors) == []
 
 
+@pytest.mark.slow
 def test_a_page_opened_while_redis_is_away_fills_itself(harmed: Stage, own_redis: RedisServer, chromium: Chromium) -> None:
     own_redis.stop()
     with visiting(chromium, harmed.api, VIEWS["session"]) as visit:
@@ -68,6 +69,7 @@ def test_a_page_opened_while_redis_is_away_fills_itself(harmed: Stage, own_redis
         assert unexpected(visit.errors) == []
 
 
+@pytest.mark.slow
 def test_the_worker_stops(harmed: Stage, chromium: Chromium) -> None:
     with visiting(chromium, harmed.api, VIEWS["session"]) as visit:
         is_live(visit.page)
@@ -95,6 +97,7 @@ def test_the_api_restarts(harmed: Stage, chromium: Chromium) -> None:
         assert unexpected(visit.errors) == []
 
 
+@pytest.mark.slow
 def test_a_revoked_token_ends_the_page(harmed: Stage, chromium: Chromium) -> None:
     with visiting(chromium, harmed.api, VIEWS["alerts"], "ingest") as visit:
         expect(visit.page.locator("main")).to_contain_text("lacks the scope read")

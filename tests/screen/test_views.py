@@ -59,7 +59,9 @@ def test_alerts_open_and_resolve_before_the_eyes(chromium: Chromium, stage: Stag
         expect(alert).to_have_count(0)
 
 
-@pytest.mark.parametrize("view", list(NASTY_VIEWS))
+@pytest.mark.parametrize(
+    "view", [pytest.param(view, marks=[] if view in ("session", "alerts") else [pytest.mark.slow]) for view in NASTY_VIEWS]
+)
 def test_text_that_looks_like_html_stays_text(chromium: Chromium, stage: Stage, view: str) -> None:
     with visiting(chromium, stage.api, NASTY_VIEWS[view], "all") as visit:
         page = visit.page
