@@ -124,7 +124,7 @@ def _steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(sessions_query, "_TALLIES_AT_ONCE", 5)
 
 
-@pytest.mark.parametrize("place", ["redis_server", "redis_cluster"])
+@pytest.mark.parametrize("place", ["redis_server", pytest.param("redis_cluster", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("_steps")
 def test_walks_show_each_session_once_in_order(request: pytest.FixtureRequest, place: str) -> None:
     async def scenario(filled: Filled) -> None:

