@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker import addresses
 from worker.durations import DURATION_HINT, Duration, micros, written
+from worker.topics import group_of
 
 ENV_PREFIX = "ATTENDANCE_"
 _DISTRIBUTION = "attendance-worker"
@@ -68,6 +69,12 @@ class Settings(BaseSettings):
     )
     store: str = Field(
         "rocksdb://", description="where workers keep table rows: rocksdb://, rocksdb:///absolute/folder or memory://"
+    )
+    tables: str = Field(
+        "",
+        pattern="^([1-9][0-9]{0,8})?$",
+        description="number of the tables that this process uses; empty: those of the live read models, or of a build with "
+        "the settings of this process",
     )
     clock_tolerance: Duration = Field(
         timedelta(minutes=5), description="how far ahead of its reception an event's time may count"
@@ -194,6 +201,11 @@ class Settings(BaseSettings):
     @property
     def redis_namespace(self) -> str:
         return self.namespace or self.topic_prefix
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the workers, whose name changelogs and state folder have too."""
+        return group_of(self.topic_prefix, self.tables)
 
     @property
     def bootstrap_servers(self) -> list[str]:

@@ -10,6 +10,8 @@ MAX_MESSAGE_BYTES = 2 * MIB
 MAX_DEAD_LETTER_BYTES = MAX_MESSAGE_BYTES + 128 * 1024
 TABLES = ("attendance", "bookings")
 BATCH_BYTES = 512 * 1024
+#: The tables whose consumer group and changelogs have no number in their names.
+FIRST_TABLES = "1"
 
 
 class TopicNames(NamedTuple):
@@ -23,15 +25,20 @@ class TopicNames(NamedTuple):
     bookings_changelog: str
 
     @classmethod
-    def of(cls, prefix: str) -> "TopicNames":
-        """The names with a prefix. Changelogs are named as Faust names them."""
+    def of(cls, prefix: str, tables: str = FIRST_TABLES) -> "TopicNames":
+        """The names with a prefix. Changelogs are those of some tables, and named as Faust names them."""
         plain = (f"{prefix}.{name}" for name in ("events", "bookings", "alerts", "dead-letters"))
-        return cls(*plain, *(f"{prefix}-{table}-changelog" for table in TABLES))
+        return cls(*plain, *(f"{group_of(prefix, tables)}-{table}-changelog" for table in TABLES))
 
 
-def group_changelog(prefix: str) -> str:
+def group_of(prefix: str, tables: str = FIRST_TABLES) -> str:
+    """The consumer group whose workers keep some tables; changelogs and state folder have its name too."""
+    return prefix if tables in ("", FIRST_TABLES) else f"{prefix}.{tables}"
+
+
+def group_changelog(prefix: str, tables: str = FIRST_TABLES) -> str:
     """The topic of `worker.stream.group`: it has one partition, and a name like a changelog's."""
-    return f"{prefix}-group-changelog"
+    return f"{group_of(prefix, tables)}-group-changelog"
 
 
 @lru_cache(maxsize=10_000)

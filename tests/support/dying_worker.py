@@ -71,18 +71,18 @@ class Death:
 
         faust_consumer.Consumer.ack = ack  # type: ignore[method-assign]
 
-    async def _fold(self, fold: Method, owner: Any, read_models: Any, delivered: Any) -> None:
+    async def _fold(self, fold: Method, owner: Any, delivered: Any) -> None:
         self._batch.set(delivered.message.topic.rpartition(".")[2])
         self._stored.set(False)
-        await fold(owner, read_models, delivered)
+        await fold(owner, delivered)
         self.at(UNTOLD)
         self._batch.set("")
 
-    async def _emit(self, emit: Method, owner: Any, read_models: Any, folded: Any) -> None:
+    async def _emit(self, emit: Method, owner: Any, folded: Any) -> None:
         self._batch.set(folded.delivered.message.topic.rpartition(".")[2])
         if self._point == UNTOLD and self._topic in ("any", self._batch.get()):
             await asyncio.Event().wait()
-        await emit(owner, read_models, folded)
+        await emit(owner, folded)
         self._batch.set("")
 
     async def _flush(self, flush: Method, held: Any, producer: Any, number: int, changes: Any) -> None:

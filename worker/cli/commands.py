@@ -19,6 +19,7 @@ from worker.cli.history import explain
 from worker.cli.operations import operations
 from worker.cli.publishing import publish, simulate
 from worker.cli.reads import Json, alerts, booking, query, session, sessions
+from worker.cli.rebuild import rebuild
 from worker.cli.replay import replay
 from worker.cli.services import service_settings
 from worker.cli.show import fail, prepare_output, print_line
@@ -35,6 +36,7 @@ from worker.ops.dead_letters import DeadLetterError
 from worker.ops.embedded import NotForThisPlatform
 from worker.ops.replay_sources import ReplayError
 from worker.ops.verify import VerifyError
+from worker.read_model.builds import BuildError
 from worker.read_model.operations import OperationError
 from worker.read_model.reader import ReaderError
 from worker.settings import SettingsError, installed_version, load_settings, shown, unknown_variables
@@ -53,7 +55,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(schemas_app, name="schemas")
-for command in (query, session, sessions, booking, alerts, replay, archive, explain, operations, verify):
+for command in (query, session, sessions, booking, alerts, replay, archive, explain, operations, rebuild, verify):
     app.command()(command)
 
 #: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.
@@ -67,6 +69,7 @@ _USER_ERRORS = (
     ReaderError,
     TokensError,
     OperationError,
+    BuildError,
     LogUnreadable,
     ReplayError,
     ArchiveError,

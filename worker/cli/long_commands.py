@@ -26,8 +26,8 @@ Resume = Annotated[
 ]
 Abort = Annotated[str | None, typer.Option("--abort", metavar="ID", help="end one that was interrupted for good")]
 Begin = Callable[[Operations], Awaitable[Running]]
-Work = Callable[[Running, asyncio.Event], Coroutine[Any, Any, bool]]
-"""What an operation does, until it is done (True) or the event is set."""
+Work = Callable[[Running, asyncio.Event], Coroutine[Any, Any, bool | State]]
+"""What an operation does, until it is done (True, or the state that it is left in) or the event is set."""
 
 #: Where stderr is no terminal, a line of progress is printed after so long, seconds.
 LINE_SECONDS = 10.0

@@ -146,7 +146,7 @@ class Explainer:
 
     async def _check_settings(self) -> None:
         """Raises SettingsConflict if the tables were made by other rules: they hold what these would judge otherwise."""
-        windows = await find_windows(self._client, group_changelog(self._settings.topic_prefix), [0])
+        windows = await find_windows(self._client, group_changelog(self._settings.topic_prefix, self._settings.tables), [0])
         async with aclosing(read_windows(self._client, windows)) as parts:
             record = latest([each.value async for _, fetched in parts for each in fetched.records])
         if record is not None:

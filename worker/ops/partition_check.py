@@ -184,7 +184,7 @@ class PartitionCheck:
 
     async def _committed(self) -> Ends:
         tps = [TopicPartition(topic, self._number) for topic in (self._topics.events, self._topics.bookings)]
-        found = await committed_offsets(self._admin, self._settings.topic_prefix, tps)
+        found = await committed_offsets(self._admin, self._settings.group, tps)
         events, bookings = (found.get(tp, 0) for tp in tps)
         return events, bookings
 

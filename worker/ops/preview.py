@@ -176,7 +176,7 @@ class _Folding:
         return crc32(booking_id.encode()) % self.slices
 
     async def _read_tables(self, names: set[str]) -> tuple[Rows, Rows]:
-        topics = TopicNames.of(self._settings.topic_prefix)
+        topics = TopicNames.of(self._settings.topic_prefix, self._settings.tables)
         partitions = {partition_of(name, self._settings.partitions) for name in names}
         return (
             await self._read_table(topics.attendance_changelog, partitions, names, merge_attendance_rows),

@@ -159,7 +159,7 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
     """
     topic = TopicNames.of(settings.topic_prefix).events
     refusal = ReplayError(
-        f"the group {settings.topic_prefix} has members: stop all workers, wait until Kafka has forgotten those that "
+        f"the group {settings.group} has members: stop all workers, wait until Kafka has forgotten those that "
         f"died ({settings.session_timeout.total_seconds():.0f} s), then reset again"
     )
     await _committed(settings)
@@ -170,7 +170,7 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
     logs = await find_windows(client, topic, range(settings.partitions))
     # an offset behind the end would have the worker read everything
     windows = {tp: range(min(begins[tp].start, log.stop), log.stop) for tp, log in logs.items()}
-    consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.topic_prefix, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.group, enable_auto_commit=False)
     try:
         await consumer.start()
         consumer.assign(list(windows))
@@ -195,4 +195,4 @@ async def _committed(settings: Settings) -> dict[TopicPartition, int]:
     if count != settings.partitions:
         raise TopicsError(f"ATTENDANCE_PARTITIONS: {topic} has {count} partitions: set this to {count}")
     async with open_admin(settings) as admin:
-        return await committed_offsets(admin, settings.topic_prefix, [TopicPartition(topic, each) for each in range(count)])
+        return await committed_offsets(admin, settings.group, [TopicPartition(topic, each) for each in range(count)])

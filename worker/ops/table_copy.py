@@ -84,7 +84,7 @@ class TableCopy:
         self.rules = Rules(**{name: value for name, value in settings.shaping().items() if name != "partitions"})
         self._settings = settings
         self._client = settings.kafka_client()
-        topics = TopicNames.of(settings.topic_prefix)
+        topics = TopicNames.of(settings.topic_prefix, settings.tables)
         self._attendance = Table(topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, _ATTENDANCE)
         self._bookings = Table(topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, _BOOKINGS)
         self._alerts, self._content = store.table(_ALERTS), store.table(_CONTENT)

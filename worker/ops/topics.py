@@ -79,7 +79,7 @@ class Provisioned(NamedTuple):
 
 def plans(settings: Settings) -> list[TopicPlan]:
     """All topics of the tenant."""
-    names, count = TopicNames.of(settings.topic_prefix), settings.partitions
+    names, count = TopicNames.of(settings.topic_prefix, settings.tables), settings.partitions
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     compact = {"cleanup.policy": "compact", **size}
     delete = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
@@ -94,7 +94,7 @@ def plans(settings: Settings) -> list[TopicPlan]:
         TopicPlan(names.dead_letters, count, {**delete, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}),
         TopicPlan(names.attendance_changelog, count, changelog),
         TopicPlan(names.bookings_changelog, count, changelog),
-        TopicPlan(group_changelog(settings.topic_prefix), 1, compact),
+        TopicPlan(group_changelog(settings.topic_prefix, settings.tables), 1, compact),
     ]
 
 

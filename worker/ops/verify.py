@@ -8,9 +8,9 @@ from worker.kafka import open_admin, require_answer
 from worker.ops.partition_check import OnProgress, PartitionCheck, Window
 from worker.ops.partition_report import PartitionReport
 from worker.ops.scratch import scratch_folder
-from worker.read_model.keys import is_ours, live_key
+from worker.read_model.builds import read_registry
+from worker.read_model.keys import is_ours
 from worker.redis.client import Client
-from worker.redis.scripts import raise_first_error
 from worker.settings import Settings
 
 
@@ -39,7 +39,7 @@ class Verification:
         await require_answer(self._settings)
         with scratch_folder("attendance-verify-") as folder:
             url = self._settings.store if self._settings.store == "memory://" else f"rocksdb://{folder}/rows"
-            store = open_store(url, self._settings.topic_prefix)
+            store = open_store(url, self._settings.group)
             try:
                 async with open_consumer(self._settings.kafka_client()) as consumer, open_admin(self._settings) as admin:
                     for number in partitions:
@@ -61,11 +61,11 @@ class Verification:
 
     async def _namespace(self) -> str:
         base = self._settings.redis_namespace
-        ((name, count),) = raise_first_error(await self._client.ask([("HMGET", live_key(base), "namespace", "partitions")]))
-        if name is None:
+        live = (await read_registry(self._client, base)).live
+        if live is None:
             raise VerifyError("no namespace is live in Redis: start a worker, which fills one from the tables")
-        if not is_ours(base, name.decode()):
-            raise VerifyError(f"namespace {name.decode()} has the layout of another version: use the version of the workers")
-        if int(count or 0) != self._settings.partitions:
-            raise VerifyError(f"ATTENDANCE_PARTITIONS: the read models have {int(count or 0)} partitions: set that number")
-        return str(name.decode())
+        if not is_ours(base, live.name):
+            raise VerifyError(f"namespace {live.name} has the layout of another version: use the version of the workers")
+        if live.partitions != self._settings.partitions:
+            raise VerifyError(f"ATTENDANCE_PARTITIONS: the read models have {live.partitions} partitions: set that number")
+        return live.name

@@ -16,11 +16,13 @@ def load(*names: str) -> Script:
 
 
 APPLY = load("announce", "apply")
+BUILD = load("build")
 CLAIM = load("claim")
 HEARTBEAT = load("heartbeat")
 IDENTITY = load("identity")
 MARKS = load("marks")
 OPERATION = load("operation")
+REGISTRY = load("registry")
 REPAIR = load("announce", "repair")
 REQUEST_REPAIR = load("request_repair")
 RETIRE = load("retire")

@@ -246,24 +246,28 @@ class Running:
         finally:
             await cancel_all((saving, working))
 
-    async def run_until(self, stop: asyncio.Event, work: Coroutine[Any, Any, bool]) -> bool:
+    async def run_until(self, stop: asyncio.Event, work: Coroutine[Any, Any, bool | State]) -> bool:
         """Runs the work as `run` does, and ends this process' part; returns whether the work is done.
 
-        Work that returns False, fails, or is cancelled `STOP_SECONDS` after ``stop`` was set, can be resumed.
+        Work that returns a state leaves the operation in that state, True stands for DONE. Work that returns False, fails, or
+        is cancelled `STOP_SECONDS` after ``stop`` was set, can be resumed.
 
         Raises:
             OperationError: another process has taken the operation.
         """
         try:
-            is_done = bool(await run_until(stop, self.run(work), STOP_SECONDS))
+            done = await run_until(stop, self.run(work), STOP_SECONDS)
         except OperationError:
             raise
         except Exception as error:
             with suppress(OperationError):
                 await self._release(str(error) or repr(error))
             raise
-        await (self.finish() if is_done else self._release(""))
-        return is_done
+        if not done:
+            await self._release("")
+            return False
+        await self.finish(done if isinstance(done, State) else State.DONE)
+        return True
 
     async def _release(self, error: str) -> None:
         # without Redis it counts as interrupted once it is stale

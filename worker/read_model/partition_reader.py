@@ -10,7 +10,7 @@ from schemas.query.request import Filter
 from worker.read_model.documents import unpack
 from worker.read_model.errors import NotServing, Switched, TooMuchWork
 from worker.read_model.freshness import Freshness, Partition, freshness_of
-from worker.read_model.keys import DOC_SHIFT, PartitionKeys, live_key
+from worker.read_model.keys import DOC_SHIFT, LIVE_NAMESPACE, PartitionKeys, live_key
 from worker.read_model.lua_scripts import FIND
 from worker.read_model.watermark import describe_state, parse_watermark, watermark_command
 from worker.redis.client import Client, Server
@@ -142,10 +142,11 @@ class NamespaceView:
     async def _read_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The answers to the commands, in one round trip. On a single server it checks that the namespace is live."""
         answers = raise_first_error(
-            await self._client.ask([*commands, *(("HGET", key, "namespace") for key in self._live_key)])
+            await self._client.ask([*commands, *(("HMGET", key, LIVE_NAMESPACE, "namespace") for key in self._live_key)])
         )
         for _ in self._live_key:
-            if answers.pop() != self.namespace.encode():
+            own, plain = answers.pop()
+            if (plain if own is None else own) != self.namespace.encode():
                 raise Switched
         return answers
 

@@ -7,8 +7,9 @@ from time import monotonic
 from typing import TypeVar
 
 from schemas.query.signatures import KEY_BYTES, is_signed
+from worker.read_model.builds import parse_live
 from worker.read_model.errors import NotServing, OtherLayout, Switched
-from worker.read_model.keys import is_ours, live_key
+from worker.read_model.keys import LIVE_FIELDS, is_ours, live_key
 from worker.read_model.partition_reader import MAX_ROUND_TRIPS, KeyGenerations, NamespaceView
 from worker.redis.client import Client
 from worker.redis.scripts import raise_first_error
@@ -66,17 +67,17 @@ class NamespaceResolver:
 
     async def _locate(self) -> NamespaceView:
         """Reads the live namespace from Redis."""
-        command = "HMGET", live_key(self._base), "namespace", "partitions", "cursorKey"
-        ((name, count, key),) = raise_first_error(await self._client.ask([command]))
-        if name is None or count is None:
+        command = "HMGET", live_key(self._base), *LIVE_FIELDS, "cursorKey"
+        ((*values, key),) = raise_first_error(await self._client.ask([command]))
+        live = parse_live(values)
+        if live is None:
             raise NotServing("no namespace is live in Redis yet: start a worker, or wait for it")
-        namespace = name.decode()
-        if not is_ours(self._base, namespace):
-            raise OtherLayout(f"namespace {namespace} has the layout of another version: use the version of the workers")
+        if not is_ours(self._base, live.name):
+            raise OtherLayout(f"namespace {live.name} has the layout of another version: use the version of the workers")
         if key is None:
             key = await self._make_cursor_key()
         self._cached = NamespaceView(
-            self._client, self._base, namespace, int(count), key, self._key_generations, self._round_trips
+            self._client, self._base, live.name, live.partitions, key, self._key_generations, self._round_trips
         )
         self._cached_until = monotonic() + _CACHE_SECONDS
         return self._cached

@@ -3,6 +3,7 @@
 Errors, and whether a retry helps::
 
     ReadModelError
+    ├── Dropped        it is a build that was dropped: stop writing it
     ├── Fenced         another worker owns the partition now: stop writing, and wait for Kafka's rebalance
     └── NeedsRepair    the data in Redis is not what this writer wrote: repair from the table
     redis.RedisError   Redis is unavailable, or the command failed: retry the same call, it is idempotent
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from schemas.query.signatures import KEY_BYTES
+from worker.read_model.builds import Registry, parse_registry
 from worker.read_model.keys import BOOKING_BUCKETS, DEVICES, DOC_SHIFT, ESTIMATES, PartitionKeys, live_key
 from worker.read_model.lua_scripts import APPLY, CLAIM, HEARTBEAT, REPAIR, RETIRE
 from worker.read_model.watermark import parse_hash
@@ -32,6 +34,10 @@ _RETIRE_AT_ONCE = 100
 
 class ReadModelError(Exception):
     """Redis refused a write."""
+
+
+class Dropped(ReadModelError):
+    """The namespace is a build that was dropped."""
 
 
 class Fenced(ReadModelError):
@@ -68,9 +74,19 @@ class PartitionWriter:
         self._pace = ChunkSizer()
         self._clock = ServerClock()
 
-    async def claim(self) -> Claim:
-        """Becomes the only writer; writes of earlier ones are refused from now on."""
-        epoch, state, keys, events, bookings, events_time, bookings_time, fresh_age = await self._run(CLAIM, self._generation)
+    async def claim(self, build: str = "") -> Claim:
+        """Becomes the only writer; writes of earlier ones are refused from now on.
+
+        Args:
+            build: of a build, the operation that made it; empty: the namespace is live.
+
+        Raises:
+            Dropped: it is no build of this operation any more.
+        """
+        answer = await self._run(CLAIM, self._generation, build)
+        if answer == b"dropped":
+            raise Dropped(f"partition {self._keys.partition}: the namespace {self._keys.namespace} was dropped")
+        epoch, state, keys, events, bookings, events_time, bookings_time, fresh_age = answer
         self._epoch, self._key_generation, self._seq = epoch, keys.decode(), 0
         is_complete = state == b"live" and bool(keys)
         return Claim(is_complete, events, bookings, events_time.decode(), bookings_time.decode(), fresh_age)
@@ -105,13 +121,21 @@ class PartitionWriter:
             watermark: its fields after the repair.
         """
         await self.claim()
+        await self.begin_repair()
+        async for entries in partition:
+            await self._apply(Write(entries))
+        await self.end_repair(watermark)
+
+    async def begin_repair(self) -> None:
+        """Begins a new key generation, to which `apply` writes from now on, and unlinks those that are retired."""
         answer = await self._run(REPAIR, "begin", self._generation, self._epoch)
         self._raise_if_refused(answer)
         self._key_generation, *retired = (name.decode() for name in answer)
         self._seq = 0
         await self._retire(retired)
-        async for entries in partition:
-            await self._apply(Write(entries))
+
+    async def end_repair(self, watermark: Mapping[str, Any]) -> None:
+        """Switches readers to the key generation that was begun, and unlinks the old ones."""
         answer = await self._run(REPAIR, "switch", self._generation, self._epoch, *flatten(watermark))
         self._raise_if_refused(answer)
         await self._retire(name.decode() for name in answer[1:])
@@ -160,11 +184,8 @@ class PartitionWriter:
         self._clock.observe(int(answer), asked_at, monotonic())
 
     async def _retire(self, key_generations: Iterable[str]) -> None:
-        buckets = (65536 >> DOC_SHIFT, BOOKING_BUCKETS)
         for name in key_generations:
-            remaining = 0
-            while remaining >= 0:
-                remaining = await self._run(RETIRE, self._keys.prefix(name), _RETIRE_AT_ONCE, *buckets, remaining)
+            await unlink_generation(self._client, self._keys, name)
             self._raise_if_refused(await self._run(REPAIR, "forget", self._generation, self._epoch, name))
 
     async def _run(self, script: Script, *arguments: Any) -> Any:
@@ -181,16 +202,23 @@ class PartitionWriter:
             raise NeedsRepair(f"partition {partition}: the read models in Redis are lost or incomplete")
 
 
-async def announce(client: Client, base: str, namespace: str, partitions: int) -> tuple[str, int]:
-    """Makes a namespace live if there is none, and creates the cursor key. Returns the live namespace and its partitions."""
+async def announce(client: Client, base: str, namespace: str, partitions: int) -> Registry:
+    """Makes a namespace live if there is none, and creates the cursor key. Returns the live namespace and the builds."""
     key = live_key(base)
     async with answer_timeout(), client.pipeline(transaction=True) as pipe:
         pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
         pipe.hsetnx(key, "namespace", namespace)
         pipe.hsetnx(key, "partitions", partitions)
-        pipe.hmget(key, "namespace", "partitions")
-        *_, (live, count) = await pipe.execute()
-    return live.decode(), int(count)
+        pipe.hgetall(key)
+        *_, fields = await pipe.execute()
+    return parse_registry(fields)
+
+
+async def unlink_generation(client: Client, keys: PartitionKeys, name: str) -> None:
+    """Unlinks all keys of a key generation that is neither read nor written, a part at a time."""
+    remaining, buckets = 0, (65536 >> DOC_SHIFT, BOOKING_BUCKETS)
+    while remaining >= 0:
+        remaining = await run(client, RETIRE, keys.watermark, keys.prefix(name), _RETIRE_AT_ONCE, *buckets, remaining)
 
 
 class ServerClock:

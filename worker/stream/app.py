@@ -26,7 +26,7 @@ def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, 
     topics = TopicNames.of(settings.topic_prefix)
     timeout = settings.session_timeout.total_seconds()
     app = faust.App(
-        settings.topic_prefix,
+        settings.group,
         broker=";".join(f"{faust_consumer.SCHEME}://{server}" for server in settings.bootstrap_servers),
         broker_credentials=_credentials(settings),
         broker_client_id=client_id(),

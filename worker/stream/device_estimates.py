@@ -130,6 +130,10 @@ class DeviceEstimates:
             del self._changed[name]
         return [self._change(name) for name in names]
 
+    def take_all_again(self) -> None:
+        """All are to be written: read models that had none hold them then."""
+        self._changed.update(dict.fromkeys([*self._sources, *self._dead_only]))
+
     def put_back(self, changes: Sequence[EstimateChange]) -> None:
         """These could not be written."""
         self._changed.update((each.source, None) for each in changes)

@@ -208,7 +208,7 @@ class Group:
 
     @property
     def _topic(self) -> str:
-        return group_changelog(self._settings.topic_prefix)
+        return group_changelog(self._settings.topic_prefix, self._settings.tables)
 
 
 async def has_members(settings: Settings) -> bool:
@@ -220,14 +220,14 @@ async def has_members(settings: Settings) -> bool:
     admin = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=int(_PROBE_SECONDS * 1000))
     try:
         await admin.start()
-        (answer,) = await admin.describe_consumer_groups([settings.topic_prefix])
+        (answer,) = await admin.describe_consumer_groups([settings.group])
     finally:
         await admin.close()
     for code, _group, _state, _type, _protocol, members, *_ in answer.groups:
         if code:
-            raise for_code(code)(settings.topic_prefix)
+            raise for_code(code)(settings.group)
         return bool(members)
-    raise KafkaError(f"the broker's answer does not include the group {settings.topic_prefix}")
+    raise KafkaError(f"the broker's answer does not include the group {settings.group}")
 
 
 def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> None:

@@ -7,13 +7,14 @@ emitted again, change nothing. While one batch is emitted, the next is already f
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
+from redis import RedisError
 
 from schemas.events import Reason
 from worker.domain.devices import device_rows
@@ -22,6 +23,7 @@ from worker.engine.fetching import Fetched
 from worker.engine.partition_appender import BehindOpenTransaction
 from worker.monitoring.state import Phase
 from worker.read_model.freshness import TOPICS
+from worker.read_model.write_batch import Entries
 from worker.stream import kafka_sink
 from worker.stream.bad_events import BadEvents
 from worker.stream.booking_store import Bookings, ChangedRows
@@ -30,14 +32,17 @@ from worker.stream.decode_batch import decode_batch
 from worker.stream.device_estimates import DeviceEstimates
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.projection import Projection
-from worker.stream.redis_sink import BatchWrite, ReadModels, TopicEnd
+from worker.stream.redis_sink import BatchWrite, Projected, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
+from worker.stream.targets import Target
 
 log = structlog.get_logger(__name__)
 
 #: Foreign writes behind an open transaction are read again after so long, seconds.
 UNDECIDED_SECONDS = 10.0
+#: Sources whose estimates a heartbeat writes: about a millisecond of the server's time.
+_ESTIMATES_AT_ONCE = 200
 
 MaintenanceTask = Callable[[], Awaitable[None]]
 """Work that a stage does between two batches."""
@@ -61,29 +66,38 @@ class Folded(NamedTuple):
     delivered: Delivered
     outgoing: Outgoing
     dead_letters: Mapping[Reason, DeadLetterCount]
-    write: BatchWrite
+    writes: Sequence[tuple[ReadModels, BatchWrite]]
+    """For each namespace that is written."""
 
 
 class Partition:
     """The owner of one partition, from its recovery to its revocation."""
 
-    def __init__(self, number: int, resources: Resources) -> None:
+    def __init__(self, number: int, resources: Resources, targets: Sequence[Target]) -> None:
         self.number = number
+        self._targets = targets
         self._resources = resources
         self._bookings = Bookings(number, resources)
         self._bad_events = BadEvents(number)
         self._estimates = DeviceEstimates()
-        self._read_models: ReadModels | None = None
+        self._read_models: list[ReadModels] = []
+        """Of each namespace that is written, the live one first; empty until they are claimed."""
+        self._create_read_models: Callable[[Target], ReadModels] | None = None
+        self._applied = Applied()
+        """How far the topics are folded."""
+        self._batch_lock = asyncio.Lock()
         self._to_fold: asyncio.Queue[Delivered | MaintenanceTask] = asyncio.Queue()
         self._to_emit: asyncio.Queue[Folded | MaintenanceTask] = asyncio.Queue(1)
         self._alerts = asyncio.Lock()
         """Held while appending to the alerts topic."""
         self._rewrite_after = 0.0
+        self._filling: list[ReadModels] = []
+        """Builds whose fill is queued."""
 
     @property
     def phase(self) -> Phase:
         """Whether readers are served."""
-        return Phase.LIVE if self._read_models is not None and self._read_models.is_live else Phase.REPAIRING
+        return Phase.LIVE if self._read_models and self._read_models[0].is_live else Phase.REPAIRING
 
     def fresh_at(self, completed_at: float | None) -> float | None:
         """When Redis was last known to hold everything that Kafka had, in `time.monotonic`; None: not known.
@@ -91,11 +105,10 @@ class Partition:
         Args:
             completed_at: when everything that is completed now was everything that Kafka had; None: not known.
         """
-        if self._read_models is None:
-            return None
         if completed_at is not None:
-            self._read_models.completed(completed_at)
-        return self._read_models.fresh_at
+            for read_models in self._read_models:
+                read_models.completed(completed_at)
+        return self._read_models[0].fresh_at if self._read_models else None
 
     async def run(self, committed: Mapping[str, int]) -> None:
         """Works until it is cancelled.
@@ -105,12 +118,23 @@ class Partition:
         """
         topics = self._resources.topics
         generation = await self._bookings.open()
-        self._read_models = ReadModels(self.number, self._resources, self._bookings, generation, self._estimates)
-        await self._read_models.take_ownership((committed.get(topics.events, 0), committed.get(topics.bookings, 0)))
+        ends = committed.get(topics.events, 0), committed.get(topics.bookings, 0)
+        self._applied = Applied(*ends).merged(self._bookings.applied)
+
+        def create(target: Target) -> ReadModels:
+            return ReadModels(
+                self.number, self._resources, self._bookings, generation, self._estimates, target, self._batch_lock
+            )
+
+        for target in self._targets:
+            read_models = create(target)
+            await read_models.take_ownership(ends)
+            self._read_models.append(read_models)
+        self._create_read_models = create
         try:
             async with asyncio.TaskGroup() as stages:
-                stages.create_task(_run_stage(self._to_fold, partial(self._fold, self._read_models)))
-                stages.create_task(_run_stage(self._to_emit, partial(self._emit, self._read_models)))
+                stages.create_task(_run_stage(self._to_fold, self._fold))
+                stages.create_task(_run_stage(self._to_emit, self._emit))
         except ExceptionGroup as errors:
             raise _first(errors) from None
 
@@ -118,31 +142,73 @@ class Partition:
         """Queues a batch; the consumer limits how many are in flight."""
         self._to_fold.put_nowait(delivered)
 
+    def write_to(self, targets: Sequence[Target]) -> None:
+        """Writes these namespaces from now on, the live one first."""
+        self._targets = targets
+        if self._create_read_models is None:
+            return  # `run` takes them
+        written = {each.target.namespace: each for each in self._read_models}
+        read_models = []
+        for target in targets:
+            each = written.get(target.namespace) or self._create_read_models(target)
+            each.target = target
+            if each.lacks_data:
+                self._to_fold.put_nowait(each.repair)
+            read_models.append(each)
+        self._read_models = read_models
+
     async def heartbeat(self, ends: Mapping[str, TopicEnd]) -> None:
-        """Writes the heartbeat, with the ends of the topics, by ``events`` and ``bookings``."""
-        task = await self._read_models.heartbeat(ends, self._bad_events.fields()) if self._read_models else None
-        if task is not None:
+        """Writes the heartbeats, with the ends of the topics, by ``events`` and ``bookings``; begins to fill a new build."""
+        all_read_models, bad = tuple(self._read_models), self._bad_events.fields()
+        estimates = self._estimates.take_changed(_ESTIMATES_AT_ONCE) if all_read_models and all_read_models[0].is_live else []
+        try:
+            tasks = await asyncio.gather(*(each.heartbeat(ends, bad, estimates) for each in all_read_models))
+        except RedisError:
+            self._estimates.put_back(estimates)
+            raise
+        for task in filter(None, tasks):
             # only an idle partition needs the task: if batches wait, the next write finds the same
             with suppress(asyncio.QueueFull):
                 self._to_emit.put_nowait(task)
+        for read_models in all_read_models:
+            if read_models.needs_fill and read_models not in self._filling:
+                self._filling.append(read_models)
+                self._to_fold.put_nowait(partial(self._begin_fill, read_models))
+
+    async def _begin_fill(self, read_models: ReadModels) -> None:
+        """Begins to fill a build, behind the batches that are folded, and queues its parts."""
+        self._filling.remove(read_models)
+        await self._to_emit.put(partial(read_models.begin_fill, self._applied))
+        await self._fill(read_models, self._bookings.parts())
+
+    async def _fill(self, read_models: ReadModels, parts: Iterator[Entries]) -> None:
+        """Reads the next part of a fill, and queues the one after it, behind the batches that wait."""
+        part = next(parts, None)
+        if part is None:
+            await self._to_emit.put(read_models.end_fill)
+            return
+        await self._to_emit.put(partial(read_models.fill, part))
+        if read_models in self._read_models:
+            self._to_fold.put_nowait(partial(self._fill, read_models, parts))
 
     def check_logs(self) -> None:
         """Queues the rewrite that follows foreign writes to the partition's changelogs or alerts, if there are any."""
-        if self._read_models is not None and self._has_foreign_writes and monotonic() >= self._rewrite_after:
+        if self._read_models and self._has_foreign_writes and monotonic() >= self._rewrite_after:
             self._to_fold.put_nowait(self._rewrite)
 
-    async def _fold(self, read_models: ReadModels, delivered: Delivered) -> None:
+    async def _fold(self, delivered: Delivered) -> None:
         """Folds a batch, projects what it changed, and stores it in changelog and table."""
         fetched, bookings, resources, metrics = delivered.value, self._bookings, self._resources, self._resources.metrics
         topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
-        async with read_models.batch_lock:
+        async with self._batch_lock:
             # one partition at a time, since several would evict each other's bookings from the processor's cache
             async with resources.folding:
                 begun = monotonic()
                 batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
                 decoded = monotonic()
                 metrics.observe_stage("decode", decoded - begun)
-                projected = read_models.projected
+                all_read_models = tuple(self._read_models)
+                projected = _projected(all_read_models)
                 is_redelivery, unchanged = fetched.begin < bookings.redelivered[topic], list[str]()
                 projection = Projection(known=projected.matches_table, backfills=batch.backfills)
                 changed_devices = projection.add_devices(bookings.devices, batch.sources, is_redelivery=is_redelivery)
@@ -160,7 +226,9 @@ class Partition:
             metrics.observe_stage("fold", folded - decoded)
             metrics.observe_batch(TOPICS[topic], len(fetched.records), batch.folded, Counter(unchanged), batch.forwarded)
             metrics.observe_sources(batch.sources)
-            write = read_models.begin(projection.entries, Applied.of(topic, fetched.end, batch.newest))
+            applied = Applied.of(topic, fetched.end, batch.newest)
+            self._applied = self._applied.merged(applied)
+            writes = [(each, each.begin(projection.entries, applied)) for each in all_read_models]
             outgoing = kafka_sink.outgoing(
                 batch, projection.published, resources.topics, self.number, resources.settings.partitions
             )
@@ -173,20 +241,21 @@ class Partition:
             fetched.records.clear()
             last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)
             del batch
-            overtaken = await bookings.store(rows, write.applied, last_places)
+            overtaken = await bookings.store(rows, self._applied, last_places)
             metrics.observe_stage("store", monotonic() - folded)
             outgoing.messages.extend(
                 kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
             )
-        await self._to_emit.put(Folded(topic, delivered, outgoing, dead_letters, write))
+        await self._to_emit.put(Folded(topic, delivered, outgoing, dead_letters, writes))
 
-    async def _emit(self, read_models: ReadModels, folded: Folded) -> None:
+    async def _emit(self, folded: Folded) -> None:
         """Emits a stored batch to Kafka and Redis, then acknowledges it."""
         begun = monotonic()
         async with asyncio.TaskGroup() as sinks:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 sinks.create_task(self._send(folded.outgoing))
-            sinks.create_task(read_models.write(folded.write))
+            for read_models, write in folded.writes:
+                sinks.create_task(read_models.write(write))
         self._resources.metrics.observe_stage("emit", monotonic() - begun)
         for reason, count in folded.dead_letters.items():
             self._resources.metrics.count_dead_letters(TOPICS[folded.topic], reason.value, count.count)
@@ -240,6 +309,13 @@ class Partition:
             async with self._alerts:
                 await until_done("kafka", attempt, partition=self.number)
             appender.foreign_writes.remove(offsets)
+
+
+def _projected(all_read_models: Iterable[ReadModels]) -> Projected:
+    """What surely all of these hold."""
+    held = [each.projected for each in all_read_models if each.is_live or each.is_filling or each.target.is_live]
+    offset = min((each.bookings_offset for each in held), default=0)
+    return Projected(offset, all(each.matches_table for each in held))
 
 
 async def _run_stage(queue: asyncio.Queue[Batch | MaintenanceTask], handle: Callable[[Batch], Awaitable[None]]) -> None:

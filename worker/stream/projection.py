@@ -81,8 +81,17 @@ def surplus_devices(devices: Devices, held: Collection[str]) -> Entries:
     return entries
 
 
-def project_all(state: BookingState, entries: Entries, sessions: Collection[str] | None = None) -> None:
-    """Adds everything that readers see of a booking (at these sessions, and of the booking as a whole), for a repair."""
+def project_all(
+    state: BookingState, entries: Entries, sessions: Collection[str] | None = None, *, is_empty: bool = True
+) -> None:
+    """Adds everything that readers see of a booking (at these sessions, and of the booking as a whole).
+
+    Args:
+        state: the booking.
+        entries: to which it is added.
+        sessions: only of these.
+        is_empty: whether the read models hold nothing of it yet, as those that a repair fills.
+    """
     names = state.rows.keys() | listed_by(state.booking).keys()
     for name in names if sessions is None else names & set(sessions):
         status = state.packed_status(name)
@@ -90,7 +99,11 @@ def project_all(state: BookingState, entries: Entries, sessions: Collection[str]
         contributed = _contribution(name, status, row, state.booking)
         if contributed:
             document = _document(state.booking_id, name, contributed, row)
-            entries.pair(attendance_id(state.booking_id, name), document, contributed, b"")
+            identity = attendance_id(state.booking_id, name)
+            if is_empty:
+                entries.pair(identity, document, contributed, b"")
+            else:
+                entries.pair_anew(identity, document)
     for name, mask in state.masks.items():
         if sessions is not None and name not in sessions:
             continue
@@ -99,7 +112,7 @@ def project_all(state: BookingState, entries: Entries, sessions: Collection[str]
     if state.frequent:
         entries.alerts.append(_open(alert_events.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
-        entries.summary(state.booking_id, _summary(state.summary, False))
+        entries.summary(state.booking_id, _summary(state.summary, not is_empty))
 
 
 def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:

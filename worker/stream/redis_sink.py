@@ -1,30 +1,32 @@
-"""Writes one partition's read models to Redis: batch by batch, and as a whole if they are lost or behind the table."""
+"""Writes one partition's read models in one namespace: batch by batch, and as a whole if they are lost or behind the table.
+
+The live namespace is *repaired*: nothing is folded until it is whole again, since readers wait for it. A build beside it is
+*filled* in parts, between two batches: the parts pass both stages of the partition as batches do, so that a part never undoes a
+batch that was folded after it.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
 import structlog
-from redis import RedisError
 
 from schemas.times import format_time, parse_time
 from worker.domain.fold import NEVER
 from worker.domain.rows import BOOKINGS, EVENTS, Applied, Ends
-from worker.read_model.write_batch import Entries, Write
-from worker.read_model.writer import Claim, Fenced, NeedsRepair, PartitionWriter, ReadModelError
+from worker.read_model.write_batch import Entries, EstimateChange, Write
+from worker.read_model.writer import Claim, Dropped, Fenced, NeedsRepair, PartitionWriter, ReadModelError
 from worker.stream.booking_store import Bookings
 from worker.stream.device_estimates import DeviceEstimates
 from worker.stream.projection import surplus_devices
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
+from worker.stream.targets import Target, read_targets
 
 log = structlog.get_logger(__name__)
-
-
-#: Sources whose estimates a heartbeat writes: about a millisecond of the server's time.
-_ESTIMATES_AT_ONCE = 200
 
 
 class TopicEnd(NamedTuple):
@@ -60,24 +62,43 @@ class BatchWrite(NamedTuple):
 
 
 class ReadModels:
-    """Writes the read models of a partition, and tracks what they hold."""
+    """Writes the read models of a partition in one namespace, and tracks what they hold.
+
+    Args:
+        target: the namespace.
+        batch_lock: held from the beginning of a batch until it is in the table: a repair finds all of a batch, or nothing.
+    """
 
     def __init__(
-        self, number: int, resources: Resources, bookings: Bookings, generation: str, estimates: DeviceEstimates
+        self,
+        number: int,
+        resources: Resources,
+        bookings: Bookings,
+        generation: str,
+        estimates: DeviceEstimates,
+        target: Target,
+        batch_lock: asyncio.Lock,
     ) -> None:
+        self.target = target
         self.is_live = False
         """Whether the partition is claimed and its read models need no repair."""
+        self.is_filling = False
+        """Whether the parts of a build are being written."""
         self.projected = Projected()
-        self.batch_lock = asyncio.Lock()
-        """Held from the beginning of a batch until it is in the table, so that a repair finds all of a batch or nothing."""
+        self._batch_lock = batch_lock
         self._number = number
         self._bookings = bookings
         self._estimates = estimates
         self._metrics = resources.metrics
         self._timeout = resources.settings.session_timeout.total_seconds()
-        self._writer = PartitionWriter(resources.redis, resources.namespace, number, generation)
+        self._read_targets = lambda: read_targets(resources.settings, resources.redis)
+        self._writer = PartitionWriter(resources.redis, target.namespace, number, generation)
+        self._fill_after = 0.0
+        """When a build may be filled, in `time.monotonic`; infinite: it was dropped."""
         self._applied = Applied()
         """How far the topics are folded."""
+        self._written = Applied()
+        """How far they are written."""
         self.fresh_at: float | None = None
         """When Redis was last known to hold everything that Kafka had, in `time.monotonic`; None: not known."""
         self._answered_at = 0.0
@@ -88,8 +109,18 @@ class ReadModels:
         if self.is_live:
             self.fresh_at = max(min(at, self._answered_at), self.fresh_at or 0.0)
 
+    @property
+    def lacks_data(self) -> bool:
+        """Whether this is the live namespace and was not filled."""
+        return self.target.is_live and not self.is_live and not self.is_filling
+
+    @property
+    def needs_fill(self) -> bool:
+        """Whether this is a build that is neither whole nor being filled."""
+        return not (self.target.is_live or self.is_live or self.is_filling) and monotonic() >= self._fill_after
+
     def begin(self, entries: Entries, applied: Applied) -> BatchWrite:
-        """The write of a batch that was folded while `batch_lock` was held.
+        """The write of a batch that was folded while the batch lock was held.
 
         Args:
             entries: what it changes.
@@ -99,15 +130,22 @@ class ReadModels:
         return BatchWrite(Write(entries, _watermark(self._applied)), self._applied, self._repairs)
 
     async def take_ownership(self, committed: Ends) -> None:
-        """Claims the partition in Redis; repairs the read models if they are missing or behind the committed offsets."""
+        """Claims the partition in Redis; repairs the read models if they are missing or behind the committed offsets.
+
+        A build is not repaired: `needs_fill` says so.
+        """
         asked_at = 0.0
 
         async def attempt() -> Claim:
             nonlocal asked_at
             asked_at = monotonic()
-            return await self._writer.claim()
+            return await self._writer.claim(self.target.build)
 
-        claim = await until_done("redis", attempt, partition=self._number)
+        try:
+            claim = await until_done("redis", attempt, partition=self._number)
+        except Dropped:
+            self._fill_after = inf
+            return
         # of the question: this process may have been stopped before it read the answer
         self.fresh_at = asked_at - claim.fresh_age_ms / 1000 if claim.fresh_age_ms >= 0 else None
         ends = claim.events_offset, claim.bookings_offset
@@ -124,8 +162,9 @@ class ReadModels:
                 stored = await until_done("redis", self._writer.estimates, partition=self._number)
                 self._estimates.load(stored, self._bookings.devices.newest().__contains__)
             self.is_live = True
-        else:
-            self._applied = Applied(*committed, *times)
+            return
+        self._applied = Applied(*committed, *times)
+        if self.target.is_live:
             await self.repair()
 
     async def _remove_left_devices(self) -> None:
@@ -136,42 +175,54 @@ class ReadModels:
 
     async def write(self, batch: BatchWrite) -> None:
         """Writes a batch that is in the table; if Redis refuses it, repairs everything."""
-        if batch.repairs != self._repairs:
-            return  # a repair since then has projected it from the table
+        if batch.repairs != self._repairs or not (self.target.is_live or self.is_live or self.is_filling):
+            return  # a repair since then has projected it from the table, or a fill will
         try:
             begun = monotonic()
             await until_done("redis", lambda: self._writer.apply(batch.write), partition=self._number)
             self._metrics.observe_round_trip("redis", monotonic() - begun)
             ends = batch.applied.ends
+            self._written = self._written.merged(batch.applied)
+            if self.is_filling:
+                return
             self.is_live = True
             matches_table = self.projected.matches_table or _reaches(ends, self._bookings.redelivered)
             self.projected = Projected(ends[BOOKINGS], matches_table)
         except NeedsRepair as error:
-            log.warning("repairing", partition=self._number, reason=str(error))
-            await self.repair()
-        except Fenced:
-            await self.reclaim()
+            if self.target.is_live:
+                log.warning("repairing", partition=self._number, reason=str(error))
+                await self.repair()
+            else:
+                self._lose(error)
+        except Fenced as error:
+            if self.target.is_live:
+                await self.reclaim()
+            else:
+                self._lose(error)
 
-    async def heartbeat(self, ends: Mapping[str, TopicEnd], fields: Mapping[str, Any]) -> Callable[[], Awaitable[None]] | None:
-        """Writes the heartbeat: the ends of the topics by name, and further fields of the watermark.
+    async def heartbeat(
+        self, ends: Mapping[str, TopicEnd], fields: Mapping[str, Any], estimates: Sequence[EstimateChange]
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Writes the heartbeat: the ends of the topics by name, further fields of the watermark, estimates of some sources.
 
         Returns the task that is needed if it was refused.
         """
         was_live = self.is_live
+        if not (self.target.is_live or was_live or self.is_filling):
+            return None
         written = dict(fields)
         for topic, end in ends.items():
             unreadable = "" if end.unreadable is None else end.unreadable
             written |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
         asked_at = monotonic()
         ages = {topic: end.age_ms for topic, end in ends.items()}
-        estimates = self._estimates.take_changed(_ESTIMATES_AT_ONCE) if self.is_live else []
         try:
-            await self._writer.heartbeat(written, ages, self.fresh_at, estimates)
+            await self._writer.heartbeat(written, ages, self.fresh_at, estimates if was_live else ())
             self._answered_at = asked_at
-        except RedisError:
-            self._estimates.put_back(estimates)
-            raise
         except ReadModelError as error:
+            if not self.target.is_live:
+                self._lose(error)
+                return None
             if not was_live:
                 return None  # a claim or repair is under way, and finds the same
             log.warning("heartbeat refused", partition=self._number, reason=str(error))
@@ -191,12 +242,68 @@ class ReadModels:
         await asyncio.sleep(2 * self._timeout)
         await self.repair()
 
+    async def begin_fill(self, applied: Applied) -> None:
+        """Begins to fill a build: new keys, to which batches are written too from now on.
+
+        Args:
+            applied: how far the topics are folded with all batches that were emitted before.
+        """
+        self.is_live, self.projected = False, Projected()
+        self._applied = self._written = applied.merged(self._applied)
+        try:
+            await until_done("redis", self._begin_fill, partition=self._number)
+        except ReadModelError as error:
+            self._lose(error)
+            return
+        self.is_filling = True
+        log.info("filling", partition=self._number, namespace=self.target.namespace)
+
+    async def _begin_fill(self) -> None:
+        await self._writer.claim(self.target.build)
+        await self._writer.begin_repair()
+
+    async def fill(self, entries: Entries) -> None:
+        """Writes a part of a build, as it was read from the table between the batches before and after it."""
+        if not self.is_filling:
+            return
+        write = Write(entries)
+        try:
+            await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
+        except ReadModelError as error:
+            self._lose(error)
+
+    async def end_fill(self) -> None:
+        """All parts are written: the build is whole."""
+        if not self.is_filling:
+            return
+        try:
+            await until_done("redis", lambda: self._writer.end_repair(_watermark(self._written)), partition=self._number)
+        except ReadModelError as error:
+            self._lose(error)
+            return
+        self.is_filling, self.is_live = False, True
+        self.projected = Projected(self._written.bookings, matches_table=True)
+        self._estimates.take_all_again()
+        log.info("filled", partition=self._number, namespace=self.target.namespace)
+
+    def _lose(self, error: ReadModelError) -> None:
+        """A build is not what this writer wrote, or is not its own any more: it is filled again, if it is still registered."""
+        if self.is_live or self.is_filling:
+            log.warning("build lost", partition=self._number, namespace=self.target.namespace, reason=str(error))
+        self.is_live = self.is_filling = False
+        # another owner: Kafka revokes the partition in this time
+        wait = inf if isinstance(error, Dropped) else 2 * self._timeout if isinstance(error, Fenced) else 0.0
+        self._fill_after = monotonic() + wait
+
     async def repair(self) -> None:
         """Projects the whole table under new keys, then switches readers to them."""
         self.is_live = False
-        async with self.batch_lock:
-            while not await self._repair_once():
-                pass
+        async with self._batch_lock:
+            while self.target in await until_done("redis", self._read_targets, partition=self._number):
+                if await self._repair_once():
+                    break
+            else:
+                return  # another namespace became live: what becomes of this one follows from the next heartbeat
             self._estimates.clear()
             self._repairs += 1
             self.is_live = True

@@ -28,18 +28,16 @@ class Resources:
         redis: Client,
         attendance: Table,
         bookings: Table,
-        namespace: str,
         metrics: WorkerMetrics,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.topics = TopicNames.of(settings.topic_prefix)
+        self.topics = TopicNames.of(settings.topic_prefix, settings.tables)
         self.rules = Rules(**{k: v for k, v in settings.shaping().items() if k != "partitions"})
         self.producer = producer
         self.redis = redis
         self.attendance = attendance
         self.bookings = bookings
-        self.namespace = namespace
         self.lease = Lease(settings.session_timeout.total_seconds())
         self.folding = asyncio.Lock()
         """Held while a batch is folded."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from logging import INFO, WARNING
 from time import monotonic, time
@@ -26,12 +26,10 @@ from worker.engine.watchdog import Stalled, Watchdog, ends_of
 from worker.kafka import create_producer
 from worker.monitoring.metrics import WorkerMetrics
 from worker.monitoring.server import MonitoringServer
-from worker.read_model.keys import is_ours, namespace
-from worker.read_model.writer import announce
 from worker.redis.client import Client, create_redis
 from worker.settings import Settings, SettingsError, changed, installed_version
 from worker.stream.app import create_app
-from worker.stream.errors import SettingsConflict, WorkerCrashed
+from worker.stream.errors import WorkerCrashed
 from worker.stream.group import Group
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
@@ -39,6 +37,7 @@ from worker.stream.resources import Resources
 from worker.stream.retry import SILENCE_SECONDS, until_done, waiting_calls
 from worker.stream.state_reporter import REPORT_SECONDS, UNCONFIRMED_SECONDS, StateReporter
 from worker.stream.stopping import Stopping
+from worker.stream.targets import Target, read_targets
 from worker.tasks import cancel_all, run_until
 from worker.topics import BATCH_BYTES, TopicNames
 
@@ -66,8 +65,10 @@ class Worker:
         """
         self.settings = settings
         self._stopping = stopping or Stopping()
-        self.topics = TopicNames.of(settings.topic_prefix)
+        self.topics = TopicNames.of(settings.topic_prefix, settings.tables)
         self._partitions: dict[int, Partition] = {}
+        self._targets: tuple[Target, ...] = ()
+        """The namespaces that are written, the live one first."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._metrics = WorkerMetrics(installed_version(), time)
         self._reporter = StateReporter(self._metrics, self.topics)
@@ -102,10 +103,11 @@ class Worker:
         store = _open_store(self.settings)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
-            live = await run_until(stop, self._reach(producer, redis))
-            if live is not None:
+            targets = await run_until(stop, self._reach(producer, redis))
+            if targets is not None:
                 log.info("starting", version=installed_version(), metrics=address, **changed(self.settings))
-                await self._run(stop, producer, redis, store, live)
+                self._targets = targets
+                await self._run(stop, producer, redis, store)
         except BaseException as error:
             self._stopping.begin(1, str(error) or repr(error))
             raise
@@ -124,17 +126,17 @@ class Worker:
                 self._reporter.report_start()
             await asyncio.sleep(REPORT_SECONDS)
 
-    async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> str:
-        """Waits until Kafka and Redis answer and the group accepts this worker; returns the live namespace."""
+    async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> tuple[Target, ...]:
+        """Waits until Kafka and Redis answer and the group accepts this worker; returns the namespaces to write."""
         await until_done("kafka", producer.start, silence=SILENCE_SECONDS, address=self.settings.kafka_address)
         self._group = Group(self.settings, producer, redis)
         await self._group.agree()
-        return await until_done("redis", lambda: self._announce(redis))
+        return await until_done("redis", lambda: read_targets(self.settings, redis))
 
-    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store, live: str) -> None:
+    async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store) -> None:
         attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
         bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
-        self._resources = Resources(self.settings, producer, redis, attendance, bookings, live, self._metrics)
+        self._resources = Resources(self.settings, producer, redis, attendance, bookings, self._metrics)
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
@@ -179,22 +181,6 @@ class Worker:
         await self._stopping.step("the partitions' tasks", self._cancel(), _CANCEL_SECONDS)
         await self._stopping.step("the consumer, which leaves its group", self._app.stop(), _LEAVE_SECONDS)
 
-    async def _announce(self, redis: Client) -> str:
-        """Makes sure that a namespace is live, and returns it."""
-        base, count = self.settings.redis_namespace, self.settings.partitions
-        live, live_count = await announce(redis, base, namespace(base), count)
-        if live_count != count:
-            raise SettingsConflict(
-                f"ATTENDANCE_PARTITIONS: the read models in Redis have {live_count} partitions, this worker has {count}; "
-                "set that number, or another ATTENDANCE_NAMESPACE"
-            )
-        if not is_ours(base, live):
-            raise SettingsConflict(
-                f"ATTENDANCE_NAMESPACE: the read models in Redis ({live}) have the layout of another version; "
-                "set another namespace, which is filled from the tables, and point the readers there"
-            )
-        return live
-
     async def _consume(self, stream: Any) -> None:
         """The agent: delivers each batch to its partition, which acknowledges it after its effects."""
         async for event in stream.noack().events():
@@ -208,7 +194,7 @@ class Worker:
 
     def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
-            self._partitions[number] = Partition(number, self._resources)
+            self._partitions[number] = Partition(number, self._resources, self._targets)
         return self._partitions[number]
 
     async def _on_assigned(self, *signaled: Any, **_: Any) -> None:
@@ -271,7 +257,7 @@ class Worker:
             self._check_refusal()
             self._reporter.heartbeat_asked_at = monotonic()
             heartbeats = [partition.heartbeat(self._topic_ends(partition.number)) for partition in self._partitions.values()]
-            of_worker = (self._announce(self._resources.redis), self._group.heartbeat())
+            of_worker = (self._follow_targets(), self._group.heartbeat())
             results = await asyncio.gather(*of_worker, *heartbeats, return_exceptions=True)
             self._reporter.heartbeat_asked_at = None
             error = next((result for result in results if isinstance(result, BaseException)), None)
@@ -285,6 +271,15 @@ class Worker:
             self._resources.dead_letters.report()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 
+    async def _follow_targets(self) -> None:
+        """Announces the namespace, and has the partitions write those that are registered now."""
+        targets = await read_targets(self.settings, self._resources.redis)
+        if targets != self._targets:
+            log.info("namespaces", live=[each.namespace for each in targets if each.is_live], builds=_builds(targets))
+            self._targets = targets
+            for partition in self._partitions.values():
+                partition.write_to(targets)
+
     def _check_refusal(self) -> None:
         error = self._consumer.refusal
         if isinstance(error, InvalidSessionTimeoutError):
@@ -295,7 +290,7 @@ class Worker:
             )
         if error is not None:
             raise SettingsError(
-                f"ATTENDANCE_TOPIC_PREFIX: Kafka refuses this worker as a member of the group {self.settings.topic_prefix} "
+                f"ATTENDANCE_TOPIC_PREFIX: Kafka refuses this worker as a member of the group {self.settings.group} "
                 f"({error!r}): grant it the rights, or set another prefix if another program uses this group"
             )
 
@@ -343,6 +338,10 @@ class Worker:
         return ends
 
 
+def _builds(targets: Iterable[Target]) -> list[str]:
+    return [each.namespace for each in targets if not each.is_live]
+
+
 def _tune_garbage_collector() -> None:
     """Rows and bookings hold no cycles, but a full collection visits them all: 37 % of a worker's CPU at 50,000 bookings."""
     gc.collect()
@@ -352,6 +351,6 @@ def _tune_garbage_collector() -> None:
 
 def _open_store(settings: Settings) -> Store:
     try:
-        return open_store(settings.store, settings.topic_prefix)
+        return open_store(settings.store, settings.group)
     except StoreUnusable as error:
         raise SettingsError(f"ATTENDANCE_STORE: {error}") from None

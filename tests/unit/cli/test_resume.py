@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from worker.cli.commands import app
 
 #: What concerns how the process runs: it goes with --resume too.
-WITH_RESUME = {"replay": {"--rate"}, "archive": {"--allow-gap"}}
+WITH_RESUME = {"replay": {"--rate"}, "archive": {"--allow-gap"}, "rebuild": {"--accept", "--no-switch"}}
 VALUES = {"--topic": "events", "--reason": "too-large", "--state": "all", "--compress": "gzip", "--rotate-size": "1MiB"}
 #: Nobody answers there.
 AWAY = {"ATTENDANCE_BROKER": "kafka://127.0.0.1:1", "ATTENDANCE_REDIS": "redis://127.0.0.1:1", "COLUMNS": "300", "TERM": "dumb"}
@@ -54,6 +54,7 @@ def test_the_long_commands_are_these() -> None:
         "dead-letters park",
         "dead-letters replay",
         "dead-letters unpark",
+        "rebuild",
         "replay",
         "verify",
     ]

@@ -1,11 +1,13 @@
 -- Makes the caller the only writer of the partition: writes of earlier owners are refused from now on.
 --
 -- KEYS  1 watermark
--- ARGV  1 generation of the caller's table
--- Returns epoch, 'live' or 'repair', key generation, the next offsets to apply of events and of bookings (-1: unknown), and
+-- ARGV  1 generation of the caller's table  2 of a build, the operation that made it: it is claimed only while it is that
+--       operation's; of the live namespace empty
+-- Returns 'dropped' if it is not that operation's build; otherwise epoch, 'live' or 'repair', key generation, the next offsets to apply of events and of bookings (-1: unknown), and
 -- their newest times (empty: none, or of another table), which a repair must not set back; and how long ago, in ms, the read
 -- models were last known to hold everything that Kafka had (-1: unknown).
 local call = redis.call
+if ARGV[2] ~= '' and call('HGET', KEYS[1], 'build') ~= ARGV[2] then return 'dropped' end
 local watermark = call('HMGET', KEYS[1], 'generation', 'state', 'keys', 'events.offset', 'bookings.offset', 'epoch',
   'events.time', 'bookings.time', 'freshAt')
 local now = call('TIME')

@@ -6,7 +6,10 @@
 -- Returns an empty list if another namespace is live. Otherwise one list for each watermark: the state, then the answer of the
 -- partition. No answer follows a state other than 'live'. 'later': the partition was not read, and the caller must retry it.
 local expected_namespace, max_spent = table.remove(ARGV), tonumber(table.remove(ARGV))
-if expected_namespace ~= '' and redis.call('HGET', table.remove(KEYS), 'namespace') ~= expected_namespace then return {} end
+if expected_namespace ~= '' then
+  local live = redis.call('HMGET', table.remove(KEYS), KEY_LIVE_NAMESPACE, 'namespace')
+  if (live[1] or live[2]) ~= expected_namespace then return {} end
+end
 
 -- The cost of this call so far. One unit is one command, about a microsecond; an entry of a reply costs ENTRY_COST.
 local spent, ENTRY_COST = 0, 0.5

@@ -1,0 +1,264 @@
+"""The namespaces that workers write: the live one, which readers use, and beside it at most one *build*.
+
+A build is filled while the live namespace is read and written; then it becomes live in one step, and the one that was live
+becomes a build that is kept, and written, until it is dropped. Both are fields of one hash, so that readers and workers see
+either the state before or the state after.
+
+Readers of older layout versions go on with the namespace that they know: where a build of another layout becomes live, it is
+named in fields of its own, with the layout version behind their names (`keys.LIVE_FIELDS`), until the older one is dropped.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+from worker.read_model.keys import LIVE_FIELDS, is_ours, live_key, namespace
+from worker.read_model.lua_scripts import REGISTRY
+from worker.read_model.watermark import parse_hash
+from worker.redis.client import Client, answer_timeout
+from worker.redis.scripts import run
+from worker.topics import FIRST_TABLES
+
+_BUILD, _LAST = "build:", "lastBuild"
+_ATTEMPTS = 20
+
+
+class BuildState(StrEnum):
+    """Of a build."""
+
+    FILLING = "filling"
+    """Workers fill it from their tables, or write it since."""
+    LOADING = "loading"
+    """A command fills its tables; no worker takes part yet."""
+    KEPT = "kept"
+    """It was live before, and can become so again."""
+
+
+class Namespace(NamedTuple):
+    """A namespace of read models, and from what it is filled."""
+
+    name: str
+    partitions: int
+    tables: str = FIRST_TABLES
+    """Names consumer group, changelogs and state folder: see `worker.topics`."""
+
+
+class Build(NamedTuple):
+    """A namespace that is not live."""
+
+    namespace: Namespace
+    operation: str
+    """The id of the operation that made it."""
+    state: BuildState
+    settings: Mapping[str, int]
+    """Those that shape results, see `Settings.shaping`."""
+    report: str = ""
+    """The id of the report of its check; empty: it was not checked yet."""
+
+    def encode(self) -> str:
+        _, partitions, tables = self.namespace
+        return orjson.dumps(
+            {
+                "partitions": partitions,
+                "tables": tables,
+                "operation": self.operation,
+                "state": self.state,
+                "settings": dict(self.settings),
+                "report": self.report,
+            }
+        ).decode()
+
+    @classmethod
+    def decode(cls, name: str, packed: bytes) -> "Build":
+        document = orjson.loads(packed)
+        of = Namespace(name, int(document["partitions"]), document["tables"])
+        state = BuildState(document["state"])
+        return cls(of, document["operation"], state, document["settings"], document["report"])
+
+
+class Registry(NamedTuple):
+    """The namespaces of one ``ATTENDANCE_NAMESPACE``."""
+
+    live: Namespace | None
+    """None: none is live yet."""
+    builds: tuple[Build, ...]
+    fields: Mapping[str, str]
+    """As they were read."""
+
+    @property
+    def kept(self) -> Build | None:
+        """The build that was live before."""
+        return next((each for each in self.builds if each.state is BuildState.KEPT), None)
+
+    def build_of(self, operation: str) -> Build | None:
+        """The build that an operation made."""
+        return next((each for each in self.builds if each.operation == operation), None)
+
+
+class BuildError(Exception):
+    """A build cannot be registered, switched to or dropped; the message says why and what to do."""
+
+
+async def read_registry(client: Client, base: str) -> Registry:
+    """The namespaces under ``ATTENDANCE_NAMESPACE``."""
+    async with answer_timeout():
+        answer = await client.execute_command("HGETALL", live_key(base))  # type: ignore[no-untyped-call]
+    return parse_registry(answer)
+
+
+def parse_registry(answer: Any) -> Registry:
+    """The registry from the answer to HGETALL on the live key."""
+    fields = {name.decode(): value.decode(errors="replace") for name, value in parse_hash(answer).items()}
+    builds = [
+        Build.decode(name.removeprefix(_BUILD), value.encode()) for name, value in fields.items() if name.startswith(_BUILD)
+    ]
+    live = parse_live([fields.get(name) for name in LIVE_FIELDS])
+    return Registry(live, tuple(sorted(builds)), fields)
+
+
+def parse_live(values: list[Any]) -> Namespace | None:
+    """The live namespace from the values of `LIVE_FIELDS`."""
+    own_name, name, own_partitions, partitions, own_tables, tables = (
+        value.decode() if isinstance(value, bytes) else value for value in values
+    )
+    if own_name is not None:
+        return Namespace(own_name, int(own_partitions or 0), own_tables or FIRST_TABLES)
+    if name is None or partitions is None:
+        return None
+    return Namespace(name, int(partitions), tables or FIRST_TABLES)
+
+
+async def reserve(client: Client, base: str) -> str:
+    """The name of the next build; it is given to nobody else."""
+    async with answer_timeout():
+        number = await client.execute_command("HINCRBY", live_key(base), _LAST, 1)  # type: ignore[no-untyped-call]
+    return namespace(base, int(number))
+
+
+async def begin(client: Client, base: str, build: Build) -> None:
+    """Registers a build. Workers whose tables it is filled from begin to write it within about a second.
+
+    Raises:
+        BuildError: there is another one.
+    """
+
+    def change(registry: Registry) -> "_Change":
+        for other in registry.builds:
+            if other.namespace.name != build.namespace.name:
+                raise BuildError(_occupied(other))
+        # of all other fields: no other build may come meanwhile
+        return _Change({_BUILD + build.namespace.name: build.encode()}, [])
+
+    await _change(client, base, change)
+
+
+async def update(client: Client, base: str, build: Build) -> None:
+    """Replaces what is registered of a build.
+
+    Raises:
+        BuildError: it is not registered any more.
+    """
+
+    def change(registry: Registry) -> "_Change":
+        _own(registry, build.namespace.name, build.operation)
+        return _Change({_BUILD + build.namespace.name: build.encode()}, [])
+
+    await _change(client, base, change)
+
+
+async def switch(client: Client, base: str, name: str, operation: str, report: str, settings: Mapping[str, int]) -> None:
+    """Makes a build live, in one step. The namespace that was live is kept, as a build of this operation.
+
+    Args:
+        name: of the build's namespace.
+        operation: that made it.
+        report: id of its check's report; of a kept build it may be empty.
+        settings: those that shape the namespace that was live.
+
+    Raises:
+        BuildError: it is not that build any more, or its check has another report.
+    """
+
+    def change(registry: Registry) -> "_Change":
+        live = registry.live
+        if live is not None and live.name == name:
+            return _Change({}, [])  # done before
+        build = _own(registry, name, operation)
+        if build.state is not BuildState.KEPT and (not report or build.report != report):
+            raise BuildError(f"{name} was not checked, or was checked again meanwhile: resume {operation}, which checks it")
+        assert live is not None
+        kept = Build(live, operation, BuildState.KEPT, settings)
+        values, gone = _live_fields(registry, base, build.namespace)
+        return _Change({**values, _BUILD + live.name: kept.encode()}, [*gone, _BUILD + name])
+
+    await _change(client, base, change)
+
+
+async def forget(client: Client, base: str, name: str, operation: str) -> None:
+    """Takes a build out of the registry, so that workers write it no more; its keys stay.
+
+    Raises:
+        BuildError: it is another operation's.
+    """
+
+    def change(registry: Registry) -> "_Change":
+        if not any(each.namespace.name == name for each in registry.builds):
+            return _Change({}, [])  # done before
+        _own(registry, name, operation)
+        gone = [_BUILD + name]
+        if registry.fields.get("namespace") == name and registry.live is not None:
+            # older readers have used it; the live one takes the plain fields
+            values = dict(zip(_PLAIN, map(str, registry.live), strict=True))
+            return _Change(values, [*gone, *_OWN])
+        return _Change({}, gone)
+
+    await _change(client, base, change)
+
+
+class _Change(NamedTuple):
+    """Values to set by field, and fields to delete."""
+
+    values: Mapping[str, str]
+    gone: list[str]
+
+
+_OWN, _PLAIN = LIVE_FIELDS[::2], LIVE_FIELDS[1::2]
+
+
+async def _change(client: Client, base: str, change: Any) -> None:
+    """Changes the registry, from what it is, in one step."""
+    for _ in range(_ATTEMPTS):
+        registry = await read_registry(client, base)
+        values, gone = change(registry)
+        if not values and not gone:
+            return
+        names = {*LIVE_FIELDS, *values, *gone, *(name for name in registry.fields if name.startswith(_BUILD))}
+        expected = {name: registry.fields.get(name, "") for name in names}
+        if await run(client, REGISTRY, live_key(base), orjson.dumps([expected, values, gone])):
+            return
+    raise BuildError("the namespaces are being changed by others again and again: look at `attendance operations`")
+
+
+def _live_fields(registry: Registry, base: str, new: Namespace) -> tuple[dict[str, str], list[str]]:
+    """The fields to set and to delete so that a namespace becomes live."""
+    assert registry.live is not None
+    if not is_ours(base, new.name):
+        return {}, list(_OWN)  # a kept one of an older layout: the plain fields still name it
+    has_own = _OWN[0] in registry.fields
+    fields = _OWN if has_own or not is_ours(base, registry.live.name) else _PLAIN
+    return dict(zip(fields, map(str, new), strict=True)), []
+
+
+def _own(registry: Registry, name: str, operation: str) -> Build:
+    build = registry.build_of(operation)
+    if build is None or build.namespace.name != name:
+        raise BuildError(f"{name} is not a build of {operation} any more: see `attendance operations`")
+    return build
+
+
+def _occupied(build: Build) -> str:
+    if build.state is BuildState.KEPT:
+        return f"{build.namespace.name}, which was live before, is still kept: `attendance rebuild --drop-old` drops it"
+    return f"{build.namespace.name} is being built by {build.operation}: --resume or --abort that"
