@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -115,3 +115,16 @@ async def open_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         yield admin
     finally:
         await admin.close()
+
+
+async def committed_offsets(
+    admin: AIOKafkaAdminClient, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The offsets that a group has committed, without the partitions in which it has committed none.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker does not answer, or refuses.
+    """
+    # each by its name: some brokers do not answer for all that there are
+    answer = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    return {tp: committed.offset for tp, committed in answer.items() if committed.offset >= 0}

@@ -15,8 +15,9 @@ from tests.support.services import Redis, RedisCluster, RedisServer
 from tests.support.services.processes import wait_until
 from tests.support.slots import MovingSlot, owner_of
 from worker.ops import doctor
+from worker.read_model.builds import Namespace, announce
 from worker.read_model.reader import AttendanceReader
-from worker.read_model.writer import NeedsRepair, announce
+from worker.read_model.writer import NeedsRepair
 from worker.redis import client as client_module
 from worker.redis.client import Client, create_redis, masters
 from worker.redis.scripts import Script, ScriptInterrupted, ask_all, run, run_all
@@ -148,7 +149,7 @@ def test_a_slot_that_has_moved_is_followed(redis_cluster: RedisCluster) -> None:
 
     async def scenario(client: Client) -> None:
         base = f"moves-{random.random()}"
-        assert await announce(client, base, "first", 4) == ("first", 4)
+        assert (await announce(client, base, Namespace("first", 4))).live == Namespace("first", 4)
         await run_all(client, script, "moved", [(1,)])
         before = await client.hget("moved", "count")
         for key in (f"{base}:live", "moved"):
@@ -156,7 +157,7 @@ def test_a_slot_that_has_moved_is_followed(redis_cluster: RedisCluster) -> None:
             await asyncio.to_thread(moving.begin)
             await asyncio.to_thread(moving.finish)
             assert owner_of(redis_cluster, key) is moving.target
-        assert await announce(client, base, "second", 5) == ("first", 4)
+        assert (await announce(client, base, Namespace("second", 5))).live == Namespace("first", 4)
         counted = await run_all(client, script, "moved", [(1,), (1,), (1,)])
         assert counted == [int(before or b"") + more for more in (1, 2, 3)]
         assert len(await masters(client)) == 3
@@ -170,7 +171,7 @@ def test_a_partition_waits_while_its_slot_is_moved(redis_cluster: RedisCluster) 
     async def scenario(place: Place) -> None:
         pairs = some(200)
         owner = await place.owner(pairs)
-        await announce(place.client, place.base, place.keys.namespace, 1)
+        await announce(place.client, place.base, Namespace(place.keys.namespace, 1))
         reader = AttendanceReader(place.client, place.base)
         more = {(f"n{i}", "s0"): document(f"n{i}", "s0") for i in range(60)}
         moving = await asyncio.to_thread(MovingSlot, redis_cluster, place.keys.watermark)

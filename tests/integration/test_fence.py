@@ -26,9 +26,10 @@ from tests.support.services import Redis, RedisServer
 from tests.support.system import attendances_of
 from worker.read_model import write_batch
 from worker.read_model import writer as writer_module
+from worker.read_model.builds import Namespace, announce
 from worker.read_model.lua_scripts import APPLY
 from worker.read_model.reader import AttendanceReader, NotServing
-from worker.read_model.writer import Claim, Fenced, NeedsRepair, announce
+from worker.read_model.writer import Claim, Fenced, NeedsRepair
 from worker.redis.scripts import Script
 
 
@@ -178,7 +179,7 @@ def test_a_lost_watermark_alone_needs_repair_and_revives_nothing(redis_server: R
 def test_a_heartbeat_is_written_and_read_by_the_clock_of_redis(redis_server: Redis) -> None:
     async def scenario(place: Place) -> None:
         owner = await place.owner({})
-        await announce(place.client, place.base, place.keys.namespace, 1)
+        await announce(place.client, place.base, Namespace(place.keys.namespace, 1))
         (never,) = await AttendanceReader(place.client, place.base).status()
         assert (never.has_owner, never.lag) == (False, None)
         await owner.heartbeat({"events.end": 9, "bookings.end": 3}, {"events": 0})
@@ -291,7 +292,7 @@ def test_readers_see_a_repair_in_one_step(redis_server: Redis) -> None:
 
     async def scenario(place: Place) -> None:
         owner = await place.owner(some(1500, sessions=1))
-        await announce(place.client, place.base, place.keys.namespace, 1)
+        await announce(place.client, place.base, Namespace(place.keys.namespace, 1))
         reader = AttendanceReader(place.client, place.base)
         seen: list[int | None] = []
 

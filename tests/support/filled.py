@@ -11,11 +11,12 @@ from schemas.events import Booking, Event
 from tests.support.services import Redis
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, BookingState, Place, apply_records
+from worker.read_model.builds import Namespace, announce
 from worker.read_model.keys import live_key, namespace
 from worker.read_model.lua_scripts import REPAIR
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.write_batch import Entries, Write
-from worker.read_model.writer import PartitionWriter, announce
+from worker.read_model.writer import PartitionWriter
 from worker.redis.client import Client, create_redis, masters
 from worker.settings import load_settings
 from worker.stream.projection import Projection, project_all
@@ -43,7 +44,7 @@ class Filled:
     async def open(self) -> None:
         """Makes them live, empty."""
         await asyncio.gather(*map(self.repair, range(self.partitions)))
-        await announce(self._client, self.base, namespace(self.base), self.partitions)
+        await announce(self._client, self.base, Namespace(namespace(self.base), self.partitions))
 
     async def apply(self, records: Iterable[Event | Booking]) -> None:
         """Applies records as one batch of each partition."""

@@ -28,7 +28,7 @@ BLOCKED_SECONDS = 2.0
 MOMENTS: dict[str, tuple[Any, str]] = {
     "the topics are checked": (topics, "check"),
     "the services are reached": (worker.Worker, "_reach"),
-    "the namespace is announced": (worker.Worker, "_announce"),
+    "the namespace is announced": (worker, "read_targets"),
     "the app starts": (worker.Worker, "_run"),
     "partitions are assigned": (worker.Worker, "_on_assigned"),
     "partitions are recovered": (worker.Worker, "_recover"),

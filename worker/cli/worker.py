@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Annotated
 
+import structlog
 import typer
 
 from worker.cli.services import service_settings
@@ -12,7 +13,10 @@ from worker.cli.show import fail, print_line
 from worker.cli.signals import run_until_stopped
 from worker.logs import configure_client_logs, configure_logs
 from worker.ops import start
+from worker.ops.companions import Companions
 from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 def worker(
@@ -31,22 +35,42 @@ def worker(
 
 def _run(settings: Settings) -> None:
     # only here: importing Faust takes half a second, and no other command needs it
+    from worker.stream.errors import TablesDropped
     from worker.stream.stopping import Stopping
     from worker.stream.worker import Worker
 
     stopping = Stopping()
     configure_logs(settings)
 
-    async def check() -> None:
-        problems = await start.problems(settings)
-        for problem in problems:
-            print_line(problem, sys.stderr)
-        if problems:
-            raise typer.Exit(1)
-        configure_client_logs(settings)
-
     async def work(stop: asyncio.Event) -> None:
-        await Worker(settings, stopping).run(stop, check)
+        companions: list[Companions] = []
+        keeping: list[asyncio.Task[None]] = []
+
+        async def check() -> Settings:
+            chosen = await start.with_tables(settings)
+            problems = await start.problems(chosen)
+            for problem in problems:
+                print_line(problem, sys.stderr)
+            if problems:
+                raise typer.Exit(1)
+            configure_client_logs(settings)
+            if not settings.tables:
+                companions.append(Companions(chosen))
+                keeping.append(asyncio.create_task(companions[0].keep()))
+            return chosen
+
+        try:
+            await Worker(settings, stopping).run(stop, check)
+        except TablesDropped as error:
+            if not any(each.are_running for each in companions):
+                raise
+            log.info("leaving the work to the worker of other tables", reason=str(error))
+            stopping.withdraw()
+            await companions[0].until_ended(stop)
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
 
     run_until_stopped(work, lambda: stopping.begin(0))
 

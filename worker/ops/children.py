@@ -34,7 +34,7 @@ class Child:
                 env={**os.environ, **(environment or {})},
                 # its own session: Ctrl-C in the terminal reaches only the parent, which ends the children in order
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl, looked up before the fork
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - one prctl, looked up before the fork
             )
 
     @property
@@ -79,7 +79,7 @@ async def is_listening(port: int) -> bool:
     return True
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """Makes Linux end the child when the parent is killed; elsewhere the children end only if the parent stops them."""
     if sys.platform != "linux":
         return None

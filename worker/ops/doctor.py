@@ -15,8 +15,8 @@ from worker.ops import session_timeout, topics
 from worker.ops.refusals import Refusal, first_line, kafka_refusal, lacking_rights, redis_refusal, unreachable
 from worker.ops.worker_status import describe, worker_statuses
 from worker.read_model import rights
+from worker.read_model.builds import read_registry
 from worker.read_model.freshness import find_problems
-from worker.read_model.keys import live_key
 from worker.read_model.reader import AttendanceReader, NotServing, OtherLayout
 from worker.redis.client import Client, create_redis, masters
 from worker.redis.cluster import NoCluster
@@ -174,9 +174,10 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
             )
         ]
     findings = [_version(infos), await _eviction(client, infos, settings), await _rights(client, settings)]
-    count = await client.hget(live_key(settings.redis_namespace), "partitions")
-    if count is not None and int(count) != settings.partitions:
-        detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models have {int(count)}"
+    live = (await read_registry(client, settings.redis_namespace)).live
+    is_own = live is not None and live.tables == (settings.tables or live.tables)
+    if live is not None and is_own and live.partitions != settings.partitions:
+        detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models have {live.partitions}"
         findings.append(Finding("partitions", False, f"{detail}: set that, or another {ENV_PREFIX}NAMESPACE"))
     return findings
 

@@ -13,10 +13,9 @@ from worker.domain.booking_state import apply_records
 from worker.domain.rows import BOOKINGS, EVENTS, Ends, changed_rows
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.stores.base import Store
-from worker.kafka import Message, open_producer, send_all
+from worker.kafka import Message, committed_offsets, open_producer, send_all
 from worker.ops.comparison import Comparison
 from worker.ops.partition_report import MOST_DIFFERENCES, TABLES, Difference, PartitionReport
-from worker.ops.partitions import committed_offsets
 from worker.ops.table_copy import TableCopy
 from worker.read_model.content import PartitionContent
 from worker.read_model.freshness import STALE_AFTER, Partition

@@ -1,9 +1,5 @@
-"""What Kafka knows of partitions: how many a topic has, and up to where the group of workers has committed them."""
+"""How many partitions topics have, from Kafka."""
 
-from collections.abc import Sequence
-
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
 from worker.kafka import require_answer
@@ -40,16 +36,3 @@ async def partition_counts_of(client: AIOKafkaClient, *topics: str) -> list[int]
                 f"`attendance topics create`, set another prefix, or {RIGHTS}"
             )
     return [counts[topic] for topic in topics]
-
-
-async def committed_offsets(
-    admin: AIOKafkaAdminClient, group: str, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, int]:
-    """The offsets that a group has committed, without the partitions in which it has committed none.
-
-    Raises:
-        aiokafka.errors.KafkaError: the broker does not answer, or refuses.
-    """
-    # each by its name: some brokers do not answer for all that there are
-    answer = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-    return {tp: committed.offset for tp, committed in answer.items() if committed.offset >= 0}

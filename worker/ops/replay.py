@@ -15,8 +15,8 @@ from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMe
 
 from schemas.events import BACKFILL_HEADER
 from worker.engine.log_reader import find_windows
-from worker.kafka import open_admin
-from worker.ops.partitions import committed_offsets, partition_counts
+from worker.kafka import committed_offsets, open_admin
+from worker.ops.partitions import partition_counts
 from worker.ops.publish import send
 from worker.ops.replay_sources import Item, Position, ReplayError, Selection, Source, TopicWindow, count_unusable
 from worker.ops.topics import TopicsError

@@ -175,6 +175,16 @@ async def check(settings: Settings) -> list[str]:
     return [*unreadable_codecs(), *problems]
 
 
+async def exists(settings: Settings, name: str) -> bool:
+    """Whether Kafka has a topic, and shows it to this user.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker cannot be reached.
+    """
+    async with open_admin(settings) as admin:
+        return any(map(_exists, await _retry(lambda: admin.describe_topics([name]))))
+
+
 def unreadable_codecs() -> list[str]:
     """A line with the fix if record batches of some codec cannot be decoded on this machine."""
     missing = missing_codecs()

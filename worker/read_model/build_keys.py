@@ -50,10 +50,17 @@ async def read_filled(client: Client, namespace: Namespace) -> Filled:
     return Filled(partitions, sum(counts))
 
 
-async def open_partitions(client: Client, namespace: Namespace, operation: str) -> None:
-    """Allows workers to write a namespace that is not live, for an operation."""
+async def open_partitions(client: Client, namespace: Namespace, operation: str, handover: str = "") -> None:
+    """Allows workers to write a namespace that is not live, for an operation.
+
+    Args:
+        client: of Redis.
+        namespace: that is written.
+        operation: that makes or keeps it.
+        handover: the consumer group from which its workers take over, if they are of another.
+    """
     for number in range(namespace.partitions):
-        await run(client, BUILD, PartitionKeys(namespace.name, number).watermark, "open", operation)
+        await run(client, BUILD, PartitionKeys(namespace.name, number).watermark, "open", operation, handover)
 
 
 async def remove_keys(client: Client, namespace: Namespace) -> None:

@@ -10,10 +10,12 @@ named in fields of its own, with the layout version behind their names (`keys.LI
 
 from collections.abc import Mapping
 from enum import StrEnum
+from secrets import token_bytes
 from typing import Any, NamedTuple
 
 import orjson
 
+from schemas.query.signatures import KEY_BYTES
 from worker.read_model.keys import LIVE_FIELDS, is_ours, live_key, namespace
 from worker.read_model.lua_scripts import REGISTRY
 from worker.read_model.watermark import parse_hash
@@ -22,6 +24,8 @@ from worker.redis.scripts import run
 from worker.topics import FIRST_TABLES
 
 _BUILD, _LAST = "build:", "lastBuild"
+#: The fields of the live namespace for readers of this layout, and for all others.
+_OWN, _PLAIN = LIVE_FIELDS[::2], LIVE_FIELDS[1::2]
 _ATTEMPTS = 20
 
 
@@ -83,6 +87,8 @@ class Registry(NamedTuple):
 
     live: Namespace | None
     """None: none is live yet."""
+    live_settings: Mapping[str, int] | None
+    """Those that shape its tables, see `Settings.shaping`; None: not known, as before the first rebuild."""
     builds: tuple[Build, ...]
     fields: Mapping[str, str]
     """As they were read."""
@@ -115,12 +121,17 @@ def parse_registry(answer: Any) -> Registry:
         Build.decode(name.removeprefix(_BUILD), value.encode()) for name, value in fields.items() if name.startswith(_BUILD)
     ]
     live = parse_live([fields.get(name) for name in LIVE_FIELDS])
-    return Registry(live, tuple(sorted(builds)), fields)
+    packed = fields.get(_OWN[3] if _OWN[0] in fields else _PLAIN[3])
+    return Registry(live, orjson.loads(packed) if packed else None, tuple(sorted(builds, key=_name_of)), fields)
+
+
+def _name_of(build: Build) -> str:
+    return build.namespace.name
 
 
 def parse_live(values: list[Any]) -> Namespace | None:
     """The live namespace from the values of `LIVE_FIELDS`."""
-    own_name, name, own_partitions, partitions, own_tables, tables = (
+    own_name, name, own_partitions, partitions, own_tables, tables, *_ = (
         value.decode() if isinstance(value, bytes) else value for value in values
     )
     if own_name is not None:
@@ -128,6 +139,31 @@ def parse_live(values: list[Any]) -> Namespace | None:
     if name is None or partitions is None:
         return None
     return Namespace(name, int(partitions), tables or FIRST_TABLES)
+
+
+async def announce(client: Client, base: str, namespace: Namespace, settings: Mapping[str, int] | None = None) -> Registry:
+    """Makes a namespace live if there is none, and creates the cursor key. Returns the live namespace and the builds.
+
+    Args:
+        client: of Redis.
+        base: ``ATTENDANCE_NAMESPACE``.
+        namespace: that becomes live.
+        settings: those that shape it; of the first tables they need not be given.
+    """
+    key = live_key(base)
+    async with answer_timeout(), client.pipeline(transaction=True) as pipe:
+        pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
+        pipe.hgetall(key)
+        *_, fields = await pipe.execute()
+    registry = parse_registry(fields)
+    if registry.live is not None:
+        return registry
+    values = {"namespace": namespace.name, "partitions": str(namespace.partitions)}
+    if namespace.tables != FIRST_TABLES:
+        values |= {"tables": namespace.tables, "settings": orjson.dumps(dict(settings or {})).decode()}
+    # of several workers the first one decides
+    await run(client, REGISTRY, key, orjson.dumps([dict.fromkeys(LIVE_FIELDS, ""), values, []]))
+    return await read_registry(client, base)
 
 
 async def reserve(client: Client, base: str) -> str:
@@ -175,7 +211,7 @@ async def switch(client: Client, base: str, name: str, operation: str, report: s
         name: of the build's namespace.
         operation: that made it.
         report: id of its check's report; of a kept build it may be empty.
-        settings: those that shape the namespace that was live.
+        settings: those that shape the namespace that was live, if the registry does not have them.
 
     Raises:
         BuildError: it is not that build any more, or its check has another report.
@@ -189,8 +225,8 @@ async def switch(client: Client, base: str, name: str, operation: str, report: s
         if build.state is not BuildState.KEPT and (not report or build.report != report):
             raise BuildError(f"{name} was not checked, or was checked again meanwhile: resume {operation}, which checks it")
         assert live is not None
-        kept = Build(live, operation, BuildState.KEPT, settings)
-        values, gone = _live_fields(registry, base, build.namespace)
+        kept = Build(live, operation, BuildState.KEPT, registry.live_settings or settings)
+        values, gone = _live_fields(registry, base, build)
         return _Change({**values, _BUILD + live.name: kept.encode()}, [*gone, _BUILD + name])
 
     await _change(client, base, change)
@@ -210,7 +246,7 @@ async def forget(client: Client, base: str, name: str, operation: str) -> None:
         gone = [_BUILD + name]
         if registry.fields.get("namespace") == name and registry.live is not None:
             # older readers have used it; the live one takes the plain fields
-            values = dict(zip(_PLAIN, map(str, registry.live), strict=True))
+            values = dict(zip(_PLAIN, [registry.fields.get(name, "") for name in _OWN], strict=True))
             return _Change(values, [*gone, *_OWN])
         return _Change({}, gone)
 
@@ -222,9 +258,6 @@ class _Change(NamedTuple):
 
     values: Mapping[str, str]
     gone: list[str]
-
-
-_OWN, _PLAIN = LIVE_FIELDS[::2], LIVE_FIELDS[1::2]
 
 
 async def _change(client: Client, base: str, change: Any) -> None:
@@ -241,14 +274,31 @@ async def _change(client: Client, base: str, change: Any) -> None:
     raise BuildError("the namespaces are being changed by others again and again: look at `attendance operations`")
 
 
-def _live_fields(registry: Registry, base: str, new: Namespace) -> tuple[dict[str, str], list[str]]:
+def _live_fields(registry: Registry, base: str, new: Build) -> tuple[dict[str, str], list[str]]:
     """The fields to set and to delete so that a namespace becomes live."""
     assert registry.live is not None
-    if not is_ours(base, new.name):
+    if not is_ours(base, new.namespace.name):
         return {}, list(_OWN)  # a kept one of an older layout: the plain fields still name it
     has_own = _OWN[0] in registry.fields
     fields = _OWN if has_own or not is_ours(base, registry.live.name) else _PLAIN
-    return dict(zip(fields, map(str, new), strict=True)), []
+    settings = orjson.dumps(dict(new.settings)).decode()
+    return dict(zip(fields, [*map(str, new.namespace), settings], strict=True)), []
+
+
+def tables_for(registry: Registry, base: str, settings: Mapping[str, int]) -> str:
+    """The tables of workers with these settings: those of the live namespace if it was made with them, else of such a build.
+
+    Where there are none, those of the live namespace, whose workers say which setting differs.
+    """
+    live = registry.live
+    if live is None:
+        return FIRST_TABLES
+    if is_ours(base, live.name) and registry.live_settings in (None, settings):
+        return live.tables
+    for build in registry.builds:
+        if build.state is not BuildState.LOADING and is_ours(base, build.namespace.name) and build.settings == settings:
+            return build.namespace.tables
+    return live.tables
 
 
 def _own(registry: Registry, name: str, operation: str) -> Build:

@@ -42,10 +42,11 @@ MAX_CHANGES = 100
 
 LAYOUT = {
     "<ATTENDANCE_NAMESPACE>:live": "hash: `namespace` that readers use, number of `partitions`, `tables` from which it is "
-    "filled (absent: 1); the same three with `:<layout version>` behind the name, where readers of that version use another "
-    "namespace than older ones; `build:<namespace>`, JSON, of each other namespace that workers write "
-    "(read_model/builds.py), and `lastBuild`, the number of the last one; `cursorKey` with which readers sign cursors (kept "
-    "over rebuilds); `redisId` (random; recorded with the tables, until then followed by `<` and the id that it replaces)",
+    "filled (absent: 1) and the `settings` that shape them, JSON (absent: not known); the same four with `:<layout "
+    "version>` behind the name, where readers of that version use another namespace than older ones; "
+    "`build:<namespace>`, JSON, of each other namespace that workers write (read_model/builds.py), and `lastBuild`, "
+    "the number of the last one; `cursorKey` with which readers sign cursors (kept over rebuilds); `redisId` (random; "
+    "recorded with the tables, until then followed by `<` and the id that it replaces)",
     "<ATTENDANCE_NAMESPACE>:operations": "hash of long commands: `operation:<id>`, its document (JSON); `saved:<id>`, when "
     "that was saved (ms); `lock:<target>`, which of them works on it",
     "<ATTENDANCE_NAMESPACE>:dead-letters": "hash: `<mark>:<partition>:<chunk>`, 512 bits: which dead letters of these 512 "
@@ -59,7 +60,8 @@ LAYOUT = {
     "events), `.badReason` and `.badSource` (the commonest, while most are bad, or empty); `writtenAt` (of the heartbeat, "
     "ms); `freshAt` (when these read models were last known to hold everything that Kafka had, ms); all three by Redis' clock; "
     "`changes` (id of the newest entry of the stream of changes); `build`, in a namespace that was made by `attendance "
-    "rebuild`, the id of that operation",
+    "rebuild`, the id of that operation; `handover`, where it has tables of its own, until it is live and has sent what the "
+    "consumer group named here may not have sent",
     f"NS:{{p}}:{CHANGES}": "stream of about 100 entries: what each script call that wrote something changed: `sessions`, "
     "whose tally changed (joined by newlines; a newline alone: any), `alerts`, whether alerts did (0 or 1)",
     f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
@@ -135,7 +137,9 @@ def dead_letters_key(base: str) -> str:
 
 
 #: Fields of the live key, for readers of this layout and for all others.
-LIVE_FIELDS = tuple(field for name in ("namespace", "partitions", "tables") for field in (f"{name}:{LAYOUT_VERSION}", name))
+LIVE_FIELDS = tuple(
+    field for name in ("namespace", "partitions", "tables", "settings") for field in (f"{name}:{LAYOUT_VERSION}", name)
+)
 #: The field `namespace` for readers of this layout, as the scripts name it.
 LIVE_NAMESPACE = f"namespace:{LAYOUT_VERSION}"
 

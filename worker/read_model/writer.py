@@ -10,14 +10,11 @@ Errors, and whether a retry helps::
 """
 
 from collections.abc import AsyncIterable, Iterable, Mapping
-from secrets import token_bytes
 from time import monotonic, perf_counter, thread_time
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from schemas.query.signatures import KEY_BYTES
-from worker.read_model.builds import Registry, parse_registry
-from worker.read_model.keys import BOOKING_BUCKETS, DEVICES, DOC_SHIFT, ESTIMATES, PartitionKeys, live_key
+from worker.read_model.keys import BOOKING_BUCKETS, DEVICES, DOC_SHIFT, ESTIMATES, PartitionKeys
 from worker.read_model.lua_scripts import APPLY, CLAIM, HEARTBEAT, REPAIR, RETIRE
 from worker.read_model.watermark import parse_hash
 from worker.read_model.write_batch import Chunk, Entries, EstimateChange, Write, flatten, pack_estimates
@@ -152,6 +149,17 @@ class PartitionWriter:
         (answer,) = raise_first_error(await self._client.ask([("HGETALL", key)]))
         return {name.decode(): packed for name, packed in parse_hash(answer).items()}
 
+    async def read_handover(self) -> str:
+        """The consumer group from which this build takes over what is sent to Kafka; empty: none, or it was done."""
+        async with answer_timeout():
+            group: Any = await self._client.hget(self._keys.watermark, "handover")
+        return (group or b"").decode()
+
+    async def end_handover(self) -> None:
+        """That is done."""
+        async with answer_timeout():
+            await self._client.hdel(self._keys.watermark, "handover")
+
     async def unlink_retired(self) -> None:
         """Unlinks keys that are left over from a repair by an owner that died."""
         async with answer_timeout():
@@ -200,18 +208,6 @@ class PartitionWriter:
             raise Fenced(f"partition {partition}: another worker writes its read models")
         if answer in (b"gone", b"gap"):
             raise NeedsRepair(f"partition {partition}: the read models in Redis are lost or incomplete")
-
-
-async def announce(client: Client, base: str, namespace: str, partitions: int) -> Registry:
-    """Makes a namespace live if there is none, and creates the cursor key. Returns the live namespace and the builds."""
-    key = live_key(base)
-    async with answer_timeout(), client.pipeline(transaction=True) as pipe:
-        pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
-        pipe.hsetnx(key, "namespace", namespace)
-        pipe.hsetnx(key, "partitions", partitions)
-        pipe.hgetall(key)
-        *_, fields = await pipe.execute()
-    return parse_registry(fields)
 
 
 async def unlink_generation(client: Client, keys: PartitionKeys, name: str) -> None:

@@ -145,6 +145,10 @@ class Bookings:
             await self._flush(self._resources.attendance, {PARTITION_GROUP: of_partition, **changed.rows})
             await self._flush(self._resources.bookings, changed.booking_rows)
             self.applied = applied
+        return self.overtaken(last_places)
+
+    def overtaken(self, last_places: Mapping[str, Place]) -> list[KeptRecord]:
+        """The records to append again, see `originals.overtaken`."""
         rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
         return list(overtaken(last_places, rows))
 

@@ -4,6 +4,7 @@
 
     StreamError
     ├── SettingsConflict   a retry does not help: the operator sets what the tables were made with
+    │   └── TablesDropped  other tables are live: a worker that starts now uses them
     └── WorkerCrashed      starting it again is safe and loses nothing
 """
 
@@ -14,6 +15,10 @@ class StreamError(Exception):
 
 class SettingsConflict(StreamError):
     """The tables or the read models were made with other settings that shape results."""
+
+
+class TablesDropped(SettingsConflict):
+    """The read models of these tables were dropped: others are live."""
 
 
 class WorkerCrashed(StreamError):

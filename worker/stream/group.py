@@ -27,7 +27,7 @@ from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.errors import SettingsConflict
 from worker.stream.retry import until_done
-from worker.topics import group_changelog
+from worker.topics import FIRST_TABLES, group_changelog
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,8 @@ _WRITTEN_BACK_SECONDS = 3.0
 #: A heartbeat that has not changed for so long comes from no running worker, seconds.
 _SILENT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
+#: Key of the record that names the live tables.
+_LIVE_TABLES = b"live-tables"
 
 
 class GroupRecord(NamedTuple):
@@ -228,6 +230,27 @@ async def has_members(settings: Settings) -> bool:
             raise for_code(code)(settings.group)
         return bool(members)
     raise KafkaError(f"the broker's answer does not include the group {settings.group}")
+
+
+async def live_tables(settings: Settings) -> str:
+    """The tables whose read models were live last, as the first group's topic has them; Redis may have lost that.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker cannot be asked.
+    """
+    records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
+    values = [record.value for record in records if record.key == _LIVE_TABLES]
+    return values[-1].decode() if values else FIRST_TABLES
+
+
+async def record_live_tables(settings: Settings, producer: AIOKafkaProducer, tables: str) -> None:
+    """Records which tables are live, for workers that start when Redis has lost it.
+
+    Raises:
+        aiokafka.errors.KafkaError: not (known to be) recorded.
+    """
+    topic = group_changelog(settings.topic_prefix)
+    await producer.send_and_wait(topic, key=_LIVE_TABLES, value=tables.encode(), partition=0)
 
 
 def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> None:

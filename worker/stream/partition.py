@@ -8,7 +8,7 @@ emitted again, change nothing. While one batch is emitted, the next is already f
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -21,6 +21,7 @@ from worker.domain.devices import device_rows
 from worker.domain.rows import BOOKINGS, EVENTS, Applied
 from worker.engine.fetching import Fetched
 from worker.engine.partition_appender import BehindOpenTransaction
+from worker.kafka import Message
 from worker.monitoring.state import Phase
 from worker.read_model.freshness import TOPICS
 from worker.read_model.write_batch import Entries
@@ -30,7 +31,9 @@ from worker.stream.booking_store import Bookings, ChangedRows
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
 from worker.stream.decode_batch import decode_batch
 from worker.stream.device_estimates import DeviceEstimates
+from worker.stream.handover import unsent
 from worker.stream.kafka_sink import Outgoing
+from worker.stream.originals import KeptRecord
 from worker.stream.projection import Projection
 from worker.stream.redis_sink import BatchWrite, Projected, ReadModels, TopicEnd
 from worker.stream.resources import Resources
@@ -130,6 +133,8 @@ class Partition:
             read_models = create(target)
             await read_models.take_ownership(ends)
             self._read_models.append(read_models)
+            if target.is_live:
+                await self._take_over(read_models)
         self._create_read_models = create
         try:
             async with asyncio.TaskGroup() as stages:
@@ -151,9 +156,11 @@ class Partition:
         read_models = []
         for target in targets:
             each = written.get(target.namespace) or self._create_read_models(target)
-            each.target = target
+            becomes_live, each.target = target.is_live and not each.target.is_live, target
             if each.lacks_data:
                 self._to_fold.put_nowait(each.repair)
+            if becomes_live:
+                self._to_fold.put_nowait(partial(self._take_over, each))
             read_models.append(each)
         self._read_models = read_models
 
@@ -174,6 +181,25 @@ class Partition:
             if read_models.needs_fill and read_models not in self._filling:
                 self._filling.append(read_models)
                 self._to_fold.put_nowait(partial(self._begin_fill, read_models))
+
+    async def _take_over(self, read_models: ReadModels) -> None:
+        """A build of its own tables is live: sends what the group that was live before may not have sent."""
+        group, applied = await read_models.read_handover(), self._applied
+
+        async def attempt() -> None:
+            async with aclosing(unsent(self._resources, self.number, group, applied)) as batches:
+                async for batch, outgoing in batches:
+                    again = self._append_again(self._bookings.overtaken(batch.last_places))
+                    await self._send(Outgoing([*outgoing.messages, *again], []))
+
+        if group:
+            await until_done("kafka", attempt, partition=self.number)
+            await read_models.end_handover()
+            log.info("taken over", partition=self.number, group=group)
+
+    def _append_again(self, overtaken: Iterable[KeptRecord]) -> Iterator[Message]:
+        topic = self._resources.topics.bookings
+        return (kafka_sink.append_again(topic, self.number, kept) for kept in overtaken)
 
     async def _begin_fill(self, read_models: ReadModels) -> None:
         """Begins to fill a build, behind the batches that are folded, and queues its parts."""
@@ -243,9 +269,8 @@ class Partition:
             del batch
             overtaken = await bookings.store(rows, self._applied, last_places)
             metrics.observe_stage("store", monotonic() - folded)
-            outgoing.messages.extend(
-                kafka_sink.append_again(resources.topics.bookings, self.number, kept) for kept in overtaken
-            )
+            outgoing.messages.extend(self._append_again(overtaken))
+            outgoing, dead_letters = _sent(self._targets, outgoing), dead_letters if _is_sender(self._targets) else {}
         await self._to_emit.put(Folded(topic, delivered, outgoing, dead_letters, writes))
 
     async def _emit(self, folded: Folded) -> None:
@@ -282,7 +307,12 @@ class Partition:
     def _has_foreign_writes(self) -> bool:
         resources = self._resources
         tables = (resources.attendance, resources.bookings)
-        return bool(resources.alerts[self.number].foreign_writes) or any(table.foreign_writes(self.number) for table in tables)
+        return self._has_foreign_alerts or any(table.foreign_writes(self.number) for table in tables)
+
+    @property
+    def _has_foreign_alerts(self) -> bool:
+        """Whether somebody else wrote alerts; those of the live tables are not foreign to a build."""
+        return self._targets[0].is_live and bool(self._resources.alerts[self.number].foreign_writes)
 
     async def _rewrite(self) -> None:
         """Rewrites rows and alerts after foreign writes, most likely by a worker that had lost the partition."""
@@ -299,7 +329,7 @@ class Partition:
         resources = self._resources
         await self._bookings.rewrite()
         appender, client = resources.alerts[self.number], resources.settings.kafka_client()
-        while appender.foreign_writes:
+        while self._has_foreign_alerts:
             offsets = appender.foreign_writes[0]
 
             async def attempt() -> None:
@@ -309,6 +339,18 @@ class Partition:
             async with self._alerts:
                 await until_done("kafka", attempt, partition=self.number)
             appender.foreign_writes.remove(offsets)
+
+
+def _is_sender(targets: Sequence[Target]) -> bool:
+    """Whether the workers of these namespaces send dead letters and forwards: not of a build that was never live."""
+    return any(each.is_live or each.is_kept for each in targets)
+
+
+def _sent(targets: Sequence[Target], outgoing: Outgoing) -> Outgoing:
+    """What is sent of that: alerts only by the workers of the live namespace."""
+    if not _is_sender(targets):
+        return Outgoing([], [])
+    return outgoing if targets[0].is_live else Outgoing(outgoing.messages, [])
 
 
 def _projected(all_read_models: Iterable[ReadModels]) -> Projected:

@@ -119,6 +119,14 @@ class ReadModels:
         """Whether this is a build that is neither whole nor being filled."""
         return not (self.target.is_live or self.is_live or self.is_filling) and monotonic() >= self._fill_after
 
+    async def read_handover(self) -> str:
+        """The consumer group from which this namespace has still to take over what is sent to Kafka; empty: none."""
+        return await until_done("redis", self._writer.read_handover, partition=self._number)
+
+    async def end_handover(self) -> None:
+        """All that the other group may not have sent is sent."""
+        await until_done("redis", self._writer.end_handover, partition=self._number)
+
     def begin(self, entries: Entries, applied: Applied) -> BatchWrite:
         """The write of a batch that was folded while the batch lock was held.
 

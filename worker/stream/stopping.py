@@ -29,6 +29,7 @@ class Stopping:
         self._error = ""
         self._waits_for = "the current work"
         self._gave_up = False
+        self._timer: threading.Timer | None = None
 
     def begin(self, exit_code: int, error: str = "") -> None:
         """Begins the stop: after `STOP_SECONDS` the process ends, whatever it waits for. Only the first call counts.
@@ -42,9 +43,15 @@ class Stopping:
         self._exit_code, self._error = exit_code, error
         if not error:
             log.info("stopping")
-        timer = threading.Timer(self._seconds, self._end)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(self._seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def withdraw(self) -> None:
+        """The process goes on: a stop that was begun does not end it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._exit_code, self._error, self._gave_up = None, "", False
 
     async def step(self, what: str, work: Awaitable[object], seconds: float) -> None:
         """Awaits one step, but no longer than this. Its errors are logged and stop nothing."""

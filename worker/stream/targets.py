@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-from worker.read_model.builds import BuildState, Registry
+from worker.read_model.builds import BuildState, Namespace, Registry, announce, read_registry
 from worker.read_model.keys import is_ours, namespace
-from worker.read_model.writer import announce
 from worker.redis.client import Client
 from worker.settings import Settings
-from worker.stream.errors import SettingsConflict
+from worker.stream.errors import SettingsConflict, TablesDropped
 from worker.topics import FIRST_TABLES
 
 
@@ -15,8 +14,10 @@ class Target(NamedTuple):
     """A namespace that the workers of some tables write."""
 
     namespace: str
-    build: str
+    build: str = ""
     """The operation that made it, or keeps it; empty: it is live."""
+    is_kept: bool = False
+    """Whether it was live before, and is kept."""
 
     @property
     def is_live(self) -> bool:
@@ -24,14 +25,25 @@ class Target(NamedTuple):
         return not self.build
 
 
-async def read_targets(settings: Settings, redis: Client) -> tuple[Target, ...]:
-    """The namespaces to write, the live one first. Where none is live yet, one becomes so.
+async def read_targets(settings: Settings, redis: Client, written: tuple[Target, ...] = ()) -> tuple[Target, ...]:
+    """The namespaces to write, the live one first. Where none is live yet, or Redis lost it, one becomes so.
+
+    Args:
+        settings: of the worker, with its tables.
+        redis: the client.
+        written: those that it writes so far.
 
     Raises:
         SettingsConflict: there is none for these settings.
     """
-    base = settings.redis_namespace
-    return targets_of(await announce(redis, base, namespace(base), settings.partitions), settings)
+    base, tables = settings.redis_namespace, settings.tables or FIRST_TABLES
+    if written and not written[0].is_live:
+        registry = await read_registry(redis, base)
+        # the workers of the live tables announce it again
+        return written if registry.live is None else targets_of(registry, settings)
+    name = written[0].namespace if written else namespace(base, 0 if tables == FIRST_TABLES else int(tables))
+    live = Namespace(name, settings.partitions, tables)
+    return targets_of(await announce(redis, base, live, settings.shaping()), settings)
 
 
 def targets_of(registry: Registry, settings: Settings) -> tuple[Target, ...]:
@@ -43,7 +55,7 @@ def targets_of(registry: Registry, settings: Settings) -> tuple[Target, ...]:
     live, base, tables = registry.live, settings.redis_namespace, settings.tables or FIRST_TABLES
     assert live is not None
     targets = [
-        Target(build.namespace.name, build.operation)
+        Target(build.namespace.name, build.operation, build.state is BuildState.KEPT)
         for build in registry.builds
         if build.namespace.tables == tables
         and build.state is not BuildState.LOADING
@@ -51,7 +63,7 @@ def targets_of(registry: Registry, settings: Settings) -> tuple[Target, ...]:
         and is_ours(base, build.namespace.name)
     ]
     if live.tables == tables and live.partitions == settings.partitions and is_ours(base, live.name):
-        targets.insert(0, Target(live.name, ""))
+        targets.insert(0, Target(live.name))
     if targets:
         return tuple(targets)
     if live.partitions != settings.partitions:
@@ -64,7 +76,4 @@ def targets_of(registry: Registry, settings: Settings) -> tuple[Target, ...]:
             f"ATTENDANCE_NAMESPACE: the read models in Redis ({live.name}) have the layout of another version; run "
             "`attendance rebuild` of this version, which fills new ones beside them, and start this worker then"
         )
-    raise SettingsConflict(
-        f"ATTENDANCE_TABLES: the read models of tables {tables} were dropped; tables {live.tables} are live: set nothing, "
-        "and start this worker again"
-    )
+    raise TablesDropped(f"ATTENDANCE_TABLES: no read models are filled from tables {tables}: tables {live.tables} are live")

@@ -74,15 +74,17 @@ class Worker:
         self._reporter = StateReporter(self._metrics, self.topics)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, stop: asyncio.Event, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def run(self, stop: asyncio.Event, check: Callable[[], Coroutine[Any, Any, Settings]]) -> None:
         """Works until ``stop`` is set; then completes the batches in flight, commits and leaves the group.
 
         Args:
             stop: ends it.
-            check: returns once topics and settings are right; its port answers meanwhile. What it raises is raised.
+            check: returns the settings, with the tables to use, once topics and settings are right; the port answers meanwhile.
+                What it raises is raised.
 
         Raises:
             SettingsConflict: the tables or Redis were made with other settings, or the group writes to another Redis.
+            TablesDropped: other tables are live, and these are not kept any more.
             SettingsError: the store for table rows cannot be used, or Kafka refuses the group or the session timeout.
             WorkerCrashed: an error that waiting does not cure.
         """
@@ -90,8 +92,10 @@ class Worker:
             reports = asyncio.create_task(self._report())
             reports.add_done_callback(self._on_done)
             try:
-                await run_until(stop, check())
-                if not stop.is_set():
+                settings = await run_until(stop, check())
+                if settings is not None and not stop.is_set():
+                    self.settings = settings
+                    self.topics = TopicNames.of(settings.topic_prefix, settings.tables)
                     await self._run_with(stop, port.address)
                     self._stopping.finish()
             finally:
@@ -273,7 +277,7 @@ class Worker:
 
     async def _follow_targets(self) -> None:
         """Announces the namespace, and has the partitions write those that are registered now."""
-        targets = await read_targets(self.settings, self._resources.redis)
+        targets = await read_targets(self.settings, self._resources.redis, self._targets)
         if targets != self._targets:
             log.info("namespaces", live=[each.namespace for each in targets if each.is_live], builds=_builds(targets))
             self._targets = targets

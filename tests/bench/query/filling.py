@@ -16,9 +16,10 @@ from worker.domain.booking_state import BookingState
 from worker.domain.fold import Base, Mark, Row, pack_times
 from worker.domain.row_codec import encode
 from worker.domain.summaries import summarise
+from worker.read_model.builds import Namespace, announce
 from worker.read_model.keys import LAYOUT_VERSION, namespace
 from worker.read_model.write_batch import Entries
-from worker.read_model.writer import PartitionWriter, announce
+from worker.read_model.writer import PartitionWriter
 from worker.stream.projection import project_all
 from worker.topics import partition_of
 
@@ -62,7 +63,7 @@ async def _fill(client: Redis, data: Dataset, partitions: int) -> None:
             await writer.repair(_entries(data, bookings[number]), marks)
 
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
-    await announce(client, BASE, namespace(BASE), partitions)
+    await announce(client, BASE, Namespace(namespace(BASE), partitions))
 
 
 async def _entries(data: Dataset, bookings: Sequence[int]) -> AsyncIterator[Entries]:
