@@ -20,6 +20,7 @@ from faust.types import TP
 from mode.threads import WorkerThread
 
 from worker.engine.fetching import ISOLATION, ConfirmedEnd, Fetches, LogEnd, log_end, next_offset
+from worker.engine.topic_metadata import assign_known_topics_only, watch_topics
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     fetches: Fetches
     #: Stock Faust waits for a minute.
     shutdown_timeout = STOP_SECONDS
+    _topics_watch: asyncio.Task[None] | None = None
 
     def _start_thread(self) -> None:
         # if a fetch is cancelled while Kafka is away, the client raises CancelledError; the stock thread then ends silently,
@@ -83,8 +85,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 await self.sleep(START_SECONDS)
         if is_waiting:
             log.info("resumed", what="kafka")
+        if not self.should_stop:
+            consumer = self._ensure_consumer()
+            assign_known_topics_only(consumer, self.app.conf.broker_session_timeout / 2)
+            self._topics_watch = asyncio.create_task(watch_topics(consumer._client))  # noqa: SLF001
 
     async def on_thread_stop(self) -> None:
+        if self._topics_watch is not None:
+            self._topics_watch.cancel()
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await super().on_thread_stop()

@@ -84,6 +84,8 @@ METHODS = [
     (FlowControlEvent.suspend, ["self"]),
     (FlowControlEvent.clear, ["self"]),
     (GroupCoordinator.check_errors, ["self"]),
+    (GroupCoordinator._perform_assignment, ["self", "response"]),
+    (AIOKafkaClient.force_metadata_update, ["self"]),
     (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
     (FetchResult.check_assignment, ["self", "tp"]),
     (FetchResult.has_more, ["self"]),
@@ -113,6 +115,7 @@ ATTRIBUTES: dict[str, Any] = {
     "_crashed": Service,
     "_partition_assignment_strategy": AIOKafkaConsumer,
     "_fetch_max_wait_ms": AIOKafkaConsumer,
+    "_topics": AIOKafkaClient,
     "_closed": AIOKafkaConsumer,
     "_coordinator": AIOKafkaConsumer,
     "_pending_exception": GroupCoordinator,
@@ -151,7 +154,7 @@ ATTRIBUTES: dict[str, Any] = {
 }
 #: What the engine's own subclasses add.
 OWN = {"_wait_empty", "_room", "_needs_seek", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
-OWN |= {"_asked_ends", "_end_offsets"}
+OWN |= {"_asked_ends", "_end_offsets", "_topics_watch"}
 OWN |= {"_batches", "_may_hold", "_next", "_search", "_search_group"}
 #: Of the standard library.
 STANDARD = {"_replace", "_exit"}
@@ -210,6 +213,9 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         (AIOKafkaConsumer.start, ["self._client,", "isolation_level=self._isolation_level"]),
         (ClientFetcher._create_fetch_waiter, ["self._fetch_waiters.add"]),
         (GroupCoordinator.check_errors, ["_coordination_task", "_pending_exception"]),
+        # what the leader assigns from, and that it rebalances once it knows more
+        (GroupCoordinator._perform_assignment, ["assignor.assign(self._cluster,", "self._metadata_snapshot ="]),
+        (GroupCoordinator._handle_metadata_update, ["self._metadata_snapshot != metadata_snapshot", "_on_metadata_change()"]),
         # cancelling a commit leaves the request under way alone
         (GroupCoordinator.commit_offsets, ["asyncio.shield"]),
         (ServiceThread.start, ["self.Worker(self)"]),
