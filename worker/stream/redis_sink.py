@@ -135,7 +135,7 @@ class ReadModels:
             applied: how far its topic is folded with it.
         """
         self._applied = self._applied.merged(applied)
-        return BatchWrite(Write(entries, _watermark(self._applied)), self._applied, self._repairs)
+        return BatchWrite(Write(entries, watermark_fields(self._applied)), self._applied, self._repairs)
 
     async def take_ownership(self, committed: Ends) -> None:
         """Claims the partition in Redis; repairs the read models if they are missing or behind the committed offsets.
@@ -285,7 +285,7 @@ class ReadModels:
         if not self.is_filling:
             return
         try:
-            await until_done("redis", lambda: self._writer.end_repair(_watermark(self._written)), partition=self._number)
+            await until_done("redis", lambda: self._writer.end_repair(watermark_fields(self._written)), partition=self._number)
         except ReadModelError as error:
             self._lose(error)
             return
@@ -324,7 +324,7 @@ class ReadModels:
         try:
             await until_done(
                 "redis",
-                lambda: self._writer.repair(self._bookings.project_all(), _watermark(self._applied)),
+                lambda: self._writer.repair(self._bookings.project_all(), watermark_fields(self._applied)),
                 partition=self._number,
             )
         except NeedsRepair:
@@ -335,7 +335,7 @@ class ReadModels:
         return True
 
 
-def _watermark(applied: Applied) -> dict[str, Any]:
+def watermark_fields(applied: Applied) -> dict[str, Any]:
     """The fields of the watermark that say how far the topics are projected."""
     fields: dict[str, Any] = {"events.offset": applied.events, "bookings.offset": applied.bookings}
     times = {"events.time": applied.events_time, "bookings.time": applied.bookings_time}

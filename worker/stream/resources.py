@@ -5,7 +5,9 @@ import asyncio
 from aiokafka import AIOKafkaProducer
 
 from worker.domain.alert_rules import Rules
+from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.engine.partition_appender import PartitionAppender
+from worker.engine.stores.base import Store
 from worker.engine.table import Table
 from worker.monitoring.metrics import WorkerMetrics
 from worker.redis.client import Client
@@ -16,6 +18,15 @@ from worker.topics import BATCH_BYTES, TopicNames, partition_of
 
 #: Bookings cached in decoded form, in all partitions together; the least recently used ones are dropped.
 CACHED_BOOKINGS = 55_000
+
+
+def open_tables(settings: Settings, store: Store) -> tuple[Table, Table]:
+    """The tables ``attendance`` and ``bookings`` in a store."""
+    topics = TopicNames.of(settings.topic_prefix, settings.tables)
+    return (
+        Table(topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0),
+        Table(topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1),
+    )
 
 
 class Resources:

@@ -14,14 +14,12 @@ from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 from faust.types import TP
 from redis.exceptions import RedisError
 
-from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.engine import faust_consumer, faust_thread
 from worker.engine.partition_appender import check_ends
 from worker.engine.progress import Progress, waiting
 from worker.engine.recovery import recover
 from worker.engine.stores import open_store
 from worker.engine.stores.base import Store, StoreUnusable
-from worker.engine.table import Table
 from worker.engine.watchdog import Stalled, Watchdog, ends_of
 from worker.kafka import create_producer
 from worker.monitoring.metrics import WorkerMetrics
@@ -33,13 +31,13 @@ from worker.stream.errors import WorkerCrashed
 from worker.stream.group import Group
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
-from worker.stream.resources import Resources
+from worker.stream.resources import Resources, open_tables
 from worker.stream.retry import SILENCE_SECONDS, until_done, waiting_calls
 from worker.stream.state_reporter import REPORT_SECONDS, UNCONFIRMED_SECONDS, StateReporter
 from worker.stream.stopping import Stopping
 from worker.stream.targets import Target, read_targets
 from worker.tasks import cancel_all, run_until
-from worker.topics import BATCH_BYTES, TopicNames
+from worker.topics import TopicNames
 
 log = structlog.get_logger(__name__)
 
@@ -138,9 +136,7 @@ class Worker:
         return await until_done("redis", lambda: read_targets(self.settings, redis))
 
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store) -> None:
-        attendance = Table(self.topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0)
-        bookings = Table(self.topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1)
-        self._resources = Resources(self.settings, producer, redis, attendance, bookings, self._metrics)
+        self._resources = Resources(self.settings, producer, redis, *open_tables(self.settings, store), self._metrics)
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)

@@ -1,0 +1,165 @@
+"""New tables beside the live ones: loaded from topics and archives, and continued by workers, they are what the oracle has."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.integration.test_main_job import World
+from tests.support.services import Broker, Redis
+from tests.support.station import trim
+from tests.support.system import System, running
+from worker.ops.table_loader import load
+from worker.read_model import builds
+from worker.read_model.build_keys import open_partitions
+from worker.read_model.builds import Build, BuildState, Namespace
+from worker.read_model.operations import Operations, State
+from worker.redis.client import create_redis
+from worker.settings import Settings
+
+T = TypeVar("T")
+PARTITIONS = 2
+
+
+@pytest.fixture
+def hall(kafka: Broker, redis_server: Redis) -> Iterator[System]:
+    """A running system in which half of a world has happened."""
+    with running(System(kafka, redis_server, partitions=PARTITIONS)) as system:
+        yield system
+
+
+class Loading:
+    """The build of an operation, and the tables 2 from which its namespace is filled."""
+
+    def __init__(self, system: System, *archives: Path, **settings: Any) -> None:
+        self.system = system
+        self.archives = archives
+        self.settings = settings_with(system, tables="2", **settings)
+        self.operation = ""
+        self.name = ""
+        self.reached = 0
+
+    def run(self, *, refold: bool = True, stop_after: int | None = None) -> bool:
+        """Loads, or goes on with it; stops after so many offsets."""
+        return with_redis(self.system, lambda client: self._run(client, refold, stop_after))
+
+    async def _run(self, client: Any, refold: bool, stop_after: int | None) -> bool:
+        base, known = self.settings.redis_namespace, Operations(client, self.settings.redis_namespace)
+        stop = asyncio.Event()
+
+        def progress(reached: int) -> None:
+            self.reached = reached
+            if stop_after is not None and reached >= stop_after:
+                stop.set()
+
+        if self.operation:
+            running = await known.resume(self.operation, "rebuild")
+            build = Namespace(self.name, PARTITIONS, "2")
+        else:
+            running = await known.begin("rebuild", f"{base} read models", {}, {})
+            self.operation, self.name = running.operation.id, await builds.reserve(client, base)
+            build = Namespace(self.name, PARTITIONS, "2")
+            await open_partitions(client, build, self.operation)
+            await builds.begin(client, base, Build(build, self.operation, BuildState.LOADING, self.settings.shaping()))
+
+        async def work() -> bool | State:
+            is_loaded = await load(
+                self.settings,
+                self.system.settings,
+                client,
+                running,
+                build,
+                self.archives,
+                refold=refold,
+                stop=stop,
+                progress=progress,
+            )
+            return State.READY if is_loaded else False
+
+        return await running.run_until(stop, work())
+
+    def take_over(self) -> None:
+        """Workers of the new tables go on from there, and readers are switched to the build."""
+        with_redis(self.system, self._register)
+        environment = {f"ATTENDANCE_{name.upper()}": f"{value}" for name, value in changes(self.settings, self.system).items()}
+        self.system.environment |= environment
+        self.system.start_worker()
+        with_redis(self.system, self._switch)
+        self.system.settings = self.settings
+        self.system.until_serving()
+
+    async def _register(self, client: Any) -> None:
+        build = Build(Namespace(self.name, PARTITIONS, "2"), self.operation, BuildState.FILLING, self.settings.shaping(), "r")
+        await builds.update(client, self.settings.redis_namespace, build)
+
+    async def _switch(self, client: Any) -> None:
+        base, shaping = self.settings.redis_namespace, self.system.settings.shaping()
+        await builds.switch(client, base, self.name, self.operation, "r", shaping)
+
+
+def settings_with(system: System, **changed: Any) -> Settings:
+    given = {name[11:].lower(): value for name, value in system.environment.items()} | changed
+    return Settings(_env_file=None, **given)  # type: ignore[call-arg]
+
+
+def changes(settings: Settings, system: System) -> dict[str, str]:
+    """The settings that workers of new tables have otherwise than those of the live ones."""
+    other = system.settings.shaping()
+    changed = {name: f"{value // 1_000_000}s" for name, value in settings.shaping().items() if value != other[name]}
+    return changed | {"tables": settings.tables}
+
+
+def with_redis(system: System, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def working() -> T:
+        client = create_redis(system.settings)
+        try:
+            return await work(client)
+        finally:
+            await client.aclose()
+
+    return asyncio.run(working())
+
+
+def publish_half(system: System, world: World, half: int) -> None:
+    """The first half of what happens in a world, or the second one."""
+    records = world.records(system, random.Random(7))
+    system.publish(records[: len(records) // 2] if half == 0 else records[len(records) // 2 :])
+    system.until_settled()
+
+
+def archive(system: System, folder: Path) -> None:
+    done = system.run_cli("archive", str(folder), "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+def delete_events(system: System) -> None:
+    """Retention deletes all events that there are."""
+    for partition, end in enumerate(system.ends()[system.topics.events]):
+        asyncio.run(trim(system.settings.kafka_address, system.topics.events, end, partition))
+
+
+def verified(system: System) -> dict[str, Any]:
+    done = system.run_cli("verify", "--json")
+    assert done.stdout, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_archives_and_topics_become_tables_that_workers_continue(hall: System, tmp_path: Path) -> None:
+    world = World(seed=11, events=1500, strays=True)
+    publish_half(hall, world, 0)
+    archive(hall, tmp_path)
+    delete_events(hall)
+    publish_half(hall, world, 1)
+    alerts = hall.open_alerts_of_topic()
+    ends = hall.ends()
+    loading = Loading(hall, tmp_path)
+    assert loading.run()
+    assert hall.ends() == ends, "nothing is published"
+    loading.take_over()
+    assert hall.outcome() == world.outcome()
+    assert hall.open_alerts_of_topic() == alerts
+    assert verified(hall)["differences"] == []
