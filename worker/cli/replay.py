@@ -38,6 +38,7 @@ from worker.ops import replay as ops
 from worker.ops.preview import Preview, preview
 from worker.ops.replay import Bound, Control
 from worker.ops.replay_sources import BAD_LINES, Files, Selection, TopicWindow, sizes_of
+from worker.read_model.builds import with_live_tables
 from worker.read_model.operations import Operation, Operations, Running, State
 from worker.settings import Settings
 from worker.tasks import run_until
@@ -106,7 +107,7 @@ def replay(
         abort_operation(service_settings(), abort, _COMMAND, as_json=as_json)
         return
     if resume is not None:
-        settings = service_settings()
+        settings = asyncio.run(with_live_tables(service_settings()))
         operation = get_operation(settings, resume)
         plan = _plan_of(settings, operation, rate)
         confirm({"resume": resume, "done": _counts(operation.counts), **plan.shown(settings)}, yes=True)
@@ -127,7 +128,7 @@ def replay(
         raise typer.BadParameter("--reset concerns all events: it goes with --all, and takes --from alone")
     if not (files or begin or end or all_ or any(selection) or dry_run or expect_no_change):
         raise typer.BadParameter("name files, a window, a filter, or --all for the whole topic")
-    settings = service_settings()
+    settings = asyncio.run(with_live_tables(service_settings()))
     if reset:
         _reset(settings, bounds[0], yes=yes, as_json=as_json)
         return

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 _PIPE_WIDTH = 100_000
-#: Characters that control a terminal, end a line or change its direction: C0, C1, line separators, direction marks.
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+#: Characters that control a terminal, end a line or change its direction (C0, C1, line separators, direction marks), and white
+#: space other than the space, which tables would trim.
+_CONTROLS = re.compile(r"[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|[^\S ]")
 
 
 def fail(message: str) -> NoReturn:

@@ -65,8 +65,8 @@ class OtherFormat(Exception):
 
     def __init__(self, row_format: int) -> None:
         super().__init__(
-            f"a table row has format {row_format}, this worker writes {FORMAT}: set a new ATTENDANCE_TOPIC_PREFIX and publish "
-            "again, or run the version that wrote the row"
+            f"a table row has format {row_format}, this worker writes {FORMAT}: run `attendance rebuild --refold` of this "
+            "version, or the version that wrote the row"
         )
 
 

@@ -146,7 +146,8 @@ class Explainer:
 
     async def _check_settings(self) -> None:
         """Raises SettingsConflict if the tables were made by other rules: they hold what these would judge otherwise."""
-        windows = await find_windows(self._client, group_changelog(self._settings.topic_prefix, self._settings.tables), [0])
+        topic = group_changelog(self._settings.topic_prefix, await self._reader.tables())
+        windows = await find_windows(self._client, topic, [0])
         async with aclosing(read_windows(self._client, windows)) as parts:
             record = latest([each.value async for _, fetched in parts for each in fetched.records])
         if record is not None:

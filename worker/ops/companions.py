@@ -1,8 +1,8 @@
 """The processes that a worker starts for other tables with its settings, so that a fleet serves a build of its own tables.
 
 After `attendance rebuild --refold` the tables of the build and those that were live are both written until one is dropped. Each
-worker keeps its own tables, and starts a process of its own for the others; a worker whose tables are dropped leaves the work to
-that process.
+worker keeps its own tables, and starts a process of its own for the others; a worker whose tables are dropped leaves the work
+to that process.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Companions:
 
     async def until_ended(self, stop: asyncio.Event) -> None:
         """Waits until none runs any more, or the event is set."""
-        while self.are_running and not stop.is_set():
+        while self.are_running and not stop.is_set():  # noqa: ASYNC110 - a process has no event
             await asyncio.sleep(_LOOK_SECONDS / 4)
 
     async def _follow(self, registry: Registry) -> None:

@@ -83,9 +83,12 @@ class Comparison:
         self._on_progress = on_progress
         self._most = 0
 
-    async def run(self) -> bool:
-        """Compares; returns False if a repair has replaced the keys meanwhile: nothing that was found counts then."""
-        if not await self._compare(self._in_redis(), with_commits=False):
+    async def run(self, *, only_alerts: bool = False) -> bool:
+        """Compares Redis and the alerts topic, or only that one.
+
+        Returns False if a repair has replaced the keys meanwhile: nothing that was found counts then.
+        """
+        if not only_alerts and not await self._compare(self._in_redis(), with_commits=False):
             return False
         if not await self._reached(True):
             return False

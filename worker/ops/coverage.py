@@ -12,10 +12,10 @@ from aiokafka import TopicPartition
 
 from schemas.times import format_time
 from worker.engine.log_reader import find_windows
-from worker.kafka import open_admin
+from worker.kafka import committed_offsets, open_admin
 from worker.ops.archive_format import ArchiveFile, Gap
 from worker.ops.archive_reader import Source, find_sources
-from worker.ops.partitions import committed_offsets, partition_counts
+from worker.ops.partitions import partition_counts
 from worker.ops.topics import TopicsError
 from worker.settings import Settings
 from worker.topics import TopicNames

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import NamedTuple
 
+import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -77,8 +78,8 @@ class PartitionCheck:
         self._on_progress = on_progress
         self._is_filled = False
 
-    async def run(self, window: Window | None) -> PartitionReport:
-        """Compares, and folds the window."""
+    async def run(self, window: Window | None, *, only_alerts: bool = False) -> PartitionReport:
+        """Compares Redis and the alerts topic, or only that one, and folds the window."""
         report = PartitionReport(self._number)
         try:
             for _ in range(_ATTEMPTS):
@@ -88,7 +89,7 @@ class PartitionCheck:
                     self._is_filled = True
                 else:
                     await self.copy.follow()
-                if await self._compare(report):
+                if await self._compare(report, only_alerts=only_alerts):
                     break
             else:
                 raise Unreached("its read models were repaired again and again meanwhile: look at the worker's log")
@@ -109,7 +110,26 @@ class PartitionCheck:
             return PartitionReport(self._number, differences=found.differences, unreached=str(error))
         return await self.run(None)
 
-    async def _compare(self, report: PartitionReport) -> bool:
+    async def correct_alerts(self, operation: str) -> int:
+        """Compares the alerts topic with the tables, and publishes what they say of each alert that differs; returns how many.
+
+        Args:
+            operation: by whose id those that open or resolve are marked as a backfill.
+
+        Raises:
+            Unreached: the committed offsets do not reach the tables.
+        """
+        count = 0
+        while True:
+            report = await self.run(None, only_alerts=True)
+            if report.unreached:
+                raise Unreached(f"partition {self._number}: {report.unreached}")
+            if not report.alerts:
+                return count
+            await self._publish({key: value and _marked(value, operation) for key, value in report.alerts.items()})
+            count += len(report.alerts)
+
+    async def _compare(self, report: PartitionReport, *, only_alerts: bool) -> bool:
         """Compares Redis and alerts topic; returns False if a repair replaced the keys meanwhile."""
         generation = await self._reached(with_commits=False)
 
@@ -117,7 +137,7 @@ class PartitionCheck:
             return await self._reached(with_commits=with_commits) == generation
 
         content = PartitionContent(self._client, self._keys, generation)
-        return await Comparison(self.copy, content, report, reached, self._on_progress).run()
+        return await Comparison(self.copy, content, report, reached, self._on_progress).run(only_alerts=only_alerts)
 
     async def _fold_window(self, window: Window, report: PartitionReport) -> None:
         """Folds events again: in tables that have them all, that changes no row."""
@@ -219,6 +239,11 @@ class PartitionCheck:
     async def _watermark(self) -> Partition:
         (answer,) = raise_first_error(await self._client.ask([watermark_command(self._keys.watermark)]))
         return parse_watermark(self._number, answer)
+
+
+def _marked(value: bytes, operation: str) -> bytes:
+    """An alert's event, with the operation that published it."""
+    return orjson.dumps({**orjson.loads(value), "backfill": operation})
 
 
 def _ends(partition: Partition) -> Ends:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterable
 from worker.engine.log_reader import open_consumer
 from worker.engine.stores import open_store
 from worker.kafka import open_admin, require_answer
-from worker.ops.partition_check import OnProgress, PartitionCheck, Window
+from worker.ops.partition_check import OnProgress, PartitionCheck, Unreached, Window
 from worker.ops.partition_report import PartitionReport
 from worker.ops.scratch import scratch_folder
 from worker.read_model.builds import read_registry
@@ -35,16 +35,16 @@ class Verification:
         Raises:
             VerifyError: no namespace is live, or it is not of this layout.
         """
-        namespace = await self._namespace()
-        await require_answer(self._settings)
+        settings, namespace = await self._live()
+        await require_answer(settings)
         with scratch_folder("attendance-verify-") as folder:
-            url = self._settings.store if self._settings.store == "memory://" else f"rocksdb://{folder}/rows"
-            store = open_store(url, self._settings.group)
+            url = settings.store if settings.store == "memory://" else f"rocksdb://{folder}/rows"
+            store = open_store(url, settings.group)
             try:
-                async with open_consumer(self._settings.kafka_client()) as consumer, open_admin(self._settings) as admin:
+                async with open_consumer(settings.kafka_client()) as consumer, open_admin(settings) as admin:
                     for number in partitions:
                         check = PartitionCheck(
-                            self._settings, self._client, consumer, admin, namespace, number, store, self._progress
+                            settings, self._client, consumer, admin, namespace, number, store, self._progress
                         )
                         try:
                             found = await check.run(window)
@@ -55,11 +55,31 @@ class Verification:
             finally:
                 store.close()
 
+    async def correct_alerts(self, number: int, operation: str) -> int:
+        """Has the alerts topic of a partition say what the tables do; returns how many alerts differed.
+
+        Raises:
+            VerifyError: no namespace is live, or the worker does not reach the tables.
+        """
+        settings, namespace = await self._live()
+        with scratch_folder("attendance-verify-") as folder:
+            url = settings.store if settings.store == "memory://" else f"rocksdb://{folder}/rows"
+            store = open_store(url, settings.group)
+            try:
+                async with open_consumer(settings.kafka_client()) as consumer, open_admin(settings) as admin:
+                    given = (settings, self._client, consumer, admin, namespace, number, store, self._progress)
+                    return await PartitionCheck(*given).correct_alerts(operation)
+            except Unreached as error:
+                raise VerifyError(str(error)) from None
+            finally:
+                store.close()
+
     def _progress(self, count: int) -> None:
         self._done += count
         self._on_progress(self._done)
 
-    async def _namespace(self) -> str:
+    async def _live(self) -> tuple[Settings, str]:
+        """The settings with the tables of the live namespace, and its name."""
         base = self._settings.redis_namespace
         live = (await read_registry(self._client, base)).live
         if live is None:
@@ -68,4 +88,4 @@ class Verification:
             raise VerifyError(f"namespace {live.name} has the layout of another version: use the version of the workers")
         if live.partitions != self._settings.partitions:
             raise VerifyError(f"ATTENDANCE_PARTITIONS: the read models have {live.partitions} partitions: set that number")
-        return live.name
+        return self._settings.model_copy(update={"tables": live.tables}), live.name

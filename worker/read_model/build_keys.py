@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from worker.read_model.builds import Namespace
+from worker.read_model.builds import Namespace, read_registry
 from worker.read_model.freshness import Partition
-from worker.read_model.keys import BY_STATUS, PartitionKeys
+from worker.read_model.keys import BY_STATUS, PartitionKeys, is_ours
 from worker.read_model.lua_scripts import BUILD
 from worker.read_model.watermark import parse_watermark, watermark_command
 from worker.read_model.writer import unlink_generation
@@ -48,6 +48,21 @@ async def read_filled(client: Client, namespace: Namespace) -> Filled:
             commands.append(("ZCARD", each.prefix(generation) + BY_STATUS))
     counts = raise_first_error(await client.ask(commands)) if commands else []
     return Filled(partitions, sum(counts))
+
+
+async def describe_builds(client: Client, base: str) -> list[dict[str, Any]]:
+    """Each namespace beside the live one, as `GET /v1/status` shows it."""
+    shown = []
+    for build in (await read_registry(client, base)).builds:
+        name, partitions, tables = build.namespace
+        document: dict[str, Any] = {"namespace": name, "state": build.state.value, "operation": build.operation}
+        document |= {"tables": tables, "partitions": partitions, "filledPartitions": None, "attendances": None, "lag": None}
+        if is_ours(base, name):
+            filled = await read_filled(client, build.namespace)
+            whole = sum(each.state == "live" for each in filled.partitions)
+            document |= {"filledPartitions": whole, "attendances": filled.attendances, "lag": filled.lag}
+        shown.append(document)
+    return shown
 
 
 async def open_partitions(client: Client, namespace: Namespace, operation: str, handover: str = "") -> None:

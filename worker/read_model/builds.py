@@ -19,8 +19,9 @@ from schemas.query.signatures import KEY_BYTES
 from worker.read_model.keys import LIVE_FIELDS, is_ours, live_key, namespace
 from worker.read_model.lua_scripts import REGISTRY
 from worker.read_model.watermark import parse_hash
-from worker.redis.client import Client, answer_timeout
+from worker.redis.client import Client, answer_timeout, create_redis
 from worker.redis.scripts import run
+from worker.settings import Settings
 from worker.topics import FIRST_TABLES
 
 _BUILD, _LAST = "build:", "lastBuild"
@@ -112,6 +113,18 @@ async def read_registry(client: Client, base: str) -> Registry:
     async with answer_timeout():
         answer = await client.execute_command("HGETALL", live_key(base))  # type: ignore[no-untyped-call]
     return parse_registry(answer)
+
+
+async def with_live_tables(settings: Settings) -> Settings:
+    """The settings with the tables of the live namespace, unless they name some."""
+    if settings.tables:
+        return settings
+    client = create_redis(settings)
+    try:
+        live = (await read_registry(client, settings.redis_namespace)).live
+    finally:
+        await client.aclose()
+    return settings if live is None else settings.model_copy(update={"tables": live.tables})
 
 
 def parse_registry(answer: Any) -> Registry:

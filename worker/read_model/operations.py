@@ -223,6 +223,10 @@ class Running:
         changes = {"position": position, "counts": counts}
         await self._write({name: value for name, value in changes.items() if value is not None}, "save")
 
+    async def mark(self, state: State) -> None:
+        """Shows another state while it runs."""
+        await self._write({"state": state}, "save")
+
     async def pause(self, error: str = "") -> None:
         """Ends this process' part: the operation can be resumed at once."""
         await self._write({"state": State.PAUSED, "error": error}, "release")

@@ -15,7 +15,7 @@ from worker.read_model.lua_scripts import FIND
 from worker.read_model.watermark import describe_state, parse_watermark, watermark_command
 from worker.redis.client import Client, Server
 from worker.redis.scripts import Script, ask_all, raise_first_error
-from worker.topics import partition_of
+from worker.topics import FIRST_TABLES, partition_of
 
 _ATTEMPTS = 3
 #: Partitions that one script call reads; fewer if the query names sessions, because each session has its own index.
@@ -61,8 +61,11 @@ class NamespaceView:
         cursor_key: bytes | None,
         key_generations: KeyGenerations,
         round_trips: Semaphore,
+        tables: str = FIRST_TABLES,
     ) -> None:
         self.partitions = partitions
+        self.tables = tables
+        """From which the namespace is filled."""
         self._cursor_key = cursor_key
         self.namespace = namespace
         self._client = client

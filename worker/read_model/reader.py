@@ -111,6 +111,14 @@ class AttendanceReader:
         """The attendance of a booking at a session, and the untruncated effective time of its newest event, in microseconds."""
         return await self._read_latest(attendance_id(booking_id, session_id))
 
+    async def tables(self) -> str:
+        """The number of the tables from which the live namespace is filled."""
+
+        async def tables(view: NamespaceView) -> str:
+            return view.tables
+
+        return await self._resolver.answer(tables)
+
     async def place(self, booking_id: str) -> PartitionPosition:
         """How far the booking's partition has been applied; used to wait until an event is visible."""
 

@@ -214,7 +214,12 @@ class Group:
 
 
 async def has_members(settings: Settings) -> bool:
-    """Whether the group has members in Kafka: running workers, and those that died within the session timeout.
+    """Whether the group has members in Kafka, see `count_members`."""
+    return await count_members(settings) > 0
+
+
+async def count_members(settings: Settings) -> int:
+    """How many members the group has in Kafka: running workers, and those that died within the session timeout.
 
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be asked, or refuses.
@@ -228,7 +233,7 @@ async def has_members(settings: Settings) -> bool:
     for code, _group, _state, _type, _protocol, members, *_ in answer.groups:
         if code:
             raise for_code(code)(settings.group)
-        return bool(members)
+        return len(members)
     raise KafkaError(f"the broker's answer does not include the group {settings.group}")
 
 
@@ -258,9 +263,14 @@ def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> N
     for name, value in recorded.items():
         if shaping.get(name) != value:
             of_tables, here = _readable(name, value), _readable(name, shaping.get(name, 0))
-            raise SettingsConflict(
-                f"ATTENDANCE_{name.upper()}: the tables were created with {of_tables}, here it is {here}: set {of_tables}, or "
+            cure = (
                 "set another ATTENDANCE_TOPIC_PREFIX and publish again"
+                if name == "partitions"
+                else "run `attendance rebuild --refold` with this setting"
+            )
+            raise SettingsConflict(
+                f"ATTENDANCE_{name.upper()}: the tables were created with {of_tables}, here it is {here}: "
+                f"set {of_tables}, or {cure}"
             )
 
 

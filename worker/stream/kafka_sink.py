@@ -74,8 +74,8 @@ async def rewrite(
         aiokafka.errors.KafkaError: not everything is (known to be) sent; sending it again is harmless.
     """
     values = {record.key: record.value for record in await read(client, alerts.topic, alerts.partition, offsets)}
-    events = [_current_event(value, state_of) for value in values.values()]
-    records = list(map(_alert_record, filter(None, events)))
+    events = [(value, _current_event(value, state_of)) for value in values.values()]
+    records = [_alert_record(event) for value, event in events if event is not None and not _is_same(value, event)]
     if records:
         await alerts.append(producer, [(record,) for record in records])
 
@@ -88,6 +88,13 @@ def _current_event(value: bytes | None, state_of: Callable[[str], BookingState])
     except (ValueError, LookupError, TypeError, AttributeError):
         return None  # not written by a worker; its key is no alert's
     return projection.current_alert_event(state_of(booking_id), kind, session_id)
+
+
+def _is_same(value: bytes | None, event: AlertEvent) -> bool:
+    """Whether a record has that event already, perhaps marked as a backfill."""
+    document: dict[str, Any] = orjson.loads(value or b"{}")
+    document.pop("backfill", None)
+    return bool(document == orjson.loads(orjson.dumps(event)))
 
 
 def _alert_record(event: AlertEvent) -> Record:

@@ -41,7 +41,7 @@ async def read_targets(settings: Settings, redis: Client, written: tuple[Target,
         registry = await read_registry(redis, base)
         # the workers of the live tables announce it again
         return written if registry.live is None else targets_of(registry, settings)
-    name = written[0].namespace if written else namespace(base, 0 if tables == FIRST_TABLES else int(tables))
+    name = written[0].namespace if written else namespace(base, int(tables) - 1)
     live = Namespace(name, settings.partitions, tables)
     return targets_of(await announce(redis, base, live, settings.shaping()), settings)
 

@@ -324,11 +324,25 @@ class PartitionProblem(TypedDict):
     description: str
 
 
+class BuildStatus(TypedDict):
+    """A namespace that workers write beside the live one; what is null cannot be read by this version."""
+
+    namespace: str
+    state: Literal["loading", "filling", "kept"]
+    operation: str
+    tables: str
+    partitions: int
+    filledPartitions: int | None
+    attendances: int | None
+    lag: int | None
+
+
 class StatusAnswer(TypedDict):
-    """``rebuild``: SERVING, or REPAIRING while a partition is being filled."""
+    """``rebuild``: SERVING, or REPAIRING while a partition is being filled. ``builds``: see `attendance rebuild`."""
 
     partitions: list[PartitionStatus]
     rebuild: Literal["SERVING", "REPAIRING"]
+    builds: list[BuildStatus]
     problems: list[PartitionProblem]
     freshness: FreshnessShape
 

@@ -10,6 +10,7 @@ from schemas.alerts import AlertKind
 from schemas.events import BATCH, STRUCTURED
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
+from worker.read_model.build_keys import describe_builds
 from worker.read_model.freshness import TOPICS, Partition, find_problems, freshness_of
 from worker.read_model.operations import Operation
 from worker.read_model.operations_page import operations_page
@@ -118,14 +119,16 @@ async def list_operations(request: Request, limit: Limit = 100, cursor: ListCurs
 
 
 async def get_status(request: Request) -> Response:
-    """Every partition: its state, offsets and lag."""
+    """Every partition: its state, offsets and lag; and the namespaces that workers write beside the live one."""
     check_parameters(request)
-    partitions = await services_of(request).reader.status()
+    services = services_of(request)
+    partitions = await services.reader.status()
     rebuild = "SERVING" if all(each.state == "live" for each in partitions) else "REPAIRING"
     shown = [_partition(each) for each in partitions]
     problems = [each._asdict() for each in find_problems(partitions)]
     fresh = freshness_of(partitions).document()
-    return answer({"partitions": shown, "rebuild": rebuild, "problems": problems, "freshness": fresh})
+    builds = await describe_builds(services.client, services.settings.redis_namespace)
+    return answer({"partitions": shown, "rebuild": rebuild, "builds": builds, "problems": problems, "freshness": fresh})
 
 
 async def publish_events(request: Request, holder: Caller) -> Response:

@@ -1,0 +1,33 @@
+"""Removes tables that no worker keeps any more."""
+
+import asyncio
+
+from aiokafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
+
+from worker.kafka import open_admin
+from worker.settings import Settings
+from worker.stream.group import count_members
+from worker.topics import TopicNames, group_changelog
+
+#: Workers whose tables were dropped leave their group in this time, seconds.
+_LEAVE_SECONDS = 40
+
+
+async def remove_tables(settings: Settings) -> None:
+    """Deletes the changelogs of numbered tables.
+
+    Raises:
+        KafkaError: the broker refuses; the message names the topic.
+    """
+    for _ in range(_LEAVE_SECONDS):
+        if not await count_members(settings):
+            break
+        await asyncio.sleep(1)
+    names = TopicNames.of(settings.topic_prefix, settings.tables)
+    group = group_changelog(settings.topic_prefix, settings.tables)
+    async with open_admin(settings) as admin:
+        answer = await admin.delete_topics([names.attendance_changelog, names.bookings_changelog, group])
+    for name, code, *_ in answer.topic_error_codes:
+        error = for_code(code)
+        if error not in (NoError, UnknownTopicOrPartitionError):
+            raise KafkaError(f"{name} cannot be deleted: {error.description}; allow it, or delete it with kafka-topics")
