@@ -1,0 +1,108 @@
+"""The upgrade from the first released format, live: its worker and its API run, events arrive, readers ask all the time."""
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support import oracle
+from tests.support.commands import shared_commands
+from tests.support.first_release.programs import FirstRelease
+from tests.support.first_release.readers import Readers
+from tests.support.first_release.snapshot import Restored, Snapshot, binary, read, until_idle
+from tests.support.services import Broker, RedisServer
+from tests.support.services.processes import wait_until
+from tests.support.serving import Api
+from tests.support.system import WorkerProcess
+from worker.read_model.keys import LAYOUT_VERSION
+
+#: The law has changed since: so many places may differ. The comparison lists them, and an operator accepts them.
+ACCEPTED = 10_000
+
+
+def test_the_first_release_is_upgraded_under_readers(kafka: Broker, own_redis: RedisServer, tmp_path: Path) -> None:
+    release, snapshot = FirstRelease(tmp_path), read()
+    with Restored(kafka, own_redis, snapshot) as system:
+        old = release.start_worker(system)
+        until_idle(system)
+        with release.api(system) as old_api, Api(system, tmp_path, tokens=False) as api:
+            assert system.run_cli("topics", "create").returncode == 0
+            refused = system.start_worker()
+            assert refused.wait(30) == 1
+            assert "attendance rebuild" in refused.said()
+            with Readers([old_api, api], _stable(snapshot)) as readers, Live(system):
+                rebuild = shared_commands().start(
+                    "rebuild", "--refold", "--yes", "--accept", str(ACCEPTED), "--json", **system.environment
+                )
+                worker = _start_once_there_is_a_build(system)
+                code = rebuild.wait(120)
+                assert code == 0, (rebuild.out, rebuild.err, worker.said())
+                assert wait_until(lambda: readers.current == 1 and readers.answers[1] > 50, 20), readers.answers
+            assert not readers.errors, readers.errors[:5]
+            assert readers.answers[0] > 50
+            assert json.loads(rebuild.out.splitlines()[-1])["live"].startswith(f"first-release:{LAYOUT_VERSION}.")
+        assert old.terminate() == 0, old.said()
+        system.until_settled()
+        outcome = system.outcome()
+        assert outcome == oracle.outcome(*snapshot.arguments())
+        attendances = [
+            {"bookingId": pair[0], "sessionId": pair[1], **each} for pair, each in sorted(outcome.attendances.items())
+        ]
+        assert attendances == snapshot.attendances
+        assert system.open_alerts_of_topic() == outcome.alerts
+        assert system.run_cli("rebuild", "--drop-old", "--yes").returncode == 0
+        assert system.outcome() == outcome
+
+
+class Live:
+    """Publishes what the first release had not yet received, bit by bit; all of it on leaving."""
+
+    def __init__(self, system: Restored) -> None:
+        self._system = system
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._publish, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _publish(self) -> None:
+        for at in range(0, len(self._system.snapshot.later), 5):
+            self._system.publish_later(slice(at, at + 5))
+            self._stopping.wait(0.5)
+
+
+def _start_once_there_is_a_build(system: Restored) -> WorkerProcess:
+    """A worker of today: its supervisor starts it until it no longer ends."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        worker = system.start_worker()
+        if wait_until(lambda: not worker.running or "event=assigned" in worker.said(), 30) and worker.running:  # noqa: B023
+            return worker
+    raise AssertionError(worker.said())
+
+
+def _stable(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Attendances that the upgrade does not change, of bookings that nothing later concerns."""
+    touched = {_booking_id(record) for record in snapshot.later}
+    final = {(each["bookingId"], each["sessionId"]): each for each in snapshot.attendances}
+    return [
+        each
+        for each in snapshot.served
+        if each["bookingId"].lower() not in touched
+        and final.get((each["bookingId"], each["sessionId"])) == {name: value for name, value in each.items() if name != "id"}
+    ]
+
+
+def _booking_id(record: list[Any]) -> str:
+    """The booking that a record concerns, as it is written there; its key where the value names none."""
+    _topic, _partition, key, value, _headers = record
+    try:
+        document = json.loads(binary(value) or b"null")
+        return str(document.get("data", document)["bookingId"]).strip().lower()
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return (binary(key) or b"").decode(errors="replace")
