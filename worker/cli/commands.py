@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from worker.cli.api import api, tokens_app
 from worker.cli.archive import archive
 from worker.cli.dead_letters import dead_letters_app
+from worker.cli.erase import erase
 from worker.cli.history import explain
 from worker.cli.operations import operations
 from worker.cli.publishing import publish, simulate
@@ -32,8 +33,10 @@ from worker.ops import demo, dev, doctor, export
 from worker.ops import topics as topic_ops
 from worker.ops.archive_format import ArchiveError
 from worker.ops.children import ChildFailed
+from worker.ops.coverage import LoadError
 from worker.ops.dead_letters import DeadLetterError
 from worker.ops.embedded import NotForThisPlatform
+from worker.ops.erase import EraseError
 from worker.ops.replay_sources import ReplayError
 from worker.ops.verify import VerifyError
 from worker.read_model.builds import BuildError
@@ -55,7 +58,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(schemas_app, name="schemas")
-for command in (query, session, sessions, booking, alerts, replay, archive, explain, operations, rebuild, verify):
+for command in (query, session, sessions, booking, alerts, replay, archive, erase, explain, operations, rebuild, verify):
     app.command()(command)
 
 #: Errors whose message is for the user: it is printed without a traceback, the exit code is 1.
@@ -74,6 +77,8 @@ _USER_ERRORS = (
     ReplayError,
     ArchiveError,
     DeadLetterError,
+    EraseError,
+    LoadError,
     VerifyError,
 )
 

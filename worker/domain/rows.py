@@ -9,6 +9,10 @@ table            key after the booking and NUL   value
 ``attendance``   (no booking) SOH, partition     the partition's generation and the settings that shape its rows
 ``attendance``   (no booking) SOH, device, NUL,  a source's newest event (see `worker.domain.devices`)
                 source
+``attendance``   (no booking) SOH, erased, NUL,  marker of an erased booking (see `worker.domain.erasures`)
+                keyed hash
+``attendance``   (no booking) SOH, erasing, NUL, a booking whose rows are to leave, since it was erased
+                booking
 ``attendance``   (no booking) SOH, applied       offsets of events and bookings up to which rows may have been changed, the
                                                 newest effective time of an event, the newest reception of a booking
 ``bookings``     (nothing)                       the current record, decoded and in its original bytes; sessions whose
@@ -29,6 +33,7 @@ from schemas.packing import pack_known_text, unpack_text
 from worker.domain import fold, row_codec
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
 from worker.domain.booking_state import BookingRecord, BookingState, Change, Place
+from worker.domain.erasures import ERASED_PREFIX, Marker, merge_markers
 from worker.domain.row_codec import FORMAT, check
 from worker.domain.summaries import summarise
 
@@ -71,6 +76,23 @@ def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | Non
     if change.record is None:
         return rows, None
     return rows, encode_reference(change.record, state.removed_unprojected)
+
+
+def void_rows(state: BookingState, rows: Iterable[bytes]) -> list[bytes]:
+    """Of the suffixes of an erased booking's rows those whose rows hold nothing that its marker does not hold."""
+    void = []
+    for suffix in rows:
+        name, _, participant = suffix.partition(SEPARATOR)
+        if participant:
+            is_void = participant not in state.scans.get(name.decode(), {})
+        elif suffix:
+            row, _ = row_codec.decode(state.rows.get(name.decode(), row_codec.EMPTY))
+            is_void = row._replace(horizon=max(row.horizon, state.erasure_horizon)) == fold.Row(state.erasure_horizon)
+        else:
+            is_void = not state.frequent
+        if is_void:
+            void.append(suffix)
+    return void
 
 
 class Applied(NamedTuple):
@@ -176,6 +198,8 @@ def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
         return min(one, other)
     if suffix == APPLIED_SUFFIX:
         return encode_applied(decode_applied(one).merged(decode_applied(other)))
+    if suffix.startswith(ERASED_PREFIX):
+        return merge_markers(one, other)
     if not suffix:
         _, frequent, erasure_horizon = _booking_row(one)
         _, other_frequent, other_horizon = _booking_row(other)
@@ -192,11 +216,25 @@ def merge_booking_rows(_suffix: bytes, one: bytes, other: bytes) -> bytes:
     return max(one, other, key=lambda value: (place_of(value), value))
 
 
-def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, rules: Rules) -> BookingState:
-    """A booking from its rows, with the statuses, open alerts and summary that it had when they were written."""
+def load(
+    booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, rules: Rules, marker: Marker | None = None
+) -> BookingState:
+    """A booking from its rows, with the statuses, open alerts and summary that it had when they were written.
+
+    Args:
+        booking_id: its id.
+        rows: of ``attendance``, by suffix.
+        reference: of ``bookings``.
+        rules: the settings that shape results.
+        marker: of an erased booking: what the rows hold that it makes void does not count.
+    """
     state = BookingState(booking_id)
     if reference is not None:
         (state.place, state.booking, _), state.removed_unprojected = decode_reference(booking_id, reference)
+    if marker is not None:
+        state.erasure_horizon = marker.horizon
+        if marker.place[:2] >= state.place[:2]:
+            state.place, state.booking = marker.place, None
     statuses = _load_attendances(rows, state, rules) if rows else {}
     state.summary = summary = summarise(statuses, state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
@@ -206,8 +244,8 @@ def load(booking_id: str, rows: Mapping[bytes, bytes], reference: bytes | None, 
 def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: Rules) -> dict[str, bytes]:
     """Puts the rows of ``attendance`` and their open alerts into a booking; returns the packed statuses by session."""
     if b"" in rows:
-        _, ever_frequent, state.erasure_horizon = _booking_row(rows[b""])
-        state.ever_frequent = bool(ever_frequent)
+        _, ever_frequent, horizon = _booking_row(rows[b""])
+        state.ever_frequent, state.erasure_horizon = bool(ever_frequent), max(horizon, state.erasure_horizon)
     for suffix, value in rows.items():
         check(value[0])
         if SEPARATOR in suffix:

@@ -40,6 +40,8 @@ class _Partition:
     """Keys whose last record in the changelog is not the merged row; they are to be rewritten."""
     foreign_offsets: list[range] = field(default_factory=list)
     """Offsets of foreign writes whose keys are not rewritten yet."""
+    deleted_keys: set[bytes] = field(default_factory=set)
+    """Keys of rows whose last record in the changelog was a deletion; `recover` does not delete them."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from reading rows until they are appended, so that no older row follows a newer one."""
 
@@ -116,6 +118,9 @@ class Table:
             return
         state = self._partitions[partition]
         rows = {record.key: record.value for record in records}
+        if state.deleted_keys:
+            state.deleted_keys.difference_update(rows)
+        state.deleted_keys.update(key for key, value in rows.items() if value is None)
         outdated_keys: dict[bytes, None] = {}
         if len(rows) < len(records):
             rows = self._merge_all(records, outdated_keys)
@@ -193,6 +198,12 @@ class Table:
             async with state.lock:
                 await self._append(producer, state, groups)
                 self._write(partition, state, chain.from_iterable(groups))
+
+    def take_deleted(self, partition: int) -> set[bytes]:
+        """Keys whose last record in the changelog is a deletion, and whose row may be there all the same; forgets them."""
+        state = self._partitions[partition]
+        taken, state.deleted_keys = state.deleted_keys, set()
+        return taken
 
     def foreign_writes(self, partition: int) -> bool:
         """Whether the partition's changelog has foreign writes, so that `rewrite` is due."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from aiokafka import ConsumerRecord, TopicPartition
 
 from worker.domain.devices import DEVICE_PREFIX
+from worker.domain.erasures import ERASED_PREFIX
 from worker.domain.rows import APPLIED_SUFFIX, PARTITION_GROUP, decode_applied, place_of
 from worker.engine.stores.base import SEPARATOR
 
@@ -58,6 +59,12 @@ class Step(NamedTuple):
         """By source, its row, if it is among the records; None: it was deleted."""
         start = PARTITION_GROUP + SEPARATOR + DEVICE_PREFIX
         return {record.key[len(start) :].decode(): record.value for record in self.attendance if record.key.startswith(start)}
+
+    def markers(self) -> dict[bytes, bytes]:
+        """The markers of erased bookings among the records, by suffix."""
+        start = PARTITION_GROUP + SEPARATOR
+        rows = {record.key.removeprefix(start): record.value for record in self.attendance if record.key.startswith(start)}
+        return {suffix: row for suffix, row in rows.items() if suffix.startswith(ERASED_PREFIX) and row is not None}
 
 
 def booking_of(record: ConsumerRecord) -> bytes:

@@ -16,6 +16,7 @@ from schemas.alerts import AlertEvent
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingState, listed_by
 from worker.domain.devices import Devices, device_suffix, devices_of
+from worker.domain.erasures import Erasures
 from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
@@ -48,7 +49,7 @@ from worker.read_model.content import (
     tally_key,
 )
 from worker.settings import Settings
-from worker.stream.group import check_settings
+from worker.stream.group import check_settings, find_erase_key
 from worker.stream.projection import current_alert_event, project_all
 from worker.topics import BATCH_BYTES, TopicNames
 
@@ -93,6 +94,7 @@ class TableCopy:
         self._store = store
         self._on_progress = on_progress
         self._devices = Devices({})
+        self._erasures = Erasures({}, b"")
 
     def drop(self) -> None:
         """Deletes the copy."""
@@ -114,6 +116,7 @@ class TableCopy:
         (rows,) = self._attendance.rows(self.partition, [PARTITION_GROUP])
         if PARTITION_SUFFIX in rows:
             check_settings(json.loads(rows[PARTITION_SUFFIX])["settings"], self._settings.shaping())
+        self._erasures = Erasures(rows, await find_erase_key(self._settings))
         self._devices = Devices(devices_of(rows))
         self._write_devices(self._devices.newest())
         names = self.bookings()
@@ -173,7 +176,7 @@ class TableCopy:
         references = self._bookings.get(self.partition, [(name, b"") for name in names])
         rows = self._attendance.rows(self.partition, names)
         return [
-            load(name.decode(), of_booking, reference, self.rules)
+            load(name.decode(), of_booking, reference, self.rules, self._erasures.marker(name.decode()))
             for name, of_booking, reference in zip(names, rows, references, strict=True)
         ]
 
@@ -248,6 +251,7 @@ class TableCopy:
         sessions = step.sessions()
         groups = list(sessions)
         before = self._project(self.states(groups), sessions)
+        self._erasures.take(step.markers())
         self._attendance.recover(self.partition, step.attendance)
         self._bookings.recover(self.partition, step.bookings)
         self._write(before, self._project(self.states(groups), sessions))

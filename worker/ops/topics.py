@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -44,6 +45,8 @@ class TopicPlan(NamedTuple):
     name: str
     partitions: int
     settings: Mapping[str, str]
+    initial: Mapping[str, str] = MappingProxyType({})
+    """Further settings of a topic that is created; one that exists may have others."""
 
     def problems(self, partitions: int, actual: Mapping[str, str]) -> list[str]:
         """What is wrong with an existing topic of this number of partitions and these settings."""
@@ -87,13 +90,15 @@ def plans(settings: Settings) -> list[TopicPlan]:
     log_append_time = {"message.timestamp.type": "LogAppendTime"}
     # a record that a stalled worker appends late must not compact the newer one away before the partition's owner rewrites it
     changelog = {**compact, "min.compaction.lag.ms": str(_HOUR_MS)}
+    # what was deleted, as an erased booking, is gone after this time
+    soon = {"max.compaction.lag.ms": str(7 * _DAY_MS)}
     return [
         TopicPlan(names.events, count, {**delete, **size, **log_append_time}),
-        TopicPlan(names.bookings, count, {**compact, **log_append_time}),
-        TopicPlan(names.alerts, count, compact),
+        TopicPlan(names.bookings, count, {**compact, **log_append_time}, soon),
+        TopicPlan(names.alerts, count, compact, soon),
         TopicPlan(names.dead_letters, count, {**delete, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}),
-        TopicPlan(names.attendance_changelog, count, changelog),
-        TopicPlan(names.bookings_changelog, count, changelog),
+        TopicPlan(names.attendance_changelog, count, changelog, soon),
+        TopicPlan(names.bookings_changelog, count, changelog, soon),
         TopicPlan(group_changelog(settings.topic_prefix, settings.tables), 1, compact),
     ]
 
@@ -110,7 +115,10 @@ async def create(settings: Settings) -> Provisioned:
         brokers = len((await _retry(admin.describe_cluster))["brokers"])
         copies = settings.replication or min(_DEFAULT_REPLICATION, brokers)
         answer = await admin.create_topics(
-            [NewTopic(plan.name, plan.partitions, copies, topic_configs=dict(plan.settings)) for plan in planned.values()]
+            [
+                NewTopic(plan.name, plan.partitions, copies, topic_configs={**plan.initial, **plan.settings})
+                for plan in planned.values()
+            ]
         )
         created, present = [], []
         for name, code, *rest in answer.topic_errors:

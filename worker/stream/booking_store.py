@@ -8,8 +8,11 @@ from time import monotonic
 from types import MappingProxyType
 from uuid import uuid4
 
-from worker.domain.booking_state import BookingState, Change, Place, apply_records
+from schemas.alerts import alert_id
+from worker.domain.booking_state import NOWHERE, BookingState, Change, Place, apply_records
 from worker.domain.devices import Devices, device_rows, devices_of
+from worker.domain.erasures import Erasures, Marker, erasing_rows
+from worker.domain.fold import NEVER
 from worker.domain.rows import (
     APPLIED_SUFFIX,
     PARTITION_GROUP,
@@ -20,15 +23,16 @@ from worker.domain.rows import (
     decode_applied,
     encode_applied,
     load,
+    void_rows,
 )
 from worker.engine.progress import heartbeat
-from worker.engine.table import Rows, Table
+from worker.engine.table import SEPARATOR, Rows, Table
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.write_batch import Entries
 from worker.stream.decode_batch import DecodedBatch
 from worker.stream.group import check_settings
-from worker.stream.originals import KeptRecord, overtaken
-from worker.stream.projection import project_all, project_devices
+from worker.stream.originals import NULL, KeptRecord, overtaken
+from worker.stream.projection import past_alerts, project_all, project_devices
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -51,6 +55,8 @@ class ChangedRows:
         self.rows: dict[bytes, Rows] = {}
         self.booking_rows: dict[bytes, Rows] = {}
         self.devices = devices
+        self.erasing: list[str] = []
+        """Bookings that the batch erased, or that are unknown now and were erased: their rows are to leave."""
 
     def add(self, changes: Iterable[Change]) -> None:
         """Adds the rows of these changes; each booking may be added once."""
@@ -60,6 +66,10 @@ class ChangedRows:
                 self.rows[group] = rows
             if reference is not None:
                 self.booking_rows[group] = {b"": reference}
+            state, before = change.state, change.before
+            is_unknown_now = change.record is not None and state.booking is None
+            if state.erasure_horizon > before.erasure_horizon or (is_unknown_now and state.erasure_horizon != NEVER):
+                self.erasing.append(state.booking_id)
 
 
 class Bookings:
@@ -75,6 +85,9 @@ class Bookings:
         self._tables = (resources.attendance, resources.bookings)
         self._cache: dict[str, BookingState] = {}
         self._devices = Devices({})
+        self._erasures = Erasures({}, b"")
+        self.unfinished: list[str] = []
+        """Erased bookings whose rows are to leave, once all that was applied before is emitted."""
 
     async def open(self) -> str:
         """Completes the recovery. Returns the partition's generation, which is created if the partition is new.
@@ -93,6 +106,8 @@ class Bookings:
         self._devices = Devices(devices_of(rows))
         if self._devices.left:
             await self._flush(attendance, {PARTITION_GROUP: device_rows(dict.fromkeys(self._devices.left))})
+        self._erasures = Erasures(rows, self._resources.erase_key)
+        self.unfinished = list(dict.fromkeys([*self._erasures.unfinished, *self._reappeared()]))
         self.applied = decode_applied(rows.get(APPLIED_SUFFIX))
         self.redelivered = self.applied.ends
         partition = json.loads(row)
@@ -141,7 +156,7 @@ class Bookings:
         # also if the newest event changes no row: readers see its time, which never goes back
         if changed.rows or changed.booking_rows or changed.devices or applied.times != self.applied.times:
             # first, so that rows are never stored without the offsets that cover them
-            of_partition = {APPLIED_SUFFIX: encode_applied(applied), **changed.devices}
+            of_partition = {APPLIED_SUFFIX: encode_applied(applied), **changed.devices, **erasing_rows(changed.erasing)}
             await self._flush(self._resources.attendance, {PARTITION_GROUP: of_partition, **changed.rows})
             await self._flush(self._resources.bookings, changed.booking_rows)
             self.applied = applied
@@ -150,7 +165,59 @@ class Bookings:
     def overtaken(self, last_places: Mapping[str, Place]) -> list[KeptRecord]:
         """The records to append again, see `originals.overtaken`."""
         rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
-        return list(overtaken(last_places, rows))
+        kept = list(overtaken(last_places, rows))
+        for name, place in last_places.items() if self._erasures else ():
+            marker = self._erasures.marker(name)
+            if marker is not None and marker.place[:2] > place[:2]:
+                # of the record that made it unknown only the place is left
+                kept.append(KeptRecord(name, marker.place, NULL))
+        return kept
+
+    def past_alerts(self, names: Collection[str]) -> list[bytes]:
+        """The keys of the alerts of bookings that were open once and are not now."""
+        return [
+            alert_id(kind, state.booking_id, session).encode()
+            for _, state in self._load(names)
+            for kind, session in past_alerts(state)
+        ]
+
+    async def remove_erased(self, names: Collection[str]) -> None:
+        """Removes the rows of erased bookings that their markers make void: from the changelogs, then from the tables.
+
+        Args:
+            names: bookings whose effects are emitted.
+        """
+        attendance, bookings = self._tables
+        groups = [name.encode() for name in names]
+        references = bookings.get(self._number, [(group, b"") for group in groups])
+        markers: dict[bytes, bytes | None] = {}
+        rows: dict[bytes, Rows] = {}
+        unknown: dict[bytes, Rows] = {}
+        stored = zip(groups, attendance.rows(self._number, groups), references, self._load(names), strict=True)
+        for group, held, reference, (name, state) in stored:
+            if state.erasure_horizon == NEVER:
+                continue
+            is_unknown = state.booking is None
+            markers |= self._erasures.add(name, Marker(state.erasure_horizon, state.place if is_unknown else NOWHERE))
+            if void := void_rows(state, held):
+                rows[group] = dict.fromkeys(void)
+            if is_unknown and reference is not None:
+                unknown[group] = {b"": None}
+        # before the rows that they make void are deleted
+        await self._flush(attendance, {PARTITION_GROUP: markers} if markers else {})
+        await self._flush(attendance, rows)
+        await self._flush(bookings, unknown)
+        await self._flush(attendance, {PARTITION_GROUP: erasing_rows(names, None)})
+        for name in names:
+            self._cache.pop(name, None)
+
+    def _reappeared(self) -> Iterator[str]:
+        """Erased bookings whose rows a recovery brought back: it merges records, and does not delete."""
+        for table in self._tables:
+            deleted = table.take_deleted(self._number)
+            for group in {key.partition(SEPARATOR)[0] for key in deleted} if self._erasures else ():
+                if group != PARTITION_GROUP and self._erasures.marker(group.decode()) is not None:
+                    yield group.decode()
 
     async def project_all(self) -> AsyncIterator[Entries]:
         """Projects the whole partition from the tables, some bookings at a time."""
@@ -209,7 +276,7 @@ class Bookings:
         groups = [name.encode() for name in names]
         booking_rows = bookings.get(self._number, [(group, b"") for group in groups])
         for name, rows, reference in zip(names, attendance.rows(self._number, groups), booking_rows, strict=True):
-            yield name, load(name, rows, reference, rules)
+            yield name, load(name, rows, reference, rules, self._erasures.marker(name))
 
     def _names_meanwhile(self) -> Iterator[str]:
         """Every booking, also while the tables are written; one may come twice."""

@@ -39,6 +39,8 @@ _SILENT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
 #: Key of the record that names the live tables.
 _LIVE_TABLES = b"live-tables"
+#: How the keys of records begin whose value is a key for the hashes of erased bookings.
+_ERASE_KEY = b"erase-key:"
 
 
 class GroupRecord(NamedTuple):
@@ -246,6 +248,30 @@ async def live_tables(settings: Settings) -> str:
     records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
     values = [record.value for record in records if record.key == _LIVE_TABLES]
     return values[-1].decode() if values else FIRST_TABLES
+
+
+async def find_erase_key(settings: Settings) -> bytes:
+    """The key of the hashes of erased bookings, as the first group's topic has it; empty: there is none yet.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker cannot be asked.
+    """
+    records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
+    return next((record.value for record in records if record.key and record.key.startswith(_ERASE_KEY)), b"")
+
+
+async def ensure_erase_key(settings: Settings, producer: AIOKafkaProducer) -> bytes:
+    """As `find_erase_key`; where there is none, makes one. Of workers that start at the same time the first one decides.
+
+    Raises:
+        aiokafka.errors.KafkaError: not (known to be) recorded.
+    """
+    if key := await find_erase_key(settings):
+        return key
+    # each under its own key: compaction must keep the first
+    name, key = _ERASE_KEY + uuid4().hex.encode(), uuid4().bytes
+    await producer.send_and_wait(group_changelog(settings.topic_prefix), key=name, value=key, partition=0)
+    return await find_erase_key(settings)
 
 
 async def record_live_tables(settings: Settings, producer: AIOKafkaProducer, tables: str) -> None:

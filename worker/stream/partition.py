@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
+from operator import ge
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -66,6 +67,8 @@ class Folded(NamedTuple):
 
     topic: int
     """See `worker.domain.rows`."""
+    end: int
+    """The offset after it."""
     delivered: Delivered
     outgoing: Outgoing
     dead_letters: Mapping[Reason, DeadLetterCount]
@@ -94,6 +97,8 @@ class Partition:
         self._alerts = asyncio.Lock()
         """Held while appending to the alerts topic."""
         self._rewrite_after = 0.0
+        self._acknowledged: list[int] = [0, 0]
+        """Offsets of both topics up to which all is acknowledged."""
         self._filling: list[ReadModels] = []
         """Builds whose fill is queued."""
 
@@ -123,6 +128,7 @@ class Partition:
         generation = await self._bookings.open()
         ends = committed.get(topics.events, 0), committed.get(topics.bookings, 0)
         self._applied = Applied(*ends).merged(self._bookings.applied)
+        self._acknowledged = list(ends)
 
         def create(target: Target) -> ReadModels:
             return ReadModels(
@@ -136,6 +142,7 @@ class Partition:
             if target.is_live:
                 await self._take_over(read_models)
         self._create_read_models = create
+        self._finish_erasures()
         try:
             async with asyncio.TaskGroup() as stages:
                 stages.create_task(_run_stage(self._to_fold, self._fold))
@@ -271,7 +278,9 @@ class Partition:
             metrics.observe_stage("store", monotonic() - folded)
             outgoing.messages.extend(self._append_again(overtaken))
             outgoing, dead_letters = _sent(self._targets, outgoing), dead_letters if _is_sender(self._targets) else {}
-        await self._to_emit.put(Folded(topic, delivered, outgoing, dead_letters, writes))
+        await self._to_emit.put(Folded(topic, fetched.end, delivered, outgoing, dead_letters, writes))
+        if rows.erasing:
+            self._to_fold.put_nowait(partial(self._remove_erased, rows.erasing))
 
     async def _emit(self, folded: Folded) -> None:
         """Emits a stored batch to Kafka and Redis, then acknowledges it."""
@@ -286,7 +295,33 @@ class Partition:
             self._resources.metrics.count_dead_letters(TOPICS[folded.topic], reason.value, count.count)
         self._resources.dead_letters.add(folded.dead_letters)
         folded.delivered.ack()
+        self._acknowledged[folded.topic] = max(self._acknowledged[folded.topic], folded.end)
+        self._finish_erasures()
         self.check_logs()
+
+    def _finish_erasures(self) -> None:
+        """Queues the removal of erased bookings that an earlier owner left, once what it had applied is emitted again."""
+        bookings = self._bookings
+        if bookings.unfinished and all(map(ge, self._acknowledged, bookings.redelivered)):
+            names, bookings.unfinished = bookings.unfinished, []
+            self._to_fold.put_nowait(partial(self._remove_erased, names))
+
+    async def _remove_erased(self, names: Sequence[str]) -> None:
+        """Removes what is stored of erased bookings, once every batch that was folded is emitted."""
+        emitted = asyncio.get_running_loop().create_future()
+
+        async def note() -> None:
+            emitted.set_result(None)
+
+        await self._to_emit.put(note)
+        await emitted
+        async with self._batch_lock:
+            alerts = self._bookings.past_alerts(names)
+            if alerts and self._targets[0].is_live:
+                # the last record of each names the booking
+                await self._send(Outgoing([], [(key, None) for key in alerts]))
+            await self._bookings.remove_erased(names)
+        log.info("erased", partition=self.number, bookings=len(names))
 
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number

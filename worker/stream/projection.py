@@ -115,6 +115,15 @@ def project_all(
         entries.summary(state.booking_id, _summary(state.summary, not is_empty))
 
 
+def past_alerts(state: BookingState) -> Iterator[tuple[AlertKind, str | None]]:
+    """Kind and session of each alert of a booking that was open once and is not now."""
+    for name, row in state.rows.items():
+        for kind in kinds(ever_opened_of(row) & ~state.masks.get(name, 0)):
+            yield kind, name
+    if state.ever_frequent and not state.frequent:
+        yield FREQUENT, None
+
+
 def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:
     """The event that should be the last of an alert in the alerts topic; None if the alert was never open."""
     if session_id is None:

@@ -40,9 +40,15 @@ class Resources:
         attendance: Table,
         bookings: Table,
         metrics: WorkerMetrics,
+        erase_key: bytes = b"",
     ) -> None:
+        """
+        Args:
+            erase_key: of the hashes of erased bookings; the same for all tables of the system.
+        """
         self.settings = settings
         self.metrics = metrics
+        self.erase_key = erase_key
         self.topics = TopicNames.of(settings.topic_prefix, settings.tables)
         self.rules = Rules(**{k: v for k, v in settings.shaping().items() if k != "partitions"})
         self.producer = producer

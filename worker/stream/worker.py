@@ -28,7 +28,7 @@ from worker.redis.client import Client, create_redis
 from worker.settings import Settings, SettingsError, changed, installed_version
 from worker.stream.app import create_app
 from worker.stream.errors import WorkerCrashed
-from worker.stream.group import Group
+from worker.stream.group import Group, ensure_erase_key
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources, open_tables
@@ -133,10 +133,13 @@ class Worker:
         await until_done("kafka", producer.start, silence=SILENCE_SECONDS, address=self.settings.kafka_address)
         self._group = Group(self.settings, producer, redis)
         await self._group.agree()
+        self._erase_key = await until_done("kafka", lambda: ensure_erase_key(self.settings, producer))
         return await until_done("redis", lambda: read_targets(self.settings, redis))
 
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store) -> None:
-        self._resources = Resources(self.settings, producer, redis, *open_tables(self.settings, store), self._metrics)
+        self._resources = Resources(
+            self.settings, producer, redis, *open_tables(self.settings, store), self._metrics, self._erase_key
+        )
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)

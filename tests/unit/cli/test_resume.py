@@ -54,6 +54,7 @@ def test_the_long_commands_are_these() -> None:
         "dead-letters park",
         "dead-letters replay",
         "dead-letters unpark",
+        "erase",
         "rebuild",
         "replay",
         "verify",

@@ -1,0 +1,165 @@
+"""The command `erase`."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from schemas import ids
+from worker import EXIT_INTERRUPTED
+from worker.cli.arguments import decode_argument
+from worker.cli.long_commands import (
+    Abort,
+    ProgressReport,
+    Resume,
+    Yes,
+    check_alone,
+    confirm,
+    get_operation,
+    print_operation,
+    run_operation,
+)
+from worker.cli.reads import Json
+from worker.cli.services import service_settings
+from worker.cli.show import fail, print_line
+from worker.ops import erase as ops
+from worker.read_model.builds import with_live_tables
+from worker.read_model.operations import Operation, Operations, Running, State
+from worker.read_model.reader import AttendanceReader
+from worker.redis.client import create_redis
+from worker.settings import Settings
+
+T = TypeVar("T")
+Reading = Callable[[AttendanceReader], Coroutine[Any, Any, T]]
+#: Bookings of one call, since the operation keeps what is left to do.
+_MOST = 10_000
+_Many = list[str] | None
+
+
+def erase(
+    context: typer.Context,
+    booking: Annotated[_Many, typer.Option("--booking", help="this booking; repeatable")] = None,
+    file: Annotated[str | None, typer.Option("--file", help="bookings, one id a line; - for stdin")] = None,
+    archives: Annotated[
+        list[Path] | None, typer.Option("--archives", metavar="DIR", help="also from this archive; repeatable")
+    ] = None,
+    resume: Resume = None,
+    abort: Abort = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Erase bookings for good: from tables, read models, alerts, changelogs and archives."""
+    check_alone(context)
+    settings = asyncio.run(with_live_tables(service_settings()))
+    if abort is not None:
+        _abort(settings, abort, as_json=as_json)
+        return
+    operation = None if resume is None else get_operation(settings, resume)
+    if operation is None:
+        bookings = _bookings(booking, file)
+        if not bookings:
+            raise typer.BadParameter("name bookings with --booking or --file")
+        folders = [str(each.resolve()) for each in archives or ()]
+        confirm(_plan(settings, bookings, folders), yes=yes)
+    elif operation.command != ops.COMMAND or "left" not in operation.position:
+        fail(f"{operation.id} is no erasure that can be resumed")
+    else:
+        bookings, folders = [], []
+    _erase(settings, operation, bookings, folders, as_json=as_json)
+
+
+def _bookings(given: _Many, file: str | None) -> list[str]:
+    """The normalised ids, each once."""
+    names = [decode_argument(each) for each in given or ()]
+    if file is not None:
+        try:
+            text = sys.stdin.read() if file == "-" else Path(decode_argument(file)).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"{file} cannot be read ({error}): name a file of UTF-8 lines")
+        names += [line for line in text.splitlines() if line.strip()]
+    found = dict.fromkeys(ids.booking_id(name) or _refuse(name) for name in names)
+    if len(found) > _MOST:
+        raise typer.BadParameter(f"{len(found):,} bookings: give at most {_MOST:,} at a time")
+    return list(found)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise typer.BadParameter(f"{name[:200]!r} is no bookingId")
+
+
+def _plan(settings: Settings, bookings: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:
+    found = asyncio.run(_with_reader(settings, lambda reader: ops.held(reader, bookings)))
+    plan: dict[str, Any] = {
+        "erase": f"{len(bookings):,} bookings",
+        "with": f"{found.attendances:,} attendances, {found.alerts:,} open alerts",
+        "archives": ", ".join(folders) or "none",
+        "for good": "no replay, late event or refold brings them back",
+    }
+    return plan
+
+
+def _erase(
+    settings: Settings, resumed: Operation | None, bookings: Sequence[str], folders: Sequence[str], *, as_json: bool
+) -> None:
+    async def begin(operations: Operations) -> Running:
+        request = {"bookings": len(bookings), "archives": list(folders)}
+        running = await operations.begin(ops.COMMAND, f"{settings.topic_prefix} bookings", request, {})
+        await running.save({"left": list(bookings), "horizons": {}})
+        return running
+
+    async def work(running: Running, stop: asyncio.Event) -> bool:
+        with ProgressReport("bookings", int(running.operation.request["bookings"])) as progress:
+            return await _with_reader(settings, lambda reader: _run(settings, reader, running, stop, progress.update))
+
+    operation, is_done = run_operation(settings, ops.COMMAND, None if resumed is None else resumed.id, begin, work)
+    print_operation(operation, as_json=as_json)
+    if not is_done:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    print_line(ops.RETAINED, sys.stderr)
+
+
+async def _run(
+    settings: Settings, reader: AttendanceReader, running: Running, stop: asyncio.Event, progress: Callable[[int], None]
+) -> bool:
+    counts = Counter(dict(running.operation.counts))
+    left, horizons = list(running.operation.position["left"]), dict(running.operation.position["horizons"])
+    while left:
+        if stop.is_set():
+            return False
+        part = left[: ops.AT_ONCE]
+        changelog = await ops.ChangelogEnds.of(settings, part)
+        erased = await ops.erase(settings, reader, part, changelog)
+        counts.update(erased.counts)
+        horizons.update(erased.horizons)
+        left = left[ops.AT_ONCE :]
+        await running.save({"left": left, "horizons": horizons}, counts)
+        progress(counts["bookings"])
+    # whoever looks at the operation later must not find the bookings
+    await running.save({}, counts)
+    return True
+
+
+def _abort(settings: Settings, operation_id: str, *, as_json: bool) -> None:
+    """What is erased stays erased; the operation forgets the bookings that are left."""
+
+    async def work(running: Running, _: asyncio.Event) -> State:
+        await running.save({})
+        return State.ABORTED
+
+    print_operation(run_operation(settings, ops.COMMAND, operation_id, _none_begins, work).operation, as_json=as_json)
+
+
+async def _with_reader(settings: Settings, ask: Reading[T]) -> T:
+    client = create_redis(settings)
+    try:
+        return await ask(AttendanceReader(client, settings.redis_namespace))
+    finally:
+        await client.aclose()
+
+
+async def _none_begins(_: Operations) -> Running:
+    raise AssertionError("an operation is resumed")

@@ -1,0 +1,244 @@
+"""Erases bookings: publishes `booking.erased`, waits until nothing of them is left, and counts what went.
+
+The event gets a time later than everything that readers see of the booking. What a device with a fast clock wrote before may be
+later still: where something is left, the event is published again with a later time. The owner of the partition then removes
+the rows of the booking; this follows its changelogs until it has.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import orjson
+from aiokafka import TopicPartition
+
+from schemas.events import EventType
+from schemas.times import format_exact_time, parse_time
+from worker.domain.erasures import ERASED_PREFIX, ERASING_PREFIX
+from worker.domain.rows import PARTITION_GROUP
+from worker.durations import micros
+from worker.engine.log_reader import find_windows, open_consumer, read_windows
+from worker.engine.stores.base import SEPARATOR
+from worker.kafka import open_producer
+from worker.read_model.reader import AttendanceReader, NotServing
+from worker.settings import Settings
+from worker.topics import TopicNames, partition_of
+
+COMMAND = "erase"
+SOURCE = "/attendance/erase"
+#: What the command says at its end.
+RETAINED = (
+    "Kafka keeps the events until the retention of the events topic, dead letters until that of theirs, and old records of "
+    "compacted topics until it compacts them; the booking record stays until the booking system deletes the booking"
+)
+#: Bookings that are erased together.
+AT_ONCE = 500
+#: How much later than now the event's time is at each try, as a part of the clock tolerance.
+_LEADS = (0.0, 1 / 8, 1 / 2, 1.0)
+_POLL_SECONDS = 0.2
+#: How long the workers may take without any progress, seconds.
+_PATIENCE = 60.0
+_LARGEST_PAGE = 100
+_ERASING = PARTITION_GROUP + SEPARATOR + ERASING_PREFIX
+_ERASED = PARTITION_GROUP + SEPARATOR + ERASED_PREFIX
+
+
+class EraseError(Exception):
+    """Not everything could be erased; the message says why and what to do."""
+
+
+class Held(NamedTuple):
+    """What readers see of bookings."""
+
+    attendances: int
+    alerts: int
+    newest: Mapping[str, int]
+    """The newest effective time of each booking that has attendances, microseconds, rounded up."""
+
+
+class Erased(NamedTuple):
+    """What went."""
+
+    counts: Counter[str]
+    horizons: Mapping[str, int]
+    """By booking, the effective time of its erasure, microseconds."""
+
+
+async def held(reader: AttendanceReader, bookings: Sequence[str]) -> Held:
+    """What readers see of these bookings."""
+    newest: dict[str, int] = {}
+    attendances = alerts = 0
+    async for each in _attendances(reader, bookings):
+        attendances += 1
+        # readers see milliseconds, cut
+        updated = parse_time(each["updatedDate"]) + 1_000
+        newest[each["bookingId"]] = max(updated, newest.get(each["bookingId"], 0))
+    for name in bookings:
+        alerts += len(await reader.alerts(booking_id=name))
+    return Held(attendances, alerts, newest)
+
+
+async def _attendances(reader: AttendanceReader, bookings: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+    for start in range(0, len(bookings), _LARGEST_PAGE):
+        query: dict[str, Any] = {"filter": {"bookingId": {"$in": list(bookings[start : start + _LARGEST_PAGE])}}}
+        query["cursorPaging"] = {"limit": _LARGEST_PAGE}
+        while True:
+            page = await reader.query(query)
+            for each in page.attendances:
+                yield each
+            if page.next is None:
+                break
+            query = {"cursorPaging": {"limit": _LARGEST_PAGE, "cursor": page.next}}
+
+
+async def erase(settings: Settings, reader: AttendanceReader, bookings: Sequence[str], changelog: "ChangelogEnds") -> Erased:
+    """Erases bookings, and returns once their rows are gone.
+
+    Args:
+        settings: with the live tables.
+        reader: of the live namespace.
+        bookings: at most `AT_ONCE`.
+        changelog: from where the changelogs are followed.
+
+    Raises:
+        EraseError: the workers do not apply it.
+        aiokafka.errors.KafkaError: the broker refuses.
+    """
+    counts: Counter[str] = Counter(bookings=len(bookings))
+    horizons: dict[str, int] = {}
+    left, tolerance = list(bookings), micros(settings.clock_tolerance)
+    for number, lead in enumerate(_LEADS):
+        before = await held(reader, left)
+        if not number:
+            counts.update(attendances=before.attendances, alerts=before.alerts)
+        now = time.time_ns() // 1000
+        times = {name: max(now + int(lead * tolerance), before.newest.get(name, 0)) for name in left}
+        await _wait(reader, await _publish(settings, times))
+        horizons |= times
+        # what is left now was there before, but later: a device with a fast clock wrote it
+        left = sorted((await held(reader, left)).newest)
+        if not left:
+            break
+    if left:
+        raise EraseError(f"{len(left)} bookings still get events that are later: stop their devices, then --resume this")
+    counts.update(await changelog.follow(set(bookings)))
+    return Erased(counts, horizons)
+
+
+async def _publish(settings: Settings, times: Mapping[str, int]) -> dict[int, int]:
+    """Publishes the events; returns the offset behind the last one by partition."""
+    topic, ends = TopicNames.of(settings.topic_prefix).events, dict[int, int]()
+    async with open_producer(settings) as producer:
+        sent = [
+            await producer.send(
+                topic,
+                key=name.encode(),
+                value=orjson.dumps(_event(name, at)),
+                partition=partition_of(name, settings.partitions),
+            )
+            for name, at in times.items()
+        ]
+        for record in await asyncio.gather(*sent):
+            ends[record.partition] = max(ends.get(record.partition, 0), record.offset + 1)
+    return ends
+
+
+def _event(booking_id: str, at: int) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": str(uuid4()),
+        "source": SOURCE,
+        "type": EventType.BOOKING_ERASED.value,
+        "time": format_exact_time(at),
+        "data": {"bookingId": booking_id},
+    }
+
+
+async def _wait(reader: AttendanceReader, ends: Mapping[int, int]) -> None:
+    """Waits until the read models have applied these offsets of the events topic."""
+    deadline, last = time.monotonic() + _PATIENCE, None
+    while True:
+        try:
+            reached = {each.number: each.number_of("events.offset") for each in await reader.status() if each.state == "live"}
+        except NotServing:
+            reached = {}
+        behind = {number for number, end in ends.items() if reached.get(number, 0) < end}
+        if not behind:
+            return
+        if reached != last:
+            deadline, last = time.monotonic() + _PATIENCE, reached
+        if time.monotonic() > deadline:
+            numbers = ", ".join(map(str, sorted(behind)))
+            raise EraseError(
+                f"the events are published, but no worker applies partitions {numbers}: start one, then --resume this"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+class ChangelogEnds:
+    """Follows the changelogs of some partitions from where they ended."""
+
+    def __init__(self, settings: Settings, offsets: Mapping[TopicPartition, int]) -> None:
+        self._settings = settings
+        self._offsets = dict(offsets)
+        names = TopicNames.of(settings.topic_prefix, settings.tables)
+        self._topics = (names.attendance_changelog, names.bookings_changelog)
+
+    @classmethod
+    async def of(cls, settings: Settings, bookings: Iterable[str]) -> "ChangelogEnds":
+        """From the ends now, in the partitions of these bookings."""
+        numbers = sorted({partition_of(name, settings.partitions) for name in bookings})
+        names = TopicNames.of(settings.topic_prefix, settings.tables)
+        offsets = {}
+        for topic in (names.attendance_changelog, names.bookings_changelog):
+            for tp, window in (await find_windows(settings.kafka_client(), topic, numbers)).items():
+                offsets[tp] = window.stop
+        return cls(settings, offsets)
+
+    async def follow(self, bookings: set[str]) -> Counter[str]:
+        """Reads on until the owner has removed the rows of these bookings; returns the deletions of rows, and the markers.
+
+        Raises:
+            EraseError: the owners do not remove them.
+        """
+        counts: Counter[str] = Counter()
+        begun, ended, is_first = set[str](), set[str](), True
+        deadline = time.monotonic() + _PATIENCE
+        names = {name.encode() for name in bookings}
+        async with open_consumer(self._settings.kafka_client()) as consumer:
+            # the event was applied: a booking that is not among those begun by now had nothing to remove
+            while is_first or begun - ended:
+                is_first = False
+                for topic in self._topics:
+                    numbers = [tp.partition for tp in self._offsets if tp.topic == topic]
+                    client = self._settings.kafka_client()
+                    found = await find_windows(client, topic, numbers, by_time=False, consumer=consumer)
+                    windows = {tp: range(self._offsets[tp], window.stop) for tp, window in found.items()}
+                    async for tp, fetched in read_windows(client, {tp: each for tp, each in windows.items() if each}):
+                        self._offsets[tp] = fetched.end
+                        for record in fetched.records:
+                            self._count(record, names, counts, begun, ended)
+                        deadline = time.monotonic() + _PATIENCE
+                if time.monotonic() > deadline:
+                    raise EraseError(
+                        "the rows of some bookings are not removed yet: look at the log of the workers, then --resume"
+                    )
+                await asyncio.sleep(_POLL_SECONDS if begun - ended else 0)
+        return counts
+
+    def _count(self, record: Any, names: set[bytes], counts: Counter[str], begun: set[str], ended: set[str]) -> None:
+        key, is_deletion = record.key, record.value is None
+        if key.startswith(_ERASING):
+            name = key.removeprefix(_ERASING)
+            if name in names and is_deletion:
+                ended.add(name.decode())
+            elif name in names:
+                begun.add(name.decode())
+                ended.discard(name.decode())
+        elif key.startswith(_ERASED):
+            counts["markers"] += 1
+        elif is_deletion and key.partition(SEPARATOR)[0] in names:
+            counts["rows"] += 1
