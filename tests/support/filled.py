@@ -57,10 +57,10 @@ class Filled:
         by_booking: dict[str, tuple[list[Event], list[BookingRecord]]] = {}
         for record in batch:
             events, references = by_booking.setdefault(record.booking_id, ([], []))
+            self._offset += 1
             if isinstance(record, Event):
                 events.append(record)
             else:
-                self._offset += 1
                 references.append(BookingRecord(Place(self._offset, self._offset, self._offset), record, b""))
         changes = apply_records(((self._state(name), *both) for name, both in by_booking.items()), _RULES)
         projection = Projection(known=True)

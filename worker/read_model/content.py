@@ -158,6 +158,11 @@ def arrivals_key(session: bytes) -> bytes:
     return _ARRIVALS + session
 
 
+def roster_key(session: bytes) -> bytes:
+    """The key of a session's roster."""
+    return _ROSTER + session
+
+
 def tally_key(session: bytes) -> bytes:
     """The key of a session's tally."""
     return _TALLY + session
