@@ -205,6 +205,20 @@ class Table:
         taken, state.deleted_keys = state.deleted_keys, set()
         return taken
 
+    def changes_by(self, partition: int, records: Iterable[ConsumerRecord]) -> Mapping[bytes, Rows]:
+        """The rows, by group, that change if records of another table's changelog are merged into these; for `flush`.
+
+        Deletions change nothing: other rows make the deleted ones void.
+        """
+        rows = {key: value for key, value in self._merge_all(records, {}).items() if value is not None}
+        changed: dict[bytes, dict[bytes, bytes | None]] = {}
+        for (key, value), old in zip(rows.items(), self._rows.get(partition, list(rows)), strict=True):
+            group, _, suffix = key.partition(SEPARATOR)
+            merged = value if old is None or old == value else self._merge(suffix, old, value)
+            if merged != old:
+                changed.setdefault(group, {})[suffix] = merged
+        return changed
+
     def foreign_writes(self, partition: int) -> bool:
         """Whether the partition's changelog has foreign writes, so that `rewrite` is due."""
         state = self._partitions[partition]

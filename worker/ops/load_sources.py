@@ -1,9 +1,9 @@
-"""Reads the records of one partition of a topic from an offset on: from archives, then from the topic."""
+"""From what new tables are filled; reads the records of a partition from an offset on: from archives, then from the topic."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 
@@ -12,12 +12,38 @@ from worker.engine.log_reader import read_windows
 from worker.ops.archive_format import ArchivedRecord, ArchiveError
 from worker.ops.archive_reader import BadLine, Source, read_source
 from worker.ops.coverage import LoadError, Part
+from worker.stream.booking_store import Bookings
+from worker.stream.resources import Resources
 
 #: Records that are folded together: as many as a worker takes at once.
 AT_ONCE = 12_000
 #: Bytes of archived values that are folded together.
 _BYTES_AT_ONCE = 8 * 1024 * 1024
-_FETCH_BYTES = 4 * 1024 * 1024
+#: Bytes of a partition that are fetched at once.
+FETCH_BYTES = 4 * 1024 * 1024
+
+OnReached = Callable[[TopicPartition, int], None]
+"""Called with a partition of a topic, and how many of its offsets are done."""
+
+
+class LoadSource(Protocol):
+    """From what new tables are filled."""
+
+    @property
+    def total(self) -> int:
+        """Offsets to read; some have no record, after a compaction."""
+
+    @property
+    def ends(self) -> Mapping[TopicPartition, int]:
+        """Up to where the tables then have each partition of the events and the bookings topic."""
+
+    async def fill(
+        self, number: int, resources: Resources, bookings: Bookings, stop: asyncio.Event, on_reached: OnReached
+    ) -> bool:
+        """Fills the tables of a partition, which are recovered, and opens its bookings; returns False if it was stopped.
+
+        What was filled before a stop is taken from the tables, or read again, which changes nothing.
+        """
 
 
 async def read_part(client: Mapping[str, Any], tp: TopicPartition, part: Part, begin: int) -> AsyncGenerator[Fetched]:
@@ -43,7 +69,7 @@ async def read_part(client: Mapping[str, Any], tp: TopicPartition, part: Part, b
     if at >= part.end:
         return
     window = {tp: range(at, part.end)}
-    async with aclosing(read_windows(client, window, at_once=AT_ONCE, fetch_bytes=_FETCH_BYTES)) as parts:
+    async with aclosing(read_windows(client, window, at_once=AT_ONCE, fetch_bytes=FETCH_BYTES)) as parts:
         async for _, fetched in parts:
             if fetched.begin > at:
                 break

@@ -9,9 +9,9 @@ partition is replaced as a whole.
 """
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any
@@ -19,30 +19,29 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMemberIdError
 
-from worker.domain.devices import device_rows
-from worker.domain.rows import BOOKINGS, EVENTS, Applied
-from worker.engine.fetching import Fetched
+from worker.domain.rows import Applied
 from worker.engine.recovery import recover
 from worker.engine.stores import open_store
 from worker.engine.stores.base import StoreUnusable
 from worker.kafka import open_producer
 from worker.monitoring.metrics import WorkerMetrics
 from worker.ops import topics as topic_ops
-from worker.ops.coverage import Coverage, LoadError, find_coverage
-from worker.ops.load_sources import read_part
+from worker.ops.coverage import LoadError, find_coverage
+from worker.ops.load_copy import find_rows
+from worker.ops.load_refold import Refold
+from worker.ops.load_sources import LoadSource
 from worker.ops.table_group import join_group
 from worker.read_model.builds import Namespace
 from worker.read_model.operations import Running
 from worker.read_model.write_batch import Write
-from worker.read_model.writer import PartitionWriter
+from worker.read_model.writer import Dropped, Fenced, NeedsRepair, PartitionWriter
 from worker.redis.client import Client
 from worker.settings import Settings, SettingsError, installed_version
-from worker.stream.booking_store import Bookings, ChangedRows
-from worker.stream.decode_batch import decode_batch
+from worker.stream.booking_store import Bookings
 from worker.stream.redis_sink import watermark_fields
 from worker.stream.resources import Resources, open_tables
+from worker.stream.retry import until_done
 from worker.tasks import cancel_all
-from worker.topics import TopicNames
 
 #: Partitions that are loaded at the same time: while rows of one are stored, another one is folded.
 _AT_ONCE = 3
@@ -50,7 +49,7 @@ _AT_ONCE = 3
 LOADED = "loaded"
 
 OnProgress = Callable[[int], None]
-"""Called with the number of offsets that are folded, of `Coverage.total`, also by earlier processes."""
+"""Called with the number of offsets that are read, also by earlier processes: of `Coverage.total`, or `RowCopy.total`."""
 
 
 async def load(
@@ -87,15 +86,14 @@ async def load(
     """
     assert settings.tables == build.tables
     assert settings.group != source.group
-    if not refold:
-        raise LoadError("tables are not copied yet: use --refold")
-    coverage = await find_coverage(source, archives)
-    coverage.check()
+    if refold:
+        coverage = await find_coverage(source, archives)
+        coverage.check()
+    filling: LoadSource = Refold(coverage) if refold else await find_rows(source)
     await topic_ops.create(settings)
     async with _resources(settings, client) as resources:
         await join_group(settings, resources.producer, client)
-        loading = _Load(resources, running, build, coverage, stop, progress)
-        return await loading.run()
+        return await _Load(resources, running, build, filling, stop, progress).run()
 
 
 @asynccontextmanager
@@ -126,20 +124,19 @@ class _Load:
         resources: Resources,
         running: Running,
         build: Namespace,
-        coverage: Coverage,
+        source: LoadSource,
         stop: asyncio.Event,
         progress: OnProgress,
     ) -> None:
         self._resources = resources
         self._running = running
         self._build = build
-        self._coverage = coverage
+        self._source = source
         self._stop = stop
         self._progress = progress
-        topics = TopicNames.of(resources.settings.topic_prefix)
-        self._tps = [topics.events, topics.bookings]
         self._loaded: dict[str, int] = dict(running.operation.position.get(LOADED, {}))
-        self._reached = {tp: part.end if str(tp.partition) in self._loaded else 0 for tp, part in coverage.parts.items()}
+        """By partition that is done: how many offsets were read of it."""
+        self._reached: dict[TopicPartition, int] = {}
 
     async def run(self) -> bool:
         """Loads the partitions that are not loaded yet."""
@@ -162,101 +159,64 @@ class _Load:
             async with aclosing(recover(tables, [number], resources.settings.kafka_client())) as recovered:
                 async for _ in recovered:
                     pass
-            partition = PartitionLoad(number, resources, self._coverage, self._report)
-            generation = await partition.bookings.open()
-            # booking records first: then no alert opens of which the records know better
-            for topic in (BOOKINGS, EVENTS):
-                if not await partition.fold_topic(topic, self._stop):
-                    return False
-            await self._project(partition, generation)
-            await commit(resources.settings, number, self._coverage)
+            bookings = Bookings(number, resources)
+            if not await self._source.fill(number, resources, bookings, self._stop, self._report):
+                return False
+            await self._project(number, bookings)
+            ends = {tp: end for tp, end in self._source.ends.items() if tp.partition == number}
+            await commit(resources.settings, ends)
         finally:
             for table in tables:
                 table.close(number)
-        self._loaded[str(number)] = 1
+        self._loaded[str(number)] = sum(count for tp, count in self._reached.items() if tp.partition == number)
         await self._save()
         return True
 
-    async def _project(self, partition: "PartitionLoad", generation: str) -> None:
-        """Fills the partition's keys in the build."""
-        writer = PartitionWriter(self._resources.redis, self._build.name, partition.number, generation)
-        await writer.claim(self._running.operation.id)
-        await writer.begin_repair()
-        async for entries in partition.bookings.project_all():
-            await writer.apply(Write(entries))
-        await writer.end_repair(watermark_fields(partition.applied))
+    async def _project(self, number: int, bookings: Bookings) -> None:
+        """Fills the partition's keys in the build; anew if Redis lost some of them meanwhile."""
+        while True:
+            writer = PartitionWriter(self._resources.redis, self._build.name, number, bookings.generation)
+            try:
+                await self._fill(writer, number, bookings)
+            except NeedsRepair:
+                continue
+            except (Dropped, Fenced) as error:
+                raise LoadError(f"{error}, or Redis lost it: --abort {self._running.operation.id}, and begin anew") from None
+            return
 
-    def _report(self, tp: TopicPartition, offset: int) -> None:
-        self._reached[tp] = max(self._reached[tp], offset)
-        self._progress(sum(self._reached.values()))
+    async def _fill(self, writer: PartitionWriter, number: int, bookings: Bookings) -> None:
+        operation, names = self._running.operation.id, (self._resources.topics.events, self._resources.topics.bookings)
+        events, of_bookings = (self._source.ends.get(TopicPartition(name, number), 0) for name in names)
+        await until_done("redis", lambda: writer.claim(operation), partition=number)
+        await until_done("redis", writer.begin_repair, partition=number)
+        async for entries in bookings.project_all():
+            write = Write(entries)
+            await until_done("redis", partial(writer.apply, write), partition=number)
+        applied = Applied(events, of_bookings, *bookings.applied.times)
+        await until_done("redis", lambda: writer.end_repair(watermark_fields(applied)), partition=number)
+
+    def _report(self, tp: TopicPartition, count: int) -> None:
+        self._reached[tp] = count
+        self._progress(self._done)
+
+    @property
+    def _done(self) -> int:
+        """Offsets that are read, also by earlier processes."""
+        running = sum(count for tp, count in self._reached.items() if str(tp.partition) not in self._loaded)
+        return running + sum(self._loaded.values())
 
     async def _save(self) -> None:
         operation = self._running.operation
-        counts = dict(operation.counts)
-        for name, topic in zip(("events", "bookings"), self._tps, strict=True):
-            counts[name] = sum(offset for tp, offset in self._reached.items() if tp.topic == topic)
+        counts = {**operation.counts, "read": self._done, "partitions": len(self._loaded)}
         await self._running.save({**operation.position, LOADED: self._loaded}, counts)
 
 
-class PartitionLoad:
-    """Folds one partition's topics into tables that are recovered."""
-
-    def __init__(
-        self,
-        number: int,
-        resources: Resources,
-        coverage: Coverage,
-        report: Callable[[TopicPartition, int], None] = lambda *_: None,
-    ) -> None:
-        self.number = number
-        self.bookings = Bookings(number, resources)
-        self.applied = Applied()
-        """How far the topics are folded."""
-        self._resources = resources
-        self._coverage = coverage
-        self._report = report
-
-    async def fold_topic(self, topic: int, stop: asyncio.Event) -> bool:
-        """Folds the rest of a topic (see `worker.domain.rows`); returns False if it was stopped."""
-        names, client = self._resources.topics, self._resources.settings.kafka_client()
-        tp = TopicPartition(names.events if topic == EVENTS else names.bookings, self.number)
-        part = self._coverage.parts[tp]
-        self.applied = self.applied.merged(self.bookings.applied)
-        async with aclosing(read_part(client, tp, part, self.applied.ends[topic])) as parts:
-            async for fetched in parts:
-                await self._fold(topic, fetched)
-                self._report(tp, min(fetched.end, part.end))
-                if stop.is_set():
-                    return False
-        self.applied = self.applied.merged(Applied.of(topic, part.end, None))
-        self._report(tp, part.end)
-        return True
-
-    async def _fold(self, topic: int, fetched: Fetched) -> None:
-        bookings, resources = self.bookings, self._resources
-        async with resources.folding:
-            # a record of another partition is left out: the live workers have sent it there
-            batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
-            newest = {source: each.newest for source, each in batch.sources.items()}
-            rows = ChangedRows(device_rows(bookings.devices.update(newest)))
-            # nothing is projected before all is folded, so nothing earlier is left to be removed
-            for changes in bookings.fold(batch, is_redelivery=False, projected_offset=sys.maxsize, unchanged=[]):
-                rows.add(changes)
-                await asyncio.sleep(0)
-        self.applied = self.applied.merged(Applied.of(topic, fetched.end, batch.newest))
-        await bookings.store(rows, self.applied, {})
-
-    def _is_ours(self, booking_id: str) -> bool:
-        return booking_id in self.bookings or self._resources.partition_of(booking_id) == self.number
-
-
-async def commit(settings: Settings, number: int, coverage: Coverage) -> None:
-    """Commits for the group of the new tables where a partition's parts end.
+async def commit(settings: Settings, ends: Mapping[TopicPartition, int]) -> None:
+    """Commits offsets for the group of the new tables.
 
     Raises:
         LoadError: the group has members.
     """
-    ends = {tp: part.end for tp, part in coverage.parts.items() if tp.partition == number}
     consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.group, enable_auto_commit=False)
     try:
         await consumer.start()

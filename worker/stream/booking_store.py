@@ -80,6 +80,8 @@ class Bookings:
         """Offsets below which records may have been applied before: a batch that begins below is a redelivery."""
         self.applied = Applied()
         """How far the topics are applied, as stored in the table."""
+        self.generation = ""
+        """A random id of this table, once it is open: a table that was created again has another one."""
         self._number = number
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
@@ -90,7 +92,7 @@ class Bookings:
         """Erased bookings whose rows are to leave, once all that was applied before is emitted."""
 
     async def open(self) -> str:
-        """Completes the recovery. Returns the partition's generation, which is created if the partition is new.
+        """Completes the recovery. Returns the partition's `generation`, which is created if the partition is new.
 
         Raises:
             SettingsConflict: the tables were made with other settings.
@@ -112,7 +114,8 @@ class Bookings:
         self.redelivered = self.applied.ends
         partition = json.loads(row)
         check_settings(partition["settings"], shaping)
-        return str(partition["generation"])
+        self.generation = str(partition["generation"])
+        return self.generation
 
     def __contains__(self, booking_id: str) -> bool:
         """Whether the booking is cached; if so, it belongs to this partition."""
