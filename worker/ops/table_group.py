@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaProducer
 
 from worker.engine.partition_appender import read
 from worker.ops.coverage import LoadError
-from worker.read_model.identity import read_id
+from worker.read_model.identity import NO_ID, read_id
 from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.group import GroupRecord, check_settings, latest
@@ -17,14 +17,18 @@ from worker.topics import group_changelog
 async def join_group(settings: Settings, producer: AIOKafkaProducer, client: Client) -> None:
     """Records for the group of new tables that it writes to this Redis, which the live group writes to.
 
+    A Redis without an id is that of workers of an earlier version: the first worker of the new group gives it one.
+
     Raises:
-        LoadError: this Redis has no id, or the group is recorded with another one.
+        LoadError: the live group is about to agree on its Redis, or the new one is recorded with another Redis.
         SettingsConflict: it is recorded with other settings.
     """
     topic = group_changelog(settings.topic_prefix, settings.tables)
     current = await read_id(client, settings.redis_namespace)
-    if not current.id or current.replaces is not None:
-        raise LoadError("no worker has confirmed that its group writes to this Redis: start the live workers, then repeat this")
+    if current == NO_ID:
+        return
+    if current.replaces is not None:
+        raise LoadError("no live worker has confirmed yet that its group writes to this Redis: start one, then repeat this")
     record = latest(each.value for each in await read(settings.kafka_client(), topic, 0, range(sys.maxsize)))
     if record is None:
         value = GroupRecord(current.id, "", settings.shaping()).encode()
