@@ -56,6 +56,8 @@ class RowCopy:
                         return False
         # only now: it reads the partition's own rows
         await bookings.open()
+        # the copy merges rows, and does not delete: those of erased bookings come back until here
+        await bookings.remove_erased(list(dict.fromkeys([*bookings.unfinished, *bookings.erased()])))
         return True
 
 

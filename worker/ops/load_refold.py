@@ -8,13 +8,16 @@ from contextlib import aclosing
 from aiokafka import TopicPartition
 
 from worker.domain.devices import device_rows
-from worker.domain.rows import BOOKINGS, EVENTS, Applied
+from worker.domain.rows import BOOKINGS, EVENTS, PARTITION_GROUP, Applied
 from worker.engine.fetching import Fetched
 from worker.ops.coverage import Coverage
+from worker.ops.load_markers import find_markers
 from worker.ops.load_sources import OnReached, read_part
+from worker.settings import Settings
 from worker.stream.booking_store import Bookings, ChangedRows
 from worker.stream.decode_batch import decode_batch
 from worker.stream.resources import Resources
+from worker.stream.retry import until_done
 
 
 class Refold:
@@ -22,10 +25,12 @@ class Refold:
 
     Args:
         coverage: where it is; without gaps.
+        source: settings of the live tables, whose markers of erased bookings are taken over.
     """
 
-    def __init__(self, coverage: Coverage) -> None:
+    def __init__(self, coverage: Coverage, source: Settings) -> None:
         self._coverage = coverage
+        self._source = source
 
     @property
     def total(self) -> int:
@@ -41,6 +46,14 @@ class Refold:
         self, number: int, resources: Resources, bookings: Bookings, stop: asyncio.Event, on_reached: OnReached
     ) -> bool:
         """Folds a partition, from where its tables are; returns False if it was stopped."""
+        if markers := await find_markers(self._source, number):
+            table = resources.attendance
+
+            async def attempt() -> None:
+                await resources.lease.hold()
+                await table.flush(resources.producer, number, {PARTITION_GROUP: markers})
+
+            await until_done("changelog", attempt, partition=number)
         await bookings.open()
         partition = _Partition(number, resources, bookings)
         # booking records first: then no alert opens of which the records know better
@@ -55,6 +68,8 @@ class Refold:
                     if stop.is_set():
                         return False
             on_reached(tp, part.end)
+        # nothing was emitted that would have to be resolved
+        await bookings.remove_erased(list(dict.fromkeys([*bookings.unfinished, *partition.erased])))
         return True
 
 
@@ -66,6 +81,8 @@ class _Partition:
         self._resources = resources
         self._bookings = bookings
         self._applied = bookings.applied
+        self.erased: list[str] = []
+        """Bookings whose rows are to leave."""
 
     async def fold(self, topic: int, fetched: Fetched) -> None:
         """Folds a batch of a topic (see `worker.domain.rows`), and stores what it changes."""
@@ -82,6 +99,7 @@ class _Partition:
                 await asyncio.sleep(0)
         self._applied = self._applied.merged(Applied.of(topic, fetched.end, batch.newest))
         await bookings.store(rows, self._applied, {})
+        self.erased += rows.erasing
 
     def _is_ours(self, booking_id: str) -> bool:
         return booking_id in self._bookings or self._resources.partition_of(booking_id) == self._number

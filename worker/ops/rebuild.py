@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from worker.kafka import open_producer
+from worker.ops import topics
 from worker.ops.children import Child
 from worker.ops.coverage import Coverage, find_coverage
 from worker.ops.namespace_check import CheckReport, compare
@@ -30,8 +31,8 @@ from worker.read_model.keys import is_ours
 from worker.read_model.operations import Operations, Running, State
 from worker.redis.client import Client
 from worker.settings import Settings
-from worker.stream.group import record_live_tables
-from worker.topics import FIRST_TABLES
+from worker.stream.group import record_live_tables, recorded_settings
+from worker.topics import FIRST_TABLES, group_changelog
 
 COMMAND = "rebuild"
 #: Records that a build may be behind the topics when it is compared and becomes live.
@@ -207,8 +208,15 @@ class Rebuild:
         await open_partitions(self._client, namespace, self._operation, self._source.group if is_own else "")
         state = BuildState.LOADING if is_own else BuildState.FILLING
         build = Build(namespace, self._operation, state, self._source.shaping())
-        await builds.begin(self._client, self._base, build)
+        await builds.begin(self._client, self._base, build, await self._live_settings())
         await self._save(begun=1)
+
+    async def _live_settings(self) -> Mapping[str, int] | None:
+        """Those that shape the live tables; None: a version made them that recorded none."""
+        source = self._source
+        if not await topics.exists(source, group_changelog(source.topic_prefix, source.tables)):
+            return None
+        return await recorded_settings(source)
 
     async def _load(self, stop: asyncio.Event) -> bool:
         """Loads the tables of the build, if it has its own, and hands it to workers; returns False if it was stopped."""
@@ -265,14 +273,12 @@ class Rebuild:
         live, sample = registry.live, int(self._request["sample"])
         if live is None:
             raise BuildError("no namespace is live in Redis, which lost it: wait until a worker has filled one, then --resume")
-        if not is_ours(self._base, live.name):
-            # what another version wrote cannot be read: the build is only counted
-            self._shown.report(f"not compared with {live.name}, whose layout is another version's: `attendance verify` later")
-            live = build.namespace
         with self._shown.progress("places compared", None) as progress:
             found = await compare(self._client, live, build.namespace, sample=sample, on_progress=progress, stop=stop.is_set)
         if stop.is_set():
             return None
+        if not found.is_complete:
+            raise BuildError(f"{build.namespace.name} is filled again and again, and was not compared: see its workers' logs")
         await builds.update(self._client, self._base, build._replace(report=found.id))
         counts = {**self._running.operation.counts, **found.compared, "differences": found.difference_count}
         await self._running.save({**self._position, "report": found.id}, counts)

@@ -38,6 +38,7 @@ from worker.read_model.writer import Dropped, Fenced, NeedsRepair, PartitionWrit
 from worker.redis.client import Client
 from worker.settings import Settings, SettingsError, installed_version
 from worker.stream.booking_store import Bookings
+from worker.stream.group import find_erase_key
 from worker.stream.redis_sink import watermark_fields
 from worker.stream.resources import Resources, open_tables
 from worker.stream.retry import until_done
@@ -89,7 +90,7 @@ async def load(
     if refold:
         coverage = await find_coverage(source, archives)
         coverage.check()
-    filling: LoadSource = Refold(coverage) if refold else await find_rows(source)
+    filling: LoadSource = Refold(coverage, source) if refold else await find_rows(source)
     await topic_ops.create(settings)
     async with _resources(settings, client) as resources:
         await join_group(settings, resources.producer, client)
@@ -106,7 +107,8 @@ async def _resources(settings: Settings, client: Client) -> AsyncIterator[Resour
     try:
         async with open_producer(settings) as producer:
             metrics = WorkerMetrics(installed_version(), time)
-            resources = Resources(settings, producer, client, *open_tables(settings, store), metrics)
+            key = await find_erase_key(settings)
+            resources = Resources(settings, producer, client, *open_tables(settings, store), metrics, key)
             lease = asyncio.create_task(resources.lease.keep())
             try:
                 yield resources

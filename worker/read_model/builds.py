@@ -186,8 +186,14 @@ async def reserve(client: Client, base: str) -> str:
     return namespace(base, int(number))
 
 
-async def begin(client: Client, base: str, build: Build) -> None:
+async def begin(client: Client, base: str, build: Build, live_settings: Mapping[str, int] | None = None) -> None:
     """Registers a build. Workers whose tables it is filled from begin to write it within about a second.
+
+    Args:
+        client: of Redis.
+        base: ``ATTENDANCE_NAMESPACE``.
+        build: the new one.
+        live_settings: those that shape the live namespace, for workers that have to choose.
 
     Raises:
         BuildError: there is another one.
@@ -197,8 +203,11 @@ async def begin(client: Client, base: str, build: Build) -> None:
         for other in registry.builds:
             if other.namespace.name != build.namespace.name:
                 raise BuildError(_occupied(other))
-        # of all other fields: no other build may come meanwhile
-        return _Change({_BUILD + build.namespace.name: build.encode()}, [])
+        values = {_BUILD + build.namespace.name: build.encode()}
+        if live_settings is not None and registry.live_settings is None:
+            values[_OWN[3] if _OWN[0] in registry.fields else _PLAIN[3]] = orjson.dumps(dict(live_settings)).decode()
+        # if all other fields are as they were: no other build may come meanwhile
+        return _Change(values, [])
 
     await _change(client, base, change)
 

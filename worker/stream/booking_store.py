@@ -214,6 +214,10 @@ class Bookings:
         for name in names:
             self._cache.pop(name, None)
 
+    def erased(self) -> Iterator[str]:
+        """Every erased booking that has rows."""
+        return (name for name in self._names() if self._erasures.marker(name) is not None) if self._erasures else iter(())
+
     def _reappeared(self) -> Iterator[str]:
         """Erased bookings whose rows a recovery brought back: it merges records, and does not delete."""
         for table in self._tables:

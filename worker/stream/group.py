@@ -250,6 +250,17 @@ async def live_tables(settings: Settings) -> str:
     return values[-1].decode() if values else FIRST_TABLES
 
 
+async def recorded_settings(settings: Settings) -> Mapping[str, int] | None:
+    """The settings that the group of some tables has recorded, see `Settings.shaping`; None: none.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker cannot be asked.
+    """
+    topic = group_changelog(settings.topic_prefix, settings.tables)
+    record = latest(each.value for each in await read(settings.kafka_client(), topic, 0, range(sys.maxsize)))
+    return None if record is None else record.settings
+
+
 async def find_erase_key(settings: Settings) -> bytes:
     """The key of the hashes of erased bookings, as the first group's topic has it; empty: there is none yet.
 

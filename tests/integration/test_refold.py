@@ -1,0 +1,122 @@
+"""A build with tables of its own: handed to running workers, switched to and back, and the only one left in the end."""
+
+import json
+import random
+import time
+from typing import Any
+
+from tests.integration.test_main_job import World
+from tests.support.services import Broker, Redis
+from tests.support.services.processes import wait_until
+from tests.support.system import System, running
+from worker.topics import TopicNames
+
+
+def rebuilt(system: System, *arguments: str, **environment: str) -> dict[str, Any]:
+    """What the command prints at its end; it succeeds."""
+    done = system.run_cli("rebuild", *arguments, "--yes", "--json", **environment)
+    assert done.returncode == 0, (done.stderr, [each.said() for each in system.workers])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def until(system: System, world: World) -> None:
+    """Until readers see what the oracle counts: of tables that are not live commits are not looked at."""
+    deadline, expected = time.monotonic() + 60, world.outcome()
+    while (found := system.outcome()) != expected:
+        assert time.monotonic() < deadline, (found, expected, [each.said() for each in system.workers])
+        time.sleep(0.3)
+
+
+def open_alerts(system: System) -> set[Any]:
+    return set(system.outcome().alerts)
+
+
+def test_new_tables_are_served_by_the_workers_that_run(kafka: Broker, redis_server: Redis) -> None:
+    world = World(seed=3, events=2000)
+    with running(System(kafka, redis_server), 2) as system:
+        records = world.records(system, random.Random(1))
+        system.publish(records[:1000])
+        system.until_settled()
+        summary = rebuilt(system, "--refold")
+        assert (summary["state"], summary["differences"]) == ("SWITCHED", 0)
+        assert summary["live"] == f"{system.settings.redis_namespace}:5.1"
+        system.publish(records[1000:])
+        until(system, world)
+        # both are written, so going back and forth loses nothing
+        for live in ("5.0", "5.1"):
+            assert rebuilt(system, "--rollback")["live"].endswith(live)
+            until(system, world)
+        rebuilt(system, "--drop-old")
+        done = system.run_cli("verify")
+        assert done.returncode == 0, done.stdout
+        assert set(system.open_alerts_of_topic()) == open_alerts(system)
+        # a worker that starts now uses the live tables
+        for worker in list(system.workers):
+            worker.terminate()
+        system.workers.clear()
+        system.start_worker()
+        system.until_serving()
+        until(system, world)
+        assert "ATTENDANCE_TABLES=2" in system.workers[0].said()
+
+
+def test_a_setting_that_shapes_results_is_changed(kafka: Broker, redis_server: Redis) -> None:
+    """The differences are listed, and accepted; alerts follow; workers with the new setting take over."""
+    world = World(seed=4, events=800)
+    with running(System(kafka, redis_server), 1) as system:
+        system.publish(world.records(system, random.Random(1)))
+        system.until_settled()
+        before = open_alerts(system)
+        new = {"ATTENDANCE_CONFLICT_WINDOW": "0s", "ATTENDANCE_CLOCK_TOLERANCE": "1s"}
+        done = system.run_cli("rebuild", "--refold", "--yes", "--json", **new)
+        assert done.returncode == 1, done.stderr
+        ready = json.loads(done.stdout.splitlines()[-1])
+        assert ready["state"] == "READY"
+        assert ready["differences"] == ready["check"]["differences"] > 0
+        # the others are not switched to, and it is shown where it stands
+        assert open_alerts(system) == before
+        worker = system.start_worker(**new)
+        assert wait_until(lambda: "ATTENDANCE_TABLES=2" in worker.said(), 60), worker.said()
+        resumed = system.run_cli("rebuild", "--resume", ready["id"], "--accept", "1000000", "--yes", "--json", **new)
+        assert resumed.returncode == 0, (resumed.stderr, worker.said())
+        summary = json.loads(resumed.stdout.splitlines()[-1])
+        assert summary["state"] == "SWITCHED"
+        after = open_alerts(system)
+        assert after != before
+        assert wait_until(lambda: set(system.open_alerts_of_topic()) == after, 30)
+        marked = [json.loads(each.value) for each in system.consume(system.topics.alerts) if each.value]
+        assert {each["backfill"] for each in marked if "backfill" in each} == {ready["id"]}
+        # the old workers go on with the old tables
+        assert rebuilt(system, "--rollback")["state"] == "SWITCHED"
+        assert open_alerts(system) == before
+
+
+def test_a_build_of_its_own_is_aborted_clean(kafka: Broker, redis_server: Redis) -> None:
+    world = World(seed=6, events=300)
+    with running(System(kafka, redis_server), 1) as system:
+        system.publish(world.records(system, random.Random(1)))
+        system.until_settled()
+        ready = rebuilt(system, "--refold", "--no-switch")
+        done = system.run_cli("rebuild", "--abort", ready["id"], "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["state"] == "ABORTED"
+        names = TopicNames.of(system.settings.topic_prefix, "2")
+        assert wait_until(lambda: not names_left(system, names), 30)
+        until(system, world)
+
+
+def names_left(system: System, names: TopicNames) -> list[str]:
+    """Keys of the build, and its changelogs."""
+    from redis import Redis as Client
+
+    with Client.from_url(system.settings.redis.get_secret_value()) as client:
+        left = [key.decode() for key in client.scan_iter(f"{system.settings.redis_namespace}:5.1:*")]
+    return left + [topic for topic in names[4:] if exists(system, topic)]
+
+
+def exists(system: System, topic: str) -> bool:
+    import asyncio
+
+    from worker.ops import topics
+
+    return asyncio.run(topics.exists(system.settings, topic))
