@@ -18,6 +18,13 @@ from worker.redis import client as redis_client
 from worker.redis.client import create_redis
 from worker.settings import load_settings
 
+
+@pytest.fixture(params=["server", "cluster"])
+def redis_server(request: pytest.FixtureRequest, redis_server: Redis) -> Redis:
+    """One server, then a cluster: what is below holds for both."""
+    return redis_server if request.param == "server" else request.getfixturevalue("redis_cluster")
+
+
 Work = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
 

@@ -1,9 +1,9 @@
 """Bookings that were erased: what stays of each is a marker, which does not hold its id.
 
-A marker is a row of the partition: a keyed hash of the bookingId, the erasure horizon, and the place of the record that made the
-booking unknown. It stands for the rows of the booking, which leave once the effects of the erasure are out, and makes void
-whatever comes back: a late event, a replay, an older booking record. Until then a row names the booking whose rows are to leave,
-so that a crash in between forgets none.
+A marker is a row of the partition: a keyed hash of the bookingId, the erasure horizon, and the place of the record that made
+the booking unknown. It stands for the rows of the booking, which leave once the effects of the erasure are out, and makes void
+whatever comes back: a late event, a replay, an older booking record. Until then a row names the booking whose rows are to
+leave, so that a crash in between forgets none.
 """
 
 from collections.abc import Iterable, Mapping

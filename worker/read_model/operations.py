@@ -23,10 +23,13 @@ from worker.read_model.keys import operations_key
 from worker.read_model.lua_scripts import OPERATION
 from worker.read_model.watermark import parse_hash
 from worker.redis.client import Client, answer_timeout
-from worker.redis.scripts import run
+from worker.redis.scripts import raise_first_error, run
 from worker.tasks import cancel_all, run_until
 
 T = TypeVar("T")
+
+#: Returns the answer to a read-only command on a key, and the time of its server.
+_WITH_TIME = "return { redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2)), redis.call('TIME') }"
 
 #: A process that saved nothing for so long is gone, and its operation may be resumed, seconds.
 STALE_SECONDS = 15.0
@@ -115,7 +118,7 @@ class Operations:
 
     async def all(self) -> list[Operation]:
         """Every operation, the newest first. One whose process is gone is PAUSED."""
-        answer, now = await self._ask("HGETALL", self._key)
+        answer, now = await self._ask("HGETALL")
         fields = parse_hash(answer)
         prefix = _OPERATION.encode()
         found = [
@@ -127,7 +130,7 @@ class Operations:
 
     async def get(self, operation_id: str) -> Operation:
         """Raises OperationError if there is none of this id."""
-        (document, saved), now = await self._ask("HMGET", self._key, _OPERATION + operation_id, _SAVED + operation_id)
+        (document, saved), now = await self._ask("HMGET", _OPERATION + operation_id, _SAVED + operation_id)
         if document is None:
             raise OperationError(f"no operation has the id {operation_id}: `attendance operations` lists them")
         return _parse(document, saved, now)
@@ -173,13 +176,11 @@ class Operations:
         await running.finish(State.ABORTED)
         return running.operation
 
-    async def _ask(self, *command: str) -> tuple[Any, int]:
-        """The answer to a command, and the time of Redis in ms."""
-        async with answer_timeout():
-            pipe = self._client.pipeline(transaction=False)
-            pipe.execute_command(*command)
-            pipe.execute_command("TIME")
-            answer, (seconds, micros) = await pipe.execute()
+    async def _ask(self, name: str, *fields: str) -> tuple[Any, int]:
+        """The answer to a command on the hash, and the time of its server in ms."""
+        # one script: a cluster has several servers, and their clocks differ
+        command = ("EVAL_RO", _WITH_TIME, 1, self._key, name, *fields)
+        ((answer, (seconds, micros)),) = raise_first_error(await self._client.ask([command]))
         return answer, int(seconds) * 1000 + int(micros) // 1000
 
     async def _get(self, operation_id: str, command: str) -> Operation:
