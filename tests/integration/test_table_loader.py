@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import os
 import random
+import signal
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +18,14 @@ from tests.support import oracle
 from tests.support.services import Broker, Redis
 from tests.support.station import trim
 from tests.support.system import System, running
+from worker.engine.table import Table
+from worker.ops import table_loader
 from worker.ops.table_loader import load
-from worker.read_model import builds
+from worker.read_model import builds, operations
 from worker.read_model.build_keys import open_partitions
 from worker.read_model.builds import Build, BuildState, Namespace
-from worker.read_model.operations import Operations, State
+from worker.read_model.operations import Operations, Running, State
+from worker.read_model.writer import PartitionWriter
 from worker.redis.client import create_redis
 from worker.settings import Settings
 
@@ -40,17 +47,27 @@ class Loading:
     def __init__(self, system: System, folder: Path, *, archives: bool = False, **settings: Any) -> None:
         self.system = system
         self.archives = [folder / "archive"] if archives else []
-        self.settings = settings_with(system, tables="2", store=f"rocksdb://{folder}/rows", **settings)
-        self.operation = ""
-        self.name = ""
+        self.settings = settings_with(system, **{"tables": "2", "store": f"rocksdb://{folder}/rows", **settings})
         self.reached = 0
+        self.operation, self.name = with_redis(system, self._begin)
+
+    async def _begin(self, client: Any) -> tuple[str, str]:
+        """The operation, and the namespace of its build."""
+        base = self.settings.redis_namespace
+        running = await Operations(client, base).begin("rebuild", f"{base} read models", {}, {})
+        operation, name = running.operation.id, await builds.reserve(client, base)
+        build = Namespace(name, PARTITIONS, "2")
+        await open_partitions(client, build, operation)
+        await builds.begin(client, base, Build(build, operation, BuildState.LOADING, self.settings.shaping()))
+        await running.pause()
+        return operation, name
 
     def run(self, *, refold: bool = True, stop_after: int | None = None) -> bool:
         """Loads, or goes on with it; stops after so many offsets."""
         return with_redis(self.system, lambda client: self._run(client, refold, stop_after))
 
     async def _run(self, client: Any, refold: bool, stop_after: int | None) -> bool:
-        base, known = self.settings.redis_namespace, Operations(client, self.settings.redis_namespace)
+        running = await Operations(client, self.settings.redis_namespace).resume(self.operation, "rebuild")
         stop = asyncio.Event()
 
         def progress(reached: int) -> None:
@@ -58,23 +75,13 @@ class Loading:
             if stop_after is not None and reached >= stop_after:
                 stop.set()
 
-        if self.operation:
-            running = await known.resume(self.operation, "rebuild")
-            build = Namespace(self.name, PARTITIONS, "2")
-        else:
-            running = await known.begin("rebuild", f"{base} read models", {}, {})
-            self.operation, self.name = running.operation.id, await builds.reserve(client, base)
-            build = Namespace(self.name, PARTITIONS, "2")
-            await open_partitions(client, build, self.operation)
-            await builds.begin(client, base, Build(build, self.operation, BuildState.LOADING, self.settings.shaping()))
-
         async def work() -> bool | State:
             is_loaded = await load(
                 self.settings,
                 self.system.settings,
                 client,
                 running,
-                build,
+                Namespace(self.name, PARTITIONS, "2"),
                 self.archives,
                 refold=refold,
                 stop=stop,
@@ -193,6 +200,54 @@ def test_a_load_that_was_stopped_goes_on(hall: System, tmp_path: Path) -> None:
     assert loading.run()
     total = sum(hall.ends()[topic][number] for topic in hall.topics[:2] for number in range(PARTITIONS))
     assert loading.reached == total
+    loading.take_over()
+    assert hall.outcome() == world.outcome()
+    assert verified(hall)["differences"] == []
+
+
+def kill_at(moment: int, work: Callable[[], object]) -> int:
+    """Runs work in a process that is killed before its write of this number; how many there are, if it ends."""
+    context = get_context("fork")
+    done = context.Value("i", 0)
+
+    def working() -> None:
+        numbers = count(1)
+
+        def counted(write: Any) -> Any:
+            async def before(*given: Any, **named: Any) -> Any:
+                if next(numbers) == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return await write(*given, **named)
+
+            return before
+
+        for owner, name in ((Table, "flush"), (PartitionWriter, "apply"), (PartitionWriter, "end_repair"), (Running, "save")):
+            setattr(owner, name, counted(getattr(owner, name)))
+        table_loader.commit = counted(table_loader.commit)
+        work()
+        done.value = next(numbers) - 1
+
+    process = context.Process(target=working)
+    process.start()
+    process.join(60)
+    assert process.exitcode == (0 if done.value else -signal.SIGKILL)
+    return int(done.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refold", [True, False], ids=["refold", "copy"])
+def test_killed_at_any_moment_a_load_goes_on(
+    refold: bool, hall: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what was killed may be resumed at once
+    monkeypatch.setattr(operations, "STALE_SECONDS", 0.0)
+    world, seeded = World(seed=15, events=300), random.Random(15)
+    publish_half(hall, world, 0)
+    loading, ended = Loading(hall, tmp_path, store="memory://"), 0
+    while not (ended := kill_at(seeded.randrange(2, 12), lambda: loading.run(refold=refold))):
+        pass
+    assert ended
+    publish_half(hall, world, 1)
     loading.take_over()
     assert hall.outcome() == world.outcome()
     assert verified(hall)["differences"] == []

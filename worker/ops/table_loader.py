@@ -21,8 +21,6 @@ from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMe
 
 from worker.domain.rows import Applied
 from worker.engine.recovery import recover
-from worker.engine.stores import open_store
-from worker.engine.stores.base import StoreUnusable
 from worker.kafka import open_producer
 from worker.monitoring.metrics import WorkerMetrics
 from worker.ops import topics as topic_ops
@@ -36,11 +34,12 @@ from worker.read_model.operations import Running
 from worker.read_model.write_batch import Write
 from worker.read_model.writer import Dropped, Fenced, NeedsRepair, PartitionWriter
 from worker.redis.client import Client
-from worker.settings import Settings, SettingsError, installed_version
+from worker.settings import Settings, installed_version
 from worker.stream.booking_store import Bookings
+from worker.stream.garbage import tune_garbage_collector
 from worker.stream.group import find_erase_key
 from worker.stream.redis_sink import watermark_fields
-from worker.stream.resources import Resources, open_tables
+from worker.stream.resources import Resources, open_row_store, open_tables
 from worker.stream.retry import until_done
 from worker.tasks import cancel_all
 
@@ -90,6 +89,7 @@ async def load(
     if refold:
         coverage = await find_coverage(source, archives)
         coverage.check()
+    tune_garbage_collector()
     filling: LoadSource = Refold(coverage, source) if refold else await find_rows(source)
     await topic_ops.create(settings)
     async with _resources(settings, client) as resources:
@@ -100,10 +100,7 @@ async def load(
 @asynccontextmanager
 async def _resources(settings: Settings, client: Client) -> AsyncIterator[Resources]:
     """What a worker of these tables shares among its partitions."""
-    try:
-        store = open_store(settings.store, settings.group)
-    except StoreUnusable as error:
-        raise SettingsError(f"ATTENDANCE_STORE: {error}") from None
+    store = open_row_store(settings)
     try:
         async with open_producer(settings) as producer:
             metrics = WorkerMetrics(installed_version(), time)

@@ -7,17 +7,30 @@ from aiokafka import AIOKafkaProducer
 from worker.domain.alert_rules import Rules
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
 from worker.engine.partition_appender import PartitionAppender
-from worker.engine.stores.base import Store
+from worker.engine.stores import open_store
+from worker.engine.stores.base import Store, StoreUnusable
 from worker.engine.table import Table
 from worker.monitoring.metrics import WorkerMetrics
 from worker.redis.client import Client
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
 from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
 
 #: Bookings cached in decoded form, in all partitions together; the least recently used ones are dropped.
 CACHED_BOOKINGS = 55_000
+
+
+def open_row_store(settings: Settings) -> Store:
+    """The store that ``ATTENDANCE_STORE`` names, for the rows of these tables.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    try:
+        return open_store(settings.store, settings.group)
+    except StoreUnusable as error:
+        raise SettingsError(f"ATTENDANCE_STORE: {error}") from None
 
 
 def open_tables(settings: Settings, store: Store) -> tuple[Table, Table]:

@@ -1,7 +1,6 @@
 """One worker: the Faust app with its agent, and the partitions from assignment to revocation."""
 
 import asyncio
-import gc
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from logging import INFO, WARNING
@@ -18,8 +17,7 @@ from worker.engine import faust_consumer, faust_thread
 from worker.engine.partition_appender import check_ends
 from worker.engine.progress import Progress, waiting
 from worker.engine.recovery import recover
-from worker.engine.stores import open_store
-from worker.engine.stores.base import Store, StoreUnusable
+from worker.engine.stores.base import Store
 from worker.engine.watchdog import Stalled, Watchdog, ends_of
 from worker.kafka import create_producer
 from worker.monitoring.metrics import WorkerMetrics
@@ -28,10 +26,11 @@ from worker.redis.client import Client, create_redis
 from worker.settings import Settings, SettingsError, changed, installed_version
 from worker.stream.app import create_app
 from worker.stream.errors import WorkerCrashed
+from worker.stream.garbage import tune_garbage_collector
 from worker.stream.group import Group, ensure_erase_key
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
-from worker.stream.resources import Resources, open_tables
+from worker.stream.resources import Resources, open_row_store, open_tables
 from worker.stream.retry import SILENCE_SECONDS, until_done, waiting_calls
 from worker.stream.state_reporter import REPORT_SECONDS, UNCONFIRMED_SECONDS, StateReporter
 from worker.stream.stopping import Stopping
@@ -43,8 +42,6 @@ log = structlog.get_logger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
 _CONFIRM_SECONDS = 0.5
-#: Young objects are collected seldom, old ones practically never; see `_tune_garbage_collector`.
-_GC_THRESHOLDS = (50_000, 50, 1_000)
 _CHECK_LOGS_SECONDS = 50.0
 #: A worker ends itself after no progress for so long and at least four session timeouts, seconds.
 _STALL_SECONDS = 30.0
@@ -101,8 +98,8 @@ class Worker:
 
     async def _run_with(self, stop: asyncio.Event, address: str) -> None:
         """As `run`, once the check is done; its port answers at an address."""
-        _tune_garbage_collector()
-        store = _open_store(self.settings)
+        tune_garbage_collector()
+        store = open_row_store(self.settings)
         producer, redis = create_producer(self.settings), create_redis(self.settings)
         try:
             targets = await run_until(stop, self._reach(producer, redis))
@@ -343,17 +340,3 @@ class Worker:
 
 def _builds(targets: Iterable[Target]) -> list[str]:
     return [each.namespace for each in targets if not each.is_live]
-
-
-def _tune_garbage_collector() -> None:
-    """Rows and bookings hold no cycles, but a full collection visits them all: 37 % of a worker's CPU at 50,000 bookings."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
-def _open_store(settings: Settings) -> Store:
-    try:
-        return open_store(settings.store, settings.group)
-    except StoreUnusable as error:
-        raise SettingsError(f"ATTENDANCE_STORE: {error}") from None

@@ -16,7 +16,7 @@ from worker.engine.stores.base import Checkpoint, Store, StoreUnusable
 from worker.engine.stores.memory import MemoryStore
 from worker.engine.stores.rocksdb import RocksStore
 from worker.settings import Settings, SettingsError
-from worker.stream.worker import _open_store
+from worker.stream.resources import open_row_store
 
 ROOT = Path(__file__).parents[4]
 CHECKPOINT = Checkpoint(1, 2)
@@ -238,7 +238,7 @@ def test_a_worker_that_cannot_keep_rows_names_the_setting(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     settings = Settings(_env_file=None, store=f"rocksdb://{tmp_path}/file/folder")  # type: ignore[call-arg]
     with pytest.raises(SettingsError, match=r"^ATTENDANCE_STORE: cannot write to .*: set another folder, or memory://$"):
-        _open_store(settings)
+        open_row_store(settings)
 
 
 def test_the_default_folder_is_the_users_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
