@@ -258,7 +258,8 @@ def _drop_old(settings: Settings, resumed: Operation | None, *, yes: bool, as_js
         return await operations.begin(ops.COMMAND, ops.target(settings), request, {})
 
     async def work(running: Running, _: asyncio.Event) -> State:
-        return await _with_redis(settings, lambda client: ops.drop_kept(settings, client, running.operation.request))
+        shown = Switching(yes=True, accept=0, no_switch=True)
+        return await _with_redis(settings, lambda client: ops.drop_kept(settings, client, running, shown))
 
     ended = run_operation(settings, ops.COMMAND, None if resumed is None else resumed.id, begin, work)
     print_operation(ended.operation, as_json=as_json, removed=request["drop"])

@@ -387,12 +387,16 @@ async def correct_alerts(settings: Settings, client: Client, running: Running, s
                 )
 
 
-async def drop_kept(settings: Settings, client: Client, request: Mapping[str, Any]) -> State:
+async def drop_kept(settings: Settings, client: Client, running: Running, shown: Shown) -> State:
     """Removes the namespace that was live before; one that an earlier try took out of the registry too.
+
+    Workers of another version know nothing of builds: they sent alerts until they were stopped, also after the switch. So the
+    alerts topic is compared with the live tables once more.
 
     Raises:
         BuildError: it is live, or a build that is not kept.
     """
+    request = running.operation.request
     name = request["drop"]
     registry = await read_registry(client, settings.redis_namespace)
     if registry.live is not None and registry.live.name == name:
@@ -402,6 +406,8 @@ async def drop_kept(settings: Settings, client: Client, request: Mapping[str, An
     namespace = Namespace(name, int(request["partitions"]), request["tables"])
     own = settings.model_copy(update={"tables": namespace.tables})
     await drop(own, client, namespace, request["operation"], live=registry.live)
+    if registry.live is not None and not is_ours(settings.redis_namespace, name):
+        await correct_alerts(settings.model_copy(update={"tables": registry.live.tables}), client, running, shown)
     return State.DONE
 
 
