@@ -138,7 +138,6 @@ async def dump_redis(client: Client) -> list[tuple[str, str, Any]]:
         b"string": client.get,
         b"hash": client.hgetall,
         b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-        b"set": client.smembers,
     }
     found = []
     for key in sorted([key async for key in client.scan_iter("*", count=1000)]):
@@ -146,13 +145,13 @@ async def dump_redis(client: Client) -> list[tuple[str, str, Any]]:
         kind = await client.type(key)
         content = await reads[kind](key)
         listed = content.items() if isinstance(content, dict) else content
-        plain = text(content) if kind == b"string" else [[text(name), _plain(value)] for name, value in listed]
+        plain = text(content) if kind == b"string" else [_plain_pair(*each) for each in listed]
         found.append((key.decode(), kind.decode(), plain))
     return found
 
 
-def _plain(value: Any) -> Any:
-    return text(value) if isinstance(value, bytes) else float(value)
+def _plain_pair(name: bytes, value: Any) -> list[Any]:
+    return [text(name), text(value) if isinstance(value, bytes) else float(value)]
 
 
 async def restore_redis(client: Client, keys: list[tuple[str, str, Any]]) -> None:
@@ -162,10 +161,8 @@ async def restore_redis(client: Client, keys: list[tuple[str, str, Any]]) -> Non
             await client.set(key, binary(content) or b"")
         elif kind == "hash":
             await client.hset(key, mapping={binary(name): binary(value) for name, value in content})
-        elif kind == "zset":
-            await client.zadd(key, {binary(name): score for name, score in content})
         else:
-            await client.sadd(key, *(binary(name) for name, _ in content))
+            await client.zadd(key, {binary(name) or b"": score for name, score in content})
 
 
 def plain_record(record: Record | Any) -> list[Any]:
