@@ -2,6 +2,8 @@
 
 import asyncio
 import csv
+import json
+import time
 from collections.abc import Mapping
 from io import StringIO
 
@@ -12,7 +14,7 @@ from schemas.times import format_time
 from tests.integration.test_main_job import MINUTE, envelope
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
-from worker.ops.retention import COLUMNS, find_expired, last_end, tallies_csv
+from worker.ops.retention import COLUMNS, as_csv, find_expired, last_end, read_tallies
 
 START = 1_795_000_000_000_000
 HOUR = 60 * MINUTE
@@ -70,7 +72,7 @@ def test_bookings_whose_last_session_ended_are_expired(kafka: Broker, redis_serv
         assert seen == sorted(seen)
         assert seen[-1] > 0
 
-        text = system.read(lambda reader: tallies_csv(reader, found.sessions))
+        text = as_csv(system.read(lambda reader: read_tallies(reader, found.sessions)))
         rows = list(csv.DictReader(StringIO(text)))
         assert tuple(rows[0]) == COLUMNS
         assert [row["sessionId"] for row in rows] == ["a", "b, second", "c", "walked in"]
@@ -79,6 +81,39 @@ def test_bookings_whose_last_session_ended_are_expired(kafka: Broker, redis_serv
             tally = system.read(lambda reader, name=row["sessionId"]: reader.tally(name))
             assert tally is not None
             assert row == {name: "" if value is None else str(value) for name, value in tally.items()}
+
+
+def test_expired_bookings_are_erased_and_tallied_before(kafka: Broker, redis_server: Redis) -> None:
+    with running(System(kafka, redis_server, partitions=2)) as system:
+        system.publish(
+            [
+                booking(system, "over", {"a": (START, START + HOUR)}),
+                booking(system, "runs", {"a": (START, LATER)}),
+                booking(system, "undated", {"a": (None, None)}),
+                *(check_in(system, name, "a") for name in ("over", "runs", "undated")),
+            ]
+        )
+        system.until_settled()
+        age = f"{time.time() - OVER / 1e6:.0f}s"
+        refused = system.run_cli("erase", "--before", age, "--booking", "runs", "--yes")
+        assert (refused.returncode, "--before" in refused.stderr) == (2, True)
+        assert system.run_cli("erase", "--before", "365", "--yes").returncode == 2
+
+        asked = system.run_cli("erase", "--before", age)
+        assert (asked.returncode, "nothing was done" in asked.stderr) == (1, True)
+        done = system.run_cli("erase", "--before", age, "--yes", "--json")
+        assert done.returncode == 0, done.stderr
+        assert "1 bookings stay" in done.stderr
+        tallies, summary = map(json.loads, done.stdout.splitlines())
+        assert list(csv.DictReader(StringIO(asked.stdout))) == [
+            {name: str(value) for name, value in tally.items()} for tally in tallies["tallies"]
+        ]
+        assert [(tally["sessionId"], tally["attended"]) for tally in tallies["tallies"]] == [("a", 3)]
+        assert (summary["state"], summary["bookings"], summary["attendances"]) == ("DONE", 1, 1)
+        assert {name for name, _ in system.outcome().attendances} == {"runs", "undated"}
+
+        again = system.run_cli("erase", "--before", age, "--yes")
+        assert (again.returncode, again.stdout) == (0, ",".join(COLUMNS) + "\n")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """The command `erase`."""
 
 import asyncio
+import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -26,12 +29,15 @@ from worker.cli.long_commands import (
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line
+from worker.durations import DURATION_HINT, duration, micros
 from worker.ops import erase as ops
+from worker.ops import retention
 from worker.read_model.builds import with_live_tables
 from worker.read_model.operations import Operation, Operations, Running, State
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import Settings
+from worker.stream.group import find_erase_key
 
 T = TypeVar("T")
 Reading = Callable[[AttendanceReader], Coroutine[Any, Any, T]]
@@ -44,6 +50,13 @@ def erase(
     context: typer.Context,
     booking: Annotated[_Many, typer.Option("--booking", help="this booking; repeatable")] = None,
     file: Annotated[str | None, typer.Option("--file", help="bookings, one id a line; - for stdin")] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="bookings whose last session ended so long ago, as 365d; first prints the tallies of their sessions",
+        ),
+    ] = None,
     archives: Annotated[
         list[Path] | None, typer.Option("--archives", metavar="DIR", help="also from this archive; repeatable")
     ] = None,
@@ -59,16 +72,21 @@ def erase(
         _abort(settings, abort, as_json=as_json)
         return
     operation = None if resume is None else get_operation(settings, resume)
+    folders = [str(each.resolve()) for each in archives or ()]
+    if before is not None and (booking or file):
+        raise typer.BadParameter("give either bookings or an age", param_hint="--before")
+    if operation is None and before is not None:
+        _erase_before(settings, _age(before), folders, yes=yes, as_json=as_json)
+        return
     if operation is None:
         bookings = _bookings(booking, file)
         if not bookings:
-            raise typer.BadParameter("name bookings with --booking or --file")
-        folders = [str(each.resolve()) for each in archives or ()]
+            raise typer.BadParameter("name bookings with --booking or --file, or an age with --before")
         confirm(_plan(settings, bookings, folders), yes=yes)
     elif operation.command != ops.COMMAND or "left" not in operation.position:
         fail(f"{operation.id} is no erasure that can be resumed")
     else:
-        bookings, folders = [], []
+        bookings = []
     _erase(settings, operation, bookings, folders, as_json=as_json)
 
 
@@ -89,6 +107,35 @@ def _bookings(given: _Many, file: str | None) -> list[str]:
 
 def _refuse(name: str) -> NoReturn:
     raise typer.BadParameter(f"{name[:200]!r} is no bookingId")
+
+
+def _age(text: str) -> timedelta:
+    age = duration(text)
+    if age is None:
+        raise typer.BadParameter(DURATION_HINT, param_hint="--before")
+    return age
+
+
+def _erase_before(settings: Settings, age: timedelta, folders: Sequence[str], *, yes: bool, as_json: bool) -> None:
+    """Prints the tallies of the sessions, and erases the bookings; of many, each part is an operation of its own."""
+    expired = asyncio.run(_find_expired(settings, time.time_ns() // 1000 - micros(age)))
+    tallies = asyncio.run(_with_reader(settings, lambda reader: retention.read_tallies(reader, expired.sessions)))
+    print(json.dumps({"tallies": tallies}) if as_json else retention.as_csv(tallies), end="\n" if as_json else "")
+    # what cannot be written must not be erased
+    sys.stdout.flush()
+    if expired.undated:
+        print_line(f"{expired.undated:,} bookings stay: it is not known when their last session ends", sys.stderr)
+    if not expired.bookings:
+        print_line("no booking is to be erased", sys.stderr)
+        return
+    confirm(_plan(settings, expired.bookings, folders), yes=yes)
+    for start in range(0, len(expired.bookings), _MOST):
+        _erase(settings, None, expired.bookings[start : start + _MOST], folders, as_json=as_json)
+
+
+async def _find_expired(settings: Settings, before: int) -> retention.Expired:
+    with ProgressReport("records") as progress:
+        return await retention.find_expired(settings, before, await find_erase_key(settings), progress.update)
 
 
 def _plan(settings: Settings, bookings: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ the attendances at which sessions it has rows, and which bookings were erased be
 """
 
 import csv
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -91,17 +91,21 @@ def last_end(booking: Booking) -> int | None:
     return max(known) if known and len(known) == len(ends) else None
 
 
-async def tallies_csv(reader: AttendanceReader, sessions: Collection[str]) -> str:
-    """The tallies of sessions, earliest first, as CSV with a line of `COLUMNS`; a session without a tally is left out.
+async def read_tallies(reader: AttendanceReader, sessions: Collection[str]) -> list[dict[str, Any]]:
+    """The tallies of sessions, earliest first, each with the fields of `COLUMNS`; a session without a tally is left out.
 
     Raises:
         worker.read_model.reader.ReaderError: Redis does not answer, or the read models are not complete.
     """
-    page = await reader.named_sessions(sessions)
+    return (await reader.named_sessions(sessions)).items
+
+
+def as_csv(tallies: Iterable[Mapping[str, Any]]) -> str:
+    """The tallies as CSV, under a line with the names of the columns."""
     text = StringIO()
     lines = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     lines.writeheader()
-    lines.writerows(page.items)
+    lines.writerows(tallies)
     return text.getvalue()
 
 
