@@ -8,7 +8,7 @@ from typing import Any
 from tests.integration.test_main_job import World
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
-from worker.topics import partition_of
+from worker.topics import TopicNames, partition_of
 
 
 def erased(system: System, *bookings: str) -> dict[str, Any]:
@@ -68,8 +68,42 @@ def test_an_erased_booking_is_gone_and_stays_gone(kafka: Broker, redis_server: R
         assert done.returncode == 0, done.stdout
 
 
-def traces(system: System, redis_server: Redis, names: list[str]) -> list[str]:
+def test_new_tables_take_markers_over(kafka: Broker, redis_server: Redis) -> None:
+    """Also where the topic has no erasure any more, as after its retention; the first tables' rows are not copied back."""
+    world = World(seed=8, events=400)
+    with running(System(kafka, redis_server), 1) as system:
+        records = world.records(system, random.Random(7))
+        system.publish(records)
+        system.until_settled()
+        before = system.outcome()
+        names = sorted({booking for booking, _ in before.attendances})
+        gone = [name for name in names if sum(name in other for other in names) == 1][:3]
+        erased(system, *gone)
+        system.publish([Record(system.topics.bookings, name.encode(), None, [], of(system, name)) for name in gone])
+        system.until_settled()
+        done = system.run_cli("rebuild", "--refold", "--yes")
+        assert done.returncode == 0, done.stderr
+        after = system.outcome()
+        assert {pair: each for pair, each in before.attendances.items() if pair[0] not in gone} == after.attendances
+        # what comes late, to the new tables alone
+        assert system.run_cli("rebuild", "--drop-old", "--yes").returncode == 0
+        system.publish([each for each in records if each.topic == system.topics.events and each.key.decode() in gone])
+        system.until_applied()
+        assert system.outcome().attendances == after.attendances
+        changelogs = TopicNames.of(system.settings.topic_prefix, "2")
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and (left := traces(system, redis_server, gone, changelogs)):
+            time.sleep(0.5)
+        assert left == []
+
+
+def of(system: System, booking: str) -> int:
+    return partition_of(booking, system.settings.partitions)
+
+
+def traces(system: System, redis_server: Redis, names: list[str], topics: TopicNames | None = None) -> list[str]:
     """Where the text of a booking is still found."""
+    topics = topics or system.topics
     from redis import Redis as Client
 
     texts, found = [name.encode() for name in names], []
@@ -77,7 +111,7 @@ def traces(system: System, redis_server: Redis, names: list[str]) -> list[str]:
         for key in client.scan_iter(f"{system.settings.redis_namespace}:*", count=5000):
             content = key + (client.dump(key) or b"")
             found += [f"redis {key!r}" for text in texts if text in content]
-    for topic in (system.topics.attendance_changelog, system.topics.bookings_changelog, system.topics.alerts):
+    for topic in (topics.attendance_changelog, topics.bookings_changelog, topics.alerts):
         for key, value in kept_records(system, topic).items():
             found += [f"{topic} {key!r}" for text in texts if text in key + value]
     return found

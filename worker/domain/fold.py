@@ -153,7 +153,10 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], erasure_
 
 
 def normalised(row: Row, erasure_horizon: int) -> Row:
-    """The row without marks that its horizon, the booking's erasure horizon or its ``override`` makes void."""
+    """The row without marks that its horizon, the booking's erasure horizon or its ``override`` makes void.
+
+    A horizon that is not later than the booking's is left out.
+    """
     horizon, base, newest, attended, missed, override = row
     limit = max(horizon, erasure_horizon)
     if limit == NEVER and override is None:
@@ -166,7 +169,8 @@ def normalised(row: Row, erasure_horizon: int) -> Row:
     if override is not None:
         attended = attended if attended and attended.key > override.key else None
         missed = missed if missed and missed.key > override.key else None
-    return Row(horizon, base, newest, attended, missed, override)
+    # a deletion that the erasure covers says nothing more: nothing of an erased booking stays because of it
+    return Row(horizon if horizon > erasure_horizon else NEVER, base, newest, attended, missed, override)
 
 
 def merge(one: Row, other: Row) -> Row:

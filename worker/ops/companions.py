@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from time import monotonic
 
 import structlog
 from redis.exceptions import RedisError
@@ -25,6 +26,8 @@ from worker.topics import FIRST_TABLES
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 2.0
+#: One that ended is started again after so long, seconds.
+_RESTART_SECONDS = 15.0
 #: A stopping worker ends within 15 s in any case.
 _STOP_SECONDS = 16.0
 
@@ -39,6 +42,7 @@ class Companions:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, float] = {}
 
     @property
     def are_running(self) -> bool:
@@ -68,9 +72,12 @@ class Companions:
         for tables in self._processes.keys() - others:
             await self._stop(tables)
         for tables in others:
-            if tables not in self._processes or self._processes[tables].poll() is not None:
-                log.info("starting a worker of other tables", tables=tables)
-                self._processes[tables] = _start(tables)
+            if tables in self._processes:
+                has_ended = self._processes[tables].poll() is not None
+                if not has_ended or monotonic() - self._started[tables] < _RESTART_SECONDS:
+                    continue
+            log.info("starting a worker of other tables", tables=tables)
+            self._processes[tables], self._started[tables] = _start(tables), monotonic()
 
     async def _stop(self, tables: str) -> None:
         process = self._processes.pop(tables)

@@ -28,14 +28,16 @@ async def local_worker(settings: Settings) -> AsyncIterator[Child]:
             await child.stop(_STOP_SECONDS)
 
 
-async def until_served(settings: Settings, stop: asyncio.Event, report: Callable[[str], None]) -> None:
+async def until_served(settings: Settings, local: Child, stop: asyncio.Event, report: Callable[[str], None]) -> None:
     """Waits until another worker than the local one is a member of the group, or the event is set.
 
     Raises:
+        ChildFailed: the local one has ended.
         aiokafka.errors.KafkaError: the broker refuses.
     """
     waited = 0.0
     while not stop.is_set() and await count_members(settings) < 2:
+        local.check()
         waited += _LOOK_SECONDS
         if waited == 5 * _LOOK_SECONDS:
             report(

@@ -300,7 +300,8 @@ class Rebuild:
         """Has the alerts topic say what the new tables do, and leaves the partitions to other workers."""
         await record(self._settings, self._position["tables"])
         await correct_alerts(self._settings, self._client, self._running, self._shown)
-        await until_served(self._settings, stop, self._shown.report)
+        if self._worker is not None:
+            await until_served(self._settings, self._worker, stop, self._shown.report)
 
     async def remove(self) -> State:
         """Removes everything that this rebuild made.

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError, for_code
 
 from worker.durations import written
 from worker.engine.partition_appender import read
+from worker.read_model.builds import read_registry
 from worker.read_model.identity import NO_ID, RedisId, heartbeats, read_id, replace_id
 from worker.read_model.keys import namespace
 from worker.redis.client import Client
@@ -188,9 +189,11 @@ class Group:
         if await self._has_members():
             return  # the members are of a version that recorded nothing
         base, count = self._settings.redis_namespace, self._settings.partitions
+        live = (await until_done("redis", lambda: read_registry(self._redis, base))).live
+        name = namespace(base) if live is None else live.name
 
         async def read_heartbeats() -> list[bytes | None]:
-            return await heartbeats(self._redis, namespace(base), count)
+            return await heartbeats(self._redis, name, count)
 
         before = await until_done("redis", read_heartbeats)
         await asyncio.sleep(_SILENT_SECONDS)
