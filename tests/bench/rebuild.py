@@ -1,4 +1,4 @@
-"""`python -m tests.bench.rebuild`: a million attendances are rebuilt from the tables while a thousand live events come a second.
+"""`python -m tests.bench.rebuild`: a million attendances are rebuilt from the tables while a thousand events come a second.
 
 One worker fills the build and goes on with the live events; a reader asks one question after the other, and every answer is
 compared with what is known of it. After the switch, a rollback and a switch back all tallies are compared with those that the

@@ -26,8 +26,10 @@ from worker.read_model.operations import ENDED, State
 
 QUICK = (1, 2, 3)
 SEEDS = [pytest.param(seed, marks=[] if seed in QUICK else pytest.mark.slow) for seed in range(1, 21)]
-#: A command sends about so many requests to Redis until it has switched, and takes so long, seconds.
-_REQUESTS, _SECONDS = 60, 4.0
+#: A rebuild takes about so long, seconds.
+_SECONDS = 4.0
+#: Requests to Redis at which a command is killed: the first ones, any until it has switched, those from READY on.
+_MOMENTS = ((40, b"take"), (1200, b"take"), (12, b"READY"))
 
 
 @pytest.fixture(params=["server", "cluster"])
@@ -86,7 +88,10 @@ def test_readers_see_nothing_of_a_rebuild_or_a_rollback(kafka: Broker, redis: Re
             summary_of(begin(system, "--drop-old", "--yes", "--json"))
             until_only(system, second)
         assert asking.wrong == []
-        assert asking.asked > 100
+        assert asking.asked > 10
+        logs = "".join(worker.log.read_text() for worker in system.workers)
+        assert logs.count("event=filling") == system.settings.partitions
+        assert "build lost" not in logs
         flow.publish(1)
         system.until_settled()
         assert outcome_without_resting(system) == world.outcome()
@@ -165,7 +170,8 @@ def test_whatever_is_killed_it_is_resumed_or_aborted(kafka: Broker, lasting_redi
 def _killed(system: System, victim: str, redis: RedisServer, chance: random.Random) -> Command:
     """A rebuild, of which one part was killed at a random moment."""
     if victim == "command":
-        moment = Moment(chance.randint(1, _REQUESTS), chance.random() < 0.5, chance.uniform(0, 0.3))
+        most, after = chance.choice(_MOMENTS)
+        moment = Moment(chance.randint(1, most), chance.random() < 0.5, chance.uniform(0, 0.1), after)
         return kill_at(moment, lambda url: begin(system, "--yes", "--json", ATTENDANCE_REDIS=url), redis.url)
     command = begin(system, "--yes", "--json")
     time.sleep(chance.uniform(0, _SECONDS))  # the moment of the kill

@@ -21,11 +21,13 @@ class Moment(NamedTuple):
     """When a command is killed."""
 
     request: int = 1
-    """At so manyth request to Redis, counted from the one that begins or resumes its operation, …"""
+    """At so manyth request to Redis, counted from the one that begins or resumes its operation, or from `after`, …"""
     arrives: bool = True
     """… after Redis got it; else instead of it."""
     pause: float = 0.0
     """And so much later, seconds."""
+    after: bytes = _TAKES
+    """What the first of these requests holds."""
 
 
 class Gate:
@@ -64,7 +66,7 @@ class Gate:
     def _requests_pass(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                self._requests += bool(self._requests) or _TAKES in data
+                self._requests += bool(self._requests) or self._moment.after in data
                 is_reached = self._requests >= self._moment.request
                 if not is_reached or self._moment.arrives:
                     server.sendall(data)

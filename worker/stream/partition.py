@@ -100,7 +100,7 @@ class Partition:
         self._acknowledged: list[int] = [0, 0]
         """Offsets of both topics up to which all is acknowledged."""
         self._filling: list[ReadModels] = []
-        """Builds whose fill is queued."""
+        """Builds whose fill is queued, or under way: a second one would take its keys, and end without its parts."""
 
     @property
     def phase(self) -> Phase:
@@ -210,19 +210,23 @@ class Partition:
 
     async def _begin_fill(self, read_models: ReadModels) -> None:
         """Begins to fill a build, behind the batches that are folded, and queues its parts."""
-        self._filling.remove(read_models)
         await self._to_emit.put(partial(read_models.begin_fill, self._applied))
         await self._fill(read_models, self._bookings.parts())
 
     async def _fill(self, read_models: ReadModels, parts: Iterator[Entries]) -> None:
         """Reads the next part of a fill, and queues the one after it, behind the batches that wait."""
-        part = next(parts, None)
+        part = next(parts, None) if read_models in self._read_models else None
         if part is None:
-            await self._to_emit.put(read_models.end_fill)
+            await self._to_emit.put(partial(self._end_fill, read_models))
             return
         await self._to_emit.put(partial(read_models.fill, part))
+        self._to_fold.put_nowait(partial(self._fill, read_models, parts))
+
+    async def _end_fill(self, read_models: ReadModels) -> None:
+        """Ends a fill; only then another one of the same build may begin, if this one was lost."""
         if read_models in self._read_models:
-            self._to_fold.put_nowait(partial(self._fill, read_models, parts))
+            await read_models.end_fill()
+        self._filling.remove(read_models)
 
     def check_logs(self) -> None:
         """Queues the rewrite that follows foreign writes to the partition's changelogs or alerts, if there are any."""
