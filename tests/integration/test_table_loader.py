@@ -6,11 +6,13 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from tests.integration.test_main_job import World
@@ -18,8 +20,10 @@ from tests.support import oracle
 from tests.support.services import Broker, Redis
 from tests.support.station import trim
 from tests.support.system import System, running
+from worker.domain.erasures import ERASED_PREFIX
 from worker.engine.table import Table
 from worker.ops import table_loader
+from worker.ops.archive_format import read_manifest, write_manifest
 from worker.ops.table_loader import load
 from worker.read_model import builds, operations
 from worker.read_model.build_keys import open_partitions
@@ -28,6 +32,7 @@ from worker.read_model.operations import Operations, Running, State
 from worker.read_model.writer import PartitionWriter
 from worker.redis.client import create_redis
 from worker.settings import Settings
+from worker.topics import TopicNames
 
 T = TypeVar("T")
 PARTITIONS = 2
@@ -140,8 +145,8 @@ def publish_half(system: System, world: World, half: int) -> None:
     system.until_settled()
 
 
-def archive(system: System, folder: Path) -> None:
-    done = system.run_cli("archive", str(folder), "--yes", "--json")
+def archive(system: System, folder: Path, *arguments: str) -> None:
+    done = system.run_cli("archive", str(folder), "--yes", "--json", *arguments)
     assert done.returncode == 0, done.stderr
 
 
@@ -184,6 +189,44 @@ def test_what_another_tolerance_makes_of_all_events(hall: System, tmp_path: Path
     verified(hall, "--repair", "--yes")
     assert hall.open_alerts_of_topic() == expected.alerts
     assert verified(hall)["differences"] == []
+
+
+def test_an_erased_booking_stays_erased_without_its_events(hall: System, tmp_path: Path) -> None:
+    """Its marker is in the live tables alone: topic and archive have the events before, and not the erasure."""
+    world = World(seed=16, events=300)
+    publish_half(hall, world, 0)
+    publish_half(hall, world, 1)
+    done = hall.run_cli("erase", "--booking", "BK-3", "--yes")
+    assert done.returncode == 0, done.stderr
+    hall.until_settled()
+    before = hall.outcome()
+    archive(hall, tmp_path / "archive", "--compress", "none")
+    forget_erasures(tmp_path / "archive")
+    delete_events(hall)
+    loading = Loading(hall, tmp_path, archives=True)
+    assert loading.run()
+    loading.take_over()
+    after = hall.outcome()
+    # where the events of the erasures came from is no part of a booking
+    assert after._replace(devices={}) == before._replace(devices={})
+    assert verified(hall)["differences"] == []
+    names = TopicNames.of(hall.settings.topic_prefix, "2")
+    last = {record.key: record.value for record in hall.consume(names.attendance_changelog)}
+    assert [key for key, value in last.items() if b"BK-3" in key and value is not None] == []
+    assert any(ERASED_PREFIX in key for key in last)
+
+
+def forget_erasures(folder: Path) -> None:
+    """Takes the events booking.erased out of an archive."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    for index, file in enumerate(manifest.files):
+        path = folder / file.name
+        lines = [line for line in path.read_bytes().splitlines(keepends=True) if b"booking.erased" not in line]
+        path.write_bytes(b"".join(lines))
+        changed = {"size": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest(), "count": len(lines)}
+        manifest.files[index] = msgspec.structs.replace(file, **changed)
+    write_manifest(folder, manifest)
 
 
 def test_a_load_that_was_stopped_goes_on(hall: System, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from worker.domain.erasures import ERASED_PREFIX, merge_markers
 from worker.domain.rows import PARTITION_GROUP
 from worker.engine.log_reader import find_windows, read_windows
 from worker.engine.stores.base import SEPARATOR
+from worker.ops.load_sources import FETCH_BYTES
 from worker.settings import Settings
 from worker.topics import TopicNames
 
@@ -24,7 +25,10 @@ async def find_markers(source: Settings, number: int) -> dict[bytes, bytes | Non
     """
     client, found = source.kafka_client(), dict[bytes, bytes]()
     topic = TopicNames.of(source.topic_prefix, source.tables).attendance_changelog
-    async with aclosing(read_windows(client, await find_windows(client, topic, [number]))) as parts:
+    windows = await find_windows(client, topic, [number])
+    # most record batches have none, and are not decoded
+    reading = read_windows(client, windows, fetch_bytes=FETCH_BYTES, may_hold=lambda content: _START in content)
+    async with aclosing(reading) as parts:
         async for _, fetched in parts:
             for record in fetched.records:
                 if record.value is not None and record.key.startswith(_START):

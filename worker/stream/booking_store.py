@@ -56,7 +56,8 @@ class ChangedRows:
         self.booking_rows: dict[bytes, Rows] = {}
         self.devices = devices
         self.erasing: list[str] = []
-        """Bookings that the batch erased, or that are unknown now and were erased: their rows are to leave."""
+        """Bookings that the batch erased; erased ones that are unknown now, or of which it changed a row that is void: rows of
+        these are to leave."""
 
     def add(self, changes: Iterable[Change]) -> None:
         """Adds the rows of these changes; each booking may be added once."""
@@ -67,9 +68,12 @@ class ChangedRows:
             if reference is not None:
                 self.booking_rows[group] = {b"": reference}
             state, before = change.state, change.before
-            is_unknown_now = change.record is not None and state.booking is None
-            if state.erasure_horizon > before.erasure_horizon or (is_unknown_now and state.erasure_horizon != NEVER):
-                self.erasing.append(state.booking_id)
+            if state.erasure_horizon != NEVER:
+                is_unknown_now = change.record is not None and state.booking is None
+                # as of a late deletion, which moves the horizon of its session
+                is_void = void_rows(state, [suffix for suffix, row in rows.items() if row is not None])
+                if state.erasure_horizon > before.erasure_horizon or is_unknown_now or is_void:
+                    self.erasing.append(state.booking_id)
 
 
 class Bookings:
