@@ -7,6 +7,7 @@ the pairs here, as ``apply.lua`` does in Redis (which the integration tests comp
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial, reduce
 from random import Random
 from struct import unpack_from
 from typing import Any
@@ -19,8 +20,9 @@ from tests.support.oracle import Delivery, Outcome, Rules
 from worker.domain import alert_rules, row_codec
 from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply_records
 from worker.domain.devices import MOST_DEVICES, Devices, SourceEvents, device_rows, devices_of, newest_by_source
+from worker.domain.erasures import Erasures, Marker
 from worker.domain.fold import NEVER, NOTHING, Row
-from worker.domain.rows import encode_reference, load, merge_attendance_rows, stored
+from worker.domain.rows import encode_reference, load, merge_attendance_rows, merge_booking_rows, stored, void_rows
 from worker.read_model.content import names_of
 from worker.read_model.devices import NewestEvent, unpack_newest
 from worker.read_model.documents import unpack, unpack_contribution
@@ -84,6 +86,47 @@ def survived(batches: Sequence[Batch], chance: Random, most_devices: int = MOST_
                 shown.take(entries)
                 known = known or projected_offset >= redelivered
     return shown.outcome()
+
+
+def forgotten(batches: Sequence[Batch], chance: Random) -> tuple[Outcome, set[str]]:
+    """What readers see where rows of erased bookings leave at any time between two batches, and what stays are markers.
+
+    Rows that left may come back as they once were, since a recovery merges the records of a changelog.
+
+    Returns:
+        And the bookings of which nothing is stored but their marker.
+    """
+    shown, held, offset = _Shown(), dict[str, BookingState](), 0
+    erasures = Erasures({}, b"key")
+    removed: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+    references = dict[str, bytes]()
+    empty = set[str]()
+    for batch in batches:
+        projection = Projection(known=True)
+        read = _read(list(enumerate(batch, offset)))
+        offset += len(batch)
+        for name in {event.booking_id for event in read[0]} | {name for name, _ in read[1]}:
+            held.setdefault(name, load(name, {}, None, _rules(Rules()), erasures.marker(name)))
+        projection.add_devices(Devices({}), _sources(read, Rules()), is_redelivery=False)
+        projection.add(_apply_all(held, *read, _rules(Rules()), projected_offset=offset))
+        shown.take(projection.entries)
+        for name, state in held.items():
+            rows, reference = dict(stored(state)), _reference_row(state)
+            if state.erasure_horizon > NEVER and chance.random() < 0.7:
+                marker = Marker(state.erasure_horizon, state.place if state.booking is None else NOWHERE)
+                erasures.add(name, marker)
+                for suffix in void_rows(state, rows):
+                    removed[name][suffix] = rows.pop(suffix)
+                if state.booking is None and reference is not None:
+                    references[name], reference = reference, None
+                (empty.discard if rows or reference else empty.add)(name)
+            if chance.random() < 0.3:
+                for suffix, row in removed[name].items():
+                    rows[suffix] = merge_attendance_rows(suffix, rows[suffix], row) if suffix in rows else row
+                back = [each for each in (reference, references.get(name)) if each is not None]
+                reference = reduce(partial(merge_booking_rows, b""), back) if back else None
+            held[name] = load(name, rows, reference, _rules(Rules()), erasures.marker(name))
+    return shown.outcome(), empty
 
 
 def published(batches: Sequence[Batch], rules: Rules = Rules()) -> list[dict[str, Any]]:
