@@ -13,6 +13,7 @@ from pathlib import Path
 from aiokafka import TopicPartition
 
 from worker.engine.log_reader import read_windows
+from worker.ops.archive_erased import ErasedBookings
 from worker.ops.archive_format import MANIFEST, Gap, KafkaRecord, unusable, write_manifest
 from worker.ops.archive_plan import COMMAND, Plan, is_within, read_or_begin_manifest, requested, without_archived
 from worker.ops.archive_writer import FileWriter
@@ -70,6 +71,7 @@ class _Run:
         self._position: dict[str, dict[str, int]] = {topic: dict(ends) for topic, ends in done.position.items()}
         self._counts = Counter({name: done.counts.get(name, 0) for name in ("records", "files", "bytes")})
         self._manifest = read_or_begin_manifest(plan.folder)
+        self._erased = ErasedBookings.of(self._manifest)
         self._counts["gaps"] = sum(is_within(gap, plan) for gap in self._manifest.gaps)
         self._passed = 0
 
@@ -85,14 +87,14 @@ class _Run:
 
     async def _write_part(self, tp: TopicPartition, part: range) -> bool:
         """Writes some offsets of a partition, to one file or several; returns whether it has reached their end."""
-        file, at = FileWriter(self._plan, tp, part.start), part.start
+        file, at = self._new_file(tp, part.start), part.start
         try:
             async with aclosing(read_windows(self._settings.kafka_client(), {tp: part})) as reading:
                 async for _, (begin, records, end) in reading:
                     if begin > at:
                         file = await self._skip(file, at, begin)
                     for chunk, at in _chunks(records, end):
-                        await asyncio.to_thread(file.append, chunk)
+                        await asyncio.to_thread(self._append, file, chunk)
                         if file.size >= self._plan.rotate_bytes:
                             file = await self._finish(file, at)
                     self._progress(self._passed + at - part.start)
@@ -111,7 +113,7 @@ class _Run:
         self._progress(self._passed)
         return at == part.stop
 
-    async def _skip(self, file: "FileWriter", at: int, end: int) -> "FileWriter":
+    async def _skip(self, file: FileWriter, at: int, end: int) -> FileWriter:
         """Goes on behind offsets that the topic has lost."""
         tp = file.tp
         await self._finish(file, at)
@@ -119,9 +121,9 @@ class _Run:
         self._manifest.gaps.append(gap)
         self._counts["gaps"] += 1
         await self._save_manifest()
-        return FileWriter(self._plan, tp, end)
+        return self._new_file(tp, end)
 
-    async def _finish(self, file: "FileWriter", end: int) -> "FileWriter":
+    async def _finish(self, file: FileWriter, end: int) -> FileWriter:
         """Completes a file and names it in the manifest; the next one begins where it ends."""
         if end > file.begin:
             finished = await asyncio.to_thread(file.finish, end)
@@ -130,7 +132,13 @@ class _Run:
             self._counts.update(records=finished.count, files=1, bytes=finished.size)
             self._position.setdefault(file.tp.topic, {})[str(file.tp.partition)] = end
             await self._save_position()
-        return FileWriter(self._plan, file.tp, end)
+        return self._new_file(file.tp, end)
+
+    def _new_file(self, tp: TopicPartition, begin: int) -> FileWriter:
+        return FileWriter(self._plan.folder, self._plan.compression, tp, begin)
+
+    def _append(self, file: FileWriter, records: Sequence[KafkaRecord]) -> None:
+        file.append(records if self._erased is None else self._erased.all_kept(records))
 
     async def _save_position(self) -> None:
         await self._running.save(self._position, dict(self._counts))

@@ -1,7 +1,8 @@
 """The format of archives: a folder of JSON lines files, a record of a topic in each line, and a manifest that names them.
 
-A new manifest is complete on disk, under a name of its own, before the file that it newly names gets its name; then it replaces
-the old one in one step. So whatever a killed process leaves behind, a manifest names every complete file, and no other.
+A new manifest is complete on disk, under a name of its own, before the file that it newly names, or names otherwise, gets its
+name; then it replaces the old one in one step. So whatever a killed process leaves behind, a manifest names every complete
+file, and no other.
 """
 
 import errno
@@ -11,6 +12,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +21,8 @@ import orjson
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+#: Of a manifest that names erased bookings. A version that does not know them would archive them again, and must not read it.
+FORMAT_WITH_ERASED = 2
 #: Ending of a file that is being written.
 PARTIAL = ".partial"
 #: Files that the next archive of the folder removes: only a process that was killed leaves them.
@@ -104,12 +108,26 @@ class Gap(msgspec.Struct, frozen=True, rename="camel"):
         return f"{self.topic}, partition {self.partition}: offsets {self.begin} to {self.end - 1}"
 
 
+class Erased(msgspec.Struct, frozen=True, rename="camel"):
+    """The bookings that were erased from an archive, and do not come back to it."""
+
+    key: str
+    """Of the hashes: 16 random bytes of this archive, in hexadecimal digits."""
+    clock_tolerance: int
+    """How much later than its reception an event may count, microseconds."""
+    hashes: dict[str, int]
+    """By the keyed hash of a bookingId the time of its erasure, microseconds since the epoch."""
+    records: list[tuple[str, int, int]] = msgspec.field(default_factory=list)
+    """Topic, partition and offset of records that went since they held a bookingId somewhere: no hash would find them again."""
+
+
 class Manifest(msgspec.Struct, rename="camel"):
     """What an archive holds."""
 
     format: int = FORMAT
     files: list[ArchiveFile] = msgspec.field(default_factory=list)
     gaps: list[Gap] = msgspec.field(default_factory=list)
+    erased: Erased | None = None
 
     def covered(self, topic: str, partition: int) -> list[range]:
         """The offsets of a partition that were archived, or are known to be lost, in ascending order."""
@@ -219,8 +237,8 @@ def _read_manifest(path: Path) -> Manifest | None:
         raise unusable(path, error) from None
     except msgspec.DecodeError as error:
         raise ArchiveError(f"{path}: damaged ({error}): restore it from a copy") from None
-    if manifest.format != FORMAT:
-        raise ArchiveError(f"{path}: format {manifest.format} is not {FORMAT}: use the version that wrote it")
+    if manifest.format not in (FORMAT, FORMAT_WITH_ERASED):
+        raise ArchiveError(f"{path}: format {manifest.format} is not {FORMAT_WITH_ERASED}: use the version that wrote it")
     for file in manifest.files:
         if Path(file.name).name != file.name:
             raise ArchiveError(f"{path}: names {file.name!r}, which is not in its folder: restore it from a copy")
@@ -232,8 +250,18 @@ def _unfinished_manifest(folder: Path) -> Manifest | None:
     with suppress(OSError, ArchiveError):
         manifest = _read_manifest(folder / (MANIFEST + PARTIAL))
         if manifest and all((folder / file.name).stat().st_size == file.size for file in manifest.files):
-            return manifest
+            earlier = {file.name: file for file in (_read_manifest(folder / MANIFEST) or Manifest()).files}
+            if all(_is_renewed(folder, earlier.get(file.name), file) for file in manifest.files):
+                return manifest
     return None
+
+
+def _is_renewed(folder: Path, earlier: ArchiveFile | None, file: ArchiveFile) -> bool:
+    """Whether a file of the right size is the one that a manifest names, not the one that it was to replace."""
+    if earlier is None or earlier.size != file.size or earlier.sha256 == file.sha256:
+        return True
+    with (folder / file.name).open("rb") as content:
+        return file_digest(content, "sha256").hexdigest() == file.sha256
 
 
 def write_manifest(folder: Path, manifest: Manifest, finished: tuple[Path, Path] | None = None) -> None:
@@ -242,7 +270,7 @@ def write_manifest(folder: Path, manifest: Manifest, finished: tuple[Path, Path]
     Args:
         folder: of the archive.
         manifest: the new one.
-        finished: the path of a complete file that it newly names, and the path that the file gets.
+        finished: the path of a complete file that it newly names, or names otherwise, and the path that the file gets.
 
     Raises:
         OSError: it cannot be written; the earlier one stays.

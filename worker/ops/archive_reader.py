@@ -7,12 +7,14 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from worker.ops import publish, zstd
+from worker.ops.archive_erased import ErasedBookings
 from worker.ops.archive_format import (
     MANIFEST,
     MOST_LINE_BYTES,
@@ -41,6 +43,8 @@ class Source(NamedTuple):
     path: Path
     file: ArchiveFile | None
     """As the manifest describes it; None if the file belongs to no archive."""
+    erased: ErasedBookings | None = None
+    """Bookings whose records are left out."""
 
 
 class BadLine(NamedTuple):
@@ -70,15 +74,16 @@ def find_sources(paths: Iterable[Path], topic: str | None = None, partitions: It
                 raise ArchiveError(
                     f"{path}: no archive, since it has no {MANIFEST}: name a folder of `attendance archive`, or files"
                 )
+            erased = ErasedBookings.of(manifest)
             sources += [
-                Source(path / file.name, file)
+                Source(path / file.name, file, erased)
                 for file in manifest.in_order()
                 if topic in (None, file.topic) and (wanted is None or file.partition in wanted)
             ]
         else:
             manifest = read_manifest(path.parent)
             files = [] if manifest is None else [file for file in manifest.files if file.name == path.name]
-            sources.append(Source(path, files[0] if files else None))
+            sources.append(Source(path, files[0] if files else None, ErasedBookings.of(manifest)))
     return sources
 
 
@@ -96,7 +101,7 @@ def read_records(sources: Iterable[Source], *, check: bool = True) -> Iterator[A
 
 
 def read_source(source: Source, *, check: bool = True) -> Iterator[tuple[int, ArchivedRecord | BadLine]]:
-    """The records of a file with the numbers of their lines, from 1; empty lines are left out.
+    """The records of a file with the numbers of their lines, from 1; empty lines and records of erased bookings are left out.
 
     Args:
         source: the file.
@@ -110,9 +115,13 @@ def read_source(source: Source, *, check: bool = True) -> Iterator[tuple[int, Ar
     for number, (line, _) in enumerate(read_lines(source.path), 1):
         if line.strip():
             try:
-                yield number, decode_line(line)
+                record = decode_line(line)
             except ValueError as error:
                 yield number, BadLine(number, str(error))
+                continue
+            kept = record if source.erased is None else source.erased.kept(record)
+            if kept is not None:
+                yield number, kept
 
 
 def check_file(source: Source, stop: Stop = bool) -> None:
@@ -121,7 +130,7 @@ def check_file(source: Source, stop: Stop = bool) -> None:
     Raises:
         ArchiveError: they differ, or the file cannot be read.
     """
-    path, file = source
+    path, file, _ = source
     if file is None:
         return
     digest, size = sha256(), 0
@@ -136,15 +145,46 @@ def check_file(source: Source, stop: Stop = bool) -> None:
         raise ArchiveError(f"{path}: differs from its {MANIFEST}: restore it from a copy")
 
 
+def read_parts(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """The lines of a file as they are, decompressed, without their ends, each with whether the line ends there.
+
+    Lines that are longer than `MOST_LINE_BYTES` come in several parts, of which the first is longer than that.
+
+    Raises:
+        ArchiveError: the file cannot be read, or is damaged.
+    """
+    with _opened(path) as file:
+        line, begins = bytearray(), True
+        while chunk := file.read(_READ_BYTES):
+            *ends, rest = chunk.split(b"\n")
+            for end in ends:
+                line += end
+                yield bytes(line), True
+                line, begins = bytearray(), True
+            line += rest
+            if len(line) > MOST_LINE_BYTES or not begins:
+                yield bytes(line), False
+                line, begins = bytearray(), False
+        if line or not begins:
+            yield bytes(line), True
+
+
 def read_lines(path: Path) -> Iterator[tuple[bytes, int]]:
     """The lines of a file, decompressed and cut behind `MOST_LINE_BYTES`, each with its size in bytes.
 
     Raises:
         ArchiveError: the file cannot be read, or is damaged.
     """
+    with _opened(path) as file:
+        yield from publish.lines(file, MOST_LINE_BYTES)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file, decompressed."""
     try:
         with path.open("rb", buffering=0) as file:
-            yield from publish.lines(_decompressed(file), MOST_LINE_BYTES)
+            yield _decompressed(file)
     except (EOFError, OSError, zlib.error, zstd.DamagedFrame, _Damaged) as error:
         # gzip raises an OSError without a number where the content is damaged
         if isinstance(error, OSError) and error.errno is not None:

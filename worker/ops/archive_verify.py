@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 
 from worker.engine.log_reader import LogUnreadable, find_windows, read_windows
 from worker.ops.archive import Progress
+from worker.ops.archive_erased import ErasedBookings
 from worker.ops.archive_format import PARTIAL, ArchivedRecord, ArchiveError, ArchiveFile, Gap, Manifest, read_manifest
 from worker.ops.archive_reader import BadLine, Source, check_file, read_source
 from worker.ops.partitions import partition_counts
@@ -70,11 +71,12 @@ async def verify(
     verified = Verified(gaps=manifest.gaps)
     _find_surplus(folder, names, manifest, verified)
     available = await _available(settings, manifest) if with_topics else {}
+    erased = ErasedBookings.of(manifest)
     compacted = TopicNames.of(settings.topic_prefix).bookings
     for (topic, partition), files in groupby(manifest.in_order(), key=lambda file: (file.topic, file.partition)):
         # in a thread: it reads the first file
         check = await asyncio.to_thread(
-            _PartitionCheck, folder, list(files), verified, stop.is_set, may_lack=topic == compacted
+            _PartitionCheck, folder, list(files), verified, stop.is_set, may_lack=topic == compacted, erased=erased
         )
         tp = TopicPartition(topic, partition)
         for run in check.runs() if tp in available else ():
@@ -98,10 +100,18 @@ class _PartitionCheck:
     """The files of one partition, read once in the order of their offsets."""
 
     def __init__(
-        self, folder: Path, files: Sequence[ArchiveFile], verified: Verified, stop: Callable[[], bool], *, may_lack: bool
+        self,
+        folder: Path,
+        files: Sequence[ArchiveFile],
+        verified: Verified,
+        stop: Callable[[], bool],
+        *,
+        may_lack: bool,
+        erased: ErasedBookings | None = None,
     ) -> None:
         self._folder = folder
         self._files = files
+        self._erased = erased
         self._verified = verified
         self._stop = stop
         self._may_lack = may_lack
@@ -122,7 +132,7 @@ class _PartitionCheck:
 
     def compare(self, begin: int, records: Sequence[Any], end: int) -> None:
         """Compares with records of the topic: all that exist at the offsets [begin, end)."""
-        for record in records:
+        for record in records if self._erased is None else self._erased.all_kept(records):
             self._pass(begin, record.offset)
             if self._next is not None and self._next.offset == record.offset:
                 self._verified.compared += 1
@@ -196,6 +206,12 @@ class _PartitionCheck:
             last = record.offset
             first_time = record.timestamp if first_time is None else min(first_time, record.timestamp)
             last_time = record.timestamp if last_time is None else max(last_time, record.timestamp)
+            if self._erased is not None and self._erased.kept(record) is not record:
+                self._verified.add(
+                    f"{source.path}:{line}: names a booking that was erased: erase it again with "
+                    "`attendance erase --booking ID --archives FOLDER`"
+                )
+                continue
             yield record
         if (count, first_time, last_time) != (file.count, file.first_timestamp, file.last_timestamp):
             self._verified.add(

@@ -11,23 +11,31 @@ from aiokafka import TopicPartition
 
 from worker.ops import zstd
 from worker.ops.archive_format import PARTIAL, ArchiveFile, KafkaRecord, encode_line, sync
-from worker.ops.archive_plan import Compression, Plan
+from worker.ops.archive_plan import Compression
 
 #: Uncompressed bytes of a zstd frame: the reader decompresses whole frames.
 _FRAME_BYTES = 1024 * 1024
 
 
 class FileWriter:
-    """Writes one file of an archive. Created when its first records come, or when it is finished without any."""
+    """Writes one file of an archive. Created when its first records come, or when it is finished without any.
 
-    def __init__(self, plan: Plan, tp: TopicPartition, begin: int) -> None:
+    Args:
+        folder: of the archive.
+        compression: of the file.
+        tp: the partition of its records.
+        begin: its first offset.
+        name: of the file; None: made of the partition, the offset and the compression.
+    """
+
+    def __init__(self, folder: Path, compression: Compression, tp: TopicPartition, begin: int, name: str | None = None) -> None:
         self.tp = tp
         self.begin = begin
         self.size = 0
-        self._path = plan.folder / f"{tp.topic}-{tp.partition}-{begin:020}.jsonl{plan.compression.ending}"
+        self._path = folder / (name or f"{tp.topic}-{tp.partition}-{begin:020}.jsonl{compression.ending}")
         self._partial = self._path.with_name(self._path.name + PARTIAL)
         self._file: Any = None
-        self._compressor = _COMPRESSORS[plan.compression]()
+        self._compressor = _COMPRESSORS[compression]()
         self._digest = sha256()
         self._count = 0
         self._first: int | None = None
@@ -40,12 +48,16 @@ class FileWriter:
 
     def append(self, records: Sequence[KafkaRecord]) -> None:
         """Writes records."""
-        self._write(self._compressor.compress(b"".join(map(encode_line, records))))
+        self.append_lines(b"".join(map(encode_line, records)))
         if records:
             times = [record.timestamp for record in records]
             self._first = min(times) if self._first is None else min(self._first, *times)
             self._last = max(times) if self._last is None else max(self._last, *times)
             self._count += len(records)
+
+    def append_lines(self, content: bytes) -> None:
+        """Writes lines, or a part of one, as they are; who does counts their records."""
+        self._write(self._compressor.compress(content))
 
     def finish(self, end: int) -> ArchiveFile:
         """Completes the file: it is on disk then, and gets its name with the manifest."""

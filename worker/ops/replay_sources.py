@@ -17,6 +17,7 @@ from schemas.events import BACKFILL_HEADER, RECEIVED_HEADER, Booking, BookingGon
 from schemas.times import format_exact_time
 from worker.durations import micros
 from worker.engine.log_reader import read_windows
+from worker.ops.archive_erased import ErasedBookings
 from worker.ops.archive_format import ArchivedRecord, ArchiveError, decode_line
 from worker.ops.archive_reader import check_file, find_sources, read_lines
 from worker.ops.publish import BadLine, Outgoing, decode_event_line
@@ -182,7 +183,7 @@ class Files:
                 (file,) = find_sources([Path(path)])
                 await asyncio.to_thread(check_file, file)
                 while lines := await asyncio.to_thread(next, chunks, None):
-                    items = [self._item(path, at, line) for at, line in enumerate(lines, number + 1)]
+                    items = [self._item(path, at, line, file.erased) for at, line in enumerate(lines, number + 1)]
                     number += len(lines)
                     yield Part(path, items, number)
             except ArchiveError as error:
@@ -190,12 +191,12 @@ class Files:
             finally:
                 chunks.close()
 
-    def _item(self, path: str, number: int, line: bytes) -> Item:
+    def _item(self, path: str, number: int, line: bytes, erased: ErasedBookings | None) -> Item:
         if not line.strip():
             return Item(number)
         where = f"{path}:{number}"
         if line.startswith(_ARCHIVED):
-            return self._archived(where, number, line)
+            return self._archived(where, number, line, erased)
         read = decode_event_line(line, where, self._settings, self._now_ms, backfill=True)
         if isinstance(read, BadLine):
             return self._bad(where, number, read.detail)
@@ -204,11 +205,13 @@ class Files:
             return Item(number)
         return Item(number, decoded, received_at(outgoing.headers, self._now_ms), outgoing)
 
-    def _archived(self, where: str, number: int, line: bytes) -> Item:
+    def _archived(self, where: str, number: int, line: bytes, erased: ErasedBookings | None) -> Item:
         try:
             record = decode_line(line)
         except ValueError as error:
             return self._bad(where, number, str(error))
+        if erased is not None and erased.kept(record) is None:
+            return Item(number)
         topics, (topic, decoded) = TopicNames.of(self._settings.topic_prefix), self._decoded(record)
         if isinstance(decoded, DeadLetter):
             return Item(number, reason=decoded.reason.value)

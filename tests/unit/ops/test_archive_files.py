@@ -198,7 +198,7 @@ def test_nothing_of_a_file_unlike_its_manifest_is_read(tmp_path: Path) -> None:
     [
         ("{", "damaged"),
         ('{"files": [{}]}', "damaged"),
-        ('{"format": 2}', "use the version"),
+        ('{"format": 3}', "use the version"),
         (
             json.dumps({"files": [{**dict.fromkeys(FIELDS, 0), "name": "../x", "topic": "t", "sha256": ""}]}),
             "not in its folder",
