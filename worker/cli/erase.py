@@ -32,6 +32,7 @@ from worker.cli.show import fail, print_line
 from worker.durations import DURATION_HINT, duration, micros
 from worker.ops import erase as ops
 from worker.ops import retention
+from worker.ops.archive_erase import erase_from_archive
 from worker.read_model.builds import with_live_tables
 from worker.read_model.operations import Operation, Operations, Running, State
 from worker.read_model.reader import AttendanceReader
@@ -142,7 +143,8 @@ def _plan(settings: Settings, bookings: Sequence[str], folders: Sequence[str]) -
     found = asyncio.run(_with_reader(settings, lambda reader: ops.held(reader, bookings)))
     plan: dict[str, Any] = {
         "erase": f"{len(bookings):,} bookings",
-        "with": f"{found.attendances:,} attendances, {found.alerts:,} open alerts",
+        "with": f"{found.attendances:,} attendances"
+        + (f", {found.alerts:,} open alerts" if len(bookings) <= ops.AT_ONCE else ""),
         "archives": ", ".join(folders) or "none",
         "for good": "no replay, late event or refold brings them back",
     }
@@ -185,9 +187,27 @@ async def _run(
         left = left[ops.AT_ONCE :]
         await running.save({"left": left, "horizons": horizons}, counts)
         progress(counts["bookings"])
+    for folder in running.operation.request["archives"]:
+        if not await _erase_from_archive(settings, Path(folder), running, stop):
+            return False
     # whoever looks at the operation later must not find the bookings
-    await running.save({}, counts)
+    await running.save({})
     return True
+
+
+async def _erase_from_archive(settings: Settings, folder: Path, running: Running, stop: asyncio.Event) -> bool:
+    """Writes an archive again without the bookings, if that was not done yet; returns False if it was stopped."""
+    position = running.operation.position
+    if str(folder) in (done := position.get("archives", [])):
+        return True
+    with ProgressReport("records of archives") as progress:
+        horizons, tolerance = position["horizons"], micros(settings.clock_tolerance)
+        went = await asyncio.to_thread(erase_from_archive, folder, horizons, tolerance, progress.update, stop.is_set)
+    counts = Counter(dict(running.operation.counts))
+    counts.update({"archive records": went.records, "archive files": went.files})
+    done = [*done, str(folder)] if went.is_complete else done
+    await running.save({**position, "archives": done}, counts)
+    return went.is_complete
 
 
 def _abort(settings: Settings, operation_id: str, *, as_json: bool) -> None:

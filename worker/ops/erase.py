@@ -68,7 +68,7 @@ class Erased(NamedTuple):
 
 
 async def held(reader: AttendanceReader, bookings: Sequence[str]) -> Held:
-    """What readers see of these bookings."""
+    """What readers see of these bookings; alerts only of at most `AT_ONCE` bookings, since each is a question."""
     newest: dict[str, int] = {}
     attendances = alerts = 0
     async for each in _attendances(reader, bookings):
@@ -76,7 +76,7 @@ async def held(reader: AttendanceReader, bookings: Sequence[str]) -> Held:
         # readers see milliseconds, cut
         updated = parse_time(each["updatedDate"]) + 1_000
         newest[each["bookingId"]] = max(updated, newest.get(each["bookingId"], 0))
-    for name in bookings:
+    for name in bookings if len(bookings) <= AT_ONCE else ():
         alerts += len(await reader.alerts(booking_id=name))
     return Held(attendances, alerts, newest)
 
