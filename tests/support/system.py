@@ -257,14 +257,14 @@ class System:
 
         return asyncio.run(asking())
 
-    def consume(self, topic: str) -> list[Any]:
-        """Every record of a topic, in the order of each partition."""
+    def consume(self, topic: str, partitions: int | None = None) -> list[Any]:
+        """Every record of a topic, in the order of each partition; it has as many as the tenant, unless told otherwise."""
 
         async def reading() -> list[Any]:
             consumer = AIOKafkaConsumer(**self.settings.kafka_client(), auto_offset_reset="earliest")
             await consumer.start()
             try:
-                tps = [TopicPartition(topic, p) for p in range(self.settings.partitions)]
+                tps = [TopicPartition(topic, p) for p in range(partitions or self.settings.partitions)]
                 consumer.assign(tps)
                 ends = await consumer.end_offsets(tps)
                 await consumer.seek_to_beginning(*tps)

@@ -1,8 +1,9 @@
 """Erases bookings: publishes `booking.erased`, waits until nothing of them is left, and counts what went.
 
-The event gets a time later than everything that readers see of the booking. What a device with a fast clock wrote before may be
-later still: where something is left, the event is published again with a later time. The owner of the partition then removes
-the rows of the booking; this follows its changelogs until it has.
+The event's time is the clock tolerance ahead of now: no event that was received before is later, also none that readers do not
+see, such as a deletion by a device with a fast clock, whose row would stay. Where something is left all the same, since the
+clocks of this machine and of Kafka differ, the event is published again. The owner of the partition then removes the booking's
+rows; this follows its changelogs until it has.
 """
 
 import asyncio
@@ -36,8 +37,8 @@ RETAINED = (
 )
 #: Bookings that are erased together.
 AT_ONCE = 500
-#: How much later than now the event's time is at each try, as a part of the clock tolerance.
-_LEADS = (0.0, 1 / 8, 1 / 2, 1.0)
+#: How often the event is published at most.
+_TRIES = 4
 _POLL_SECONDS = 0.2
 #: How long the workers may take without any progress, seconds.
 _PATIENCE = 60.0
@@ -110,15 +111,15 @@ async def erase(settings: Settings, reader: AttendanceReader, bookings: Sequence
     counts: Counter[str] = Counter(bookings=len(bookings))
     horizons: dict[str, int] = {}
     left, tolerance = list(bookings), micros(settings.clock_tolerance)
-    for number, lead in enumerate(_LEADS):
+    for number in range(_TRIES):
         before = await held(reader, left)
         if not number:
             counts.update(attendances=before.attendances, alerts=before.alerts)
         now = time.time_ns() // 1000
-        times = {name: max(now + int(lead * tolerance), before.newest.get(name, 0)) for name in left}
+        times = {name: max(now + tolerance, before.newest.get(name, 0)) for name in left}
         await _wait(reader, await _publish(settings, times))
         horizons |= times
-        # what is left now was there before, but later: a device with a fast clock wrote it
+        # what is left now is later by Kafka's clock
         left = sorted((await held(reader, left)).newest)
         if not left:
             break
