@@ -14,16 +14,19 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from aiokafka import TopicPartition
 
 from tests.integration.test_main_job import World
 from tests.support import oracle
 from tests.support.services import Broker, Redis
 from tests.support.station import trim
-from tests.support.system import System, running
+from tests.support.system import Record, System, running
 from worker.domain.erasures import ERASED_PREFIX
 from worker.engine.table import Table
 from worker.ops import table_loader
-from worker.ops.archive_format import read_manifest, write_manifest
+from worker.ops.archive_format import Gap, read_manifest, write_manifest
+from worker.ops.coverage import LoadError, Part
+from worker.ops.load_sources import read_part
 from worker.ops.table_loader import load
 from worker.read_model import builds, operations
 from worker.read_model.build_keys import open_partitions
@@ -138,6 +141,10 @@ def with_redis(system: System, work: Callable[[Any], Awaitable[T]]) -> T:
     return asyncio.run(working())
 
 
+async def read_builds(client: Any, system: System) -> tuple[Build, ...]:
+    return (await builds.read_registry(client, system.settings.redis_namespace)).builds
+
+
 def publish_half(system: System, world: World, half: int) -> None:
     """The first half of what happens in a world, or the second one."""
     records = world.records(system, random.Random(7))
@@ -227,6 +234,37 @@ def forget_erasures(folder: Path) -> None:
         changed = {"size": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest(), "count": len(lines)}
         manifest.files[index] = msgspec.structs.replace(file, **changed)
     write_manifest(folder, manifest)
+
+
+def test_what_neither_topic_nor_archive_has_is_refused(hall: System, tmp_path: Path) -> None:
+    events = hall.topics.events
+    hall.publish(Record(events, b"k", b"v", [], partition) for partition in range(PARTITIONS) for _ in range(30))
+    hall.until_settled()
+    archive(hall, tmp_path)
+    hall.publish(Record(events, b"k", b"v", [], 1) for _ in range(30))
+    hall.until_settled()
+    for partition, offset in ((0, 20), (1, 45)):
+        asyncio.run(trim(hall.settings.kafka_address, events, offset, partition))
+    for archives, missing in (([], [(0, 0, 20), (1, 0, 45)]), (["--archives", str(tmp_path)], [(1, 30, 45)])):
+        done = hall.run_cli("rebuild", "--refold", "--yes", *archives)
+        assert (done.returncode, done.stdout) == (1, "")
+        named = [line for line in done.stderr.splitlines() if "neither in the topic nor in an archive" in line]
+        assert named == [f"{Gap(events, *each)} are neither in the topic nor in an archive" for each in missing]
+    assert with_redis(hall, lambda client: read_builds(client, hall)) == ()
+
+
+def test_records_that_are_deleted_meanwhile_end_a_load(kafka: Broker, redis_server: Redis) -> None:
+    with System(kafka, redis_server, partitions=1) as system:
+        tp = TopicPartition(system.topics.events, 0)
+        system.publish([Record(tp.topic, b"k", b"v", [], 0)] * 10)
+        asyncio.run(trim(kafka.bootstrap, tp.topic, 4))
+
+        async def reading() -> list[int]:
+            client = system.settings.kafka_client()
+            return [record.offset async for each in read_part(client, tp, Part(0, 10, []), 0) for record in each.records]
+
+        with pytest.raises(LoadError, match="records from offset 0 on were deleted meanwhile"):
+            asyncio.run(reading())
 
 
 def test_a_load_that_was_stopped_goes_on(hall: System, tmp_path: Path) -> None:
