@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
@@ -131,7 +131,9 @@ def _erase_before(settings: Settings, age: timedelta, folders: Sequence[str], *,
         return
     confirm(_plan(settings, expired.bookings, folders), yes=yes)
     for start in range(0, len(expired.bookings), _MOST):
-        _erase(settings, None, expired.bookings[start : start + _MOST], folders, as_json=as_json)
+        # stdout has the tallies, as a file of their own
+        part, file = expired.bookings[start : start + _MOST], None if as_json else sys.stderr
+        _erase(settings, None, part, folders, as_json=as_json, file=file)
 
 
 async def _find_expired(settings: Settings, before: int) -> retention.Expired:
@@ -152,7 +154,13 @@ def _plan(settings: Settings, bookings: Sequence[str], folders: Sequence[str]) -
 
 
 def _erase(
-    settings: Settings, resumed: Operation | None, bookings: Sequence[str], folders: Sequence[str], *, as_json: bool
+    settings: Settings,
+    resumed: Operation | None,
+    bookings: Sequence[str],
+    folders: Sequence[str],
+    *,
+    as_json: bool,
+    file: TextIO | None = None,
 ) -> None:
     async def begin(operations: Operations) -> Running:
         request = {"bookings": len(bookings), "archives": list(folders)}
@@ -165,7 +173,7 @@ def _erase(
             return await _with_reader(settings, lambda reader: _run(settings, reader, running, stop, progress.update))
 
     operation, is_done = run_operation(settings, ops.COMMAND, None if resumed is None else resumed.id, begin, work)
-    print_operation(operation, as_json=as_json)
+    print_operation(operation, as_json=as_json, file=file)
     if not is_done:
         raise typer.Exit(EXIT_INTERRUPTED)
     print_line(ops.RETAINED, sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from time import monotonic
 from types import TracebackType
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, TextIO
 
 import typer
 from rich.console import Console
@@ -68,13 +68,13 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return not is_empty and source is not None and source.name == "COMMANDLINE"
 
 
-def print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
-    """Prints to stdout what a command did: one JSON document, or a line for each value."""
+def print_summary(summary: Mapping[str, Any], *, as_json: bool, file: TextIO | None = None) -> None:
+    """Prints what a command did: one JSON document, or a line for each value; to stdout, unless a file is given."""
     if as_json:
-        print(json.dumps(summary))
+        print(json.dumps(summary), file=file)
         return
     for name, value in summary.items():
-        print_line(f"{name}: {value}")
+        print_line(f"{name}: {value}", file)
 
 
 class Ended(NamedTuple):
@@ -157,9 +157,10 @@ def abort_operation(settings: Settings, operation_id: str, command: str, *, as_j
     print_operation(asyncio.run(aborting()), as_json=as_json)
 
 
-def print_operation(operation: Operation, *, as_json: bool, **more: Any) -> None:
-    """Prints to stdout what became of an operation: its id, its state, and what it has done."""
-    print_summary({"id": operation.id, "state": operation.state.value, **operation.counts, **more}, as_json=as_json)
+def print_operation(operation: Operation, *, as_json: bool, file: TextIO | None = None, **more: Any) -> None:
+    """Prints what became of an operation: its id, its state, and what it has done; to stdout, unless a file is given."""
+    summary = {"id": operation.id, "state": operation.state.value, **operation.counts, **more}
+    print_summary(summary, as_json=as_json, file=file)
 
 
 class ProgressReport:

@@ -190,7 +190,8 @@ def _rebuild(
         return await _with_redis(settings, lambda client: ops.Rebuild(settings, client, running, shown).run(stop))
 
     ended = run_operation(settings, ops.COMMAND, None if resumed is None else resumed.id, begin, work)
-    operation, more = ended.operation, {} if shown.found is None else {"check": shown.found.document()}
+    operation = ended.operation
+    more: dict[str, Any] = {} if shown.found is None else {"check": shown.found.document()}
     if ended.is_done and operation.state is State.SWITCHED:
         live, kept = operation.position["namespace"], operation.request["from"]
         print_operation(operation, as_json=as_json, live=live, kept=kept, **more)
