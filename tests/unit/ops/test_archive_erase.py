@@ -217,7 +217,7 @@ def test_events_that_are_later_than_the_erasure_stay(tmp_path: Path) -> None:
     assert sorted(manifest.erased.hashes.values()) == [NOW, NOW + 1], "the latest erasure holds"
 
 
-def test_another_booking_under_the_key_of_an_erased_one_keeps_its_event(tmp_path: Path) -> None:
+def test_another_booking_under_an_erased_key_keeps_its_event(tmp_path: Path) -> None:
     lines = [of_event("other", stays=True, key=SECRET), of_booking("other", stays=True)._replace(key=SECRET.encode())]
     archived(tmp_path, records_of(lines))
     assert erased(tmp_path) == (0, 2, True)
@@ -293,7 +293,7 @@ def _killed_at(folder: Path, moment: int, work: Callable[[], object]) -> bool:
     return process.exitcode == 0
 
 
-def test_a_manifest_ahead_of_a_file_of_the_same_size_does_not_count(tmp_path: Path) -> None:
+def test_a_manifest_ahead_of_its_file_does_not_count(tmp_path: Path) -> None:
     archived(tmp_path, records_of(LINES), Compression.NONE)
     manifest = read_manifest(tmp_path)
     assert manifest is not None
@@ -335,7 +335,7 @@ def test_errors_name_the_folder_and_the_cure(tmp_path: Path) -> None:
         erased(tmp_path)
 
 
-def test_a_manifest_with_erasures_is_not_read_by_versions_without(tmp_path: Path) -> None:
+def test_versions_without_erasures_refuse_such_a_manifest(tmp_path: Path) -> None:
     archived(tmp_path, records_of(LINES))
     assert json.loads((tmp_path / MANIFEST).read_bytes())["format"] == 1
     erased(tmp_path)
