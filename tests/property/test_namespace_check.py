@@ -12,7 +12,8 @@ import pytest
 from tests.support.attending import World
 from tests.support.filled import Filled
 from tests.support.services import Redis
-from worker.ops.namespace_check import MOST_DIFFERENCES, CheckReport, Limits, compare
+from worker.ops.namespace_check import MOST_DIFFERENCES, CheckReport, compare
+from worker.ops.namespace_lag import Limits
 from worker.read_model import keys
 from worker.read_model.builds import Namespace
 from worker.read_model.keys import PartitionKeys, booking_bucket, namespace

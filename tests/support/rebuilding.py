@@ -16,7 +16,7 @@ from tests.support.commands import Command, shared_commands
 from tests.support.killed_operations import with_redis
 from tests.support.system import Record, System, attendances_of
 from worker.read_model.keys import operations_key
-from worker.read_model.operations import STALE_SECONDS, Operation, Operations, State
+from worker.read_model.operations import ENDED, STALE_SECONDS, Operation, Operations
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis, masters
 
@@ -139,7 +139,7 @@ def operation_of(system: System) -> Operation | None:
 def set_back(system: System) -> None:
     """What Redis has of the newest operation becomes older, as if its process had been gone for long."""
     operation = operation_of(system)
-    if operation is None or operation.state is not State.RUNNING:
+    if operation is None or operation.state in ENDED:
         return
 
     async def setting(client: Any) -> None:

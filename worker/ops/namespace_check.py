@@ -1,11 +1,4 @@
-"""Compares a build with the live namespace, while workers write both.
-
-Both are read at nearly the same moment, and one may be behind the other. So a place that differs is read again, together with
-the offsets up to which its partition has applied the topics. It is equal as soon as both sides had the same value at the same
-offsets, and differs if they had the same offsets again and again, or come to rest, without that. Between two parts of a batch a
-side holds a part of what comes after its offsets, so one look proves nothing. Where the numbers of partitions differ, both
-sides are never at the same offsets while events come: then a value that both have had is enough.
-"""
+"""Compares a build with the live namespace, while workers write both."""
 
 import asyncio
 from collections import Counter
@@ -18,23 +11,21 @@ from typing import Any, NamedTuple
 import orjson
 
 from worker.domain.devices import MOST_DEVICES
+from worker.ops.namespace_lag import QUICK, Candidate, Limits
 from worker.ops.namespace_sides import (
     COUNT,
     COUNTS,
     STATUS_COUNTS,
-    Position,
     Replaced,
     Side,
     Subject,
     batches,
-    layout_of,
     normal,
     shown_value,
     summary_keys,
 )
 from worker.read_model.builds import Namespace
 from worker.read_model.content import ALERTS, DEVICES, SESSIONS_START, Place, arrivals_key, roster_key, tally_key
-from worker.read_model.keys import LAYOUT_VERSION
 from worker.redis.client import Client
 
 #: Differences that are kept; all are counted.
@@ -43,8 +34,6 @@ MOST_DIFFERENCES = 1_000
 _SETTLED_AT_ONCE = 2_000
 #: Sessions of a partition whose rosters and arrivals are compared, of each side.
 _SESSIONS = 20
-#: Positions of a side that are kept of a place that is looked at again.
-_POSITIONS = 64
 #: How often a partition is compared anew after a repair.
 _ATTEMPTS = 5
 _WAIT_SECONDS = 0.5
@@ -86,23 +75,6 @@ class CheckReport(NamedTuple):
         }
 
 
-class Limits(NamedTuple):
-    """When a place differs that was looked at again."""
-
-    looks: int = 30
-    """At the same offsets, or at all where it is at rest."""
-    interval: float = 0.05
-    """Seconds from one look to the next."""
-    still: float = 2.0
-    """Seconds without a change, after both sides have applied what one had applied at the first look."""
-    longest: float = 60.0
-    """Seconds after which it differs in any case."""
-
-
-#: For all others once so many differences are kept.
-_QUICK = Limits(looks=3, interval=0.05, still=0.2, longest=5.0)
-
-
 async def compare(
     client: Client,
     live: Namespace,
@@ -118,7 +90,7 @@ async def compare(
     Args:
         client: of Redis.
         live: the live namespace.
-        build: the other one. It may have another number of partitions.
+        build: the other one, of the same layout. It may have another number of partitions.
         sample: attendances of each side that are compared one by one; all, if there are not more than twice as many.
         on_progress: gets the number of places that were compared.
         stop: whether to end early, with a report that is not complete.
@@ -128,44 +100,6 @@ async def compare(
         redis.RedisError: Redis is unavailable.
     """
     return await _NamespaceCheck(client, live, build, sample, on_progress, stop, limits).run()
-
-
-class _Candidate:
-    """A place where the two sides had different values."""
-
-    __slots__ = ("_at", "_values", "changed", "looks", "mismatches", "now")
-
-    def __init__(self, now: Sequence[bytes | None], moment: float) -> None:
-        self.now = list(now)
-        """The values of both sides."""
-        self._values = tuple({normal(value)} for value in now)
-        # of each side, the values that it had at its last positions
-        self._at: tuple[dict[Position, set[bytes | None]], ...] = ({}, {})
-        self.changed, self.looks, self.mismatches = moment, 0, 0
-
-    def see(self, values: Sequence[bytes | None], positions: Sequence[Position], moment: float) -> bool:
-        """Adds the values of another look; returns whether both sides have had the same value at the same position."""
-        if list(values) != self.now:
-            self.now, self.changed = list(values), moment
-        self.looks += 1
-        for side, (value, position) in enumerate(zip(values, positions, strict=True)):
-            normalised = normal(value)
-            self._values[side].add(normalised)
-            if position is None:
-                continue
-            at, others = self._at[side], self._at[1 - side].get(position)
-            if others is not None and normalised in others:
-                return True
-            self.mismatches += others is not None
-            at.setdefault(position, set()).add(normalised)
-            if len(at) > _POSITIONS:
-                del at[next(iter(at))]
-        return False
-
-    @property
-    def had_same_value(self) -> bool:
-        """Whether one side has had a value of the other, at any time."""
-        return not self._values[0].isdisjoint(self._values[1])
 
 
 class _Found:
@@ -194,12 +128,9 @@ class _NamespaceCheck:
         self._on_progress = on_progress
         self._stop = stop
         self._limits = limits
-        self._quick = Limits(min(limits.looks, _QUICK.looks), *map(min, limits[1:], _QUICK[1:]))
+        self._quick = Limits(min(limits.looks, QUICK.looks), *map(min, limits[1:], QUICK[1:]))
         self._done = 0
         self._kept = 0
-        layouts = layout_of(live), layout_of(build)
-        self._as_attendances = layouts[0] != layouts[1]
-        self._has_all_keys = not self._as_attendances and layouts[0] == LAYOUT_VERSION
 
     async def run(self) -> CheckReport:
         compared, is_complete = Counter(dict.fromkeys(["attendances", *_NAMES.values()], 0)), True
@@ -226,7 +157,7 @@ class _NamespaceCheck:
         return [(self._side(self._live, numbers[0]), self._side(self._build, numbers[1]))]
 
     def _side(self, namespace: Namespace, numbers: Sequence[int]) -> Side:
-        return Side(self._client, namespace, numbers, as_attendances=self._as_attendances)
+        return Side(self._client, namespace, numbers)
 
     async def _compared(self, live: Side, build: Side) -> _Found | None:
         """Compares two sides; anew, if keys are replaced meanwhile. None: stopped, or that happened too often."""
@@ -246,7 +177,7 @@ class _NamespaceCheck:
         return None
 
     async def _compare(self, live: Side, build: Side) -> _Found | None:
-        found, candidates = _Found(), dict[Subject, _Candidate]()
+        found, candidates = _Found(), dict[Subject, Candidate]()
         async with aclosing(self._slices(live, build)) as slices:
             async for subjects in slices:
                 if self._stop():
@@ -255,7 +186,7 @@ class _NamespaceCheck:
                 now = monotonic()
                 for subject, one, other in zip(subjects, *values, strict=True):
                     if one != other and normal(one) != normal(other):
-                        candidates[subject] = _Candidate((one, other), now)
+                        candidates[subject] = Candidate((one, other), now)
                 self._count(found, subjects, values[0])
                 if len(candidates) >= _SETTLED_AT_ONCE:
                     await self._settle(live, build, candidates, found)
@@ -271,7 +202,7 @@ class _NamespaceCheck:
         self._done += len(subjects)
         self._on_progress(self._done)
 
-    async def _settle(self, live: Side, build: Side, candidates: dict[Subject, _Candidate], found: _Found) -> None:
+    async def _settle(self, live: Side, build: Side, candidates: dict[Subject, Candidate], found: _Found) -> None:
         """Looks again at these until none is left, or it was stopped."""
         if not candidates:
             return
@@ -296,11 +227,11 @@ class _NamespaceCheck:
                     is_equal = not candidate.mismatches and candidate.had_same_value
                 if is_equal:
                     del candidates[subject]
-                elif now - began > limits.longest or _is_certain(candidate, limits, now, reached):
+                elif now - began > limits.longest or candidate.is_certain(limits, now, reached):
                     del candidates[subject]
                     self._add(found, subject, candidate)
 
-    def _add(self, found: _Found, subject: Subject, candidate: _Candidate) -> None:
+    def _add(self, found: _Found, subject: Subject, candidate: Candidate) -> None:
         if self._kept + len(found.differences) >= MOST_DIFFERENCES:
             found.other_differences += 1
             return
@@ -309,17 +240,15 @@ class _NamespaceCheck:
 
     async def _slices(self, live: Side, build: Side) -> AsyncGenerator[list[Subject]]:
         """What is compared, some at a time."""
-        names = COUNTS if self._has_all_keys else STATUS_COUNTS
-        yield [Subject("count", (COUNT, name)) for name in names]
+        yield [Subject("count", (COUNT, name)) for name in COUNTS]
         async for sessions in _sessions(live, build):
             yield [Subject("session", (tally_key(name), b"")) for name in sessions]
-            if self._has_all_keys:
-                yield [Subject("start", (SESSIONS_START, name)) for name in sessions]
+            yield [Subject("start", (SESSIONS_START, name)) for name in sessions]
         async for places in self._members(live, build, "summary", summary_keys()):
             yield [Subject("summary", place, place[1]) for place in places]
         async for places in self._members(live, build, "alert", [ALERTS]):
             yield [Subject("alert", place) for place in places]
-        if self._has_all_keys and await self._has_all_devices(live, build):
+        if await self._has_all_devices(live, build):
             async for places in self._members(live, build, "device", [DEVICES]):
                 yield [Subject("device", place) for place in places]
         async for subjects in self._sampled(live, build):
@@ -344,8 +273,6 @@ class _NamespaceCheck:
             drawn += await side.random_attendances(-(-self._sample * len(side.numbers) // namespace.partitions))
         for subjects in batches(list(dict.fromkeys(drawn))):
             yield list(subjects)
-        if not self._has_all_keys:
-            return
         for name in {*await live.random_sessions(_SESSIONS), *await build.random_sessions(_SESSIONS)}:
             yield [Subject("arrivals", (arrivals_key(name), b""))]
             async for places in self._members(live, build, "roster", [roster_key(name)]):
@@ -378,13 +305,6 @@ async def _sessions(live: Side, build: Side) -> AsyncIterator[list[bytes]]:
         if not ends:
             return
         after = min(ends)
-
-
-def _is_certain(candidate: _Candidate, limits: Limits, now: float, reached: float) -> bool:
-    """Whether a place differs, of which both sides never had the same value at the same offsets."""
-    if candidate.looks < limits.looks:
-        return False
-    return candidate.mismatches >= limits.looks or bool(reached and now - max(candidate.changed, reached) > limits.still)
 
 
 def _newest(one: Mapping[tuple[str, int], int], other: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from schemas.attendance import STATUSES, guid
-from schemas.packing import unpack_text
-from schemas.times import format_time
 from worker.read_model import keys
 from worker.read_model.builds import Namespace
 from worker.read_model.content import (
@@ -44,15 +42,11 @@ COUNTS: Mapping[bytes, tuple[Any, ...]] = {
     b"alerts": ("HLEN", keys.ALERTS),
     b"alerts by time": ("ZCARD", keys.ALERTS_AT),
 }
-#: Those that namespaces of every layout have: attendances by status.
+#: Those of the attendances.
 STATUS_COUNTS = tuple(COUNTS)[: len(STATUSES)]
 #: Members that one command takes.
 _AT_ONCE = 500
 _double = Struct(">d").unpack
-#: The packed pair of layout 4, before the window: it had no minute of arrival.
-_HEAD_4 = Struct(">BBIIB")
-_UPDATED = Struct(">Q")
-_ZERO = 1 << 63
 
 _T = TypeVar("_T")
 Position = tuple[bytes | None, ...] | None
@@ -87,16 +81,13 @@ class Side:
         client: of Redis.
         namespace: that is read.
         numbers: of the partitions.
-        as_attendances: whether documents are read as attendances, because the other side has another layout.
     """
 
-    def __init__(self, client: Client, namespace: Namespace, numbers: Sequence[int], *, as_attendances: bool = False) -> None:
+    def __init__(self, client: Client, namespace: Namespace, numbers: Sequence[int]) -> None:
         self._client = client
         self._namespace = namespace
         self.numbers = numbers
         self._keys = {number: PartitionKeys(namespace.name, number) for number in numbers}
-        self._layout = layout_of(namespace)
-        self._as_attendances = as_attendances
         self._generations: dict[int, str] = {}
         self._content: dict[int, PartitionContent] = {}
 
@@ -191,7 +182,7 @@ class Side:
         places = [(_doc_key(identity), identity) for identity in ids]
         found = []
         for place, packed in zip(places, await self._content[number].values(places), strict=True):
-            attendance = packed and self._unpack(place[1], packed)
+            attendance = packed and unpack(place[1], packed)
             if attendance:
                 found.append(Subject("attendance", place, attendance["bookingId"].encode()))
         return found
@@ -224,18 +215,8 @@ class Side:
             values[at] = b"%d" % count
         found = await self._content[number].values([places[at] for at in others])
         for at, value in zip(others, found, strict=True):
-            values[at] = self._comparable(places[at], value)
+            values[at] = value
         return values
-
-    def _comparable(self, place: Place, value: bytes | None) -> bytes | None:
-        """A document as an attendance, where layouts differ."""
-        if value is None or not self._as_attendances or not place[0].startswith(_DOC):
-            return value
-        attendance = self._unpack(place[1], value)
-        return orjson.dumps(attendance) if attendance else None
-
-    def _unpack(self, identity: bytes, packed: bytes) -> Any:
-        return _unpack_layout_4(identity, packed) if self._layout == 4 else unpack(identity, packed)
 
     def _partitions_of(self, subject: Subject) -> Sequence[int]:
         if len(self.numbers) == 1 or not subject.booking:
@@ -255,11 +236,6 @@ class Side:
         return raise_first_error(await self._client.ask(commands))
 
 
-def layout_of(namespace: Namespace) -> int:
-    """The layout version in the name of a namespace."""
-    return int(namespace.name.rpartition(":")[2].partition(".")[0])
-
-
 def summary_keys() -> list[bytes]:
     """The keys of the summaries."""
     return [b"%b%d" % (_BOOKING, bucket) for bucket in range(keys.BOOKING_BUCKETS)]
@@ -268,7 +244,7 @@ def summary_keys() -> list[bytes]:
 def shown_value(subject: Subject, value: bytes | None) -> Any:
     """A value as people read it."""
     key, _ = subject.place
-    if value is not None and (key == COUNT or (key.startswith(_DOC) and value.startswith(b"{"))):
+    if value is not None and key == COUNT:
         return orjson.loads(value)
     return shown(subject.place, value)
 
@@ -314,26 +290,3 @@ def _packed_total(parts: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 def _doc_key(identity: bytes) -> bytes:
     return b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT)
-
-
-def _unpack_layout_4(identity: bytes, packed: bytes) -> Any:
-    flags, status, number, _, length = _HEAD_4.unpack_from(packed)
-    if not flags & 1:
-        return None
-    at = _HEAD_4.size + length
-    updated = _UPDATED.unpack_from(packed, at)[0] - _ZERO
-    at += _UPDATED.size
-    texts = []
-    for _ in range(3):
-        text, at = unpack_text(packed, at)
-        texts.append(text.decode())
-    (session_id, booking_id, source) = texts
-    return {
-        "id": guid(identity),
-        "bookingId": booking_id,
-        "sessionId": session_id,
-        "status": STATUSES[status],
-        "numberOfAttendees": number,
-        "updatedDate": format_time(updated),
-        "source": source,
-    }
