@@ -273,6 +273,10 @@ class Rebuild:
         live, sample = registry.live, int(self._request["sample"])
         if live is None:
             raise BuildError("no namespace is live in Redis, which lost it: wait until a worker has filled one, then --resume")
+        if not is_ours(self._base, live.name):
+            # what another version wrote cannot be read: the build is only counted
+            self._shown.report(f"not compared with {live.name}, whose layout is another version's: `attendance verify` later")
+            live = build.namespace
         with self._shown.progress("places compared", None) as progress:
             found = await compare(self._client, live, build.namespace, sample=sample, on_progress=progress, stop=stop.is_set)
         if stop.is_set():
