@@ -14,6 +14,7 @@ from tests.support.commands import Command, shared_commands
 from tests.support.first_release import NAMESPACE
 from tests.support.first_release.programs import FirstRelease
 from tests.support.first_release.readers import Reader
+from tests.support.first_release.reading import all_attendances
 from tests.support.first_release.snapshot import Restored, Snapshot, binary, read, until_idle
 from tests.support.services import Broker, RedisServer
 from tests.support.services.processes import wait_until
@@ -43,9 +44,15 @@ def test_the_first_release_is_upgraded_under_readers(kafka: Broker, own_redis: R
                 shown = before.answers + 100, after.answers + 100
                 assert wait_until(lambda: before.answers > shown[0] and after.answers > shown[1], 20)
             assert before.errors + after.errors == []
-            build = json.loads(rebuild.out.splitlines()[-1])["live"]
-            assert build.startswith(f"{NAMESPACE}:{LAYOUT_VERSION}.")
+            ended = json.loads(rebuild.out.splitlines()[-1])
+            assert ended["live"].startswith(f"{NAMESPACE}:{LAYOUT_VERSION}.")
         assert old.terminate() == 0, old.said()
+        tables = str(int(ended["live"].rpartition(".")[2]) + 1)
+        system.settings = system.settings.model_copy(update={"tables": tables})
+        system.until_settled()
+        # the first release makes a dead letter of a booking record in a wrong partition
+        replayed = system.run_cli("dead-letters", "replay", "--topic", "bookings", "--yes")
+        assert replayed.returncode == 0, replayed
         system.until_settled()
         outcome = system.outcome()
         assert outcome == oracle.outcome(*snapshot.arguments())
@@ -57,7 +64,7 @@ def test_the_first_release_is_upgraded_under_readers(kafka: Broker, own_redis: R
         assert dropped.returncode == 0, dropped
         assert system.run_cli("verify").stdout.splitlines()[-3:] == ["differences: 0", "remaining: 0", "unreached: 0"]
         assert system.open_alerts_of_topic() == outcome.alerts
-        assert _namespaces(system) == {build}
+        assert _namespaces(system) == {ended["live"]}
         assert system.outcome() == outcome
 
 
@@ -77,6 +84,38 @@ def _namespaces(system: Restored) -> set[str]:
 def _start_rebuild(system: Restored) -> Command:
     arguments = ("--refold", "--yes", "--json")
     return shared_commands().start("rebuild", *arguments, **system.environment)
+
+
+@pytest.mark.slow
+def test_the_upgrade_is_aborted_and_rolled_back(kafka: Broker, own_redis: RedisServer, tmp_path: Path) -> None:
+    release, snapshot = FirstRelease(tmp_path), read()
+    own_redis.ask("FLUSHALL")
+    with Restored(kafka, own_redis, snapshot) as system:
+        release.start_worker(system)
+        until_idle(system)
+        assert system.run_cli("topics", "create").returncode == 0
+        with release.api(system) as old_api, Api(system, tmp_path, tokens=False) as api:
+            with Reader(old_api, snapshot.served) as reader:
+                built = system.run_cli("rebuild", "--refold", "--yes", "--no-switch", "--json")
+                assert built.returncode == 0, built
+                assert len(_namespaces(system)) == 2
+                operation = json.loads(built.stdout.splitlines()[-1])["id"]
+                assert system.run_cli("rebuild", "--abort", operation).returncode == 0
+                assert _namespaces(system) == {f"{NAMESPACE}:4.0"}
+
+                rebuild = _start_rebuild(system)
+                worker = _start_once_there_is_a_build(system)
+                assert rebuild.wait(120) == 0, (rebuild.out, rebuild.err, worker.said())
+                assert {each["id"] for each in all_attendances(api)} == {each["id"] for each in snapshot.served}
+                for step in ("--rollback", "--drop-old"):
+                    taken = system.run_cli("rebuild", step, "--yes")
+                    assert taken.returncode == 0, taken
+                    assert api.query().status_code == 503
+                assert worker.wait(30) == 1
+                assert "attendance rebuild" in worker.said()
+                assert _namespaces(system) == {f"{NAMESPACE}:4.0"}
+            assert reader.errors == []
+            assert all_attendances(old_api) == snapshot.served
 
 
 class Live:

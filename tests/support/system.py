@@ -178,7 +178,7 @@ class System:
             admin = AIOKafkaAdminClient(**self.settings.kafka_client())
             await admin.start()
             try:
-                return dict(await admin.list_consumer_group_offsets(self.settings.topic_prefix))
+                return dict(await admin.list_consumer_group_offsets(self.settings.group))
             finally:
                 await admin.close()
 
