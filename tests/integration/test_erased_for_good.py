@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.test_main_job import MINUTE, envelope, exact
 from tests.support.services import Broker, Redis, RedisServer
+from tests.support.services.processes import wait_until
 from tests.support.system import Record, System, running
 from tests.support.traces import in_store, named, traces
 from worker.topics import partition_of
@@ -70,11 +71,14 @@ def until_no_trace(look: Callable[[], list[str]], timeout: float = 30) -> None:
 
 
 def restart(system: System, *, killed: bool = True) -> None:
+    seen = system.workers[0].said().count("event=recovered")
     for worker in system.workers:
         if worker.running:
             worker.kill() if killed else worker.terminate()
     system.workers.clear()
-    system.start_worker()
+    worker = system.start_worker()
+    # of the worker before, Redis shows heartbeats for some seconds
+    assert wait_until(lambda: worker.said().count("event=recovered") > seen, 60), worker.said()
     system.until_serving()
 
 
