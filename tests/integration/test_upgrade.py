@@ -96,6 +96,8 @@ def test_the_upgrade_is_aborted_and_rolled_back(kafka: Broker, own_redis: RedisS
         assert system.run_cli("topics", "create").returncode == 0
         with release.api(system) as old_api, Api(system, tmp_path, tokens=False) as api:
             with Reader(old_api, snapshot.served) as reader:
+                refused = system.run_cli("rebuild", "--yes")
+                assert (refused.returncode, "--refold" in refused.stderr) == (1, True), refused
                 built = system.run_cli("rebuild", "--refold", "--yes", "--no-switch", "--json")
                 assert built.returncode == 0, built
                 assert len(_namespaces(system)) == 2

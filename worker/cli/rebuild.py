@@ -27,6 +27,7 @@ from worker.cli.long_commands import (
 from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line
+from worker.logs import configure_logs
 from worker.ops import rebuild as ops
 from worker.ops.namespace_check import CheckReport
 from worker.read_model.operations import ENDED, Operation, OperationError, Operations, Running, State
@@ -184,6 +185,9 @@ def _rebuild(
     async def begin(operations: Operations) -> Running:
         assert plan is not None
         return await ops.begin(operations, settings, plan, request)
+
+    # loading tables is a worker's job, with its log lines
+    configure_logs(settings)
 
     async def work(running: Running, stop: asyncio.Event) -> bool | State:
         shown.stop = stop

@@ -81,6 +81,26 @@ async def find_rows(source: Settings) -> RowCopy:
     return RowCopy(windows, committed)
 
 
+async def check_row_format(source: Settings) -> None:
+    """Raises OtherFormat if the rows of the live tables have another format: they cannot be copied.
+
+    Args:
+        source: settings of the live tables.
+
+    Raises:
+        OtherFormat: they have.
+        aiokafka.errors.KafkaError: the broker refuses.
+    """
+    client = source.kafka_client()
+    topic = TopicNames.of(source.topic_prefix, source.tables).attendance_changelog
+    async with aclosing(read_windows(client, await find_windows(client, topic, range(source.partitions)))) as parts:
+        async for _, fetched in parts:
+            for record in fetched.records:
+                if record.value and record.key != _GENERATION:
+                    check(record.value[0])
+                    return  # all rows have one format
+
+
 async def _merge(table: Table, number: int, records: list[ConsumerRecord], resources: Resources) -> None:
     """Merges records of a live changelog into a new table."""
     copied = [record for record in records if record.key != _GENERATION]

@@ -19,6 +19,7 @@ from worker.kafka import open_producer
 from worker.ops import topics
 from worker.ops.children import Child
 from worker.ops.coverage import Coverage, find_coverage
+from worker.ops.load_copy import check_row_format
 from worker.ops.namespace_check import CheckReport, compare
 from worker.ops.own_tables import local_worker, until_served
 from worker.ops.table_loader import load
@@ -107,6 +108,7 @@ async def make_plan(settings: Settings, client: Client, archives: Sequence[Path]
         coverage.check()
         return Plan(Mode.REFOLD, live, filled.attendances, coverage)
     if not is_readable:
+        await check_row_format(settings.model_copy(update={"tables": live.tables}))
         return Plan(Mode.COPY, live, 0)
     if registry.live_settings not in (None, settings.shaping()):
         raise BuildError(

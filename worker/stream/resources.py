@@ -24,11 +24,16 @@ CACHED_BOOKINGS = 55_000
 def open_row_store(settings: Settings) -> Store:
     """The store that ``ATTENDANCE_STORE`` names, for the rows of these tables.
 
+    Numbered tables have a folder of their own in it, since a slot is emptied for rows of another name.
+
     Raises:
         SettingsError: it cannot be used.
     """
     try:
-        return open_store(settings.store, settings.group)
+        has_folder = settings.store not in ("memory://", "rocksdb://")
+        is_numbered = settings.group != settings.topic_prefix
+        url = f"{settings.store.rstrip('/')}/{settings.group}" if has_folder and is_numbered else settings.store
+        return open_store(url, settings.group)
     except StoreUnusable as error:
         raise SettingsError(f"ATTENDANCE_STORE: {error}") from None
 
