@@ -142,6 +142,8 @@ class Partition:
             if target.is_live:
                 await self._take_over(read_models)
         self._create_read_models = create
+        # they may have changed meanwhile
+        self.write_to(self._targets)
         self._finish_erasures()
         try:
             async with asyncio.TaskGroup() as stages:
