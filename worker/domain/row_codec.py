@@ -66,7 +66,7 @@ class OtherFormat(Exception):
     def __init__(self, row_format: int) -> None:
         super().__init__(
             f"a table row has format {row_format}, this worker writes {FORMAT}: run `attendance rebuild --refold` of this "
-            "version, or the version that wrote the row"
+            "version, or set a new ATTENDANCE_TOPIC_PREFIX and publish again, or run the version that wrote the row"
         )
 
 

@@ -303,11 +303,9 @@ def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> N
     for name, value in recorded.items():
         if shaping.get(name) != value:
             of_tables, here = _readable(name, value), _readable(name, shaping.get(name, 0))
-            cure = (
-                "set another ATTENDANCE_TOPIC_PREFIX and publish again"
-                if name == "partitions"
-                else "run `attendance rebuild --refold` with this setting"
-            )
+            elsewhere = "set another ATTENDANCE_TOPIC_PREFIX and publish again"
+            refold = "run `attendance rebuild --refold` with this setting"
+            cure = elsewhere if name == "partitions" else f"{refold}, or {elsewhere}"
             raise SettingsConflict(
                 f"ATTENDANCE_{name.upper()}: the tables were created with {of_tables}, here it is {here}: "
                 f"set {of_tables}, or {cure}"
