@@ -5,6 +5,8 @@ import random
 import time
 from typing import Any
 
+import pytest
+
 from tests.integration.test_main_job import World
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
@@ -68,6 +70,7 @@ def test_an_erased_booking_is_gone_and_stays_gone(kafka: Broker, redis_server: R
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_new_tables_take_markers_over(kafka: Broker, redis_server: Redis) -> None:
     """Also where the topic has no erasure any more, as after its retention; the first tables' rows are not copied back."""
     world = World(seed=8, events=400)

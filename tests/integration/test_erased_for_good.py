@@ -16,7 +16,7 @@ from tests.support.system import Record, System, running
 from tests.support.traces import in_store, named, traces
 from worker.topics import partition_of
 
-STORES = ("rocksdb", "memory")
+STORES = ("rocksdb", pytest.param("memory", marks=pytest.mark.slow))
 
 
 class Guest:

@@ -5,6 +5,8 @@ import random
 import time
 from typing import Any
 
+import pytest
+
 from tests.integration.test_main_job import World
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import wait_until
@@ -60,6 +62,7 @@ def test_new_tables_are_served_by_the_workers_that_run(kafka: Broker, redis_serv
         assert "ATTENDANCE_TABLES=2" in system.workers[0].said()
 
 
+@pytest.mark.slow
 def test_a_setting_that_shapes_results_is_changed(kafka: Broker, redis_server: Redis) -> None:
     """The differences are listed, and accepted; alerts follow; workers with the new setting take over."""
     world = World(seed=4, events=800)

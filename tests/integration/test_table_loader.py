@@ -169,6 +169,7 @@ def verified(system: System, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_rows_are_copied_into_tables_that_workers_continue(hall: System, tmp_path: Path) -> None:
     world = World(seed=12, events=900, strays=True)
     publish_half(hall, world, 0)
@@ -181,6 +182,7 @@ def test_rows_are_copied_into_tables_that_workers_continue(hall: System, tmp_pat
     assert verified(hall)["differences"] == []
 
 
+@pytest.mark.slow
 def test_what_another_tolerance_makes_of_all_events(hall: System, tmp_path: Path) -> None:
     world = World(seed=13, events=900)
     publish_half(hall, world, 0)
@@ -198,6 +200,7 @@ def test_what_another_tolerance_makes_of_all_events(hall: System, tmp_path: Path
     assert verified(hall)["differences"] == []
 
 
+@pytest.mark.slow
 def test_an_erased_booking_stays_erased_without_its_events(hall: System, tmp_path: Path) -> None:
     """Its marker is in the live tables alone: topic and archive have the events before, and not the erasure."""
     world = World(seed=16, events=300)
