@@ -227,7 +227,12 @@ def _abort(settings: Settings, operation_id: str, *, as_json: bool) -> None:
         shown = Switching(yes=True, accept=0, no_switch=True)
         return await _with_redis(settings, lambda client: ops.Rebuild(settings, client, running, shown).remove())
 
-    print_operation(run_operation(settings, ops.COMMAND, operation_id, _none_begins, work).operation, as_json=as_json)
+    operation = run_operation(settings, ops.COMMAND, operation_id, _none_begins, work).operation
+    print_operation(operation, as_json=as_json)
+    if operation.state is State.SWITCHED:
+        fail(
+            f"{operation_id} had switched: --rollback makes the earlier namespace live again, --drop-old then removes this one"
+        )
 
 
 def _roll_back(settings: Settings, resumed: Operation | None, max_lag: int, *, yes: bool, as_json: bool) -> None:

@@ -310,15 +310,17 @@ class Rebuild:
             await until_served(self._settings, self._worker, stop, self._shown.report)
 
     async def remove(self) -> State:
-        """Removes everything that this rebuild made.
+        """Removes everything that this rebuild made; of one that was killed behind its switch nothing, and returns SWITCHED.
 
         Raises:
-            BuildError: the build is live.
+            BuildError: the build is live, and has still to take over, or was live before.
         """
         if (name := self._position.get("namespace")) is not None:
             registry = await read_registry(self._client, self._base)
             if registry.live is not None and registry.live.name == name:
-                raise BuildError(f"{name} is live: --rollback makes the earlier one live again, --drop-old then removes this")
+                if self._mode is Mode.IN_PLACE:
+                    return State.SWITCHED
+                raise BuildError(f"{name} is live: --resume {self._operation} ends what is left; then --rollback goes back")
             if any(each.namespace.name == name and each.state is BuildState.KEPT for each in registry.builds):
                 raise BuildError(f"{name} was live before, and is kept: --drop-old removes it")
             namespace = Namespace(name, self._source.partitions, self._position["tables"])
