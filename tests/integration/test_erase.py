@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 import pytest
+from redis import Redis as Client
 
 from tests.integration.test_main_job import World
+from tests.support.oracle import Outcome
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
 from worker.topics import TopicNames, partition_of
@@ -35,21 +37,14 @@ def test_an_erased_booking_is_gone_and_stays_gone(kafka: Broker, redis_server: R
         system.publish(records)
         system.until_settled()
         before = system.outcome()
-        names = sorted({booking for booking, _ in before.attendances})
-        # which are no part of another one's name: they are looked for as text
-        gone = [name for name in names if sum(name in other for other in names) == 1][:3]
+        gone = some_bookings(before)
         summary = erased(system, *gone)
         assert summary["state"] == "DONE"
         assert summary["bookings"] == summary["markers"] == 3
         assert summary["attendances"] == sum(booking in gone for booking, _ in before.attendances)
         # again, late events, the booking system's deletion, and an older record of it that comes late
         system.publish([each for each in records if each.topic == system.topics.events])
-        system.publish(
-            [
-                Record(system.topics.bookings, name.encode(), None, [], partition_of(name, system.settings.partitions))
-                for name in gone
-            ]
-        )
+        system.publish([Record(system.topics.bookings, name.encode(), None, [], of(system, name)) for name in gone])
         system.until_settled()
         for restart in (False, True):
             if restart:
@@ -79,8 +74,7 @@ def test_new_tables_take_markers_over(kafka: Broker, redis_server: Redis) -> Non
         system.publish(records)
         system.until_settled()
         before = system.outcome()
-        names = sorted({booking for booking, _ in before.attendances})
-        gone = [name for name in names if sum(name in other for other in names) == 1][:3]
+        gone = some_bookings(before)
         erased(system, *gone)
         system.publish([Record(system.topics.bookings, name.encode(), None, [], of(system, name)) for name in gone])
         system.until_settled()
@@ -100,6 +94,12 @@ def test_new_tables_take_markers_over(kafka: Broker, redis_server: Redis) -> Non
         assert left == []
 
 
+def some_bookings(outcome: Outcome) -> list[str]:
+    """Three whose ids are no part of another one's: they are looked for as text."""
+    names = sorted({booking for booking, _ in outcome.attendances})
+    return [name for name in names if sum(name in other for other in names) == 1][:3]
+
+
 def of(system: System, booking: str) -> int:
     return partition_of(booking, system.settings.partitions)
 
@@ -107,8 +107,6 @@ def of(system: System, booking: str) -> int:
 def traces(system: System, redis_server: Redis, names: list[str], topics: TopicNames | None = None) -> list[str]:
     """Where the text of a booking is still found."""
     topics = topics or system.topics
-    from redis import Redis as Client
-
     texts, found = [name.encode() for name in names], []
     with Client.from_url(redis_server.url) as client:
         for key in client.scan_iter(f"{system.settings.redis_namespace}:*", count=5000):

@@ -1,16 +1,19 @@
 """A build with tables of its own: handed to running workers, switched to and back, and the only one left in the end."""
 
+import asyncio
 import json
 import random
 import time
 from typing import Any
 
 import pytest
+from redis import Redis as Client
 
 from tests.integration.test_main_job import World
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import wait_until
 from tests.support.system import System, running
+from worker.ops import topics
 from worker.topics import TopicNames
 
 
@@ -110,16 +113,10 @@ def test_a_build_of_its_own_is_aborted_clean(kafka: Broker, redis_server: Redis)
 
 def names_left(system: System, names: TopicNames) -> list[str]:
     """Keys of the build, and its changelogs."""
-    from redis import Redis as Client
-
     with Client.from_url(system.settings.redis.get_secret_value()) as client:
         left = [key.decode() for key in client.scan_iter(f"{system.settings.redis_namespace}:5.1:*")]
     return left + [topic for topic in names[4:] if exists(system, topic)]
 
 
 def exists(system: System, topic: str) -> bool:
-    import asyncio
-
-    from worker.ops import topics
-
     return asyncio.run(topics.exists(system.settings, topic))

@@ -5,6 +5,7 @@ import asyncio
 from aiokafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
 
 from worker.kafka import open_admin
+from worker.read_model.builds import BuildError
 from worker.settings import Settings
 from worker.stream.group import count_members
 from worker.topics import TopicNames, group_changelog
@@ -17,12 +18,15 @@ async def remove_tables(settings: Settings) -> None:
     """Deletes the changelogs of numbered tables.
 
     Raises:
+        BuildError: workers still keep them.
         KafkaError: the broker refuses; the message names the topic.
     """
     for _ in range(_LEAVE_SECONDS):
         if not await count_members(settings):
             break
         await asyncio.sleep(1)
+    else:
+        raise BuildError(f"the group {settings.group} still has members: stop its workers, then repeat this with --resume")
     names = TopicNames.of(settings.topic_prefix, settings.tables)
     group = group_changelog(settings.topic_prefix, settings.tables)
     async with open_admin(settings) as admin:
