@@ -50,6 +50,36 @@ def names(registry: Registry) -> tuple[str | None, list[tuple[str, BuildState]]]
     return registry.live and registry.live.name, [(each.namespace.name, each.state) for each in registry.builds]
 
 
+def test_a_redis_that_loses_its_data_has_a_live_namespace(redis_server: Redis) -> None:
+    """At any moment of an announcement."""
+
+    async def scenario(client: Client, base: str) -> None:
+        wanted, announcing = Namespace(namespace(base), 4), True
+
+        async def lose() -> None:
+            while announcing:
+                await client.unlink(live_key(base))
+
+        losing = asyncio.create_task(lose())
+        for _ in range(300):
+            assert (await announce(client, base, wanted)).live == wanted
+        announcing = False
+        await losing
+
+    with_registry(redis_server, scenario)
+
+
+def test_a_switch_without_a_live_namespace_names_the_cure(redis_server: Redis) -> None:
+    async def scenario(client: Client, base: str) -> None:
+        await client.unlink(live_key(base))
+        build = a_build(await builds.reserve(client, base), report="r1")
+        await builds.begin(client, base, build)
+        with pytest.raises(BuildError, match="start the workers"):
+            await builds.switch(client, base, build.namespace.name, "op-1", "r1", SETTINGS)
+
+    with_registry(redis_server, scenario)
+
+
 def test_a_build_becomes_live_and_the_other_is_kept(redis_server: Redis) -> None:
     async def scenario(client: Client, base: str) -> None:
         first, second = namespace(base), await builds.reserve(client, base)

@@ -164,19 +164,19 @@ async def announce(client: Client, base: str, namespace: Namespace, settings: Ma
         settings: those that shape it; of the first tables they need not be given.
     """
     key = live_key(base)
-    async with answer_timeout(), client.pipeline(transaction=True) as pipe:
-        pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
-        pipe.hgetall(key)
-        *_, fields = await pipe.execute()
-    registry = parse_registry(fields)
-    if registry.live is not None:
-        return registry
     values = {"namespace": namespace.name, "partitions": str(namespace.partitions)}
     if namespace.tables != FIRST_TABLES:
         values |= {"tables": namespace.tables, "settings": orjson.dumps(dict(settings or {})).decode()}
-    # of several workers the first one decides
-    await run(client, REGISTRY, key, orjson.dumps([dict.fromkeys(LIVE_FIELDS, ""), values, []]))
-    return await read_registry(client, base)
+    while True:
+        async with answer_timeout(), client.pipeline(transaction=True) as pipe:
+            pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
+            pipe.hgetall(key)
+            *_, fields = await pipe.execute()
+        registry = parse_registry(fields)
+        if registry.live is not None:
+            return registry
+        # of several workers the first one decides; it is read again, since Redis may lose it at any moment
+        await run(client, REGISTRY, key, orjson.dumps([dict.fromkeys(LIVE_FIELDS, ""), values, []]))
 
 
 async def reserve(client: Client, base: str) -> str:
@@ -246,7 +246,8 @@ async def switch(client: Client, base: str, name: str, operation: str, report: s
         build = _own(registry, name, operation)
         if build.state is not BuildState.KEPT and (not report or build.report != report):
             raise BuildError(f"{name} was not checked, or was checked again meanwhile: resume {operation}, which checks it")
-        assert live is not None
+        if live is None:
+            raise BuildError(f"no namespace of {base} is live: Redis lost its data; start the workers, which fill it again")
         kept = Build(live, operation, BuildState.KEPT, registry.live_settings or settings)
         values, gone = _live_fields(registry, base, build)
         return _Change({**values, _BUILD + live.name: kept.encode()}, [*gone, _BUILD + name])
