@@ -29,6 +29,9 @@ BACKFILL_HEADER = "attendance-backfill"
 OFFSET_HEADER = "attendance-offset"
 """Header of a booking's record that a worker appended again: the offset of the original record in its partition."""
 
+MIRRORED_HEADER = "attendance-mirrored"
+"""Header of a record that was copied from the topics of another prefix: that prefix."""
+
 TRACEPARENT_HEADER = "traceparent"
 """Header of a dead letter, and name of the attribute of an event: the W3C trace context, if the event has one."""
 REPLAYS_HEADER = "attendance-replays"

@@ -44,7 +44,12 @@ def group_changelog(prefix: str, tables: str = FIRST_TABLES) -> str:
 @lru_cache(maxsize=10_000)
 def partition_of(booking_id: str, partitions: int) -> int:
     """The partition of a booking: Kafka's default partitioner, applied to the normalised id."""
-    return (murmur2(booking_id.encode()) & 0x7FFFFFFF) % partitions
+    return partition_of_key(booking_id.encode(), partitions)
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's default partitioner chooses for a key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def murmur2(key: bytes) -> int:

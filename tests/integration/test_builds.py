@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from worker.read_model.keys import LAYOUT_VERSION, PartitionKeys, live_key, name
 from worker.read_model.reader import AttendanceReader, OtherLayout
 from worker.read_model.writer import Dropped, Fenced, NeedsRepair, PartitionWriter
 from worker.redis.client import Client, create_redis, masters
-from worker.settings import load_settings
+from worker.settings import Settings, load_settings
 
 SETTINGS, OTHERS = {"partitions": 4, "clock_tolerance": 1}, {"partitions": 4, "clock_tolerance": 2}
 
@@ -156,19 +157,33 @@ def test_readers_of_an_older_layout_keep_theirs(redis_server: Redis) -> None:
 
 def test_workers_use_the_tables_of_their_settings(redis_server: Redis) -> None:
     async def scenario(client: Client, base: str) -> None:
-        async def tables(settings: dict[str, int]) -> str:
-            return tables_for(await read_registry(client, base), base, settings)
+        def settings(**values: Any) -> Settings:
+            return load_settings(_env_file=None, **{"namespace": base, "partitions": 4, **values})
 
-        assert (await tables(SETTINGS), await tables(OTHERS)) == ("1", "1")
-        build = a_build(namespace(base, 3), tables="3")._replace(state=BuildState.LOADING, settings=OTHERS, report="r")
+        async def tables(own: Settings) -> str:
+            return tables_for(await read_registry(client, base), own)
+
+        first, others = settings(), settings(clock_tolerance="2m")
+        assert (await tables(first), await tables(others)) == ("1", "1")
+        build = a_build(namespace(base, 3), tables="3")._replace(
+            state=BuildState.LOADING, settings=others.shaping(), report="r"
+        )
         await builds.begin(client, base, build)
-        assert await tables(OTHERS) == "1", "it is not loaded yet"
+        assert await tables(others) == "1", "it is not loaded yet"
         await builds.update(client, base, build._replace(state=BuildState.FILLING))
         # that of the live tables is not known before the first switch: their workers compare it themselves
-        assert await tables(SETTINGS) == "1"
-        await builds.switch(client, base, build.namespace.name, "op-1", "r", SETTINGS)
-        assert (await tables(SETTINGS), await tables(OTHERS)) == ("1", "3")
-        assert await tables({"partitions": 9}) == "3", "the live ones, whose workers name the difference"
+        assert await tables(first) == "1"
+        await builds.switch(client, base, build.namespace.name, "op-1", "r", first.shaping())
+        assert (await tables(first), await tables(others)) == ("1", "3")
+        assert await tables(settings(partitions=9)) == "3", "the live ones, whose workers name the difference"
+        await builds.forget(client, base, namespace(base), "op-1")
+        # with the same settings, but other topics
+        build = Build(Namespace(namespace(base, 4), 4, "4", "moved"), "op-2", BuildState.FILLING, others.shaping(), report="r")
+        moved = settings(topic_prefix="moved", clock_tolerance="2m")
+        await builds.begin(client, base, build, live_prefix=others.topic_prefix)
+        for _ in range(2):
+            assert (await tables(others), await tables(moved)) == ("3", "4")
+            await builds.switch(client, base, build.namespace.name, "op-2", "r", others.shaping())
 
     with_registry(redis_server, scenario)
 

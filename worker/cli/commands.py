@@ -17,6 +17,7 @@ from worker.cli.archive import archive
 from worker.cli.dead_letters import dead_letters_app
 from worker.cli.erase import erase
 from worker.cli.history import explain
+from worker.cli.mirror import mirror
 from worker.cli.operations import operations
 from worker.cli.publishing import publish, simulate
 from worker.cli.reads import Json, alerts, booking, query, session, sessions
@@ -130,6 +131,7 @@ def before_each(
 
 
 app.command()(worker)
+app.command()(mirror)
 app.command()(api)
 app.command()(publish)
 app.command()(simulate)

@@ -38,7 +38,7 @@ from worker.read_model.operations import Operation, Operations, Running, State
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import Settings
-from worker.stream.group import find_erase_key
+from worker.stream.group_topic import find_erase_key
 
 T = TypeVar("T")
 Reading = Callable[[AttendanceReader], Coroutine[Any, Any, T]]

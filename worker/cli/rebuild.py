@@ -28,6 +28,7 @@ from worker.cli.reads import Json
 from worker.cli.services import service_settings
 from worker.cli.show import fail, print_line
 from worker.logs import configure_logs
+from worker.ops import kept_namespace
 from worker.ops import rebuild as ops
 from worker.ops.namespace_check import CheckReport
 from worker.read_model.operations import ENDED, Operation, OperationError, Operations, Running, State
@@ -50,6 +51,12 @@ def rebuild(
         bool, typer.Option("--refold", help="fold topics and archives anew, into tables of its own, with the settings here")
     ] = False,
     archives: Archives = None,
+    from_prefix: Annotated[
+        str,
+        typer.Option(
+            "--from-prefix", metavar="PREFIX", help="with --refold: of the topics in use; those of the settings are new"
+        ),
+    ] = "",
     max_lag: Annotated[
         int, typer.Option("--max-lag", min=0, metavar="RECORDS", help="how far the build may be behind the topics")
     ] = ops.MOST_LAG,
@@ -71,6 +78,8 @@ def rebuild(
         raise typer.BadParameter("--refold, --rollback and --drop-old are three steps: give one of them")
     if archives and not refold:
         raise typer.BadParameter("--archives needs --refold: tables have no archives")
+    if from_prefix and not refold:
+        raise typer.BadParameter("--from-prefix needs --refold: new topics have tables of their own")
     settings = service_settings()
     operation = None if resume is None else get_operation(settings, resume)
     if operation is not None and operation.state in ENDED:
@@ -84,11 +93,16 @@ def rebuild(
     else:
         if operation is None:
             folders = [each.resolve() for each in archives or ()]
-            plan = asyncio.run(_with_redis(settings, lambda client: ops.make_plan(settings, client, folders, refold=refold)))
+            plan = asyncio.run(
+                _with_redis(
+                    settings,
+                    lambda client: ops.make_plan(settings, client, folders, refold=refold, from_prefix=from_prefix),
+                )
+            )
             confirm(_shown(settings, plan, folders, max_lag), yes=yes)
             request = {"maxLag": max_lag, "sample": sample, "archives": list(map(str, folders))}
             if plan.coverage is not None:
-                request["records"] = plan.coverage.total
+                request |= {"records": plan.coverage.total, "archived": plan.coverage.archived}
         elif "mode" not in operation.request:
             fail(f"{operation.id} is no rebuild that can be resumed")
         else:
@@ -97,11 +111,15 @@ def rebuild(
 
 
 def _shown(settings: Settings, plan: ops.Plan, archives: list[Path], max_lag: int) -> dict[str, Any]:
-    shown: dict[str, Any] = {"fill": f"a new namespace of {plan.live.partitions} partitions, beside {plan.live.name}"}
+    partitions = settings.partitions if plan.mode is ops.Mode.NEW_TOPICS else plan.live.partitions
+    shown: dict[str, Any] = {"fill": f"a new namespace of {partitions} partitions, beside {plan.live.name}"}
     if plan.mode is ops.Mode.IN_PLACE:
         shown["from"] = f"the tables of the group {settings.group}, by its workers, which write both from then on"
     elif plan.mode is ops.Mode.COPY:
         shown["from"] = f"new tables, copied from those of {plan.live.name}, whose layout is of another version"
+    elif plan.mode is ops.Mode.NEW_TOPICS:
+        topics = f"new topics {settings.topic_prefix}.*, to which {plan.live.topic_prefix}.* are copied, and back"
+        shown["from"] = topics + "".join(f", {folder}" for folder in archives)
     else:
         shown["from"] = "new tables, folded from the topics" + "".join(f", {folder}" for folder in archives)
     if plan.coverage is not None:
@@ -237,7 +255,7 @@ def _abort(settings: Settings, operation_id: str, *, as_json: bool) -> None:
 
 def _roll_back(settings: Settings, resumed: Operation | None, max_lag: int, *, yes: bool, as_json: bool) -> None:
     if resumed is None:
-        live, kept = asyncio.run(_with_redis(settings, lambda client: ops.find_kept(settings, client)))
+        live, kept = asyncio.run(_with_redis(settings, lambda client: kept_namespace.find_kept(settings, client)))
         request = {"rollback": kept.namespace.name, "from": live.name}
         confirm({"switch readers from": live.name, "back to": kept.namespace.name}, yes=yes)
     else:
@@ -248,7 +266,7 @@ def _roll_back(settings: Settings, resumed: Operation | None, max_lag: int, *, y
 
     async def work(running: Running, _: asyncio.Event) -> State:
         shown = Switching(yes=True, accept=0, no_switch=True)
-        return await _with_redis(settings, lambda client: ops.roll_back(settings, client, running, shown, max_lag))
+        return await _with_redis(settings, lambda client: kept_namespace.roll_back(settings, client, running, shown, max_lag))
 
     ended = run_operation(settings, ops.COMMAND, None if resumed is None else resumed.id, begin, work)
     print_operation(ended.operation, as_json=as_json, live=request["rollback"], kept=request["from"])
@@ -257,10 +275,14 @@ def _roll_back(settings: Settings, resumed: Operation | None, max_lag: int, *, y
 
 def _drop_old(settings: Settings, resumed: Operation | None, *, yes: bool, as_json: bool) -> None:
     if resumed is None:
-        live, kept = asyncio.run(_with_redis(settings, lambda client: ops.find_kept(settings, client)))
-        name, partitions, tables = kept.namespace
+        live, kept = asyncio.run(_with_redis(settings, lambda client: kept_namespace.find_kept(settings, client)))
+        name, partitions, tables, topic_prefix = kept.namespace
         request = {"drop": name, "partitions": partitions, "tables": tables, "operation": kept.operation}
-        confirm({"remove": f"{name}; then there is no way back from {live.name}"}, yes=yes)
+        request["topicPrefix"] = topic_prefix
+        shown = {"remove": f"{name}; then there is no way back from {live.name}"}
+        if not live.has_prefix(topic_prefix):
+            shown["topics"] = f"what is still published to {topic_prefix}.* counts no more"
+        confirm(shown, yes=yes)
     else:
         request = dict(resumed.request)
 
@@ -269,7 +291,7 @@ def _drop_old(settings: Settings, resumed: Operation | None, *, yes: bool, as_js
 
     async def work(running: Running, _: asyncio.Event) -> State:
         shown = Switching(yes=True, accept=0, no_switch=True)
-        return await _with_redis(settings, lambda client: ops.drop_kept(settings, client, running, shown))
+        return await _with_redis(settings, lambda client: kept_namespace.drop_kept(settings, client, running, shown))
 
     ended = run_operation(settings, ops.COMMAND, None if resumed is None else resumed.id, begin, work)
     print_operation(ended.operation, as_json=as_json, removed=request["drop"])

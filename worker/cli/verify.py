@@ -85,7 +85,7 @@ def _repair(settings: Settings, request: dict[str, Any], resume: str | None, fou
     """Compares and repairs as an operation; returns whether it has come to the end."""
 
     async def begin(operations: Operations) -> Running:
-        target = f"{settings.topic_prefix} read models"
+        target = f"{settings.redis_namespace} read models"
         return await operations.begin(_COMMAND, target, request, {"done": request["partitions"]})
 
     async def work(running: Running, stop: asyncio.Event) -> bool:

@@ -1,8 +1,8 @@
-"""The processes that a worker starts for other tables with its settings, so that a fleet serves a build of its own tables.
+"""The processes that a worker starts beside itself, so that a fleet serves what a rebuild needs without being deployed anew.
 
 After `attendance rebuild --refold` the tables of the build and those that were live are both written until one is dropped. Each
 worker keeps its own tables, and starts a process of its own for the others; a worker whose tables are dropped leaves the work
-to that process.
+to that process. Topics that are mirrored with those of another prefix have one more process for that.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 
 import structlog
+from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from worker.ops.children import die_with_parent
@@ -21,11 +22,14 @@ from worker.read_model.builds import BuildState, Registry, read_registry
 from worker.read_model.keys import is_ours
 from worker.redis.client import create_redis
 from worker.settings import ENV_PREFIX, Settings
+from worker.stream.group_topic import find_mirrored
 from worker.topics import FIRST_TABLES
 
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 2.0
+#: Name of the process that mirrors; those for other tables have their number.
+_MIRROR = "mirror"
 #: One that ended is started again after so long, seconds.
 _RESTART_SECONDS = 15.0
 #: A stopping worker ends within 15 s in any case.
@@ -43,19 +47,21 @@ class Companions:
         self._settings = settings
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
+        self._seen: Registry | None = None
+        self._is_mirrored = False
 
     @property
     def are_running(self) -> bool:
-        """Whether there is one."""
-        return any(process.poll() is None for process in self._processes.values())
+        """Whether there is one for other tables."""
+        return any(process.poll() is None for name, process in self._processes.items() if name != _MIRROR)
 
     async def keep(self) -> None:
         """Starts and stops them, as builds come and go, until it is cancelled; all have ended then."""
         client = create_redis(self._settings)
         try:
             while True:
-                # without Redis nothing changes
-                with suppress(RedisError, OSError, TimeoutError):
+                # without Redis and Kafka nothing changes
+                with suppress(RedisError, KafkaError, OSError, TimeoutError):
                     await self._follow(await read_registry(client, self._settings.redis_namespace))
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
@@ -68,19 +74,27 @@ class Companions:
             await asyncio.sleep(_LOOK_SECONDS / 4)
 
     async def _follow(self, registry: Registry) -> None:
-        others = other_tables(registry, self._settings)
-        for tables in self._processes.keys() - others:
-            await self._stop(tables)
-        for tables in others:
-            if tables in self._processes:
-                has_ended = self._processes[tables].poll() is not None
-                if not has_ended or monotonic() - self._started[tables] < _RESTART_SECONDS:
+        wanted = other_tables(registry, self._settings)
+        if registry != self._seen:
+            # it changes whenever mirroring begins or ends, and Kafka is not asked again and again
+            self._is_mirrored, self._seen = await find_mirrored(self._settings) is not None, registry
+        if self._is_mirrored:
+            wanted.add(_MIRROR)
+        for name in self._processes.keys() - wanted:
+            await self._stop(name)
+        for name in wanted:
+            if name in self._processes:
+                has_ended = self._processes[name].poll() is not None
+                if not has_ended or monotonic() - self._started[name] < _RESTART_SECONDS:
                     continue
-            log.info("starting a worker of other tables", tables=tables)
-            self._processes[tables], self._started[tables] = _start(tables), monotonic()
+            if name == _MIRROR:
+                log.info("starting to mirror the topics")
+            else:
+                log.info("starting a worker of other tables", tables=name)
+            self._processes[name], self._started[name] = _start(name), monotonic()
 
-    async def _stop(self, tables: str) -> None:
-        process = self._processes.pop(tables)
+    async def _stop(self, name: str) -> None:
+        process = self._processes.pop(name)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -92,22 +106,24 @@ class Companions:
 
 def other_tables(registry: Registry, settings: Settings) -> set[str]:
     """The tables that were made with these settings, besides those of a worker."""
-    base, shaping, own = settings.redis_namespace, settings.shaping(), settings.tables or FIRST_TABLES
+    of_builds = [(each.namespace, each.settings) for each in registry.builds if each.state is not BuildState.LOADING]
+    of_live = [] if registry.live is None else [(registry.live, registry.live_settings)]
     found = {
-        build.namespace.tables
-        for build in registry.builds
-        if build.state is not BuildState.LOADING and is_ours(base, build.namespace.name) and build.settings == shaping
+        namespace.tables
+        for namespace, shaping in [*of_builds, *of_live]
+        if is_ours(settings.redis_namespace, namespace.name)
+        and shaping == settings.shaping()
+        and namespace.has_prefix(settings.topic_prefix)
     }
-    if registry.live is not None and is_ours(base, registry.live.name) and registry.live_settings == shaping:
-        found.add(registry.live.tables)
-    return found - {own}
+    return found - {settings.tables or FIRST_TABLES}
 
 
-def _start(tables: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "worker", "worker"],
+def _start(name: str) -> subprocess.Popen[bytes]:
+    is_mirror = name == _MIRROR
+    return subprocess.Popen(  # noqa: S603 - the command is ours
+        [sys.executable, "-m", "worker", "mirror" if is_mirror else "worker"],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, f"{ENV_PREFIX}TABLES": tables},
+        env=dict(os.environ) if is_mirror else {**os.environ, f"{ENV_PREFIX}TABLES": name},
         # Ctrl-C in the terminal reaches only the parent, which ends it
         start_new_session=True,
         preexec_fn=die_with_parent(),  # noqa: PLW1509 - one prctl, looked up before the fork

@@ -1,9 +1,9 @@
-"""The worker that serves the tables of a build until others do."""
+"""The processes that serve the tables of a build until the workers do."""
 
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,16 +28,28 @@ async def local_worker(settings: Settings) -> AsyncIterator[Child]:
             await child.stop(_STOP_SECONDS)
 
 
-async def until_served(settings: Settings, local: Child, stop: asyncio.Event, report: Callable[[str], None]) -> None:
+@asynccontextmanager
+async def local_mirror() -> AsyncIterator[Child]:
+    """A process that mirrors the topics of these settings on this machine, and ends with this process."""
+    with tempfile.TemporaryDirectory(prefix="attendance-mirror-") as folder:
+        child = Child("mirror", [sys.executable, "-m", "worker", "mirror"], Path(folder) / "mirror.log")
+        try:
+            yield child
+        finally:
+            await child.stop(_STOP_SECONDS)
+
+
+async def until_served(settings: Settings, local: Sequence[Child], stop: asyncio.Event, report: Callable[[str], None]) -> None:
     """Waits until another worker than the local one is a member of the group, or the event is set.
 
     Raises:
-        ChildFailed: the local one has ended.
+        ChildFailed: a local process has ended.
         aiokafka.errors.KafkaError: the broker refuses.
     """
     waited = 0.0
     while not stop.is_set() and await count_members(settings) < 2:
-        local.check()
+        for each in local:
+            each.check()
         waited += _LOOK_SECONDS
         if waited == 5 * _LOOK_SECONDS:
             report(

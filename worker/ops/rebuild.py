@@ -8,32 +8,32 @@ operation; every step may be repeated.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
-from worker.kafka import open_producer
 from worker.ops import topics
 from worker.ops.children import Child
 from worker.ops.coverage import Coverage, find_coverage
+from worker.ops.kept_namespace import ShownProgress, check_fresh, correct_alerts, drop, record
 from worker.ops.load_copy import check_row_format
+from worker.ops.mirror import mirror_lag
 from worker.ops.namespace_check import CheckReport, compare
-from worker.ops.own_tables import local_worker, until_served
+from worker.ops.new_topics import CREATED, check_new, prepare, remove_topics
+from worker.ops.own_tables import local_mirror, local_worker, until_served
 from worker.ops.table_loader import load
-from worker.ops.table_removal import remove_tables
-from worker.ops.verify import Verification
 from worker.read_model import builds
-from worker.read_model.build_keys import Filled, open_partitions, read_filled, remove_keys
-from worker.read_model.builds import Build, BuildError, BuildState, Namespace, read_registry
+from worker.read_model.build_keys import Filled, open_partitions, read_filled
+from worker.read_model.builds import Build, BuildError, BuildState, Namespace, other_topics, read_registry
 from worker.read_model.keys import is_ours
 from worker.read_model.operations import Operations, Running, State
 from worker.redis.client import Client
 from worker.settings import Settings
-from worker.stream.group import record_live_tables, recorded_settings
-from worker.topics import FIRST_TABLES, group_changelog
+from worker.stream.group import recorded_settings
+from worker.topics import group_changelog
 
 COMMAND = "rebuild"
 #: Records that a build may be behind the topics when it is compared and becomes live.
@@ -41,8 +41,6 @@ MOST_LAG = 1_000
 #: Attendances that are compared one by one.
 SAMPLE = 2_000
 _POLL_SECONDS = 0.5
-#: How long workers take to see that a namespace is registered, or is not any more, seconds.
-_SEEN_SECONDS = 2.5
 #: A partition that has no worker for so long is reported, seconds.
 _REPORT_SECONDS = 10.0
 
@@ -56,6 +54,8 @@ class Mode(StrEnum):
     """New tables, copied from those of the live namespace: for another layout."""
     REFOLD = "refold"
     """New tables, folded from the topics and archives."""
+    NEW_TOPICS = "new topics"
+    """New tables of new topics, to which topics and archives are copied: for another number of partitions."""
 
 
 class Plan(NamedTuple):
@@ -69,10 +69,9 @@ class Plan(NamedTuple):
     """Of a refold: what is read."""
 
 
-class Shown(Protocol):
+class Shown(ShownProgress, Protocol):
     """What the command shows, and asks."""
 
-    def progress(self, unit: str, total: int | None) -> "AbstractContextManager[Callable[[int], None]]": ...
     def report(self, line: str) -> None: ...
     def checked(self, report: CheckReport) -> None: ...
     def may_switch(self, name: str, differences: int) -> Awaitable[bool]: ...
@@ -80,11 +79,20 @@ class Shown(Protocol):
 
 def target(settings: Settings) -> str:
     """What operations on the read models work on: one at a time."""
-    return f"{settings.topic_prefix} read models"
+    return f"{settings.redis_namespace} read models"
 
 
-async def make_plan(settings: Settings, client: Client, archives: Sequence[Path], *, refold: bool) -> Plan:
+async def make_plan(
+    settings: Settings, client: Client, archives: Sequence[Path], *, refold: bool, from_prefix: str = ""
+) -> Plan:
     """Plans a rebuild.
+
+    Args:
+        settings: of the build.
+        client: of Redis.
+        archives: folders, or files of them, for a refold.
+        refold: into tables of its own.
+        from_prefix: of the topics of the live namespace, if the build is to have others.
 
     Raises:
         BuildError: nothing is live, there is a build, or no worker runs that would fill one in place.
@@ -94,13 +102,22 @@ async def make_plan(settings: Settings, client: Client, archives: Sequence[Path]
     registry = await read_registry(client, base)
     live = registry.live
     if live is None:
-        raise BuildError("no namespace is live in Redis: start a worker, which fills one from the tables")
+        cure = f"set ATTENDANCE_NAMESPACE to that of the workers of {from_prefix}" if from_prefix else "start a worker"
+        raise BuildError(f"no namespace is live in Redis under {base}: {cure}")
     for build in registry.builds:
         if build.state is BuildState.KEPT:
             raise BuildError(f"{build.namespace.name}, which was live before, is kept: drop it first, with --drop-old")
         raise BuildError(f"{build.namespace.name} is being built by {build.operation}: --resume or --abort that")
+    if from_prefix:
+        return await _plan_new_topics(settings, client, live, archives, from_prefix)
+    if not live.has_prefix(settings.topic_prefix):
+        raise BuildError(other_topics(live))
     if live.partitions != settings.partitions:
-        raise BuildError(f"ATTENDANCE_PARTITIONS: the read models have {live.partitions} partitions: set that number")
+        raise BuildError(
+            f"ATTENDANCE_PARTITIONS: the read models have {live.partitions} partitions: set that number; to have "
+            f"{settings.partitions}, set ATTENDANCE_TOPIC_PREFIX to that of new topics too, and run "
+            f"`attendance rebuild --refold --from-prefix {settings.topic_prefix}`"
+        )
     is_readable = is_ours(base, live.name)
     filled = await read_filled(client, live) if is_readable else Filled((), 0)
     if refold:
@@ -119,6 +136,24 @@ async def make_plan(settings: Settings, client: Client, archives: Sequence[Path]
     return Plan(Mode.IN_PLACE, live, filled.attendances)
 
 
+async def _plan_new_topics(
+    settings: Settings, client: Client, live: Namespace, archives: Sequence[Path], from_prefix: str
+) -> Plan:
+    if not live.has_prefix(from_prefix):
+        raise BuildError(
+            f"--from-prefix: the read models are those of the topics {live.topic_prefix}.*: name {live.topic_prefix}"
+        )
+    if from_prefix == settings.topic_prefix:
+        raise BuildError(f"ATTENDANCE_TOPIC_PREFIX: is {from_prefix}, that of the topics in use: set one whose topics are new")
+    await check_new(settings)
+    live = live._replace(topic_prefix=from_prefix)
+    coverage = await find_coverage(live.settings(settings), archives)
+    coverage.check()
+    is_readable = is_ours(settings.redis_namespace, live.name)
+    attendances = (await read_filled(client, live)).attendances if is_readable else 0
+    return Plan(Mode.NEW_TOPICS, live, attendances, coverage)
+
+
 async def begin(operations: Operations, settings: Settings, plan: Plan, request: dict[str, Any]) -> Running:
     """Begins the operation.
 
@@ -129,6 +164,8 @@ async def begin(operations: Operations, settings: Settings, plan: Plan, request:
         "mode": plan.mode.value,
         "from": plan.live.name,
         "tables": plan.live.tables,
+        "topicPrefix": plan.live.topic_prefix,
+        "partitions": plan.live.partitions,
         "attendances": plan.attendances,
         **request,
     }
@@ -153,13 +190,22 @@ class Rebuild:
         self._operation = running.operation.id
         self._request = running.operation.request
         self._mode = Mode(self._request["mode"])
-        self._source = settings.model_copy(update={"tables": self._request["tables"]})
-        self._worker: Child | None = None
+        self._own = settings
+        partitions, topic_prefix = self._request.get("partitions", settings.partitions), self._request.get("topicPrefix", "")
+        self._live = Namespace(self._request["from"], partitions, self._request["tables"], topic_prefix)
+        self._source = self._live.settings(settings)
+        self._processes: list[Child] = []
 
     @property
     def _settings(self) -> Settings:
         """With the tables of the build."""
-        return self._source.model_copy(update={"tables": self._position["tables"]})
+        return self._own.model_copy(update={"tables": self._position["tables"]})
+
+    @property
+    def _namespace(self) -> Namespace:
+        """The build's."""
+        topic_prefix = self._own.topic_prefix if self._mode is Mode.NEW_TOPICS else self._live.topic_prefix
+        return Namespace(self._position["namespace"], self._own.partitions, self._position["tables"], topic_prefix)
 
     @property
     def _position(self) -> Mapping[str, Any]:
@@ -176,8 +222,7 @@ class Rebuild:
                 await self._register()
                 if not await self._load(stop):
                     return False
-                if self._mode is not Mode.IN_PLACE:
-                    self._worker = await stack.enter_async_context(local_worker(self._settings))
+                await self._start_processes(stack)
                 if not await self._until_filled(stop):
                     return False
                 found = await self._check(stop)
@@ -187,11 +232,18 @@ class Rebuild:
                 if not await self._shown.may_switch(self._position["namespace"], found.difference_count):
                     return State.READY
                 await self._switch(found)
-            elif self._mode is not Mode.IN_PLACE:
-                self._worker = await stack.enter_async_context(local_worker(self._settings))
+            else:
+                await self._start_processes(stack)
             if self._mode is not Mode.IN_PLACE:
                 await self._hand_over(stop)
         return State.SWITCHED
+
+    async def _start_processes(self, stack: AsyncExitStack) -> None:
+        """Starts what serves a build of its own tables until the workers do."""
+        if self._mode is not Mode.IN_PLACE:
+            self._processes.append(await stack.enter_async_context(local_worker(self._settings)))
+        if self._mode is Mode.NEW_TOPICS:
+            self._processes.append(await stack.enter_async_context(local_mirror()))
 
     async def _register(self) -> None:
         """Registers the build, if that was not done yet."""
@@ -206,11 +258,12 @@ class Rebuild:
         # the first tables have the number 1, and the first namespace has 0
         tables = str(int(name.rpartition(".")[2]) + 1) if is_own else self._source.tables
         await self._save(namespace=name, tables=tables)
-        namespace = Namespace(name, self._source.partitions, tables)
-        await open_partitions(self._client, namespace, self._operation, self._source.group if is_own else "")
+        # of other topics nothing is left to be sent
+        is_same = is_own and self._mode is not Mode.NEW_TOPICS
+        await open_partitions(self._client, self._namespace, self._operation, self._source.group if is_same else "")
         state = BuildState.LOADING if is_own else BuildState.FILLING
-        build = Build(namespace, self._operation, state, self._source.shaping())
-        await builds.begin(self._client, self._base, build, await self._live_settings())
+        build = Build(self._namespace, self._operation, state, self._own.shaping())
+        await builds.begin(self._client, self._base, build, await self._live_settings(), self._live.topic_prefix)
         await self._save(begun=1)
 
     async def _live_settings(self) -> Mapping[str, int] | None:
@@ -226,18 +279,16 @@ class Rebuild:
         if build.state is not BuildState.LOADING:
             return True
         archives, total = [Path(each) for each in self._request["archives"]], self._request.get("records")
+        if self._mode is Mode.NEW_TOPICS:
+            total = self._request.get("archived")
         with self._shown.progress("records", total) as progress:
-            is_loaded = await load(
-                self._settings,
-                self._source,
-                self._client,
-                self._running,
-                build.namespace,
-                archives,
-                refold=self._mode is Mode.REFOLD,
-                stop=stop,
-                progress=progress,
-            )
+            of = self._settings, self._source, self._client, self._running
+            if self._mode is Mode.NEW_TOPICS:
+                is_loaded = await prepare(*of, archives, stop=stop, progress=progress)
+            else:
+                is_loaded = await load(
+                    *of, build.namespace, archives, refold=self._mode is Mode.REFOLD, stop=stop, progress=progress
+                )
         if is_loaded:
             await builds.update(self._client, self._base, build._replace(state=BuildState.FILLING))
         return is_loaded
@@ -252,12 +303,12 @@ class Rebuild:
         most_lag = int(self._request["maxLag"])
         with self._shown.progress("attendances", int(self._request["attendances"]) or None) as progress:
             while not stop.is_set():
-                if self._worker is not None:
-                    self._worker.check()
+                for process in self._processes:
+                    process.check()
                 filled = await read_filled(self._client, build)
                 progress(filled.attendances)
                 await self._running.save(counts={**self._running.operation.counts, "attendances": filled.attendances})
-                if filled.is_whole and filled.lag is not None and filled.lag <= most_lag:
+                if filled.is_whole and filled.lag is not None and filled.lag + await self._mirror_lag() <= most_lag:
                     return True
                 if not filled.without_worker:
                     quiet_since = monotonic()
@@ -268,6 +319,10 @@ class Rebuild:
                     self._shown.report(f"no worker writes partitions {missing} of {build.name}: start one")
                 await asyncio.sleep(_POLL_SECONDS)
         return False
+
+    async def _mirror_lag(self) -> int:
+        """Records that are not copied yet to the topics of the build."""
+        return await mirror_lag(self._source, self._settings) if self._mode is Mode.NEW_TOPICS else 0
 
     async def _check(self, stop: asyncio.Event) -> CheckReport | None:
         """Compares the build with the live namespace, and registers the report; None if it was stopped."""
@@ -295,8 +350,8 @@ class Rebuild:
         """Makes the build live, if its lag is small; the namespace that was live is kept."""
         registry, name = await read_registry(self._client, self._base), self._position["namespace"]
         if registry.live is not None and registry.live.name != name:
-            build = await self._registered()
-            _check_fresh(await read_filled(self._client, build.namespace), name, int(self._request["maxLag"]))
+            build, most_lag = await self._registered(), int(self._request["maxLag"])
+            check_fresh(await read_filled(self._client, build.namespace), name, most_lag - await self._mirror_lag())
             # the one that is live is written as a kept one from then on
             await open_partitions(self._client, registry.live, self._operation)
             await builds.switch(self._client, self._base, name, self._operation, found.id, self._source.shaping())
@@ -304,10 +359,9 @@ class Rebuild:
 
     async def _hand_over(self, stop: asyncio.Event) -> None:
         """Has the alerts topic say what the new tables do, and leaves the partitions to other workers."""
-        await record(self._settings, self._position["tables"])
+        await record(self._settings, self._namespace, self._live)
         await correct_alerts(self._settings, self._client, self._running, self._shown)
-        if self._worker is not None:
-            await until_served(self._settings, self._worker, stop, self._shown.report)
+        await until_served(self._settings, self._processes, stop, self._shown.report)
 
     async def remove(self) -> State:
         """Removes everything that this rebuild made; of one that was killed behind its switch nothing, and returns SWITCHED.
@@ -323,8 +377,8 @@ class Rebuild:
                 raise BuildError(f"{name} is live: --resume {self._operation} ends what is left; then --rollback goes back")
             if any(each.namespace.name == name and each.state is BuildState.KEPT for each in registry.builds):
                 raise BuildError(f"{name} was live before, and is kept: --drop-old removes it")
-            namespace = Namespace(name, self._source.partitions, self._position["tables"])
-            await drop(self._settings, self._client, namespace, self._operation)
+            await drop(self._settings, self._client, self._namespace, self._operation)
+            await remove_topics(self._settings, self._position.get(CREATED, ()))
         return State.ABORTED
 
     async def _registered(self) -> Build:
@@ -337,113 +391,3 @@ class Rebuild:
 
     async def _save(self, **position: Any) -> None:
         await self._running.save({**self._position, **position})
-
-
-async def find_kept(settings: Settings, client: Client) -> tuple[Namespace, Build]:
-    """The live namespace, and the one that was live before.
-
-    Raises:
-        BuildError: none is kept.
-    """
-    registry = await read_registry(client, settings.redis_namespace)
-    if registry.live is None or registry.kept is None:
-        raise BuildError("no earlier namespace is kept: a rebuild keeps the one that was live, until it is dropped")
-    return registry.live, registry.kept
-
-
-async def roll_back(settings: Settings, client: Client, running: Running, shown: Shown, most_lag: int) -> State:
-    """Makes the kept namespace live again, in one step, and keeps the other.
-
-    Raises:
-        BuildError: none is kept, or it is behind.
-    """
-    name = running.operation.request["rollback"]
-    registry = await read_registry(client, settings.redis_namespace)
-    if registry.live is not None and registry.live.name != name:
-        live, kept = await find_kept(settings, client)
-        if is_ours(settings.redis_namespace, name):
-            _check_fresh(await read_filled(client, kept.namespace), name, most_lag)
-        await open_partitions(client, live, kept.operation)
-        await builds.switch(client, settings.redis_namespace, name, kept.operation, "", settings.shaping())
-    registry = await read_registry(client, settings.redis_namespace)
-    if registry.live is not None and registry.kept is not None and registry.live.tables != registry.kept.namespace.tables:
-        own = settings.model_copy(update={"tables": registry.live.tables})
-        await record(own, registry.live.tables)
-        if is_ours(settings.redis_namespace, name):
-            await correct_alerts(own, client, running, shown)
-    return State.SWITCHED
-
-
-async def record(settings: Settings, tables: str) -> None:
-    """Records in Kafka which tables are live."""
-    async with open_producer(settings) as producer:
-        await record_live_tables(settings, producer, tables)
-
-
-async def correct_alerts(settings: Settings, client: Client, running: Running, shown: Shown) -> None:
-    """Has the alerts topic say what the tables of the settings do, a partition after the other."""
-    done = set(running.operation.position.get("alerts", ()))
-    with shown.progress("alerts and rows compared", None) as progress:
-        verification = Verification(settings, client, progress)
-        for number in range(settings.partitions):
-            if number not in done:
-                count = await verification.correct_alerts(number, running.operation.id)
-                done.add(number)
-                counts = running.operation.counts
-                await running.save(
-                    {**running.operation.position, "alerts": sorted(done)},
-                    {**counts, "alerts published": counts.get("alerts published", 0) + count},
-                )
-
-
-async def drop_kept(settings: Settings, client: Client, running: Running, shown: Shown) -> State:
-    """Removes the namespace that was live before; one that an earlier try took out of the registry too.
-
-    Workers of another version know nothing of builds: they sent alerts until they were stopped, also after the switch. So the
-    alerts topic is compared with the live tables once more.
-
-    Raises:
-        BuildError: it is live, or a build that is not kept.
-    """
-    request = running.operation.request
-    name = request["drop"]
-    registry = await read_registry(client, settings.redis_namespace)
-    if registry.live is not None and registry.live.name == name:
-        raise BuildError(f"{name} is live: it cannot be dropped")
-    if any(each.namespace.name == name and each.state is not BuildState.KEPT for each in registry.builds):
-        raise BuildError(f"{name} is being built: --abort its operation")
-    namespace = Namespace(name, int(request["partitions"]), request["tables"])
-    own = settings.model_copy(update={"tables": namespace.tables})
-    await drop(own, client, namespace, request["operation"], live=registry.live)
-    if registry.live is not None and not is_ours(settings.redis_namespace, name):
-        await correct_alerts(settings.model_copy(update={"tables": registry.live.tables}), client, running, shown)
-    return State.DONE
-
-
-async def drop(settings: Settings, client: Client, namespace: Namespace, operation: str, live: Namespace | None = None) -> None:
-    """Takes a namespace out of the registry, and removes its keys, and its tables if no other namespace has them.
-
-    Args:
-        settings: with the tables of the namespace.
-        client: of Redis.
-        namespace: that is dropped.
-        operation: that made or keeps it.
-        live: the live one.
-    """
-    base = settings.redis_namespace
-    registry = await read_registry(client, base)
-    await builds.forget(client, base, namespace.name, operation)
-    await asyncio.sleep(_SEEN_SECONDS)
-    await remove_keys(client, namespace)
-    live = live or registry.live
-    if live is not None and live.tables != namespace.tables and namespace.tables != FIRST_TABLES:
-        await remove_tables(settings)
-
-
-def _check_fresh(filled: Filled, name: str, most_lag: int) -> None:
-    if not filled.is_whole:
-        raise BuildError(f"{name} is not whole: wait until its workers have filled it, then repeat this")
-    if filled.lag is None:
-        raise BuildError(f"how far {name} is behind is unknown: its workers do not answer; start them, then repeat this")
-    if filled.lag > most_lag:
-        raise BuildError(f"{name} is {filled.lag:,} records behind, more than --max-lag {most_lag:,}: wait, then repeat this")

@@ -13,7 +13,7 @@ from worker.ops.refusals import kafka_refusal, redis_refusal
 from worker.read_model.builds import Registry, read_registry, tables_for
 from worker.redis.client import create_redis
 from worker.settings import Settings, SettingsError
-from worker.stream.group import live_tables
+from worker.stream.group_topic import live_tables
 from worker.stream.retry import SILENCE_SECONDS, until_done
 from worker.topics import group_changelog
 
@@ -34,7 +34,7 @@ async def with_tables(settings: Settings) -> Settings:
             "kafka", lambda: live_tables(settings), silence=SILENCE_SECONDS, address=settings.kafka_address
         )
     else:
-        tables = tables_for(registry, settings.redis_namespace, settings.shaping())
+        tables = tables_for(registry, settings)
     return settings.model_copy(update={"tables": tables})
 
 

@@ -49,7 +49,8 @@ from worker.read_model.content import (
     tally_key,
 )
 from worker.settings import Settings
-from worker.stream.group import check_settings, find_erase_key
+from worker.stream.group import check_settings
+from worker.stream.group_topic import find_erase_key
 from worker.stream.projection import current_alert_event, project_all
 from worker.topics import BATCH_BYTES, TopicNames
 

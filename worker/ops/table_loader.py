@@ -37,7 +37,7 @@ from worker.redis.client import Client
 from worker.settings import Settings, installed_version
 from worker.stream.booking_store import Bookings
 from worker.stream.garbage import tune_garbage_collector
-from worker.stream.group import find_erase_key
+from worker.stream.group_topic import find_erase_key
 from worker.stream.redis_sink import watermark_fields
 from worker.stream.resources import Resources, open_row_store, open_tables
 from worker.stream.retry import until_done

@@ -22,7 +22,7 @@ from worker.engine.fetching import missing_codecs
 from worker.kafka import open_admin
 from worker.ops.refusals import RIGHTS
 from worker.settings import Settings
-from worker.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames, group_changelog
+from worker.topics import FIRST_TABLES, MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, TopicNames, group_changelog
 
 T = TypeVar("T")
 
@@ -83,6 +83,7 @@ class Provisioned(NamedTuple):
 def plans(settings: Settings) -> list[TopicPlan]:
     """All topics of the tenant."""
     names, count = TopicNames.of(settings.topic_prefix, settings.tables), settings.partitions
+    tables = (FIRST_TABLES, settings.tables or FIRST_TABLES)
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     compact = {"cleanup.policy": "compact", **size}
     delete = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
@@ -99,7 +100,8 @@ def plans(settings: Settings) -> list[TopicPlan]:
         TopicPlan(names.dead_letters, count, {**delete, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}),
         TopicPlan(names.attendance_changelog, count, changelog, soon),
         TopicPlan(names.bookings_changelog, count, changelog, soon),
-        TopicPlan(group_changelog(settings.topic_prefix, settings.tables), 1, compact),
+        # what all tables of a system share is in that of the first ones
+        *(TopicPlan(name, 1, compact) for name in sorted({group_changelog(settings.topic_prefix, each) for each in tables})),
     ]
 
 

@@ -8,7 +8,7 @@ from worker.kafka import open_admin, require_answer
 from worker.ops.partition_check import OnProgress, PartitionCheck, Unreached, Window
 from worker.ops.partition_report import PartitionReport
 from worker.ops.scratch import scratch_folder
-from worker.read_model.builds import read_registry
+from worker.read_model.builds import other_topics, read_registry
 from worker.read_model.keys import is_ours
 from worker.redis.client import Client
 from worker.settings import Settings
@@ -86,6 +86,8 @@ class Verification:
             raise VerifyError("no namespace is live in Redis: start a worker, which fills one from the tables")
         if not is_ours(base, live.name):
             raise VerifyError(f"namespace {live.name} has the layout of another version: use the version of the workers")
+        if not live.has_prefix(self._settings.topic_prefix):
+            raise VerifyError(other_topics(live))
         if live.partitions != self._settings.partitions:
             raise VerifyError(f"ATTENDANCE_PARTITIONS: the read models have {live.partitions} partitions: set that number")
         return self._settings.model_copy(update={"tables": live.tables}), live.name

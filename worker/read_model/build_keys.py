@@ -54,7 +54,7 @@ async def describe_builds(client: Client, base: str) -> list[dict[str, Any]]:
     """Each namespace beside the live one, as `GET /v1/status` shows it."""
     shown = []
     for build in (await read_registry(client, base)).builds:
-        name, partitions, tables = build.namespace
+        name, partitions, tables, _ = build.namespace
         document: dict[str, Any] = {"namespace": name, "state": build.state.value, "operation": build.operation}
         document |= {"tables": tables, "partitions": partitions, "filledPartitions": None, "attendances": None, "lag": None}
         if is_ours(base, name):

@@ -21,7 +21,7 @@ from worker.read_model.lua_scripts import REGISTRY
 from worker.read_model.watermark import parse_hash
 from worker.redis.client import Client, answer_timeout, create_redis
 from worker.redis.scripts import run
-from worker.settings import Settings
+from worker.settings import ENV_PREFIX, Settings, SettingsError
 from worker.topics import FIRST_TABLES
 
 _BUILD, _LAST = "build:", "lastBuild"
@@ -48,6 +48,22 @@ class Namespace(NamedTuple):
     partitions: int
     tables: str = FIRST_TABLES
     """Names consumer group, changelogs and state folder: see `worker.topics`."""
+    topic_prefix: str = ""
+    """Of its topics; empty: not recorded, it is that of the workers."""
+
+    def has_prefix(self, prefix: str) -> bool:
+        """Whether its topics may have this prefix."""
+        return self.topic_prefix in ("", prefix)
+
+    def settings(self, settings: Settings) -> Settings:
+        """The settings of its workers, from those of this process."""
+        return settings.model_copy(
+            update={
+                "topic_prefix": self.topic_prefix or settings.topic_prefix,
+                "partitions": self.partitions,
+                "tables": self.tables,
+            }
+        )
 
 
 class Build(NamedTuple):
@@ -63,11 +79,12 @@ class Build(NamedTuple):
     """The id of the report of its check; empty: it was not checked yet."""
 
     def encode(self) -> str:
-        _, partitions, tables = self.namespace
+        _, partitions, tables, topic_prefix = self.namespace
         return orjson.dumps(
             {
                 "partitions": partitions,
                 "tables": tables,
+                "topicPrefix": topic_prefix,
                 "operation": self.operation,
                 "state": self.state,
                 "settings": dict(self.settings),
@@ -78,7 +95,7 @@ class Build(NamedTuple):
     @classmethod
     def decode(cls, name: str, packed: bytes) -> "Build":
         document = orjson.loads(packed)
-        of = Namespace(name, int(document["partitions"]), document["tables"])
+        of = Namespace(name, int(document["partitions"]), document["tables"], document.get("topicPrefix", ""))
         state = BuildState(document["state"])
         return cls(of, document["operation"], state, document["settings"], document["report"])
 
@@ -116,7 +133,11 @@ async def read_registry(client: Client, base: str) -> Registry:
 
 
 async def with_live_tables(settings: Settings) -> Settings:
-    """The settings with the tables of the live namespace, unless they name some."""
+    """The settings with the tables of the live namespace, unless they name some.
+
+    Raises:
+        SettingsError: it is of other topics.
+    """
     if settings.tables:
         return settings
     client = create_redis(settings)
@@ -124,7 +145,19 @@ async def with_live_tables(settings: Settings) -> Settings:
         live = (await read_registry(client, settings.redis_namespace)).live
     finally:
         await client.aclose()
-    return settings if live is None else settings.model_copy(update={"tables": live.tables})
+    if live is None:
+        return settings
+    if not live.has_prefix(settings.topic_prefix):
+        raise SettingsError(other_topics(live))
+    return settings.model_copy(update={"tables": live.tables})
+
+
+def other_topics(live: Namespace) -> str:
+    """What somebody does whose settings name other topics than those of the live namespace."""
+    return (
+        f"{ENV_PREFIX}TOPIC_PREFIX: the read models are those of the topics {live.topic_prefix}.*: set "
+        f"{ENV_PREFIX}TOPIC_PREFIX={live.topic_prefix} and {ENV_PREFIX}PARTITIONS={live.partitions}"
+    )
 
 
 def parse_registry(answer: Any) -> Registry:
@@ -144,14 +177,12 @@ def _name_of(build: Build) -> str:
 
 def parse_live(values: list[Any]) -> Namespace | None:
     """The live namespace from the values of `LIVE_FIELDS`."""
-    own_name, name, own_partitions, partitions, own_tables, tables, *_ = (
-        value.decode() if isinstance(value, bytes) else value for value in values
-    )
-    if own_name is not None:
-        return Namespace(own_name, int(own_partitions or 0), own_tables or FIRST_TABLES)
+    texts = [value.decode() if isinstance(value, bytes) else value for value in values[: len(LIVE_FIELDS)]]
+    own, plain = texts[::2], texts[1::2]
+    name, partitions, tables, _settings, topic_prefix = plain if own[0] is None else own
     if name is None or partitions is None:
         return None
-    return Namespace(name, int(partitions), tables or FIRST_TABLES)
+    return Namespace(name, int(partitions), tables or FIRST_TABLES, topic_prefix or "")
 
 
 async def announce(client: Client, base: str, namespace: Namespace, settings: Mapping[str, int] | None = None) -> Registry:
@@ -166,7 +197,8 @@ async def announce(client: Client, base: str, namespace: Namespace, settings: Ma
     key = live_key(base)
     values = {"namespace": namespace.name, "partitions": str(namespace.partitions)}
     if namespace.tables != FIRST_TABLES:
-        values |= {"tables": namespace.tables, "settings": orjson.dumps(dict(settings or {})).decode()}
+        packed = orjson.dumps(dict(settings or {})).decode()
+        values |= {"tables": namespace.tables, "settings": packed, "topicPrefix": namespace.topic_prefix}
     while True:
         async with answer_timeout(), client.pipeline(transaction=True) as pipe:
             pipe.hsetnx(key, "cursorKey", token_bytes(KEY_BYTES))
@@ -186,7 +218,9 @@ async def reserve(client: Client, base: str) -> str:
     return namespace(base, int(number))
 
 
-async def begin(client: Client, base: str, build: Build, live_settings: Mapping[str, int] | None = None) -> None:
+async def begin(
+    client: Client, base: str, build: Build, live_settings: Mapping[str, int] | None = None, live_prefix: str = ""
+) -> None:
     """Registers a build. Workers whose tables it is filled from begin to write it within about a second.
 
     Args:
@@ -194,6 +228,7 @@ async def begin(client: Client, base: str, build: Build, live_settings: Mapping[
         base: ``ATTENDANCE_NAMESPACE``.
         build: the new one.
         live_settings: those that shape the live namespace, for workers that have to choose.
+        live_prefix: of the topics of the live namespace, if the build has others.
 
     Raises:
         BuildError: there is another one.
@@ -204,8 +239,11 @@ async def begin(client: Client, base: str, build: Build, live_settings: Mapping[
             if other.namespace.name != build.namespace.name:
                 raise BuildError(_occupied(other))
         values = {_BUILD + build.namespace.name: build.encode()}
+        live_fields = _OWN if _OWN[0] in registry.fields else _PLAIN
         if live_settings is not None and registry.live_settings is None:
-            values[_OWN[3] if _OWN[0] in registry.fields else _PLAIN[3]] = orjson.dumps(dict(live_settings)).decode()
+            values[live_fields[3]] = orjson.dumps(dict(live_settings)).decode()
+        if live_prefix and registry.live is not None and not registry.live.topic_prefix:
+            values[live_fields[4]] = live_prefix
         # if all other fields are as they were: no other build may come meanwhile
         return _Change(values, [])
 
@@ -304,23 +342,26 @@ def _live_fields(registry: Registry, base: str, new: Build) -> tuple[dict[str, s
         return {}, list(_OWN)  # a kept one of an older layout: the plain fields still name it
     has_own = _OWN[0] in registry.fields
     fields = _OWN if has_own or not is_ours(base, registry.live.name) else _PLAIN
+    name, partitions, tables, topic_prefix = new.namespace
     settings = orjson.dumps(dict(new.settings)).decode()
-    return dict(zip(fields, [*map(str, new.namespace), settings], strict=True)), []
+    return dict(zip(fields, [name, str(partitions), tables, settings, topic_prefix], strict=True)), []
 
 
-def tables_for(registry: Registry, base: str, settings: Mapping[str, int]) -> str:
+def tables_for(registry: Registry, settings: Settings) -> str:
     """The tables of workers with these settings: those of the live namespace if it was made with them, else of such a build.
 
     Where there are none, those of the live namespace, whose workers say which setting differs.
     """
-    live = registry.live
+    live, base, shaping = registry.live, settings.redis_namespace, settings.shaping()
     if live is None:
         return FIRST_TABLES
-    if is_ours(base, live.name) and registry.live_settings in (None, settings):
+    if is_ours(base, live.name) and registry.live_settings in (None, shaping) and live.has_prefix(settings.topic_prefix):
         return live.tables
     for build in registry.builds:
-        if build.state is not BuildState.LOADING and is_ours(base, build.namespace.name) and build.settings == settings:
-            return build.namespace.tables
+        namespace = build.namespace
+        is_served = build.state is not BuildState.LOADING and is_ours(base, namespace.name)
+        if is_served and build.settings == shaping and namespace.has_prefix(settings.topic_prefix):
+            return namespace.tables
     return live.tables
 
 

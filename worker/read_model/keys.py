@@ -138,7 +138,9 @@ def dead_letters_key(base: str) -> str:
 
 #: Fields of the live key, for readers of this layout and for all others.
 LIVE_FIELDS = tuple(
-    field for name in ("namespace", "partitions", "tables", "settings") for field in (f"{name}:{LAYOUT_VERSION}", name)
+    field
+    for name in ("namespace", "partitions", "tables", "settings", "topicPrefix")
+    for field in (f"{name}:{LAYOUT_VERSION}", name)
 )
 #: The field `namespace` for readers of this layout, as the scripts name it.
 LIVE_NAMESPACE = f"namespace:{LAYOUT_VERSION}"

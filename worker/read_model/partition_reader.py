@@ -62,10 +62,13 @@ class NamespaceView:
         key_generations: KeyGenerations,
         round_trips: Semaphore,
         tables: str = FIRST_TABLES,
+        topic_prefix: str = "",
     ) -> None:
         self.partitions = partitions
         self.tables = tables
         """From which the namespace is filled."""
+        self.topic_prefix = topic_prefix
+        """Of the topics of these tables; empty: not recorded."""
         self._cursor_key = cursor_key
         self.namespace = namespace
         self._client = client

@@ -119,6 +119,14 @@ class AttendanceReader:
 
         return await self._resolver.answer(tables)
 
+    async def topic_prefix(self) -> str:
+        """The prefix of the topics of the live namespace; empty: none is recorded, it is that of the settings."""
+
+        async def topic_prefix(view: NamespaceView) -> str:
+            return view.topic_prefix
+
+        return await self._resolver.answer(topic_prefix)
+
     async def place(self, booking_id: str) -> PartitionPosition:
         """How far the booking's partition has been applied; used to wait until an event is visible."""
 

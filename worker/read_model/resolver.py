@@ -77,7 +77,15 @@ class NamespaceResolver:
         if key is None:
             key = await self._make_cursor_key()
         self._cached = NamespaceView(
-            self._client, self._base, live.name, live.partitions, key, self._key_generations, self._round_trips, live.tables
+            self._client,
+            self._base,
+            live.name,
+            live.partitions,
+            key,
+            self._key_generations,
+            self._round_trips,
+            live.tables,
+            live.topic_prefix,
         )
         self._cached_until = monotonic() + _CACHE_SECONDS
         return self._cached

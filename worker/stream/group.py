@@ -28,7 +28,7 @@ from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.errors import SettingsConflict
 from worker.stream.retry import until_done
-from worker.topics import FIRST_TABLES, group_changelog
+from worker.topics import group_changelog
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +38,6 @@ _WRITTEN_BACK_SECONDS = 3.0
 #: A heartbeat that has not changed for so long comes from no running worker, seconds.
 _SILENT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
-#: Key of the record that names the live tables.
-_LIVE_TABLES = b"live-tables"
-#: How the keys of records begin whose value is a key for the hashes of erased bookings.
-_ERASE_KEY = b"erase-key:"
 
 
 class GroupRecord(NamedTuple):
@@ -242,17 +238,6 @@ async def count_members(settings: Settings) -> int:
     raise KafkaError(f"the broker's answer does not include the group {settings.group}")
 
 
-async def live_tables(settings: Settings) -> str:
-    """The tables whose read models were live last, as the first group's topic has them; Redis may have lost that.
-
-    Raises:
-        aiokafka.errors.KafkaError: the broker cannot be asked.
-    """
-    records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
-    values = [record.value for record in records if record.key == _LIVE_TABLES]
-    return values[-1].decode() if values else FIRST_TABLES
-
-
 async def recorded_settings(settings: Settings) -> Mapping[str, int] | None:
     """The settings that the group of some tables has recorded, see `Settings.shaping`; None: none.
 
@@ -262,40 +247,6 @@ async def recorded_settings(settings: Settings) -> Mapping[str, int] | None:
     topic = group_changelog(settings.topic_prefix, settings.tables)
     record = latest(each.value for each in await read(settings.kafka_client(), topic, 0, range(sys.maxsize)))
     return None if record is None else record.settings
-
-
-async def find_erase_key(settings: Settings) -> bytes:
-    """The key of the hashes of erased bookings, as the first group's topic has it; empty: there is none yet.
-
-    Raises:
-        aiokafka.errors.KafkaError: the broker cannot be asked.
-    """
-    records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
-    return next((record.value for record in records if record.key and record.key.startswith(_ERASE_KEY)), b"")
-
-
-async def ensure_erase_key(settings: Settings, producer: AIOKafkaProducer) -> bytes:
-    """As `find_erase_key`; where there is none, makes one. Of workers that start at the same time the first one decides.
-
-    Raises:
-        aiokafka.errors.KafkaError: not (known to be) recorded.
-    """
-    if key := await find_erase_key(settings):
-        return key
-    # each under its own key: compaction must keep the first
-    name, key = _ERASE_KEY + uuid4().hex.encode(), uuid4().bytes
-    await producer.send_and_wait(group_changelog(settings.topic_prefix), key=name, value=key, partition=0)
-    return await find_erase_key(settings)
-
-
-async def record_live_tables(settings: Settings, producer: AIOKafkaProducer, tables: str) -> None:
-    """Records which tables are live, for workers that start when Redis has lost it.
-
-    Raises:
-        aiokafka.errors.KafkaError: not (known to be) recorded.
-    """
-    topic = group_changelog(settings.topic_prefix)
-    await producer.send_and_wait(topic, key=_LIVE_TABLES, value=tables.encode(), partition=0)
 
 
 def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> None:

@@ -283,8 +283,8 @@ class Partition:
             overtaken = await bookings.store(rows, self._applied, last_places)
             metrics.observe_stage("store", monotonic() - folded)
             outgoing.messages.extend(self._append_again(overtaken))
-            outgoing, dead_letters = _sent(self._targets, outgoing), dead_letters if _is_sender(self._targets) else {}
-        await self._to_emit.put(Folded(topic, fetched.end, delivered, outgoing, dead_letters, writes))
+            sent, counted = _sent(self._targets, outgoing, dead_letters)
+        await self._to_emit.put(Folded(topic, fetched.end, delivered, sent, counted, writes))
         if rows.erasing:
             self._to_fold.put_nowait(partial(self._remove_erased, rows.erasing))
 
@@ -382,16 +382,13 @@ class Partition:
             appender.foreign_writes.remove(offsets)
 
 
-def _is_sender(targets: Sequence[Target]) -> bool:
-    """Whether the workers of these namespaces send dead letters and forwards: not of a build that was never live."""
-    return any(each.is_live or each.is_kept for each in targets)
-
-
-def _sent(targets: Sequence[Target], outgoing: Outgoing) -> Outgoing:
-    """What is sent of that: alerts only by the workers of the live namespace."""
-    if not _is_sender(targets):
-        return Outgoing([], [])
-    return outgoing if targets[0].is_live else Outgoing(outgoing.messages, [])
+def _sent(
+    targets: Sequence[Target], outgoing: Outgoing, dead_letters: Mapping[Reason, DeadLetterCount]
+) -> tuple[Outgoing, Mapping[Reason, DeadLetterCount]]:
+    """What the workers of these namespaces send, and the dead letters of it."""
+    if not any(each.sends_messages for each in targets):
+        return Outgoing([], []), {}
+    return Outgoing(outgoing.messages, outgoing.alerts if any(each.sends_alerts for each in targets) else []), dead_letters
 
 
 def _projected(all_read_models: Iterable[ReadModels]) -> Projected:

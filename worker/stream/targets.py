@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from worker.read_model.builds import BuildState, Namespace, Registry, announce, read_registry
+from worker.read_model.builds import BuildState, Namespace, Registry, announce, other_topics, read_registry
 from worker.read_model.keys import is_ours, namespace
 from worker.redis.client import Client
 from worker.settings import Settings
@@ -18,11 +18,23 @@ class Target(NamedTuple):
     """The operation that made it, or keeps it; empty: it is live."""
     is_kept: bool = False
     """Whether it was live before, and is kept."""
+    has_own_topics: bool = False
+    """Whether its topics are not those of the live namespace."""
 
     @property
     def is_live(self) -> bool:
         """Whether readers use it."""
         return not self.build
+
+    @property
+    def sends_messages(self) -> bool:
+        """Whether its workers send dead letters and forwards: of a topic one namespace does, until a build was live."""
+        return self.is_live or self.is_kept or self.has_own_topics
+
+    @property
+    def sends_alerts(self) -> bool:
+        """Whether its workers send alerts: to a topic one namespace does, and one that was never live not yet."""
+        return self.is_live or (self.is_kept and self.has_own_topics)
 
 
 async def read_targets(settings: Settings, redis: Client, written: tuple[Target, ...] = ()) -> tuple[Target, ...]:
@@ -42,7 +54,7 @@ async def read_targets(settings: Settings, redis: Client, written: tuple[Target,
         # the workers of the live tables announce it again
         return written if registry.live is None else targets_of(registry, settings)
     name = written[0].namespace if written else namespace(base, int(tables) - 1)
-    live = Namespace(name, settings.partitions, tables)
+    live = Namespace(name, settings.partitions, tables, settings.topic_prefix)
     return targets_of(await announce(redis, base, live, settings.shaping()), settings)
 
 
@@ -55,17 +67,21 @@ def targets_of(registry: Registry, settings: Settings) -> tuple[Target, ...]:
     live, base, tables = registry.live, settings.redis_namespace, settings.tables or FIRST_TABLES
     assert live is not None
     targets = [
-        Target(build.namespace.name, build.operation, build.state is BuildState.KEPT)
+        Target(
+            build.namespace.name,
+            build.operation,
+            build.state is BuildState.KEPT,
+            has_own_topics=not live.has_prefix(settings.topic_prefix),
+        )
         for build in registry.builds
-        if build.namespace.tables == tables
-        and build.state is not BuildState.LOADING
-        and build.namespace.partitions == settings.partitions
-        and is_ours(base, build.namespace.name)
+        if build.state is not BuildState.LOADING and _is_of(build.namespace, settings)
     ]
-    if live.tables == tables and live.partitions == settings.partitions and is_ours(base, live.name):
+    if _is_of(live, settings):
         targets.insert(0, Target(live.name))
     if targets:
         return tuple(targets)
+    if not live.has_prefix(settings.topic_prefix):
+        raise SettingsConflict(f"{other_topics(live)}, or another ATTENDANCE_NAMESPACE")
     if live.partitions != settings.partitions:
         raise SettingsConflict(
             f"ATTENDANCE_PARTITIONS: the read models in Redis have {live.partitions} partitions, this worker has "
@@ -77,3 +93,13 @@ def targets_of(registry: Registry, settings: Settings) -> tuple[Target, ...]:
             "`attendance rebuild` of this version, which fills new ones beside them, and start this worker then"
         )
     raise TablesDropped(f"ATTENDANCE_TABLES: no read models are filled from tables {tables}: tables {live.tables} are live")
+
+
+def _is_of(namespace: Namespace, settings: Settings) -> bool:
+    """Whether workers with these settings write a namespace."""
+    return (
+        is_ours(settings.redis_namespace, namespace.name)
+        and namespace.tables == (settings.tables or FIRST_TABLES)
+        and namespace.partitions == settings.partitions
+        and namespace.has_prefix(settings.topic_prefix)
+    )

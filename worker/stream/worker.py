@@ -27,7 +27,8 @@ from worker.settings import Settings, SettingsError, changed, installed_version
 from worker.stream.app import create_app
 from worker.stream.errors import WorkerCrashed
 from worker.stream.garbage import tune_garbage_collector
-from worker.stream.group import Group, ensure_erase_key
+from worker.stream.group import Group
+from worker.stream.group_topic import ensure_erase_key
 from worker.stream.partition import Partition
 from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources, open_row_store, open_tables

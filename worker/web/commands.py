@@ -21,9 +21,9 @@ from schemas.times import format_exact_time
 from worker.durations import micros
 from worker.read_model.reader import AttendanceReader, ReaderError
 from worker.settings import Settings
-from worker.topics import TopicNames
 from worker.web.errors import ApiError, Refused, Unavailable, problem_of
 from worker.web.http.bodies import write_json
+from worker.web.live_topics import LiveTopics
 from worker.web.permissions import API_SOURCE
 from worker.web.publisher import Publisher
 from worker.web.watermark_waiter import WatermarkWaiter
@@ -61,11 +61,12 @@ class Commands:
         self,
         settings: Settings,
         reader: AttendanceReader,
+        topics: LiveTopics,
         publisher: Publisher,
         waiter: WatermarkWaiter,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self._topic = TopicNames.of(settings.topic_prefix).events
+        self._topics = topics
         self._seconds = settings.api_set_timeout.total_seconds()
         self._tolerance = micros(settings.clock_tolerance)
         self._reader = reader
@@ -131,7 +132,8 @@ class Commands:
             raise before
         assert isinstance(event_time, int)
         value = write_json(event(command, event_time))
-        record = await self._publisher.publish(self._topic, command.booking_id, value, self._seconds)
+        topic = (await self._topics.names()).events
+        record = await self._publisher.publish(topic, command.booking_id, value, self._seconds)
         if not await self._waiter.passed(command.booking_id, record.partition, record.offset, deadline):
             raise _not_applied_yet()
         try:

@@ -14,6 +14,7 @@ from worker.web.history_turns import HistoryTurns
 from worker.web.http.bodies import Bodies
 from worker.web.last_seen import LastSeen
 from worker.web.live.feed import LiveFeed
+from worker.web.live_topics import LiveTopics
 from worker.web.metrics import Metrics
 from worker.web.publisher import Publisher
 from worker.web.shares import Shares
@@ -30,6 +31,7 @@ class Services(NamedTuple):
     client: Client
     reader: AttendanceReader
     bodies: Bodies
+    topics: LiveTopics
     publisher: Publisher
     waiter: WatermarkWaiter
     commands: Commands
@@ -58,7 +60,8 @@ class Services(NamedTuple):
         client = create_redis(settings)
         reader = AttendanceReader(client, settings.redis_namespace)
         publisher, waiter = Publisher(settings), WatermarkWaiter(reader)
-        commands = Commands(settings, reader, publisher, waiter)
+        topics = LiveTopics(settings, reader)
+        commands = Commands(settings, reader, topics, publisher, waiter)
         tokens = None if settings.api_tokens is None else TokenFile(settings.api_tokens)
         last_seen = LastSeen(reader, settings.partitions)
         slots, body_bytes = Shares(settings.api_max_requests), Shares(max(_BODY_BYTES, 2 * settings.api_max_body))
@@ -66,7 +69,18 @@ class Services(NamedTuple):
         tasks = set[asyncio.Task[Any]](), set[asyncio.Task[Any]]()
         shared = slots, body_bytes, Shares(settings.api_max_streams), *tasks, last_seen, HistoryTurns()
         return cls(
-            settings, client, reader, bodies, publisher, waiter, commands, tokens, Metrics(), *shared, LiveFeed(client, reader)
+            settings,
+            client,
+            reader,
+            bodies,
+            topics,
+            publisher,
+            waiter,
+            commands,
+            tokens,
+            Metrics(),
+            *shared,
+            LiveFeed(client, reader),
         )
 
     def open(self) -> None:

@@ -14,7 +14,6 @@ from schemas.events import BATCH, DATA, MAX_EVENTS, STRUCTURED, Booking, Booking
 from schemas.query.violations import Rule, Violation
 from worker.durations import micros
 from worker.settings import Settings
-from worker.topics import TopicNames
 from worker.web.errors import Invalid, Refused
 from worker.web.http.bodies import Bodies, is_json, media_type, parse_json, write_json
 from worker.web.permissions import Published
@@ -28,7 +27,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL).sub
 class Incoming(NamedTuple):
     """A valid event as JSON in structured mode."""
 
-    topic: str
+    topic: Topic
     booking_id: str
     value: bytes
     published: Published
@@ -59,7 +58,7 @@ def _read(request: Request, kind: str, body: bytearray, settings: Settings) -> l
 
 
 def _validate(events: Sequence[tuple[str, Any]], settings: Settings) -> list[Incoming]:
-    topics, now = TopicNames.of(settings.topic_prefix), time.time_ns() // 1_000_000
+    now = time.time_ns() // 1_000_000
     incoming: list[Incoming] = []
     violations: list[Violation] = []
     for where, document in events:
@@ -70,8 +69,7 @@ def _validate(events: Sequence[tuple[str, Any]], settings: Settings) -> list[Inc
         else:
             session_id = decoded.session_id if isinstance(decoded, Event) else ""
             published = Published(where, document["type"], document["source"], decoded.booking_id, session_id)
-            name = topics.bookings if topic is Topic.BOOKINGS else topics.events
-            incoming.append(Incoming(name, decoded.booking_id, value, published))
+            incoming.append(Incoming(topic, decoded.booking_id, value, published))
     if violations:
         raise Invalid(violations)
     return incoming

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from schemas import ids
 from schemas.alerts import AlertKind
-from schemas.events import BATCH, STRUCTURED
+from schemas.events import BATCH, STRUCTURED, Topic
 from schemas.query.violations import Rule, Violations
 from schemas.times import format_time
 from worker.read_model.build_keys import describe_builds
@@ -137,7 +137,9 @@ async def publish_events(request: Request, holder: Caller) -> Response:
     events = await read_events(request, services.bodies, services.settings)
     await check_publish(holder, [each.published for each in events], services.reader)
     seconds = services.settings.api_set_timeout.total_seconds()
-    await services.publisher.publish_all([(each.topic, each.booking_id, each.value) for each in events], seconds)
+    topics = await services.topics.names()
+    names = {Topic.EVENTS: topics.events, Topic.BOOKINGS: topics.bookings}
+    await services.publisher.publish_all([(names[each.topic], each.booking_id, each.value) for each in events], seconds)
     return answer({"accepted": len(events)}, 202)
 
 
