@@ -29,8 +29,8 @@ test: $(DEV)  ## all tests but the slow ones, on a real Kafka and Redis that the
 test-unit: $(DEV)  ## those that need no service, for daily work
 	$(BIN)/python -m pytest -n 2 -q tests/unit
 
-test-full: $(DEV)  ## the slow ones too, and fifty rounds of faults
-	$(BIN)/python -m pytest $(PARALLEL) -m ''
+test-full: $(DEV)  ## the slow ones too, all examples of the properties, and fifty rounds of faults
+	TEST_FULL=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
 	$(BIN)/python -m tests.faults --rounds 50
 
 lint: $(DEV)

@@ -15,12 +15,13 @@ from typing import NoReturn
 import pytest
 from hypothesis import settings
 
+from tests.support.examples import examples
 from tests.support.programs import Program
 from tests.support.services import Broker, Redis, RedisCluster, RedisServer, ServiceUnavailable, chosen_broker, chosen_redis
 from tests.support.services.debian import debian_program
 
 # an example that takes long on a loaded machine is no failure
-settings.register_profile("without deadline", settings.default, deadline=None)
+settings.register_profile("without deadline", settings.default, deadline=None, max_examples=examples(100))
 settings.load_profile("without deadline")
 
 #: Folders in the order in which processes take up their modules. The long modules, which wait for services, come first: one

@@ -27,6 +27,7 @@ from schemas.query.request import (
     parse_query,
     position_of,
 )
+from tests.support.examples import examples
 from tests.support.oracle.reading import INVISIBLE
 
 IDS = [f"0f8fad5b-d9cb-469f-a165-{n:012x}" for n in (0, 10, 255)]
@@ -145,7 +146,7 @@ def first_of(said: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(filters(), st.lists(ATTENDANCES, min_size=1, max_size=8))
 def test_a_filter_matches_what_its_request_says(said: dict[str, Any], attendances: list[Attendance]) -> None:
     found = parse_filter(said)
@@ -208,7 +209,7 @@ ALMOST = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(CURSORS, st.data())
 def test_a_forged_cursor_reaches_no_further_than_a_request(cursor: Cursor, data: st.DataObject) -> None:
     """With the right checksum, so that every rule behind it is met."""
@@ -260,7 +261,7 @@ STRANGE = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(STRANGE | st.fixed_dictionaries({}, optional=dict.fromkeys(("filter", "sort", "cursorPaging", "fields"), STRANGE)))
 def test_any_json_is_a_query_or_a_printable_refusal(said: Any) -> None:
     for parse in (parse_query, parse_filter):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from worker.engine.stores.base import Checkpoint, Store, TableStore
 from worker.engine.stores.memory import MemoryStore
 from worker.engine.stores.rocksdb import RocksStore
@@ -57,7 +58,7 @@ class Model:
 
 
 @pytest.mark.parametrize("kind", ["memory", "rocksdb"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(steps=steps)
 def test_a_store_does_what_a_dict_would(kind: str, steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="attendance-test-") as folder:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from schemas.alerts import AlertKind
 from schemas.query.request import parse_filter, parse_query
 from tests.support.attending import World
+from tests.support.examples import examples
 from tests.support.filled import Filled
 from tests.support.interleaving import Interleaving
 from tests.support.services import Redis
@@ -160,7 +161,7 @@ def test_every_answer_is_whole_however_switches_come_between(request: pytest.Fix
 
     answered = 0
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         asked=st.lists(st.integers(0, len(scene.questions) - 1), min_size=2, max_size=5),
         kinds=st.lists(_KINDS, min_size=1, max_size=3),
@@ -172,7 +173,7 @@ def test_every_answer_is_whole_however_switches_come_between(request: pytest.Fix
         answered += scene.run(_interleaved(scene, asked, kinds, is_warm=is_warm, order=order))
 
     law()
-    assert answered > 60
+    assert answered > examples(60)
 
 
 async def _interleaved(scene: Scene, asked: list[int], kinds: list[str], *, is_warm: bool, order: list[int]) -> int:

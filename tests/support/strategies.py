@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.oracle import BookingRecord, Delivery
 from tests.support.oracle.make import MILLISECOND, MINUTE, at, ev, record, text
 
@@ -154,9 +155,9 @@ def histories(
     return [draw(delivered(one)) for one, times in copies for _ in range(times)]
 
 
-def sized(examples: int) -> settings:
-    """Settings of a property with so many examples, on machines of any speed."""
-    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def sized(number: int) -> settings:
+    """Settings of a property with so many examples (see `examples`), on machines of any speed."""
+    return settings(max_examples=examples(number), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def focused_or_wide() -> st.SearchStrategy[Happening]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.examples import examples
 from tests.support.serving import Api
 
 #: Of what the document allows some things are refused, which no schema can say: a cursor nobody gave out, a time too long ago.
@@ -18,7 +19,7 @@ def test_requests_made_from_the_document(api: Api, tmp_path: Path) -> None:
         *("run", f"{api.url}/openapi.json", "--header", f"Authorization: Bearer {api.tokens['all']}"),
         # an answer without an end; tests/web/test_live.py has its parameters
         *("--exclude-path", "/v1/live"),
-        *("--checks", "all", "--exclude-checks", LEFT_OUT, "--max-examples", "5", "--seed", "7"),
+        *("--checks", "all", "--exclude-checks", LEFT_OUT, "--max-examples", str(examples(5)), "--seed", "7"),
         *("--generation-database", "none", "--continue-on-failure", "--workers", "1", "--no-color"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)

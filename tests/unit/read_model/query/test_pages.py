@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemas.attendance import Attendance, guid_bytes
 from schemas.query.request import Page, QueryField, Sort, parse_query
 from tests.support.attendances import ATTENDANCES, BOOKINGS, FILTERS, SORTS, of
+from tests.support.examples import examples
 from tests.support.memory_source import MemorySource
 from tests.support.oracle import queries
 from tests.support.walking import Walk
@@ -50,7 +51,7 @@ class Reader:
     lookups=st.sampled_from((1, 4, 300)),
     seed=st.integers(0, 9),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_every_page_is_a_slice_of_all_matching_attendances(
     attendances: list[Attendance],
     condition: dict[str, Any],

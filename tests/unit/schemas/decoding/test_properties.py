@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.decoding.explain import decode_all
 from schemas.events import MAX_EVENT_BYTES, RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
+from tests.support.examples import examples
 from tests.support.incoming import (
     BOOKING_DATA,
     DATA,
@@ -111,7 +112,7 @@ def test_decode_booking_raises_nothing(value: bytes | None, headers: list[tuple[
     assert isinstance(decode_booking(value, headers, key), Booking | BookingGone | DeadLetter)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(documents(), st.booleans())
 @example(document(bookingId="b" * 128, sessionId=" s "), True)
 @example({**document(), "x": "\ud800"}, True)
@@ -121,7 +122,7 @@ def test_fast_and_explaining_decoders_agree(whole: dict[str, Any], escaped: bool
         assert take(value) == take(looked_at(value))
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(torn())
 @example(raw(document())[:-1] + b',"id":"again"}')
 @example(raw(document())[:-1] + b',"x":-0.0e-999}')
