@@ -231,6 +231,9 @@ class Rebuild:
                 await self._running.mark(State.READY)
                 if not await self._shown.may_switch(self._position["namespace"], found.difference_count):
                     return State.READY
+                # the question may have waited long, and a worker may be replaced at this moment
+                if not await self._until_filled(stop):
+                    return False
                 await self._switch(found)
             else:
                 await self._start_processes(stack)
