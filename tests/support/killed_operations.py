@@ -20,6 +20,13 @@ from worker.settings import Settings
 T = TypeVar("T")
 
 
+def reaches(after: Any, before: Any) -> bool:
+    """Whether a position is not behind an earlier one."""
+    if isinstance(before, Mapping):
+        return all(name in after and reaches(after[name], each) for name, each in before.items())
+    return set(after) >= set(before) if isinstance(before, list) else bool(after >= before)
+
+
 class Case(NamedTuple):
     """A command, and the moments at which it is killed."""
 
@@ -36,12 +43,17 @@ class Case(NamedTuple):
     """``ATTENDANCE_NAMESPACE`` of all its operations; without it each has one of its own, so that all can run at once."""
     code: int = 0
     """Exit code of the one that ends it."""
+    moments: tuple[Moment, ...] = ()
+    """Where it is to be killed instead: the request and the pause are the largest."""
+    reaches: Callable[[Any, Any], bool] = reaches
+    """Whether a position of it is not behind an earlier one."""
 
     def moment(self, chance: random.Random) -> Moment:
         """A moment at which it has an operation."""
-        request = chance.randint(1, self.requests)
+        most = chance.choice(self.moments or (Moment(self.requests, pause=self.pause),))
+        request = chance.randint(1, most.request)
         arrives = request == 1 or chance.random() < 0.5
-        return Moment(request, arrives, chance.uniform(0, self.pause))
+        return Moment(request, arrives, chance.uniform(0, most.pause), most.after)
 
 
 class KilledOperation:
@@ -84,7 +96,7 @@ class KilledOperation:
         self.kill()
         after = self.operation
         assert after is not None, self
-        assert reaches(after.position, before.position), f"{self}: {before.position} became {after.position}"
+        assert self.case.reaches(after.position, before.position), f"{self}: {before.position} became {after.position}"
         self.set_back()
 
     def finish(self) -> None:
@@ -154,13 +166,6 @@ class KilledOperation:
     def _start(self, *arguments: str, **environment: str) -> Command:
         own = {"ATTENDANCE_NAMESPACE": self.settings.redis_namespace}
         return self._commands.start(*arguments, **self.case.system.environment | own | environment)
-
-
-def reaches(after: Any, before: Any) -> bool:
-    """Whether a position is not behind an earlier one."""
-    if isinstance(before, Mapping):
-        return all(name in after and reaches(after[name], each) for name, each in before.items())
-    return set(after) >= set(before) if isinstance(before, list) else bool(after >= before)
 
 
 def with_redis(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:

@@ -34,7 +34,7 @@ from worker.ops import erase as ops
 from worker.ops import retention
 from worker.ops.archive_erase import erase_from_archive
 from worker.read_model.builds import with_live_tables
-from worker.read_model.operations import Operation, Operations, Running, State
+from worker.read_model.operations import ENDED, Operation, Operations, Running, State
 from worker.read_model.reader import AttendanceReader
 from worker.redis.client import create_redis
 from worker.settings import Settings
@@ -84,8 +84,8 @@ def erase(
         if not bookings:
             raise typer.BadParameter("name bookings with --booking or --file, or an age with --before")
         confirm(_plan(settings, bookings, folders), yes=yes)
-    elif operation.command != ops.COMMAND or "left" not in operation.position:
-        fail(f"{operation.id} is no erasure that can be resumed")
+    elif operation.command == ops.COMMAND and operation.state not in ENDED and "left" not in operation.position:
+        fail(f"{operation.id} has forgotten its bookings, since it was being aborted: --abort it")
     else:
         bookings = []
     _erase(settings, operation, bookings, folders, as_json=as_json)
@@ -164,9 +164,8 @@ def _erase(
 ) -> None:
     async def begin(operations: Operations) -> Running:
         request = {"bookings": len(bookings), "archives": list(folders)}
-        running = await operations.begin(ops.COMMAND, f"{settings.topic_prefix} bookings", request, {})
-        await running.save({"left": list(bookings), "horizons": {}})
-        return running
+        position = {"left": list(bookings), "horizons": {}}
+        return await operations.begin(ops.COMMAND, f"{settings.topic_prefix} bookings", request, {}, position)
 
     async def work(running: Running, stop: asyncio.Event) -> bool:
         with ProgressReport("bookings", int(running.operation.request["bookings"])) as progress:
@@ -182,14 +181,18 @@ def _erase(
 async def _run(
     settings: Settings, reader: AttendanceReader, running: Running, stop: asyncio.Event, progress: Callable[[int], None]
 ) -> bool:
-    counts = Counter(dict(running.operation.counts))
-    left, horizons = list(running.operation.position["left"]), dict(running.operation.position["horizons"])
+    counts, position = Counter(dict(running.operation.counts)), running.operation.position
+    left, horizons = list(position["left"]), dict(position["horizons"])
+    begun = ops.Begun(**position["begun"]) if "begun" in position else None
     while left:
         if stop.is_set():
             return False
         part = left[: ops.AT_ONCE]
-        changelog = await ops.ChangelogEnds.of(settings, part)
-        erased = await ops.erase(settings, reader, part, changelog)
+        if begun is None:
+            begun = await ops.begin(settings, reader, part)
+            await running.save({"left": left, "horizons": horizons, "begun": begun._asdict()})
+        erased = await ops.erase(settings, reader, part, begun)
+        begun = None
         counts.update(erased.counts)
         horizons.update(erased.horizons)
         left = left[ops.AT_ONCE :]
@@ -198,8 +201,8 @@ async def _run(
     for folder in running.operation.request["archives"]:
         if not await _erase_from_archive(settings, Path(folder), running, stop):
             return False
-    # whoever looks at the operation later must not find the bookings
-    await running.save({})
+    # whoever looks at the operation later must not find the bookings; if it is killed now, there is nothing left to resume
+    await running.save({**running.operation.position, "horizons": {}})
     return True
 
 

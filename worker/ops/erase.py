@@ -56,8 +56,15 @@ class Held(NamedTuple):
 
     attendances: int
     alerts: int
-    newest: Mapping[str, int]
-    """The newest effective time of each booking that has attendances, microseconds, rounded up."""
+
+
+class Begun(NamedTuple):
+    """What there is of some bookings before their erasure, kept so that one that is resumed counts all that went."""
+
+    attendances: int
+    alerts: int
+    changelogs: Mapping[str, Mapping[str, int]]
+    """From where the changelogs are followed: an offset by topic and partition."""
 
 
 class Erased(NamedTuple):
@@ -70,16 +77,23 @@ class Erased(NamedTuple):
 
 async def held(reader: AttendanceReader, bookings: Sequence[str]) -> Held:
     """What readers see of these bookings; alerts only of at most `AT_ONCE` bookings, since each is a question."""
+    attendances, _ = await _newest(reader, bookings)
+    alerts = 0
+    for name in bookings if len(bookings) <= AT_ONCE else ():
+        alerts += len(await reader.alerts(booking_id=name))
+    return Held(attendances, alerts)
+
+
+async def _newest(reader: AttendanceReader, bookings: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """The number of attendances, and the newest effective time of each booking that has some, microseconds, rounded up."""
     newest: dict[str, int] = {}
-    attendances = alerts = 0
+    attendances = 0
     async for each in _attendances(reader, bookings):
         attendances += 1
         # readers see milliseconds, cut
         updated = parse_time(each["updatedDate"]) + 1_000
         newest[each["bookingId"]] = max(updated, newest.get(each["bookingId"], 0))
-    for name in bookings if len(bookings) <= AT_ONCE else ():
-        alerts += len(await reader.alerts(booking_id=name))
-    return Held(attendances, alerts, newest)
+    return attendances, newest
 
 
 async def _attendances(reader: AttendanceReader, bookings: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
@@ -95,37 +109,44 @@ async def _attendances(reader: AttendanceReader, bookings: Sequence[str]) -> Asy
             query = {"cursorPaging": {"limit": _LARGEST_PAGE, "cursor": page.next}}
 
 
-async def erase(settings: Settings, reader: AttendanceReader, bookings: Sequence[str], changelog: "ChangelogEnds") -> Erased:
+async def begin(settings: Settings, reader: AttendanceReader, bookings: Sequence[str]) -> Begun:
+    """What there is of bookings, at most `AT_ONCE`, before anything is published."""
+    found = await held(reader, bookings)
+    return Begun(found.attendances, found.alerts, await _changelog_ends(settings, bookings))
+
+
+async def erase(settings: Settings, reader: AttendanceReader, bookings: Sequence[str], begun: Begun) -> Erased:
     """Erases bookings, and returns once their rows are gone.
 
     Args:
         settings: with the live tables.
         reader: of the live namespace.
         bookings: at most `AT_ONCE`.
-        changelog: from where the changelogs are followed.
+        begun: what there was before this was called first.
 
     Raises:
         EraseError: the workers do not apply it.
         aiokafka.errors.KafkaError: the broker refuses.
     """
-    counts: Counter[str] = Counter(bookings=len(bookings))
+    if begun.changelogs.keys() != {*_changelogs(settings)}:
+        # other tables have become live meanwhile
+        begun = begun._replace(changelogs=await _changelog_ends(settings, bookings))
     horizons: dict[str, int] = {}
     left, tolerance = list(bookings), micros(settings.clock_tolerance)
-    for number in range(_TRIES):
-        before = await held(reader, left)
-        if not number:
-            counts.update(attendances=before.attendances, alerts=before.alerts)
+    for _ in range(_TRIES):
+        _, newest = await _newest(reader, left)
         now = time.time_ns() // 1000
-        times = {name: max(now + tolerance, before.newest.get(name, 0)) for name in left}
+        times = {name: max(now + tolerance, newest.get(name, 0)) for name in left}
         await _wait(reader, await _publish(settings, times))
         horizons |= times
         # what is left now is later by Kafka's clock
-        left = sorted((await held(reader, left)).newest)
+        left = sorted((await _newest(reader, left))[1])
         if not left:
             break
     if left:
         raise EraseError(f"{len(left)} bookings still get events that are later: stop their devices, then --resume this")
-    counts.update(await changelog.follow(set(bookings)))
+    counts = await _Changelogs(settings, begun.changelogs).follow(set(bookings))
+    counts.update(bookings=len(bookings), attendances=begun.attendances, alerts=begun.alerts)
     return Erased(counts, horizons)
 
 
@@ -179,25 +200,29 @@ async def _wait(reader: AttendanceReader, ends: Mapping[int, int]) -> None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-class ChangelogEnds:
-    """Follows the changelogs of some partitions from where they ended."""
+def _changelogs(settings: Settings) -> tuple[str, str]:
+    names = TopicNames.of(settings.topic_prefix, settings.tables)
+    return names.attendance_changelog, names.bookings_changelog
 
-    def __init__(self, settings: Settings, offsets: Mapping[TopicPartition, int]) -> None:
+
+async def _changelog_ends(settings: Settings, bookings: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Where the changelogs end now, in the partitions of these bookings: an offset by topic and partition."""
+    numbers = sorted({partition_of(name, settings.partitions) for name in bookings})
+    ends = {}
+    for topic in _changelogs(settings):
+        windows = await find_windows(settings.kafka_client(), topic, numbers)
+        ends[topic] = {str(tp.partition): window.stop for tp, window in windows.items()}
+    return ends
+
+
+class _Changelogs:
+    """Follows the changelogs of some partitions from given offsets on."""
+
+    def __init__(self, settings: Settings, offsets: Mapping[str, Mapping[str, int]]) -> None:
         self._settings = settings
-        self._offsets = dict(offsets)
-        names = TopicNames.of(settings.topic_prefix, settings.tables)
-        self._topics = (names.attendance_changelog, names.bookings_changelog)
-
-    @classmethod
-    async def of(cls, settings: Settings, bookings: Iterable[str]) -> "ChangelogEnds":
-        """From the ends now, in the partitions of these bookings."""
-        numbers = sorted({partition_of(name, settings.partitions) for name in bookings})
-        names = TopicNames.of(settings.topic_prefix, settings.tables)
-        offsets = {}
-        for topic in (names.attendance_changelog, names.bookings_changelog):
-            for tp, window in (await find_windows(settings.kafka_client(), topic, numbers)).items():
-                offsets[tp] = window.stop
-        return cls(settings, offsets)
+        self._offsets = {TopicPartition(topic, int(n)): at for topic, some in offsets.items() for n, at in some.items()}
+        self._topics = _changelogs(settings)
+        self._markers = set[bytes]()
 
     async def follow(self, bookings: set[str]) -> Counter[str]:
         """Reads on until the owner has removed the rows of these bookings; returns the deletions of rows, and the markers.
@@ -228,6 +253,8 @@ class ChangelogEnds:
                         "the rows of some bookings are not removed yet: look at the log of the workers, then --resume"
                     )
                 await asyncio.sleep(_POLL_SECONDS if begun - ended else 0)
+        # of an erasure that was published again the owner has written the marker again
+        counts["markers"] = len(self._markers)
         return counts
 
     def _count(self, record: Any, names: set[bytes], counts: Counter[str], begun: set[str], ended: set[str]) -> None:
@@ -240,6 +267,10 @@ class ChangelogEnds:
                 begun.add(name.decode())
                 ended.discard(name.decode())
         elif key.startswith(_ERASED):
-            counts["markers"] += 1
-        elif is_deletion and key.partition(SEPARATOR)[0] in names:
+            self._markers.add(key)
+        elif is_deletion and key.partition(SEPARATOR)[0] in names and not self._is_own(record):
             counts["rows"] += 1
+
+    def _is_own(self, record: Any) -> bool:
+        """Whether a record is of the row in which the erasure itself stood."""
+        return bool(record.topic == self._topics[0] and record.key.endswith(SEPARATOR))

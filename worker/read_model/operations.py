@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from secrets import token_hex
 from time import gmtime, monotonic, strftime, time_ns
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import orjson
@@ -135,14 +136,28 @@ class Operations:
             raise OperationError(f"no operation has the id {operation_id}: `attendance operations` lists them")
         return _parse(document, saved, now)
 
-    async def begin(self, command: str, target: str, request: Mapping[str, Any], end: Mapping[str, Any]) -> "Running":
+    async def begin(
+        self,
+        command: str,
+        target: str,
+        request: Mapping[str, Any],
+        end: Mapping[str, Any],
+        position: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Running":
         """Begins an operation.
+
+        Args:
+            command: of `attendance`.
+            target: see `Operation`.
+            request: see `Operation`.
+            end: see `Operation`.
+            position: where it begins, for a command that cannot be resumed without it.
 
         Raises:
             OperationError: another one of the target runs.
         """
         operation = Operation(
-            _new_id(command), command, target, State.RUNNING, request, {}, end, started=format_exact_time(_now())
+            _new_id(command), command, target, State.RUNNING, request, position, end, started=format_exact_time(_now())
         )
         running = Running(self._client, self._key, operation)
         await running.take()
