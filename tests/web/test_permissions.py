@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.serving import Api, booking_name, event, upserted
 from tests.web.test_attendances import problem
+from worker.ops import erase
 from worker.web.auth import Scope, TokensError, create_token, read_tokens
 from worker.web.permissions import is_within, names_the_api
 
@@ -81,6 +82,7 @@ def test_nobody_speaks_in_the_name_of_the_api(api: Api, token: str) -> None:
         ("/api", True),
         ("/api/", True),
         ("/api/kiosk-7", True),
+        (erase.SOURCE, True),
         ("//api", True),
         ("/API", True),
         ("/%61pi", True),

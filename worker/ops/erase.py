@@ -29,7 +29,8 @@ from worker.settings import Settings
 from worker.topics import TopicNames, partition_of
 
 COMMAND = "erase"
-SOURCE = "/attendance/erase"
+#: A source that belongs to this system, as `/api` and all that follows it: nobody else may use it over HTTP.
+SOURCE = "/api/erase"
 #: What the command says at its end.
 RETAINED = (
     "Kafka keeps the events until the retention of the events topic, dead letters until that of theirs, and old records of "
@@ -145,7 +146,7 @@ async def erase(settings: Settings, reader: AttendanceReader, bookings: Sequence
             break
     if left:
         raise EraseError(f"{len(left)} bookings still get events that are later: stop their devices, then --resume this")
-    counts = await _Changelogs(settings, begun.changelogs).follow(set(bookings))
+    counts = await Changelogs(settings, begun.changelogs).follow(set(bookings))
     counts.update(bookings=len(bookings), attendances=begun.attendances, alerts=begun.alerts)
     return Erased(counts, horizons)
 
@@ -215,7 +216,7 @@ async def _changelog_ends(settings: Settings, bookings: Iterable[str]) -> dict[s
     return ends
 
 
-class _Changelogs:
+class Changelogs:
     """Follows the changelogs of some partitions from given offsets on."""
 
     def __init__(self, settings: Settings, offsets: Mapping[str, Mapping[str, int]]) -> None:

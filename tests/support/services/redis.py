@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,24 @@ class RedisServer(ServiceProcess):
                     return stream.read(int(head[1:])).decode() if head.startswith("$") else head
         except OSError:
             return ""
+
+    @property
+    def appended(self) -> int:
+        """The size of its append-only file."""
+        return self._appended.stat().st_size
+
+    def lose(self, appended: int) -> None:
+        """SIGKILL; what it has appended to its file since an earlier size is lost, as if its machine had died.
+
+        The file is synchronised each second (`appendfsync everysec`), and a process that dies alone loses next to nothing.
+        """
+        self.kill()
+        os.truncate(self._appended, appended)
+
+    @property
+    def _appended(self) -> Path:
+        (path,) = (self.folder / "appendonlydir").glob("*.incr.aof")
+        return path
 
     def close(self) -> None:
         super().close()
