@@ -20,17 +20,18 @@ from tests.support.killing import Moment
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
 from tests.support.traces import in_archives, named, traces
-from worker.read_model.operations import State
 
-QUICK = (0, 1, 2, 3)
+QUICK = (3, 8)
 SEEDS = [pytest.param(seed, marks=[] if seed in QUICK else pytest.mark.slow) for seed in range(20)]
 #: What the request holds that saves an erasure of which no booking is left: then archives are written again.
 _NONE_LEFT = b'"left":[]'
+#: And the one that saves that it has forgotten the bookings.
+_FORGOTTEN = _NONE_LEFT + b',"horizons":{}'
 #: The largest: any request, while an archive is written again, and from the last save on.
 _MOMENTS = (
-    Moment(40, pause=0.02),
-    Moment(1, pause=0.25, after=_NONE_LEFT),
-    Moment(3, after=b'"horizons":{}}'),
+    Moment(25, pause=0.02),
+    Moment(1, pause=0.08, after=_NONE_LEFT),
+    Moment(2, after=_FORGOTTEN),
 )
 _DAY = 24 * 60 * MINUTE
 
@@ -107,7 +108,8 @@ def test_a_killed_erasure_leaves_nothing(hall: System, tmp_path: Path, seed: int
     assert hall.run_cli("archive", str(archive), "--compress", "none", "--rotate-size", "64KiB", "--yes").returncode == 0
     assert traces(hall, guests.names, archives=[archive])
     arguments = arguments_of(seed, guests, tmp_path)
-    moments = _MOMENTS if "--archives" in arguments else (_MOMENTS[0], _MOMENTS[2])
+    archives = [archive] if "--archives" in arguments else []
+    moments = _MOMENTS if archives else (_MOMENTS[0], _MOMENTS[2])
     case = Case(
         "erase",
         "erase",
@@ -120,20 +122,22 @@ def test_a_killed_erasure_leaves_nothing(hall: System, tmp_path: Path, seed: int
     )
     operation = KilledOperation(shared_commands(), case, seed, seed)
     operation.kill()
-    assert operation.kills == 1, f"it ended before its moment: {operation}"
+    # an archive may have been written before
+    assert operation.kills == 1 or archives, f"it ended before its moment: {operation}"
     operation.set_back()
     while chance.random() < 0.4:
         operation.kill_again()
     if chance.random() < 0.3:
         aborted(operation)
-        operation.begin()
+        code, _, err = operation.begin()
+        assert code == 0, (operation, err)
     else:
         operation.finish()
         counts = operation.operation.counts
         assert counts["attendances"] == sum(name in guests.names for name, _ in before.attendances), operation
         assert counts["alerts"] == sum(name in guests.names for _, name, _ in before.alerts), operation
-        assert counts["markers"] == len(guests.gone), operation
-    check_gone(hall, guests, before, [archive] if "--archives" in arguments else [], operation)
+        assert counts["markers"] == counts["bookings"] == operation.operation.request["bookings"], operation
+    check_gone(hall, guests, before, archives, operation)
 
 
 def aborted(operation: KilledOperation) -> None:
@@ -146,10 +150,6 @@ def aborted(operation: KilledOperation) -> None:
 
 def check_gone(hall: System, guests: Guests, before: Any, archives: list[Path], operation: KilledOperation) -> None:
     """Nothing of the guests is left, once the booking system has deleted them, and nothing else went."""
-    ended = operation.operation
-    assert ended is not None
-    if ended.counts.get("bookings"):
-        assert ended.state is State.DONE, operation
     hall.publish([each.record("booking.deleted") for each in guests.gone])
     hall.until_settled()
     after = hall.outcome()
