@@ -299,6 +299,23 @@ def _error_line(field: str, message: str) -> str:
     return f"{ENV_PREFIX}{field.upper()}: {DURATION_HINT if is_duration else message.removeprefix('Value error, ')}"
 
 
+def variables(settings: Settings) -> dict[str, str]:
+    """The environment of a process that is to have these settings, passwords included; what is empty there is left out."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {ENV_PREFIX + name.upper(): _as_given(value) for name, value in values.items()}
+
+
+def _as_given(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return value.get_secret_value()
+        case timedelta():
+            return written(value)
+    return str(value)
+
+
 def unknown_variables() -> list[str]:
     """A line for each variable of the environment or `.env` that has the prefix but is no setting, with the nearest setting."""
     names = {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}

@@ -1,15 +1,21 @@
 """A build with tables of its own: handed to running workers, switched to and back, and the only one left in the end."""
 
 import asyncio
+import contextlib
 import json
+import os
 import random
+import re
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis as Client
 
 from tests.integration.test_main_job import World
+from tests.support.commands import shared_commands
 from tests.support.oracle import Outcome
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import wait_until
@@ -118,6 +124,42 @@ def test_a_build_of_its_own_is_aborted_clean(kafka: Broker, redis_server: Redis)
         names = TopicNames.of(system.settings.topic_prefix, "2")
         assert wait_until(lambda: not names_left(system, names), 30)
         until(system, world)
+
+
+def test_a_killed_process_of_a_load_ends_the_command(kafka: Broker, redis_server: Redis) -> None:
+    """It says so in one line, the other processes end too, and it can be resumed."""
+    world = World(seed=7, events=300)
+    with running(System(kafka, redis_server), 1) as system:
+        system.publish(world.records(system, random.Random(1)))
+        system.until_settled()
+        command = shared_commands().start("rebuild", "--refold", "--yes", **system.environment)
+        assert wait_until(lambda: children_of(command.pid), 60, step=0.005), command.err
+        children = children_of(command.pid)
+        os.kill(children[0], signal.SIGKILL)
+        assert command.wait() == 1
+        operation, *paused, killed = [line for line in command.err.splitlines() if "rebuild-" in line]
+        name = operation.removeprefix("operation ")
+        assert paused == [f"{name} is paused: `attendance rebuild --resume {name}` goes on"]
+        cure = f"is memory short? --resume {name} goes on"
+        assert (
+            re.sub("[0-3](, [0-3])*", "N", killed, count=1)
+            == f"the process that loads partitions N was killed by SIGKILL: {cure}"
+        )
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        done = system.run_cli("rebuild", "--resume", name, "--yes", "--json")
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert (summary["state"], summary["differences"], summary["partitions"]) == ("SWITCHED", 0, 4)
+        until(system, world)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def names_left(system: System, names: TopicNames) -> list[str]:

@@ -18,7 +18,7 @@ from redis.asyncio.connection import parse_url
 from worker.durations import duration
 from worker.logs import configure_client_logs
 from worker.ops import doctor
-from worker.settings import Settings, SettingsError, changed, load_settings, shown, unknown_variables
+from worker.settings import Settings, SettingsError, changed, load_settings, shown, unknown_variables, variables
 
 SECRET = "hidden-word"
 VARIABLES = [f"ATTENDANCE_{name.upper()}" for name in Settings.model_fields]
@@ -46,6 +46,24 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.clock_tolerance == timedelta(minutes=5)
     assert settings.conflict_window == timedelta(minutes=10)
     assert settings.max_event_age == timedelta(days=30)
+
+
+@hypothesis.given(
+    st.timedeltas(timedelta(0), timedelta(days=36_500)),
+    st.sampled_from(["", "a secret = 'of $HOME'"]),
+    st.booleans(),
+    st.sampled_from([None, Path("/a b/tokens.json")]),
+)
+def test_a_process_is_given_the_settings_of_another(
+    window: timedelta, password: str, is_first_only: bool, tokens: Path | None
+) -> None:
+    settings = load_settings(
+        conflict_window=window, broker_password=password, query_first_filter_only=is_first_only, api_tokens=tokens, tables="3"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables(settings).items():
+            patch.setenv(name, value)
+        assert load_settings() == settings
 
 
 def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

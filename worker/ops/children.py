@@ -79,9 +79,9 @@ async def is_listening(port: int) -> bool:
     return True
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """Makes Linux end the child when the parent is killed; elsewhere the children end only if the parent stops them."""
+def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None] | None:
+    """Makes Linux send a child this signal when its parent is killed; elsewhere it ends only if the parent stops it."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return lambda: prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
