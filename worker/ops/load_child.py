@@ -1,4 +1,4 @@
-"""Starts a process that loads some partitions of new tables (`load_process`), and follows what it tells."""
+"""Starts a process that loads some partitions of new tables (`load_process`), and follows what it reports."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ _COMMAND = (sys.executable, "-m", "worker.ops.load_process")
 
 
 async def follow(settings: Settings, share: Share, stop: asyncio.Event) -> AsyncGenerator[Reached | Loaded]:
-    """What a process tells of its share, until it has ended. Closing this kills it.
+    """What a process reports of its share, until it has ended. Closing this kills it.
 
     Args:
         settings: of the new tables.

@@ -1,4 +1,4 @@
-"""What the command that loads new tables and its processes tell each other: a share, and lines of how far it is."""
+"""What the command that loads new tables and its processes send each other: a share, and lines of how far it is."""
 
 import msgspec
 

@@ -34,7 +34,7 @@ _USER_ERRORS = (ArchiveError, LoadError, LogUnreadable, OtherFormat, SettingsErr
 
 def main() -> None:
     """Loads what stdin says; exits with 1 after a `Failed`."""
-    # client libraries log nothing: their errors are told
+    # client libraries log nothing: their errors are sent to the command
     logging.getLogger().addHandler(logging.NullHandler())
     share, settings = decode_share(sys.stdin.buffer.read()), load_settings()
     configure_logs(settings)
@@ -44,7 +44,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the command prints it
         if settings.log_level == "DEBUG":
             traceback.print_exc()
-        _tell(Failed(asyncio.run(_described(settings, error))))
+        _send(Failed(asyncio.run(_described(settings, error))))
         sys.exit(1)
 
 
@@ -53,16 +53,16 @@ async def _load(settings: Settings, share: Share) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
     def reached(tp: TopicPartition, count: int) -> None:
-        _tell(Reached(tp.topic, tp.partition, count))
+        _send(Reached(tp.topic, tp.partition, count))
 
     client = create_redis(settings)
     try:
-        await load_partitions(settings, client, share, stop, reached, lambda number: _tell(Loaded(number)))
+        await load_partitions(settings, client, share, stop, reached, lambda number: _send(Loaded(number)))
     finally:
         await client.aclose()
 
 
-def _tell(message: Message) -> None:
+def _send(message: Message) -> None:
     sys.stdout.buffer.write(encode(message))
     sys.stdout.buffer.flush()
 
