@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar
@@ -32,7 +32,7 @@ from worker.cli.show import fail, print_line
 from worker.durations import DURATION_HINT, duration, micros
 from worker.ops import erase as ops
 from worker.ops import retention
-from worker.ops.archive_erase import erase_from_archive
+from worker.ops.archive_erase import erase_from_archive, erased_so_far
 from worker.read_model.builds import with_live_tables
 from worker.read_model.operations import ENDED, Operation, Operations, Running, State
 from worker.read_model.reader import AttendanceReader
@@ -211,14 +211,28 @@ async def _erase_from_archive(settings: Settings, folder: Path, running: Running
     position = running.operation.position
     if str(folder) in (done := position.get("archives", [])):
         return True
+    before = dict(position.get("archivesBefore", {}))
+    if str(folder) not in before:
+        before[str(folder)] = await asyncio.to_thread(erased_so_far, folder)
+        position = {**position, "archivesBefore": before}
+        await running.save(position)
     with ProgressReport("records of archives") as progress:
         horizons, tolerance = position["horizons"], micros(settings.clock_tolerance)
         went = await asyncio.to_thread(erase_from_archive, folder, horizons, tolerance, progress.update, stop.is_set)
-    counts = Counter(dict(running.operation.counts))
-    counts.update({"archive records": went.records, "archive files": went.files})
+    counts = {**running.operation.counts, **_count_archived(before)}
     done = [*done, str(folder)] if went.is_complete else done
     await running.save({**position, "archives": done}, counts)
     return went.is_complete
+
+
+def _count_archived(before: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """What went from archives, also by processes that were killed; of each there is what had gone before this operation."""
+    went = Counter[str]()
+    for folder, earlier in before.items():
+        now = erased_so_far(Path(folder))
+        for name, after, was in zip(("archive records", "archive files"), now, earlier, strict=True):
+            went[name] += max(0, after - was)
+    return went
 
 
 def _abort(settings: Settings, operation_id: str, *, as_json: bool) -> None:

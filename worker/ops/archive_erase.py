@@ -83,6 +83,17 @@ def erase_from_archive(
         return _Run(folder, manifest, erased, tolerance, progress, stop).erase()
 
 
+def erased_so_far(folder: Path) -> tuple[int, int]:
+    """Records that went from an archive by all erasures, and files that were written again; killed ones included.
+
+    Raises:
+        ArchiveError: the manifest cannot be read.
+    """
+    manifest = read_manifest(folder)
+    erased = None if manifest is None else manifest.erased
+    return (0, 0) if erased is None else (erased.record_count, erased.file_count)
+
+
 class _Scan(NamedTuple):
     """What becomes of the lines of a file."""
 
@@ -185,7 +196,12 @@ class _Run:
             changes = {"count": file.count - scan.dropped, "first_timestamp": first, "last_timestamp": last}
             renewed = msgspec.structs.replace(written, **changes)
             self._manifest.files[self._manifest.files.index(file)] = renewed
-            self._erased.records.extend(scan.mentioned)
+            self._erased = self._manifest.erased = msgspec.structs.replace(
+                self._erased,
+                records=[*self._erased.records, *scan.mentioned],
+                record_count=self._erased.record_count + scan.dropped,
+                file_count=self._erased.file_count + 1,
+            )
             self._save(writer.paths)
         finally:
             writer.discard()
@@ -200,12 +216,12 @@ class _Run:
 
 def _joined(earlier: Erased | None, erased: Mapping[str, int], tolerance: int) -> Erased:
     """What a manifest has of these bookings and of those that were erased before."""
-    key = secrets.token_hex(_KEY_BYTES) if earlier is None else earlier.key
-    hashes, records = ({}, []) if earlier is None else (dict(earlier.hashes), list(earlier.records))
+    earlier = earlier or Erased(secrets.token_hex(_KEY_BYTES), tolerance, {})
+    hashes = dict(earlier.hashes)
     for booking_id, horizon in erased.items():
-        name = hash_of(booking_id, bytes.fromhex(key))
+        name = hash_of(booking_id, bytes.fromhex(earlier.key))
         hashes[name] = max(horizon, hashes.get(name, horizon))
-    return Erased(key, tolerance, hashes, records)
+    return msgspec.structs.replace(earlier, clock_tolerance=tolerance, hashes=hashes)
 
 
 def _whole_lines(path: Path, mentions: Mentions) -> Generator[tuple[bytes, bool]]:

@@ -119,6 +119,10 @@ class Erased(msgspec.Struct, frozen=True, rename="camel"):
     """By the keyed hash of a bookingId the time of its erasure, microseconds since the epoch."""
     records: list[tuple[str, int, int]] = msgspec.field(default_factory=list)
     """Topic, partition and offset of records that went since they held a bookingId somewhere: no hash would find them again."""
+    record_count: int = 0
+    """Records that went from files, by all erasures."""
+    file_count: int = 0
+    """How often a file was written again."""
 
 
 class Manifest(msgspec.Struct, rename="camel"):

@@ -23,7 +23,7 @@ from hypothesis import given
 from schemas import ids
 from schemas.times import format_exact_time
 from worker.ops import archive_erase, archive_format, archive_reader
-from worker.ops.archive_erase import ErasedFromArchive, erase_from_archive
+from worker.ops.archive_erase import ErasedFromArchive, erase_from_archive, erased_so_far
 from worker.ops.archive_format import (
     MANIFEST,
     ArchivedRecord,
@@ -254,6 +254,8 @@ def test_an_erasure_that_was_stopped_is_run_again(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_the_archive_is_whole(tmp_path: Path) -> None:
     lines = LINES[:3] + [of_booking("other", stays=True), of_booking(SECRET, stays=False)]
+    archived(tmp_path, records_of(lines))
+    file_count = erased(tmp_path).files
     for moment in count(1):
         folder = tmp_path / str(moment)
         archived(folder, records_of(lines))
@@ -264,6 +266,7 @@ def test_killed_at_any_moment_the_archive_is_whole(tmp_path: Path) -> None:
             break
         erased(folder)
         assert held(folder) == sorted_kept(lines)
+        assert erased_so_far(folder) == (len(lines) - len(sorted_kept(lines)), file_count), "killed ones included"
         assert {path.name for path in folder.iterdir()} == {name for name, *_ in ranges(folder)} | {MANIFEST, ".lock"}
     assert moment > 8
 
@@ -341,7 +344,7 @@ def test_versions_without_erasures_refuse_such_a_manifest(tmp_path: Path) -> Non
     erased(tmp_path)
     document = json.loads((tmp_path / MANIFEST).read_bytes())
     assert document["format"] == 2
-    assert set(document["erased"]) == {"key", "clockTolerance", "hashes", "records"}
+    assert set(document["erased"]) == {"key", "clockTolerance", "hashes", "records", "recordCount", "fileCount"}
 
 
 def undecodable(key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> ArchivedRecord:
