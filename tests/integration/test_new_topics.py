@@ -52,23 +52,23 @@ def published_to(new: System, records: Sequence[Record], old: System) -> list[Re
 
 def test_the_number_of_partitions_changes_while_events_go_on(kafka: Broker, redis_server: Redis, tmp_path: Path) -> None:
     """A reader asks all the time, and the API goes on with the settings of the old topics."""
-    world = World(seed=11, events=1600)
+    world = World(seed=11, events=900)
     with moving(kafka, redis_server) as (old, new), Api(old, tmp_path) as api:
         publish_resting(old)
         records = world.records(old, random.Random(1))
-        old.publish(records[:800])
+        old.publish(records[:500])
         old.until_settled()
         with Asking(old) as asking:
             ready = rebuilt(new, "--refold", "--from-prefix", old.settings.topic_prefix, "--no-switch")
             assert (ready["state"], ready["differences"]) == ("READY", 0)
             worker = new.start_worker()
-            old.publish(records[800:1000])
+            old.publish(records[500:700])
             resumed = new.run_cli("rebuild", "--resume", ready["id"], "--yes", "--json")
             assert resumed.returncode == 0, (resumed.stderr, worker.said())
             assert json.loads(resumed.stdout.splitlines()[-1])["state"] == "SWITCHED"
             # some publish to the old topics, and some to the new ones
-            old.publish(records[1000:1300])
-            new.publish(published_to(new, records[1300:], old))
+            old.publish(records[700:900])
+            new.publish(published_to(new, records[900:], old))
             for by in (old, new, None):
                 until_equal(new, world)
                 assert len(new.read(_status)) == (old.settings.partitions if by is new else PARTITIONS)

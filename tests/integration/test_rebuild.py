@@ -25,7 +25,7 @@ from worker.read_model.builds import read_registry
 from worker.read_model.keys import PartitionKeys, namespace
 from worker.read_model.operations import ENDED, State
 
-QUICK = (1, 2, 3)
+QUICK = (3,)
 SEEDS = [pytest.param(seed, marks=[] if seed in QUICK else pytest.mark.slow) for seed in range(1, 21)]
 _VICTIMS = ("redis", "command", "worker", "redis that loses")
 #: Sizes of Redis' file of the last second, of which it goes back to one.

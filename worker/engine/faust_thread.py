@@ -127,15 +127,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def _fetch_records(
-        self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+        self,
+        consumer: Any,  # noqa: ARG002 - Faust's signature
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
     ) -> Any:
         if not self.consumer.flow_active:
             return {}
-        # Faust bypasses the client's getmany, which would raise here if the client has left the group
-        if not consumer._closed:  # noqa: SLF001
-            consumer._coordinator.check_errors()  # noqa: SLF001
-        with consumer._fetcher._subscriptions.fetch_context():  # noqa: SLF001
-            return await self.fetches.take(lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
+        return await self.fetches.take(lambda: active_partitions, timeout or 0.0, max_records or sys.maxsize)
 
     def log_end(self, tp: TP) -> LogEnd | None:
         """See `fetching.log_end`; from any thread."""

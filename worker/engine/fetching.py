@@ -138,9 +138,19 @@ class Fetches:
             max_records: the limit for all partitions together.
 
         Raises:
-            aiokafka.errors.KafkaError: the client is closed, or may not read the topic.
+            aiokafka.errors.KafkaError: the client is closed, may not read the topic, or has left its group for an error.
         """
-        fetcher, deadline = self._consumer._fetcher, monotonic() + timeout  # noqa: SLF001
+        consumer = self._consumer
+        # as the client's getmany does: a member of a group that does not ask for records is taken for stalled
+        if not consumer._closed:  # noqa: SLF001
+            consumer._coordinator.check_errors()  # noqa: SLF001
+        with consumer._fetcher._subscriptions.fetch_context():  # noqa: SLF001
+            return await self._take(consumer._fetcher, partitions, timeout, max_records)  # noqa: SLF001
+
+    async def _take(
+        self, fetcher: Any, partitions: Callable[[], Collection[Any]], timeout: float, max_records: int
+    ) -> dict[TopicPartition, Fetched]:
+        deadline = monotonic() + timeout
         while True:
             if fetcher._closed:  # noqa: SLF001
                 raise ConsumerStoppedError

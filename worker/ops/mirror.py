@@ -36,6 +36,7 @@ from worker.topics import TopicNames, partition_of_key
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.2
+_METADATA_MS = 10_000
 #: Records that are copied together.
 _AT_ONCE = 5_000
 _SET_HEADERS = POSITION_HEADERS | {MIRRORED_HEADER}
@@ -129,6 +130,8 @@ class _Mirror:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level=ISOLATION,
+            # a leader of the group that got no metadata at first assigns nothing until it asks again
+            metadata_max_age_ms=_METADATA_MS,
             session_timeout_ms=int(source.session_timeout.total_seconds() * 1000),
             heartbeat_interval_ms=int(source.session_timeout.total_seconds() * 1000 / 4),
         )
