@@ -93,7 +93,7 @@ def arguments_of(seed: int, guests: Guests, folder: Path) -> list[str]:
     elif seed % 4 == 2:
         bookings = ["--before", "365d"]
     else:
-        many = [f"none-{number}" for number in range(510)] if seed not in QUICK else []
+        many = [f"none-{seed}-{number}" for number in range(510)] if seed not in QUICK else []
         file = folder / "bookings"
         file.write_text("\n".join([*many, *guests.names]))
         bookings = ["--file", str(file)]
