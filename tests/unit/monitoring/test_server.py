@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -57,7 +58,10 @@ def test_a_blocked_worker_is_neither_alive_nor_ready(port: MonitoringServer, met
     for path, name in (("/livez", "live"), ("/readyz", "ready")):
         answer = httpx.get(port.address + path)
         assert answer.status_code == 503
-        assert answer.json() == {name: False, "reason": "the event loop has not run for 60 s"}
+        document = answer.json()
+        # a second more, if this machine is slow
+        assert re.fullmatch(r"the event loop has not run for 6\d s", document.pop("reason"))
+        assert document == {name: False}
 
 
 def test_other_paths_and_methods_are_refused(port: MonitoringServer) -> None:
