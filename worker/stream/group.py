@@ -256,7 +256,8 @@ def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> N
             of_tables, here = _readable(name, value), _readable(name, shaping.get(name, 0))
             elsewhere = "set another ATTENDANCE_TOPIC_PREFIX and publish again"
             refold = "run `attendance rebuild --refold` with this setting"
-            cure = elsewhere if name == "partitions" else f"{refold}, or {elsewhere}"
+            new_topics = "; `attendance rebuild --refold --from-prefix` has new topics filled while these are used"
+            cure = elsewhere + new_topics if name == "partitions" else f"{refold}, or {elsewhere}"
             raise SettingsConflict(
                 f"ATTENDANCE_{name.upper()}: the tables were created with {of_tables}, here it is {here}: "
                 f"set {of_tables}, or {cure}"

@@ -2,8 +2,8 @@
 
 import json
 import os
-import resource
 import re
+import resource
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
