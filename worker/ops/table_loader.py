@@ -33,7 +33,7 @@ from worker.read_model.operations import Running
 from worker.redis.client import Client
 from worker.settings import Settings
 
-#: Processes at most: of more, one Redis has too much to do. Each takes up to 300 MB.
+#: Processes at most: of more, one Redis has too much to do. Each takes up to 600 MB.
 _MOST_PROCESSES = 4
 #: Name of the partitions that are done, in the position of the operation.
 LOADED = "loaded"
