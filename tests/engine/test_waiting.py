@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import pytest
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -155,6 +156,7 @@ def test_what_is_away_is_named_with_its_address(own_redis: RedisServer) -> None:
             assert wait_until(lambda n=named: f"event=resumed {n}" in log.read_text(), 30), log.read_text()  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_no_error_of_a_client_is_left_unhandled(own_redis: RedisServer) -> None:
     """Python logs the traceback of an exception that nobody retrieved from a future."""
     world = World(seed=44, events=200)

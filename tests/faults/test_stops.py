@@ -87,7 +87,7 @@ def _stop(workers: list[WorkerProcess]) -> dict[WorkerProcess, float]:
     return {worker: took.get(worker, 2 * SECONDS) for worker in workers}
 
 
-@pytest.mark.parametrize(("what", "seed"), [("Kafka frozen", 1), ("both killed", 2)])
+@pytest.mark.parametrize(("what", "seed"), [pytest.param("Kafka frozen", 1, marks=pytest.mark.slow), ("both killed", 2)])
 def test_workers_stop_in_time_whatever_is_away(services: Services, what: str, seed: int) -> None:
     stop_among(services, FAULTS[what], seed)
 

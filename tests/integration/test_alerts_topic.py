@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from schemas.times import format_time
 from tests.integration.test_main_job import MINUTE, envelope, exact
 from tests.support import oracle
@@ -65,6 +67,7 @@ def said_again_by_another(system: System, hall: Hall) -> bytes:
     return key
 
 
+@pytest.mark.slow
 def test_an_old_alert_is_rewritten_at_the_next_publish(kafka: Broker, redis_server: Redis) -> None:
     with System(kafka, redis_server, partitions=1) as system:
         system.start_worker(WORKER)

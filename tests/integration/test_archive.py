@@ -273,6 +273,7 @@ def test_killed_at_any_moment_each_record_is_there_once(
         assert names(folder) == {file.name for file in files_of(folder)}
 
 
+@pytest.mark.slow
 def test_killed_before_any_rename_it_verifies(tenant: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is complete belongs to the archive at once, also if the next run compresses in another way."""
     monkeypatch.setattr(operations, "STALE_SECONDS", 0.0)

@@ -174,6 +174,7 @@ def test_all_reasons_are_mended_and_counted_once(served: System, tmp_path: Path)
     assert jsons(served, "stats", "--state", "replayed")[0]["count"] == PLANTED
 
 
+@pytest.mark.slow
 def test_one_that_fails_three_times_is_parked(served: System) -> None:
     source = ["--source", "/devices/kiosk-6"]
     record = served.event(envelope("attendance.check_in", "failed", "2026-11-22T10:00:00Z", {"bookingId": "f"}))

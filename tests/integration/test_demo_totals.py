@@ -4,6 +4,8 @@ import random
 import time
 from collections import Counter
 
+import pytest
+
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import wait_until
 from tests.support.system import Record, System, running
@@ -43,6 +45,7 @@ def test_totals_of_the_demo_are_those_of_its_file(kafka: Broker, redis_server: R
         shows_the_file(system)
 
 
+@pytest.mark.slow
 def test_four_copies_in_any_order(kafka: Broker, redis_server: Redis) -> None:
     """The file twice, each delivery doubled, shuffled; booking records keep their order."""
     chance = random.Random(41)

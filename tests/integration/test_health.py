@@ -41,6 +41,7 @@ def filled(system: System, seed: int = 61) -> None:
     system.publish(World(seed=seed, events=400).records(system, random.Random(5)))
 
 
+@pytest.mark.slow
 def test_a_recovering_worker_is_alive_and_shows_its_progress(kafka: Broker, redis_server: Redis) -> None:
     with running(System(kafka, redis_server, store="memory://")) as system:
         # one record batch of the changelogs at least for each, and a fetch takes one

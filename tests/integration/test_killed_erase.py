@@ -21,7 +21,7 @@ from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
 from tests.support.traces import in_archives, named, traces
 
-QUICK = (3, 8)
+QUICK = (3,)
 SEEDS = [pytest.param(seed, marks=[] if seed in QUICK else pytest.mark.slow) for seed in range(20)]
 #: What the request holds that saves an erasure of which no booking is left: then archives are written again.
 _NONE_LEFT = b'"left":[]'

@@ -25,7 +25,7 @@ from worker.read_model.builds import read_registry
 from worker.read_model.keys import PartitionKeys, namespace
 from worker.read_model.operations import ENDED, State
 
-QUICK = (3,)
+QUICK = (1, 3)
 SEEDS = [pytest.param(seed, marks=[] if seed in QUICK else pytest.mark.slow) for seed in range(1, 21)]
 _VICTIMS = ("redis", "command", "worker", "redis that loses")
 #: Sizes of Redis' file of the last second, of which it goes back to one.
@@ -36,7 +36,7 @@ _SECONDS = 4.0
 _MOMENTS = ((40, b"take"), (1200, b"take"), (12, b"READY"))
 
 
-@pytest.fixture(params=["server", "cluster"])
+@pytest.fixture(params=["server", pytest.param("cluster", marks=pytest.mark.slow)])
 def redis(request: pytest.FixtureRequest) -> Redis:
     """One server, then a cluster."""
     found: Redis = request.getfixturevalue("redis_server" if request.param == "server" else "redis_cluster")

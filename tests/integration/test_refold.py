@@ -112,6 +112,7 @@ def test_a_setting_that_shapes_results_is_changed(kafka: Broker, redis_server: R
         assert open_alerts(system) == before
 
 
+@pytest.mark.slow
 def test_a_build_of_its_own_is_aborted_clean(kafka: Broker, redis_server: Redis) -> None:
     world = World(seed=6, events=300)
     with running(System(kafka, redis_server), 1) as system:
@@ -126,6 +127,7 @@ def test_a_build_of_its_own_is_aborted_clean(kafka: Broker, redis_server: Redis)
         until(system, world)
 
 
+@pytest.mark.slow
 def test_a_killed_process_of_a_load_ends_the_command(kafka: Broker, redis_server: Redis) -> None:
     """It says so in one line, the other processes end too, and it can be resumed."""
     world = World(seed=7, events=300)

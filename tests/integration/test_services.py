@@ -75,7 +75,7 @@ def test_apache_kafka_takes_a_dead_letter_of_two_mib(apache: KafkaCluster) -> No
     assert len(consume(apache.bootstrap, topic, 1)[0]) == TWO_MIB + 65_536
 
 
-@pytest.mark.parametrize("end", [KafkaCluster.stop, KafkaCluster.kill])
+@pytest.mark.parametrize("end", [pytest.param(KafkaCluster.stop, marks=pytest.mark.slow), KafkaCluster.kill])
 def test_apache_kafka_keeps_records_and_port_over(apache: KafkaCluster, end: Callable[[KafkaCluster], None]) -> None:
     topic, bootstrap, pid = create_topic(apache.bootstrap), apache.bootstrap, apache.nodes[0].pid
     produce(bootstrap, topic, b"before")

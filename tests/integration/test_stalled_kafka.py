@@ -63,6 +63,7 @@ def paused(system: System, requests: dict[str, tuple[str, dict[str, Any], dict[s
     return asyncio.run(pausing())
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_what_waits_for_kafka(stalled: tuple[System, KafkaCluster], tmp_path: Path) -> None:
     system, kafka = stalled
     folder, letters = tmp_path / "archive", {"selection": packed_selection(Selection()), "windows": {"0": [0, 10]}}

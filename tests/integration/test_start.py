@@ -132,6 +132,7 @@ def _create_login(kafka: Broker, user: str, password: str, mechanism: str) -> No
     created.result(30)
 
 
+@pytest.mark.slow
 def test_any_password_of_kafka_arrives(redis_server: Redis) -> None:
     """Quotation marks, blanks, what URLs and shells give a meaning, letters of any script."""
     plain = "p@ss:/#?% =,;$x{}[]"
@@ -181,7 +182,9 @@ def test_one_of_three_brokers_away_does_not_stop_a_start(redis_server: Redis, ka
                 node.start()
 
 
-@pytest.mark.parametrize("oddity", ["swallows acknowledgements", "swallows acknowledgements and does not stop"])
+@pytest.mark.parametrize(
+    "oddity", ["swallows acknowledgements", pytest.param("swallows acknowledgements and does not stop", marks=pytest.mark.slow)]
+)
 def test_a_worker_that_stalls_ends_with_one_line(kafka: Broker, redis_server: Redis, oddity: str) -> None:
     world = World(seed=53, events=100)
     with System(kafka, redis_server) as system:

@@ -290,6 +290,7 @@ def test_records_that_are_deleted_meanwhile_end_a_load(kafka: Broker, redis_serv
             asyncio.run(reading())
 
 
+@pytest.mark.slow
 def test_a_load_that_was_stopped_goes_on(hall: System, tmp_path: Path) -> None:
     world = World(seed=14, events=600)
     publish_half(hall, world, 0)

@@ -79,6 +79,7 @@ def is_right(report: PartitionReport) -> bool:
     return (report.differences, report.unreached) == ([], "")
 
 
+@pytest.mark.slow
 def test_nothing_differs_under_load_slice_by_slice(hall: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "_SETTLED_AT_ONCE", 5)
     with load(worlds(hall)):

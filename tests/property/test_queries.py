@@ -125,7 +125,8 @@ def test_a_store_without_attendances(redis_server: Redis, partitions: int) -> No
     on(redis_server, partitions, scenario)
 
 
-@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("partitions", [1, 16])
 def test_pages_anywhere_in_a_larger_store(redis_server: Redis, partitions: int) -> None:
     """Twenty thousand attendances: what few match and what most match is found in other ways there."""
 
