@@ -1,5 +1,6 @@
 """Kafka, Redis or the workers are away: 503 with Retry-After, nothing is lost, and it goes on by itself."""
 
+import signal
 import time
 from collections.abc import Iterator
 from math import inf, isnan
@@ -171,9 +172,11 @@ def test_a_partition_is_being_repaired(own_api: Api) -> None:
 
 
 def test_no_namespace_is_live_or_it_is_another_versions(own_api: Api) -> None:
-    base = own_api.system.settings.redis_namespace
+    base, (worker, *_) = own_api.system.settings.redis_namespace, own_api.system.workers
     with Client.from_url(own_api.system.settings.redis.get_secret_value()) as redis:
         live = redis.hgetall(live_key(base))
+        # else it names its namespace again each second
+        worker.signal(signal.SIGSTOP)
         try:
             redis.delete(live_key(base))
             assert problem(own_api.client.get("/v1/status"), 503) == "NOT_SERVING"
@@ -185,6 +188,7 @@ def test_no_namespace_is_live_or_it_is_another_versions(own_api: Api) -> None:
         finally:
             redis.delete(live_key(base))
             redis.hset(live_key(base), mapping=live)
+            worker.signal(signal.SIGCONT)
     assert own_api.query().status_code == 200
 
 
