@@ -74,7 +74,7 @@ def test_the_number_of_partitions_changes_while_events_go_on(kafka: Broker, redi
                 assert len(new.read(_status)) == (old.settings.partitions if by is new else PARTITIONS)
                 alerts = open_alerts(new)
                 for system in (old, new):
-                    assert wait_until(lambda: set(system.open_alerts_of_topic()) == alerts, 30), system.topics.alerts  # noqa: B023
+                    assert wait_until(lambda: set(system.open_alerts_of_topic()) == alerts, 60), system.topics.alerts  # noqa: B023
                 if by is not None:
                     rebuilt(by, "--rollback")
         assert (asking.wrong, asking.asked > 100) == ([], True)
@@ -85,7 +85,7 @@ def test_the_number_of_partitions_changes_while_events_go_on(kafka: Broker, redi
         last = [each for each in new.consume(new.topics.events) if each.key == RESTING.encode()][-1]
         assert [name for name, _ in last.headers] == []
         rebuilt(new, "--drop-old")
-        assert wait_until(lambda: not old.workers[0].running, 30)
+        assert wait_until(lambda: not old.workers[0].running, 60)
         assert f"ATTENDANCE_TOPIC_PREFIX={new.settings.topic_prefix}" in old.workers[0].said()
         refused = old.run_cli("erase", "--booking", "anyone", "--yes")
         assert f"ATTENDANCE_PARTITIONS={PARTITIONS}" in refused.stderr
