@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from tests.integration.test_main_job import World
 from tests.integration.test_rebuild import live_of, outcome_without_resting
 from tests.integration.test_refold import exists, open_alerts, rebuilt, until
-from tests.support.oracle import Outcome
 from tests.support.rebuilding import RESTING, Asking, Flow, begin, operation_of, publish_resting, set_back, until_only
 from tests.support.services import Broker, Redis
 from tests.support.services.processes import wait_until
@@ -70,7 +68,7 @@ def test_the_number_of_partitions_changes_while_events_go_on(kafka: Broker, redi
             old.publish(records[700:900])
             new.publish(published_to(new, records[900:], old))
             for by in (old, new, None):
-                until_equal(new, world)
+                until(new, world, outcome_without_resting)
                 assert len(new.read(_status)) == (old.settings.partitions if by is new else PARTITIONS)
                 alerts = open_alerts(new)
                 for system in (old, new):
@@ -151,7 +149,8 @@ def test_whatever_is_killed_it_is_resumed_or_aborted(kafka: Broker, redis_server
         old.until_settled()
         with Asking(old) as asking, flow:
             command = begin(new, "--refold", "--from-prefix", old.settings.topic_prefix, "--yes", "--json")
-            command.runs(chance.uniform(0.5, 12))
+            assert wait_until(lambda: operation_of(new) is not None, 60), command.err
+            command.runs(chance.uniform(0, 10))
             if seed % 3 == 0:
                 old.workers[0].kill()
                 old.start_worker()
@@ -160,8 +159,7 @@ def test_whatever_is_killed_it_is_resumed_or_aborted(kafka: Broker, redis_server
             command.wait()
             set_back(new)
             operation = operation_of(new)
-            if operation is None:
-                return
+            assert operation is not None
             live = live_of(new)
             is_aborted = chance.random() < 0.5 and live == namespace(old.settings.redis_namespace)
             if is_aborted:
@@ -174,25 +172,10 @@ def test_whatever_is_killed_it_is_resumed_or_aborted(kafka: Broker, redis_server
                 assert resumed.wait(120) == 0, resumed.err
         assert asking.wrong == []
         flow.publish(1)
-        until_equal(old, world)
+        until(old, world, outcome_without_resting)
         if is_aborted:
             until_only(old, namespace(old.settings.redis_namespace))
             assert wait_until(lambda: left_topics(new) == [], 30)
-
-
-def until_equal(system: System, world: World) -> None:
-    """Until readers see what the oracle counts, beside the booking that rests."""
-    deadline, expected = time.monotonic() + 60, world.outcome()
-    while (found := _without_resting(system)) != expected:
-        assert time.monotonic() < deadline, (found, expected, [each.said() for each in system.workers])
-        time.sleep(0.3)
-
-
-def _without_resting(system: System) -> Outcome | AssertionError:
-    try:
-        return outcome_without_resting(system)
-    except AssertionError as contradiction:
-        return contradiction  # it changes meanwhile
 
 
 def left_topics(system: System) -> list[str]:

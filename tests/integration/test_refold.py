@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,18 @@ def rebuilt(system: System, *arguments: str, **environment: str) -> dict[str, An
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def until(system: System, world: World) -> None:
+def until(system: System, world: World, outcome: Callable[[System], Outcome] = System.outcome) -> None:
     """Until readers see what the oracle counts: of tables that are not live commits are not looked at."""
     deadline, expected = time.monotonic() + 60, world.outcome()
-    while (found := _read(system)) != expected:
+    while (found := _read(system, outcome)) != expected:
         assert time.monotonic() < deadline, (found, expected, [each.said() for each in system.workers])
         time.sleep(0.3)
 
 
-def _read(system: System) -> Outcome | AssertionError:
+def _read(system: System, outcome: Callable[[System], Outcome]) -> Outcome | AssertionError:
     """What readers see; answers that contradict each other, since it changes between them."""
     try:
-        return system.outcome()
+        return outcome(system)
     except AssertionError as contradiction:
         return contradiction
 

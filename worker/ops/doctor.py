@@ -15,7 +15,7 @@ from worker.ops import session_timeout, topics
 from worker.ops.refusals import Refusal, first_line, kafka_refusal, lacking_rights, redis_refusal, unreachable
 from worker.ops.worker_status import describe, worker_statuses
 from worker.read_model import rights
-from worker.read_model.builds import Namespace, other_topics, read_registry
+from worker.read_model.builds import other_topics, read_registry
 from worker.read_model.freshness import find_problems
 from worker.read_model.reader import AttendanceReader, NotServing, OtherLayout
 from worker.redis.client import Client, create_redis, masters
@@ -176,18 +176,13 @@ async def _redis_findings(client: Client, settings: Settings) -> list[Finding]:
     findings = [_version(infos), await _eviction(client, infos, settings), await _rights(client, settings)]
     registry = await read_registry(client, settings.redis_namespace)
     namespaces, live = [build.namespace for build in registry.builds], registry.live
-    if live is not None and not any(_is_written(each, settings) for each in (live, *namespaces)):
+    if live is not None and not any(each.matches(settings) for each in (live, *namespaces)):
         if not live.has_prefix(settings.topic_prefix):
             findings.append(Finding("topics", False, other_topics(live)))
         elif live.partitions != settings.partitions:
             detail = f"{ENV_PREFIX}PARTITIONS is {settings.partitions}, the read models have {live.partitions}"
             findings.append(Finding("partitions", False, f"{detail}: set that, or another {ENV_PREFIX}NAMESPACE"))
     return findings
-
-
-def _is_written(namespace: Namespace, settings: Settings) -> bool:
-    """Whether workers with these settings may write a namespace."""
-    return namespace.partitions == settings.partitions and namespace.has_prefix(settings.topic_prefix)
 
 
 def _version(infos: Sequence[dict[str, Any]]) -> Finding:

@@ -157,11 +157,11 @@ async def drop(settings: Settings, client: Client, namespace: Namespace, operati
         await remove_tables(settings)
 
 
-def check_fresh(filled: Filled, name: str, most_lag: int) -> None:
-    """Raises BuildError if a namespace is not whole, or further behind the topics than that."""
+def check_fresh(filled: Filled, name: str, most_lag: int, uncopied: int = 0) -> None:
+    """Raises BuildError if a namespace is not whole, or further behind than that, records that are not copied yet included."""
     if not filled.is_whole:
         raise BuildError(f"{name} is not whole: wait until its workers have filled it, then repeat this")
     if filled.lag is None:
         raise BuildError(f"how far {name} is behind is unknown: its workers do not answer; start them, then repeat this")
-    if filled.lag > most_lag:
-        raise BuildError(f"{name} is {filled.lag:,} records behind, more than --max-lag {most_lag:,}: wait, then repeat this")
+    if (lag := filled.lag + uncopied) > most_lag:
+        raise BuildError(f"{name} is {lag:,} records behind, more than --max-lag {most_lag:,}: wait, then repeat this")

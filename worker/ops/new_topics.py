@@ -10,13 +10,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
 
 from worker.domain.erasures import merge_markers
 from worker.domain.rows import PARTITION_GROUP
 from worker.engine.log_reader import find_windows
 from worker.engine.stores.base import SEPARATOR
-from worker.kafka import Message, open_admin, open_producer, send_all
+from worker.kafka import Message, open_producer, send_all
 from worker.ops import topics as topic_ops
 from worker.ops.coverage import Coverage, LoadError, find_coverage
 from worker.ops.load_markers import find_markers
@@ -96,22 +95,6 @@ async def prepare(
         await begin_at(source, dict.fromkeys(new, 0))
         await record_mirrored(producer, settings.topic_prefix, Mirrored(source.topic_prefix, source.partitions))
     return True
-
-
-async def remove_topics(settings: Settings, names: Sequence[str]) -> None:
-    """Deletes topics that `prepare` created.
-
-    Raises:
-        KafkaError: the broker refuses; the message names the topic.
-    """
-    if not names:
-        return
-    async with open_admin(settings) as admin:
-        answer = await admin.delete_topics(list(names))
-    for name, code, *_ in answer.topic_error_codes:
-        error = for_code(code)
-        if error not in (NoError, UnknownTopicOrPartitionError):
-            raise KafkaError(f"{name} cannot be deleted: {error.description}; allow it, or delete it with kafka-topics")
 
 
 async def _copy_markers(settings: Settings, source: Settings, producer: AIOKafkaProducer) -> None:

@@ -22,9 +22,10 @@ from worker.ops.kept_namespace import ShownProgress, check_fresh, correct_alerts
 from worker.ops.load_copy import check_row_format
 from worker.ops.mirror import mirror_lag
 from worker.ops.namespace_check import CheckReport, compare
-from worker.ops.new_topics import CREATED, check_new, prepare, remove_topics
+from worker.ops.new_topics import CREATED, check_new, prepare
 from worker.ops.own_tables import local_mirror, local_worker, until_served
 from worker.ops.table_loader import load
+from worker.ops.table_removal import delete_topics
 from worker.read_model import builds
 from worker.read_model.build_keys import Filled, open_partitions, read_filled
 from worker.read_model.builds import Build, BuildError, BuildState, Namespace, other_topics, read_registry
@@ -354,7 +355,7 @@ class Rebuild:
         registry, name = await read_registry(self._client, self._base), self._position["namespace"]
         if registry.live is not None and registry.live.name != name:
             build, most_lag = await self._registered(), int(self._request["maxLag"])
-            check_fresh(await read_filled(self._client, build.namespace), name, most_lag - await self._mirror_lag())
+            check_fresh(await read_filled(self._client, build.namespace), name, most_lag, await self._mirror_lag())
             # the one that is live is written as a kept one from then on
             await open_partitions(self._client, registry.live, self._operation)
             await builds.switch(self._client, self._base, name, self._operation, found.id, self._source.shaping())
@@ -381,7 +382,8 @@ class Rebuild:
             if any(each.namespace.name == name and each.state is BuildState.KEPT for each in registry.builds):
                 raise BuildError(f"{name} was live before, and is kept: --drop-old removes it")
             await drop(self._settings, self._client, self._namespace, self._operation)
-            await remove_topics(self._settings, self._position.get(CREATED, ()))
+            if created := self._position.get(CREATED):
+                await delete_topics(self._settings, created)
         return State.ABORTED
 
     async def _registered(self) -> Build:

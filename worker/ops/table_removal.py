@@ -1,6 +1,7 @@
 """Removes tables that no worker keeps any more."""
 
 import asyncio
+from collections.abc import Sequence
 
 from aiokafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
 
@@ -29,8 +30,17 @@ async def remove_tables(settings: Settings) -> None:
         raise BuildError(f"the group {settings.group} still has members: stop its workers, then repeat this with --resume")
     names = TopicNames.of(settings.topic_prefix, settings.tables)
     group = group_changelog(settings.topic_prefix, settings.tables)
+    await delete_topics(settings, [names.attendance_changelog, names.bookings_changelog, group])
+
+
+async def delete_topics(settings: Settings, names: Sequence[str]) -> None:
+    """Deletes topics; one that does not exist is no error.
+
+    Raises:
+        KafkaError: the broker refuses; the message names the topic.
+    """
     async with open_admin(settings) as admin:
-        answer = await admin.delete_topics([names.attendance_changelog, names.bookings_changelog, group])
+        answer = await admin.delete_topics(list(names))
     for name, code, *_ in answer.topic_error_codes:
         error = for_code(code)
         if error not in (NoError, UnknownTopicOrPartitionError):

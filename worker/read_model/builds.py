@@ -55,6 +55,10 @@ class Namespace(NamedTuple):
         """Whether its topics may have this prefix."""
         return self.topic_prefix in ("", prefix)
 
+    def matches(self, settings: Settings) -> bool:
+        """Whether workers with these settings have its topics and its number of partitions."""
+        return self.partitions == settings.partitions and self.has_prefix(settings.topic_prefix)
+
     def settings(self, settings: Settings) -> Settings:
         """The settings of its workers, from those of this process."""
         return settings.model_copy(

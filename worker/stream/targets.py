@@ -28,12 +28,12 @@ class Target(NamedTuple):
 
     @property
     def sends_messages(self) -> bool:
-        """Whether its workers send dead letters and forwards: of a topic one namespace does, until a build was live."""
+        """Whether its workers send dead letters and forwards. A build that was never live does so for topics of its own."""
         return self.is_live or self.is_kept or self.has_own_topics
 
     @property
     def sends_alerts(self) -> bool:
-        """Whether its workers send alerts: to a topic one namespace does, and one that was never live not yet."""
+        """Whether its workers send alerts: those of the live namespace, and of a kept one with topics of its own."""
         return self.is_live or (self.is_kept and self.has_own_topics)
 
 
@@ -100,6 +100,5 @@ def _is_of(namespace: Namespace, settings: Settings) -> bool:
     return (
         is_ours(settings.redis_namespace, namespace.name)
         and namespace.tables == (settings.tables or FIRST_TABLES)
-        and namespace.partitions == settings.partitions
-        and namespace.has_prefix(settings.topic_prefix)
+        and namespace.matches(settings)
     )
