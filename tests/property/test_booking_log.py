@@ -131,8 +131,9 @@ class Group:
         for change in apply_records(loaded, RULES):
             if change.record is not None:
                 rows[change.state.booking_id] = encode_reference(change.record, change.state.removed_unprojected)
-        kept = overtaken(intake.last_places, [rows.get(name) for name in intake.last_places])
-        forwards = [forwarded(*forward, partitions=PARTITIONS) for forward in intake.forwards]
+        last_places = intake.contents.last_places
+        kept = overtaken(last_places, [rows.get(name) for name in last_places])
+        forwards = [forwarded(*forward, partitions=PARTITIONS) for forward in intake.contents.forwards]
         return [*forwards, *(append_again("bookings", number, each) for each in kept)]
 
 

@@ -18,7 +18,7 @@ ONE = histories(happenings(bookings=("b1",), sessions=("s1",)), most=12)
 
 
 def explained(deliveries: list[Delivery], rules: Rules) -> Explanation:
-    return explain([subject._event(each) for each in deliveries], rules.clock_tolerance)
+    return explain([subject.decoded(each) for each in deliveries], rules.clock_tolerance)
 
 
 def verdict_of(one: Fact, events: list[Timed]) -> Verdict:

@@ -206,7 +206,9 @@ async def batches(pairs: Pairs) -> AsyncIterator[Entries]:
     names = list(pairs)
     for start in range(0, len(names), 200):
         made = _entries({name: pairs[name] for name in names[start : start + 200]}.items(), before={})
-        made.alerts += [alert(name) for at, name in enumerate(names[start : start + 200], start) if at % 3 == 0]
+        for at, name in enumerate(names[start : start + 200], start):
+            if at % 3 == 0:
+                made.alert(alert(name))
         yield made
         await asyncio.sleep(0)
 

@@ -12,22 +12,24 @@ from random import Random
 from struct import unpack_from
 from typing import Any
 
-from schemas.decoding.explain import decode, decode_booking
-from schemas.events import Booking, DeadLetter, Event
+from schemas.decoding.explain import decode
+from schemas.events import DeadLetter, Event
 from schemas.times import format_time
 from tests.support import oracle
+from tests.support.cores import Tables, fetched
 from tests.support.oracle import Delivery, Outcome, Rules
 from worker.domain import alert_rules, row_codec
-from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState, Change, Place, apply_records
-from worker.domain.devices import MOST_DEVICES, Devices, SourceEvents, device_rows, devices_of, newest_by_source
-from worker.domain.erasures import Erasures, Marker
+from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState
+from worker.domain.devices import MOST_DEVICES, Devices, device_rows, devices_of
+from worker.domain.erasures import Marker
 from worker.domain.fold import NEVER, NOTHING, Row
-from worker.domain.rows import encode_reference, load, merge_attendance_rows, merge_booking_rows, stored, void_rows
+from worker.domain.rows import BOOKINGS, EVENTS, load, merge_attendance_rows, merge_booking_rows, stored, void_rows
 from worker.read_model.content import names_of
 from worker.read_model.devices import NewestEvent, unpack_newest
 from worker.read_model.documents import unpack, unpack_contribution
 from worker.read_model.write_batch import _MOVED, _SAME, Entries
-from worker.stream.projection import Projection, surplus_devices
+from worker.stream.core import Changes
+from worker.stream.projection import project_changed_devices, surplus_devices
 
 Batch = Sequence[Delivery] | Sequence[oracle.BookingRecord]
 State = dict[str, tuple[int, dict[str, tuple[Row, dict[bytes, bytes]]]]]
@@ -40,8 +42,8 @@ _MAX_AGE = 365 * 86400 * 1_000_000
 def outcome(batches: Sequence[Batch], rules: Rules = Rules(), most_devices: int = MOST_DEVICES) -> Outcome:
     """What readers see after these batches."""
     shown = _Shown()
-    for projection in _projections(batches, rules, most_devices):
-        shown.take(projection.entries)
+    for changes in _folded(batches, rules, most_devices):
+        shown.take(changes.entries)
     return shown.outcome()
 
 
@@ -52,38 +54,39 @@ def survived(batches: Sequence[Batch], chance: Random, most_devices: int = MOST_
     were told. Deleted rows of devices may come back, since a recovery does not know which records are newer.
     """
     records = [record for batch in batches for record in batch]
-    shown, rows = _Shown(), dict[str, tuple[dict[bytes, bytes], bytes | None]]()
+    shown, tables = _Shown(), Tables(_rules(Rules()))
     device_records = dict[bytes, bytes]()
     kept = projected_offset = 0
     lives = chance.randint(1, 4)
     for life in range(lives + 1):
-        held = {name: load(name, *both, _rules(Rules())) for name, both in rows.items()}
+        tables = Tables(_rules(Rules()), tables.rows, tables.references)
         devices = Devices(devices_of(device_records), most_devices)
         if devices.is_full:
             shown.take(surplus_devices(devices, shown.devices.keys()))
         at, redelivered, known = max(0, projected_offset - chance.choice((0, 0, 1, 3))), kept, projected_offset >= kept
         dies = len(records) if life == lives else chance.randint(at, len(records))
-        waiting: list[tuple[Entries, int]] = []
+        waiting: list[tuple[list[Entries], int]] = []
         quick = chance.choice((0.0, 0.3, 0.8))
         while at < dies:
-            projection, some = Projection(known=known), list(enumerate(records[at : at + chance.randint(1, 4)], at))
-            read = _read(some)
-            changed = projection.add_devices(devices, _sources(read, Rules()), is_redelivery=at < redelivered)
-            for suffix, row in device_rows(changed).items():
-                if row is not None:
-                    old = device_records.get(suffix)
-                    device_records[suffix] = row if old is None else merge_attendance_rows(suffix, old, row)
-            changes = _apply_all(
-                held, *read, _rules(Rules()), is_redelivery=at < redelivered, projected_offset=projected_offset
-            )
-            projection.add(changes)
+            some = list(enumerate(records[at : at + chance.randint(1, 4)], at))
+            is_redelivery, emitted = at < redelivered, list[Entries]()
+            for topic, read in _by_topic(some):
+                contents, changes = tables.fold(
+                    topic, read, is_redelivery=is_redelivery, known=known, projected_offset=projected_offset
+                )
+                changed = project_changed_devices(devices, contents.sources, changes.entries, is_redelivery=is_redelivery)
+                for suffix, row in device_rows(changed).items():
+                    if row is not None:
+                        old = device_records.get(suffix)
+                        device_records[suffix] = row if old is None else merge_attendance_rows(suffix, old, row)
+                emitted.append(changes.entries)
             at += len(some)
+            waiting.append((emitted, at))
             kept = max(kept, at)
-            rows.update((state.booking_id, (dict(stored(state)), _reference_row(state))) for state in held.values())
-            waiting.append((projection.entries, at))
             while waiting and (len(waiting) > 3 or (life == lives and at == dies) or chance.random() < quick):
-                entries, projected_offset = waiting.pop(0)
-                shown.take(entries)
+                emitted, projected_offset = waiting.pop(0)
+                for entries in emitted:
+                    shown.take(entries)
                 known = known or projected_offset >= redelivered
     return shown.outcome()
 
@@ -96,25 +99,25 @@ def forgotten(batches: Sequence[Batch], chance: Random) -> tuple[Outcome, set[st
     Returns:
         And the bookings of which nothing is stored but their marker.
     """
-    shown, held, offset = _Shown(), dict[str, BookingState](), 0
-    erasures = Erasures({}, b"key")
+    shown, tables, offset = _Shown(), Tables(_rules(Rules())), 0
     removed: dict[str, dict[bytes, bytes]] = defaultdict(dict)
     references = dict[str, bytes]()
-    empty = set[str]()
+    empty, names = set[str](), set[str]()
     for batch in batches:
-        projection = Projection(known=True)
-        read = _read(list(enumerate(batch, offset)))
+        some = list(enumerate(batch, offset))
         offset += len(batch)
-        for name in {event.booking_id for event in read[0]} | {name for name, _ in read[1]}:
-            held.setdefault(name, load(name, {}, None, _rules(Rules()), erasures.marker(name)))
-        projection.add_devices(Devices({}), _sources(read, Rules()), is_redelivery=False)
-        projection.add(_apply_all(held, *read, _rules(Rules()), projected_offset=offset))
-        shown.take(projection.entries)
-        for name, state in held.items():
-            rows, reference = dict(stored(state)), _reference_row(state)
+        for topic, read in _by_topic(some):
+            contents, changes = tables.fold(topic, read, projected_offset=offset)
+            names.update(contents.missing)
+            project_changed_devices(Devices({}), contents.sources, changes.entries, is_redelivery=False)
+            shown.take(changes.entries)
+        for name in sorted(names):
+            (stored,) = tables.stored([name])
+            rows, reference = dict(stored.rows), stored.reference
+            state = load(name, rows, reference, _rules(Rules()), stored.marker)
             if state.erasure_horizon > NEVER and chance.random() < 0.7:
                 marker = Marker(state.erasure_horizon, state.place if state.booking is None else NOWHERE)
-                erasures.add(name, marker)
+                tables.erasures.add(name, marker)
                 for suffix in void_rows(state, rows):
                     removed[name][suffix] = rows.pop(suffix)
                 if state.booking is None and reference is not None:
@@ -125,20 +128,25 @@ def forgotten(batches: Sequence[Batch], chance: Random) -> tuple[Outcome, set[st
                     rows[suffix] = merge_attendance_rows(suffix, rows[suffix], row) if suffix in rows else row
                 back = [each for each in (reference, references.get(name)) if each is not None]
                 reference = reduce(partial(merge_booking_rows, b""), back) if back else None
-            held[name] = load(name, rows, reference, _rules(Rules()), erasures.marker(name))
+            tables.rows[name] = rows
+            tables.references.pop(name, None)
+            if reference is not None:
+                tables.references[name] = reference
+            tables.core.forget([name])
     return shown.outcome(), empty
 
 
 def published(batches: Sequence[Batch], rules: Rules = Rules()) -> list[dict[str, Any]]:
     """Alert CloudEvents in the order in which they are published."""
-    return [json.loads(json.dumps(event)) for each in _projections(batches, rules) for event in each.published]
+    return [json.loads(value or b"") for each in _folded(batches, rules) for _, value in each.alerts]
 
 
 def state(deliveries: Sequence[Delivery]) -> State:
     """The rows that one batch of deliveries folds into."""
-    held: dict[str, BookingState] = {}
-    _apply_all(held, list(map(_event, deliveries)), [], _rules(Rules()))
-    return _visible(held.values())
+    tables = Tables(_rules(Rules()))
+    for topic, records in _by_topic(list(enumerate(deliveries))):
+        tables.fold(topic, records)
+    return _loaded(tables.rows)
 
 
 def merge(one: State, other: State) -> State:
@@ -159,60 +167,24 @@ def decode_encode(given: State) -> State:
     return _loaded(rows)
 
 
-def _projections(batches: Sequence[Batch], rules: Rules, most_devices: int = MOST_DEVICES) -> Iterator[Projection]:
-    """What each batch changes for readers and publishes; every other booking is loaded from its rows before each batch.
-
-    The short way of the fold must write the bytes that the long one would: equal rows are told by their bytes.
-    """
-    held: dict[str, BookingState] = {}
-    devices, offset = Devices({}, most_devices), 0
+def _folded(batches: Sequence[Batch], rules: Rules, most_devices: int = MOST_DEVICES) -> Iterator[Changes]:
+    """What each batch changes; every other booking is loaded from its rows before each batch."""
+    tables, devices, offset = Tables(_rules(rules)), Devices({}, most_devices), 0
     for batch in batches:
-        projection, read = Projection(known=True), _read(list(enumerate(batch, offset)))
-        projection.add_devices(devices, _sources(read, rules), is_redelivery=False)
-        changes = _apply_all(held, *read, _rules(rules), projected_offset=offset)
-        projection.add(changes)
+        for topic, records in _by_topic(list(enumerate(batch, offset))):
+            contents, changes = tables.fold(topic, records, projected_offset=offset)
+            project_changed_devices(devices, contents.sources, changes.entries, is_redelivery=False)
+            yield changes
         offset += len(batch)
-        yield projection
-        assert all(row_codec.encode(*row_codec.decode(row)) == row for each in held.values() for row in each.rows.values())
-        for name in list(held)[::2]:
-            held[name] = _reloaded(held[name], _rules(rules))
+        tables.core.forget(sorted({*tables.rows, *tables.references})[::2])
 
 
-def _reloaded(state: BookingState, rules: alert_rules.Rules) -> BookingState:
-    return load(state.booking_id, dict(stored(state)), _reference_row(state), rules)
-
-
-def _reference_row(state: BookingState) -> bytes | None:
-    record = BookingRecord(state.place, state.booking, b"")
-    return None if state.place == NOWHERE else encode_reference(record, state.removed_unprojected)
-
-
-def _read(batch: Sequence[tuple[int, Delivery | oracle.BookingRecord]]) -> _Read:
-    """The events, and the booking records with their offsets."""
-    events = [_event(record) for _, record in batch if isinstance(record, Delivery)]
-    return events, [_reference(record, offset) for offset, record in batch if not isinstance(record, Delivery)]
-
-
-def _sources(read: _Read, rules: Rules) -> dict[str, SourceEvents]:
-    return newest_by_source(read[0], rules.clock_tolerance)
-
-
-def _apply_all(
-    held: dict[str, BookingState],
-    events: Sequence[Event],
-    references: Sequence[tuple[str, BookingRecord]],
-    rules: alert_rules.Rules,
-    *,
-    is_redelivery: bool = False,
-    projected_offset: int = 0,
-) -> list[Change]:
-    by_booking: dict[str, tuple[list[Event], list[BookingRecord]]] = {}
-    for event in events:
-        by_booking.setdefault(event.booking_id, ([], []))[0].append(event)
-    for booking_id, record in references:
-        by_booking.setdefault(booking_id, ([], []))[1].append(record)
-    of_each = [(held.setdefault(name, BookingState(name)), *both) for name, both in by_booking.items()]
-    return apply_records(of_each, rules, is_redelivery=is_redelivery, projected_offset=projected_offset)
+def _by_topic(batch: Sequence[tuple[int, Delivery | oracle.BookingRecord]]) -> Iterator[tuple[int, list[Any]]]:
+    """The records of each topic in a batch, if it has any; events first."""
+    read = [fetched(record, offset) for offset, record in batch]
+    for topic in (EVENTS, BOOKINGS):
+        if records := [record for each, record in read if each == topic]:
+            yield topic, records
 
 
 class _Shown:
@@ -233,7 +205,8 @@ class _Shown:
         for summary in write.summaries:
             _put_summary(self._summaries, summary)
         for change in write.alerts:
-            _put(self._alerts, change.alert_id, json.loads(change.json) if change.json else None)
+            alert_id, *_, text = json.loads(change)
+            _put(self._alerts, alert_id, json.loads(text) if text else None)
         for device in write.devices:
             _put_device(self.devices, device)
 
@@ -290,22 +263,12 @@ def _put_device(held: dict[str, NewestEvent], entry: bytes) -> None:
     _put(held, entry[2:end].decode(), newest)
 
 
-def _event(delivery: Delivery) -> Event:
-    # the header, because a record's timestamp has only milliseconds
-    header = format_time(delivery.received)[:-4] + f"{delivery.received % 1_000_000:06d}Z"
-    headers = [("attendance-received", header.encode())]
-    value = json.dumps(delivery.event).encode()
-    decoded = decode(value, headers, delivery.received // 1000 + 1, max_age=_MAX_AGE)
-    assert not isinstance(decoded, DeadLetter), decoded
-    return decoded
-
-
-def _reference(record: oracle.BookingRecord, offset: int) -> tuple[str, BookingRecord]:
-    value = None if record.event is None else json.dumps(record.event).encode()
-    decoded = decode_booking(value, (), record.key.encode())
-    assert not isinstance(decoded, DeadLetter), decoded
-    booking = decoded if isinstance(decoded, Booking) else None
-    return decoded.booking_id, BookingRecord(Place(record.received, offset, offset), booking, b"")
+def decoded(delivery: Delivery) -> Event:
+    """The event of a delivery."""
+    _, record = fetched(delivery, 0)
+    event = decode(record.value, record.headers, record.timestamp, max_age=_MAX_AGE)
+    assert not isinstance(event, DeadLetter), event
+    return event
 
 
 def _rules(rules: Rules) -> alert_rules.Rules:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from schemas.alerts import OPENED, RESOLVED, SEVERITIES, SOURCE, AlertData, AlertEvent, AlertKind, alert_id
 from schemas.attendance import JOIN, AttendanceStatus
 from schemas.events import Booking
-from schemas.packing import text_of
+from schemas.packing import pack_text, text_of
 from schemas.times import format_time
+from worker.domain.booking_content import encode_content
 from worker.domain.fold import NEVER, effective_time, event_time
 from worker.domain.row_codec import AttendanceValue, decode, newest_key, opposed_reports, source_of
 from worker.domain.summaries import document
@@ -102,10 +103,7 @@ def record_digest(booking: Booking | None) -> str:
     """Identifies a booking's record in the ids of alerts."""
     if booking is None:
         return ""
-    booking_id, participants, walk_ins_allowed, canceled, sessions, time = booking
-    # names first, then times: the repr of a named tuple is slow
-    listed = sessions and [*sessions, *chain.from_iterable(sessions.values())]
-    return sha256(repr((booking_id, participants, walk_ins_allowed, canceled, listed, time)).encode()).hexdigest()
+    return sha256(b"".join((pack_text(booking.booking_id), *encode_content(booking)))).hexdigest()
 
 
 def _digest(alert_input: AlertInput) -> str:

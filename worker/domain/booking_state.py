@@ -299,8 +299,8 @@ def _keep_scans(change: Change, name: str, scans: Mapping[bytes, bytes | None]) 
 
 def _apply_booking_records(change: Change, records: Sequence[BookingRecord], projected_offset: int) -> None:
     """Makes the record with the greatest place current: a maximum, so neither order nor repeats matter."""
-    state, last = change.state, max(records, key=_record_order)
-    if _record_order(last) > state.place[:2]:
+    state, last = change.state, max(records, key=record_order)
+    if record_order(last) > state.place[:2]:
         state.place, state.booking, _ = change.record = last
         state.digest = ""
         removed = listed_by(change.before.booking).keys() - listed_by(state.booking).keys()
@@ -311,7 +311,8 @@ def _apply_booking_records(change: Change, records: Sequence[BookingRecord], pro
     change.affects_all |= change.is_redelivery or state.booking != change.before.booking
 
 
-def _record_order(record: BookingRecord) -> tuple[int, int]:
+def record_order(record: BookingRecord) -> tuple[int, int]:
+    """The record with the greatest is current."""
     return record.place[:2]
 
 

@@ -23,15 +23,14 @@ Every value begins with a format byte. Ids hold no control character, so NUL sep
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 from zlib import compress, decompress
 
-from schemas.events import Booking, Window, in_order
-from schemas.packing import pack_known_text, unpack_text
+from schemas.packing import pack_text, unpack_text
 from worker.domain import fold, row_codec
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
+from worker.domain.booking_content import HEAD_SIZE, decode_content, encode_content
 from worker.domain.booking_state import BookingRecord, BookingState, Change, Place
 from worker.domain.erasures import ERASED_PREFIX, Marker, merge_markers
 from worker.domain.row_codec import FORMAT, check
@@ -49,14 +48,12 @@ Ends = tuple[int, int]
 
 _APPLIED = Struct(">Bqqqq")
 _BOOKING = Struct(">BBq")
-_REFERENCE = Struct(">BqqqBIqHHI")
-_LISTED = Struct(">Hqq")
-_KNOWN, _WALK_INS, _CANCELED, _LISTS = 1, 2, 4, 8
-_UNKNOWN_TIME = fold.NEVER
+#: A row of ``bookings``: format and place; then the fields of `booking_content`, how many removed sessions follow and how many
+#: bytes of listed ones.
+_PLACE, _COUNTS = Struct(">Bqqq"), Struct(">HI")
 #: Level of zlib: a booking of four sessions shrinks to 40 % in 9 us; higher levels gain little.
 _FAST = 1
 _FORMAT_BYTE = bytes((FORMAT,))
-_new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 
 
 def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | None]:
@@ -148,44 +145,33 @@ def encode_reference(record: BookingRecord, removed_unprojected: Iterable[str] =
     """Packs a row of ``bookings``. The fields that are read most come first; the original, which is hardly ever read, last."""
     place, booking, original = record
     removed = sorted(removed_unprojected)
-    flags = participants = time = 0
-    sessions: Mapping[str, Window] | None = None
-    if booking is not None:
-        _, participants, walk_ins, canceled, sessions, time = booking
-        flags = _KNOWN | walk_ins * _WALK_INS | canceled * _CANCELED | (sessions is not None) * _LISTS
-    listed = b"".join(_encode_listed(name, window) for name, window in (sessions or {}).items())
-    counts = (len(sessions or ()), len(removed), len(listed))
-    head = _REFERENCE.pack(FORMAT, *place, flags, participants, time, *counts)
-    return b"".join((head, *map(pack_known_text, removed), listed, compress(original, _FAST)))
+    head, listed = encode_content(booking)
+    counts = _COUNTS.pack(len(removed), len(listed))
+    return b"".join((_PLACE.pack(FORMAT, *place), head, counts, *map(pack_text, removed), listed, compress(original, _FAST)))
 
 
 def decode_reference(booking_id: str, value: bytes) -> BookingRow:
     """Unpacks a row of ``bookings``, but for the original of its record: see `original_of`."""
-    check(value[0])
-    _, received, offset, read_at, flags, participants, time, count, removed, size = _REFERENCE.unpack_from(value)
-    at, removed_unprojected = _REFERENCE.size, []
+    place = place_of(value)
+    removed, size = _COUNTS.unpack_from(value, _PLACE.size + HEAD_SIZE)
+    at, removed_unprojected = _PLACE.size + HEAD_SIZE + _COUNTS.size, []
     for _ in range(removed):
         name, at = unpack_text(value, at)
         removed_unprojected.append(name.decode())
-    booking = None
-    if flags & _KNOWN:
-        sessions = _decode_listed(value[at : at + size], count) if flags & _LISTS else None
-        fields = (booking_id, participants, bool(flags & _WALK_INS), bool(flags & _CANCELED), sessions, time)
-        booking = _new(Booking, fields)
-    return BookingRow(BookingRecord(_new(Place, (received, offset, read_at)), booking, b""), frozenset(removed_unprojected))
+    booking = decode_content(booking_id, value[_PLACE.size : _PLACE.size + HEAD_SIZE], value[at : at + size])
+    return BookingRow(BookingRecord(place, booking, b""), frozenset(removed_unprojected))
 
 
 def place_of(value: bytes) -> Place:
     """The place of the record in a row of ``bookings``."""
     check(value[0])
-    _, received, offset, read_at, *_ = _REFERENCE.unpack_from(value)
-    return Place(received, offset, read_at)
+    return Place(*_PLACE.unpack_from(value)[1:])
 
 
 def original_of(value: bytes) -> bytes:
     """The packed original of the record in a row of ``bookings``."""
-    *_, removed, size = _REFERENCE.unpack_from(value)
-    at = _REFERENCE.size
+    removed, size = _COUNTS.unpack_from(value, _PLACE.size + HEAD_SIZE)
+    at = _PLACE.size + HEAD_SIZE + _COUNTS.size
     for _ in range(removed):
         _, at = unpack_text(value, at)
     return decompress(value[at + size :])
@@ -250,9 +236,9 @@ def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: R
         check(value[0])
         if SEPARATOR in suffix:
             name, _, participant = suffix.partition(SEPARATOR)
-            state.scans.setdefault(_shared(name), {})[participant] = value[1:]
+            state.scans.setdefault(name.decode(), {})[participant] = value[1:]
         elif suffix:
-            state.rows[_shared(suffix)] = value
+            state.rows[suffix.decode()] = value
     if state.erasure_horizon != fold.NEVER:
         for session_id, value in state.rows.items():
             row, ever_opened = row_codec.decode(value)
@@ -282,28 +268,3 @@ def _booking_row(value: bytes) -> tuple[int, int, int]:
     check(value[0])
     format_, ever_frequent, erasure_horizon = _BOOKING.unpack(value)
     return format_, ever_frequent, erasure_horizon
-
-
-@lru_cache(maxsize=20_000)
-def _shared(encoded: bytes) -> str:
-    """The text, cached, since many bookings share sessions and devices."""
-    return encoded.decode()
-
-
-def _encode_listed(name: str, window: Window) -> bytes:
-    times = (_UNKNOWN_TIME if moment is None else moment for moment in window)
-    encoded = name.encode()
-    return _LISTED.pack(len(encoded), *times) + encoded
-
-
-@lru_cache(maxsize=5_000)
-def _decode_listed(listed: bytes, count: int) -> dict[str, Window]:
-    """The sessions that a booking lists. Never changed, so that bookings with the same sessions share the dict."""
-    sessions, at = {}, 0
-    for _ in range(count):
-        length, starts, ends = _LISTED.unpack_from(listed, at)
-        at += _LISTED.size
-        window = (None if starts == _UNKNOWN_TIME else starts, None if ends == _UNKNOWN_TIME else ends)
-        sessions[_shared(listed[at : at + length])] = _new(Window, window)
-        at += length
-    return in_order(sessions)

@@ -8,7 +8,7 @@ by `rewrite`. Until then the store's checkpoint stays before such records, so th
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -20,7 +20,7 @@ from worker.engine.partition_appender import Group, PartitionAppender, check_end
 from worker.engine.stores.base import SEPARATOR, Checkpoint, Record, Store
 from worker.engine.stores.memory import MemoryStore
 
-__all__ = ["SEPARATOR", "Merge", "Rows", "Table"]
+__all__ = ["SEPARATOR", "Merge", "Rows", "Table", "records_of"]
 
 #: Rows that are rewritten at a time.
 _REWRITTEN_AT_ONCE = 10_000
@@ -192,8 +192,11 @@ class Table:
         Raises:
             aiokafka.errors.KafkaError: not (known to be) appended; flushing the same again is harmless.
         """
+        await self.flush_groups(producer, partition, [records_of(group, rows) for group, rows in changes.items() if rows])
+
+    async def flush_groups(self, producer: AIOKafkaProducer, partition: int, groups: Sequence[Group]) -> None:
+        """As `flush`, of changed rows as records: those of a group together, deletions last (see `records_of`)."""
         state = self._partitions[partition]
-        groups = [_records(group, rows) for group, rows in changes.items() if rows]
         if groups:
             async with state.lock:
                 await self._append(producer, state, groups)
@@ -272,7 +275,7 @@ class Table:
         if groups:
             await self._append(producer, state, list(groups.values()))
 
-    async def _append(self, producer: AIOKafkaProducer, state: _Partition, groups: list[Group]) -> None:
+    async def _append(self, producer: AIOKafkaProducer, state: _Partition, groups: Sequence[Group]) -> None:
         await state.appender.append(producer, groups)
         assert state.appender.next_offset is not None
         state.latest = Checkpoint(state.appender.next_offset, checksum(*groups[-1][-1]))
@@ -288,7 +291,8 @@ def checksum(key: bytes, value: bytes | None) -> int:
     return crc32(value or b"", crc32(key))
 
 
-def _records(group: bytes, rows: Rows) -> Group:
+def records_of(group: bytes, rows: Rows) -> Group:
+    """The changed rows of a group as records of the changelog."""
     start = group + SEPARATOR
     records = [(start + suffix, value) for suffix, value in rows.items()]
     if None in rows.values():

@@ -14,8 +14,7 @@ from worker.ops.coverage import Coverage
 from worker.ops.load_markers import find_markers
 from worker.ops.load_sources import OnReached, read_part
 from worker.settings import Settings
-from worker.stream.booking_store import Bookings, ChangedRows
-from worker.stream.decode_batch import decode_batch
+from worker.stream.booking_store import Bookings
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
@@ -90,16 +89,10 @@ class _Partition:
         # one partition at a time, as in a worker
         async with resources.folding:
             # a record of another partition is left out: the live workers have sent it there
-            batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
-            newest = {source: each.newest for source, each in batch.sources.items()}
-            rows = ChangedRows(device_rows(bookings.devices.update(newest)))
+            contents = await bookings.decode(topic, fetched.records)
+            devices = device_rows(bookings.devices.update({name: each.newest for name, each in contents.sources.items()}))
             # nothing is projected before all is folded, so nothing earlier is left to be removed
-            for changes in bookings.fold(batch, is_redelivery=False, projected_offset=sys.maxsize, unchanged=[]):
-                rows.add(changes)
-                await asyncio.sleep(0)
-        self._applied = self._applied.merged(Applied.of(topic, fetched.end, batch.newest))
-        await bookings.store(rows, self._applied, {})
-        self.erased += rows.erasing
-
-    def _is_ours(self, booking_id: str) -> bool:
-        return booking_id in self._bookings or self._resources.partition_of(booking_id) == self._number
+            changes = await bookings.fold(contents, is_redelivery=False, is_known=True, projected_offset=sys.maxsize)
+        self._applied = self._applied.merged(Applied.of(topic, fetched.end, contents.newest))
+        await bookings.store(changes, devices, self._applied, {})
+        self.erased += changes.erasing

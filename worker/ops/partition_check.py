@@ -147,7 +147,7 @@ class PartitionCheck:
         windows = {tp: range(windows[tp].start, min(windows[tp].stop, applied.events))}
         async with aclosing(read_windows(client, windows)) as parts:
             async for _, fetched in parts:
-                batch = await decode_batch(EVENTS, fetched, self._is_ours, self.copy.rules)
+                batch = await decode_batch(EVENTS, fetched.records, self._is_ours, self.copy.rules)
                 names = list(batch.events)
                 states = self.copy.states([name.encode() for name in names])
                 changes = apply_records(
@@ -161,7 +161,9 @@ class PartitionCheck:
                         member = f"booking {change.state.booking_id}" + (f", session {session}" if session else "")
                         difference = Difference(self._number, TABLES.decode(), member, "missing", f"events of {where}", None)
                         report.differences.append(difference)
-                for source in self.copy.lacking_sources({source: each.newest for source, each in batch.sources.items()}):
+                for source in self.copy.lacking_sources(
+                    {source: each.newest for source, each in batch.contents.sources.items()}
+                ):
                     if len(report.differences) < MOST_DIFFERENCES:
                         where = f"events of offsets {fetched.begin} to {fetched.end - 1}"
                         member = f"device {source}"

@@ -16,7 +16,7 @@ from worker.read_model.devices import score_of, unpack_newest
 from worker.read_model.documents import Contribution, unpack, unpack_contribution
 from worker.read_model.keys import PartitionKeys, booking_bucket
 from worker.read_model.watermark import parse_hash
-from worker.read_model.write_batch import Entries
+from worker.read_model.write_batch import AlertChange, Entries
 from worker.redis.client import Client, masters
 from worker.redis.scripts import raise_first_error
 
@@ -82,6 +82,7 @@ class Content(Entries):
         """By session, what these bookings contribute."""
         self.arrivals: dict[bytes, Counter[str]] = {}
         """The same of the arrivals."""
+        self._alert_changes: list[AlertChange] = []
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:  # noqa: ARG002 - nothing was before
         self.values[b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT), identity] = document
@@ -108,9 +109,12 @@ class Content(Entries):
         name = source.encode()
         self.values[DEVICES, name], self.values[DEVICES_AT, name] = newest, _score(score_of(newest))
 
+    def alert(self, change: AlertChange) -> None:
+        self._alert_changes.append(change)
+
     def with_alerts(self) -> dict[Place, bytes]:
         """All values, those of the alerts too."""
-        for each in self.alerts:
+        for each in self._alert_changes:
             alert, score = each.alert_id.encode(), _score(each.opened_ms)
             self.values[ALERTS, alert] = each.json.encode()
             indexes = [each.kind, each.session_id, each.booking_id]

@@ -58,7 +58,7 @@ class Entries:
     def __init__(self) -> None:
         self.pairs: list[bytes] = []
         self.summaries: list[bytes] = []
-        self.alerts: list[AlertChange] = []
+        self.alerts: list[bytes] = []
         self.devices: list[bytes] = []
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:
@@ -76,6 +76,10 @@ class Entries:
         """Sets the summary of a booking, packed by `pack_summary`."""
         name = booking_id.encode()
         self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, packed)))
+
+    def alert(self, change: AlertChange) -> None:
+        """Opens, changes or closes an alert."""
+        self.alerts.append(orjson.dumps(list(change)))
 
     def device(self, source: str, newest: bytes | None) -> None:
         """Sets the packed newest event of a source (`worker.read_model.devices`); None: the source leaves."""
@@ -137,7 +141,7 @@ class Write:
         alerts, self._alerts = self._alerts[:size], self._alerts[size:]
         size -= len(alerts)
         devices, self._devices = self._devices[:size], self._devices[size:]
-        json = orjson.dumps(list(map(list, alerts))) if alerts else b""
+        json = b"[" + b",".join(alerts) + b"]" if alerts else b""
         return b"".join(pairs), b"".join(summaries), json, b"".join(devices)
 
 

@@ -1,15 +1,15 @@
-"""The bookings of one partition: their rows in the tables, and a cache of the most recently used ones, decoded."""
+"""The bookings of one partition: their rows in the tables, and the core that folds them."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
-from types import MappingProxyType
+from typing import Any
 from uuid import uuid4
 
 from schemas.alerts import alert_id
-from worker.domain.booking_state import NOWHERE, BookingState, Change, Place, apply_records
+from worker.domain.booking_state import NOWHERE, BookingState, Place
 from worker.domain.devices import Devices, device_rows, devices_of
 from worker.domain.erasures import Erasures, Marker, erasing_rows
 from worker.domain.fold import NEVER
@@ -19,61 +19,29 @@ from worker.domain.rows import (
     PARTITION_SUFFIX,
     Applied,
     Ends,
-    changed_rows,
     decode_applied,
     encode_applied,
     load,
     void_rows,
 )
+from worker.engine.partition_appender import Group
 from worker.engine.progress import heartbeat
-from worker.engine.table import SEPARATOR, Rows, Table
+from worker.engine.table import SEPARATOR, Rows, Table, records_of
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.write_batch import Entries
-from worker.stream.decode_batch import DecodedBatch
+from worker.stream.core import Changes, CoreOptions, StoredBooking
+from worker.stream.create_core import create_core
+from worker.stream.decode_batch import Contents
 from worker.stream.group import check_settings
 from worker.stream.originals import NULL, KeptRecord, overtaken
 from worker.stream.projection import past_alerts, project_all, project_devices
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 
-#: Bookings that are folded before other tasks get their turn.
-_FOLDED_AT_ONCE = 500
 #: Bookings of one part of a fill, between two batches: about 10 ms.
 _FILLED_AT_ONCE = 100
 #: Bookings whose entries are written together, when the whole partition is projected.
 _PROJECTED_AT_ONCE = 200
-
-
-class ChangedRows:
-    """The rows of both tables that a batch changed, by booking, and those of its sources."""
-
-    def __init__(self, devices: Rows = MappingProxyType({})) -> None:
-        """
-        Args:
-            devices: rows of sources by suffix.
-        """
-        self.rows: dict[bytes, Rows] = {}
-        self.booking_rows: dict[bytes, Rows] = {}
-        self.devices = devices
-        self.erasing: list[str] = []
-        """Bookings that the batch erased; erased ones that are unknown now, or of which it changed a row that is void: rows of
-        these are to leave."""
-
-    def add(self, changes: Iterable[Change]) -> None:
-        """Adds the rows of these changes; each booking may be added once."""
-        for change in changes:
-            group, (rows, reference) = change.state.booking_id.encode(), changed_rows(change)
-            if rows:
-                self.rows[group] = rows
-            if reference is not None:
-                self.booking_rows[group] = {b"": reference}
-            state, before = change.state, change.before
-            if state.erasure_horizon != NEVER:
-                is_unknown_now = change.record is not None and state.booking is None
-                # as of a late deletion, which moves the horizon of its session
-                is_void = void_rows(state, [suffix for suffix, row in rows.items() if row is not None])
-                if state.erasure_horizon > before.erasure_horizon or is_unknown_now or is_void:
-                    self.erasing.append(state.booking_id)
 
 
 class Bookings:
@@ -89,7 +57,8 @@ class Bookings:
         self._number = number
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
-        self._cache: dict[str, BookingState] = {}
+        partitions, rules = resources.settings.partitions, resources.rules
+        self._core = create_core(CoreOptions(number, partitions, rules, lambda: resources.cached_bookings))
         self._devices = Devices({})
         self._erasures = Erasures({}, b"")
         self.unfinished: list[str] = []
@@ -121,51 +90,45 @@ class Bookings:
         self.generation = str(partition["generation"])
         return self.generation
 
-    def __contains__(self, booking_id: str) -> bool:
-        """Whether the booking is cached; if so, it belongs to this partition."""
-        return booking_id in self._cache
+    async def decode(self, topic: int, records: Sequence[Any]) -> Contents:
+        """Begins a batch, see `Core.decode`."""
+        return await self._core.decode(topic, records)
 
-    def fold(
-        self, batch: DecodedBatch, *, is_redelivery: bool, projected_offset: int, unchanged: list[str]
-    ) -> Iterator[list[Change]]:
-        """Folds a batch, some bookings at a time; yields the changes that have an effect.
-
-        The arguments are those of `apply_records`.
-        """
-        rules, states = self._resources.rules, self._states([*batch.events, *batch.booking_records])
-        events, booking_records = batch.events, batch.booking_records
-        remaining = iter(states)
-        while names := list(islice(remaining, _FOLDED_AT_ONCE)):
-            records = [(states[name], events.get(name, ()), booking_records.get(name, ())) for name in names]
-            yield apply_records(
-                records, rules, is_redelivery=is_redelivery, projected_offset=projected_offset, unchanged=unchanged
-            )
+    async def fold(self, contents: Contents, *, is_redelivery: bool, is_known: bool, projected_offset: int) -> Changes:
+        """Folds the batch that was decoded last; the arguments are those of `Core.apply`."""
+        if contents.missing:
+            self._core.load(self._stored(contents.missing))
+        return await self._core.apply(is_redelivery=is_redelivery, is_known=is_known, projected_offset=projected_offset)
 
     @property
     def devices(self) -> Devices:
         """The sources, with the batches that were folded."""
         return self._devices
 
-    async def store(self, changed: ChangedRows, applied: Applied, last_places: Mapping[str, Place]) -> list[KeptRecord]:
+    async def store(
+        self, changes: Changes, devices: Rows, applied: Applied, last_places: Mapping[str, Place]
+    ) -> list[KeptRecord]:
         """Writes changed rows: to each changelog, then to its table; ``attendance`` before ``bookings``.
 
         So the mask of alerts that a session ever opened is stored before the booking record that opened them.
 
         Args:
-            changed: the rows.
+            changes: of the batch.
+            devices: the changed rows of sources, by suffix.
             applied: how far the topics are applied with these rows.
-            last_places: see `DecodedBatch.last_places`.
+            last_places: see `Contents.last_places`.
 
         Returns:
             The records to append again, see `originals.overtaken`.
         """
         applied = applied.merged(self.applied)
         # also if the newest event changes no row: readers see its time, which never goes back
-        if changed.rows or changed.booking_rows or changed.devices or applied.times != self.applied.times:
+        if changes.rows or changes.booking_rows or devices or applied.times != self.applied.times:
+            of_partition = {APPLIED_SUFFIX: encode_applied(applied), **devices, **erasing_rows(changes.erasing)}
             # first, so that rows are never stored without the offsets that cover them
-            of_partition = {APPLIED_SUFFIX: encode_applied(applied), **changed.devices, **erasing_rows(changed.erasing)}
-            await self._flush(self._resources.attendance, {PARTITION_GROUP: of_partition, **changed.rows})
-            await self._flush(self._resources.bookings, changed.booking_rows)
+            groups = [records_of(PARTITION_GROUP, of_partition), *changes.rows]
+            await self._flush_groups(self._resources.attendance, groups)
+            await self._flush_groups(self._resources.bookings, changes.booking_rows)
             self.applied = applied
         return self.overtaken(last_places)
 
@@ -215,8 +178,7 @@ class Bookings:
         await self._flush(attendance, rows)
         await self._flush(bookings, unknown)
         await self._flush(attendance, {PARTITION_GROUP: erasing_rows(names, None)})
-        for name in names:
-            self._cache.pop(name, None)
+        self._core.forget(names)
 
     def erased(self) -> Iterator[str]:
         """Every erased booking that has rows."""
@@ -267,27 +229,20 @@ class Bookings:
                 await self._until_done("changelog", table.rewrite, client)
 
     def state(self, booking_id: str) -> BookingState:
-        """The booking."""
-        return self._states([booking_id])[booking_id]
-
-    def _states(self, names: Collection[str]) -> dict[str, BookingState]:
-        """The bookings, from the cache or from the tables."""
-        cache = self._cache
-        # removed and inserted again, so that the first of the cache is always the least recently used one
-        states = {name: cache.pop(name) for name in names if name in cache}
-        if len(states) < len(names):
-            states.update(self._load([name for name in names if name not in states]))
-        cache.update(states)
-        for name in list(islice(cache, max(0, len(cache) - self._resources.cached_bookings))):
-            del cache[name]
-        return states
+        """The booking, as the tables hold it."""
+        ((_, state),) = self._load([booking_id])
+        return state
 
     def _load(self, names: Collection[str]) -> Iterator[tuple[str, BookingState]]:
-        attendance, bookings, rules = self._resources.attendance, self._resources.bookings, self._resources.rules
+        for name, rows, reference, marker in self._stored(names):
+            yield name, load(name, rows, reference, self._resources.rules, marker)
+
+    def _stored(self, names: Collection[str]) -> Iterator[StoredBooking]:
+        attendance, bookings = self._tables
         groups = [name.encode() for name in names]
-        booking_rows = bookings.get(self._number, [(group, b"") for group in groups])
-        for name, rows, reference in zip(names, attendance.rows(self._number, groups), booking_rows, strict=True):
-            yield name, load(name, rows, reference, rules, self._erasures.marker(name))
+        references = bookings.get(self._number, [(group, b"") for group in groups])
+        for name, rows, reference in zip(names, attendance.rows(self._number, groups), references, strict=True):
+            yield StoredBooking(name, rows, reference, self._erasures.marker(name))
 
     def _names_meanwhile(self) -> Iterator[str]:
         """Every booking, also while the tables are written; one may come twice."""
@@ -301,9 +256,12 @@ class Bookings:
         return (group.decode() for group in groups)
 
     async def _flush(self, table: Table, changes: Mapping[bytes, Rows]) -> None:
-        if changes:
+        await self._flush_groups(table, [records_of(group, rows) for group, rows in changes.items() if rows])
+
+    async def _flush_groups(self, table: Table, groups: Sequence[Group]) -> None:
+        if groups:
             begun = monotonic()
-            await self._until_done("changelog", table.flush, changes)
+            await self._until_done("changelog", table.flush_groups, groups)
             self._resources.metrics.observe_round_trip("kafka", monotonic() - begun)
 
     async def _until_done(self, what: str, write: Callable[..., Awaitable[object]], *arguments: object) -> None:

@@ -40,13 +40,12 @@ class _Source:
 
     def add(self, events: SourceEvents, counts: Mapping[int, int], sessions: Mapping[str, int]) -> None:
         """Takes the events of a batch: the newest one, and how many were received in which minute and are of which session."""
-        estimate, (_, newest) = self.estimate, events
-        received = newest.received
+        estimate, received = self.estimate, events.received
         if estimate.received and received > estimate.received:
             _push(self.gaps, (received - estimate.received) / _SECOND / sum(counts.values()))
-        _push(self.offsets, (received - newest.time) / _SECOND)
+        _push(self.offsets, (received - events.time) / _SECOND)
         if received >= estimate.received:
-            estimate.received, estimate.session = received, newest.session_id
+            estimate.received, estimate.session = received, events.session_id
         for minute in sorted(counts):
             _count(estimate, minute, counts[minute])
         _count_sessions(estimate.sessions, sessions, received)

@@ -14,14 +14,12 @@ from worker.domain.rows import BOOKINGS, EVENTS, Applied
 from worker.engine.log_reader import read_windows
 from worker.kafka import committed_offsets, open_admin
 from worker.stream import kafka_sink
-from worker.stream.decode_batch import DecodedBatch, decode_batch
+from worker.stream.decode_batch import Contents, decode_batch
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.resources import Resources
 
 
-async def unsent(
-    resources: Resources, number: int, group: str, applied: Applied
-) -> AsyncGenerator[tuple[DecodedBatch, Outgoing]]:
+async def unsent(resources: Resources, number: int, group: str, applied: Applied) -> AsyncGenerator[tuple[Contents, Outgoing]]:
     """The batches of a partition that another group had not committed, with the dead letters and forwards of each.
 
     Args:
@@ -45,5 +43,5 @@ async def unsent(
     async with aclosing(read_windows(settings.kafka_client(), {tp: each for tp, each in windows.items() if each})) as reading:
         async for tp, fetched in reading:
             topic = EVENTS if tp.topic == topics.events else BOOKINGS
-            batch = await decode_batch(topic, fetched, is_ours, resources.rules)
-            yield batch, kafka_sink.outgoing(batch, (), topics, number, settings.partitions)
+            contents = (await decode_batch(topic, fetched.records, is_ours, resources.rules)).contents
+            yield contents, kafka_sink.outgoing(contents, [], topics, number, settings.partitions)

@@ -1,6 +1,6 @@
 """What a batch sends to Kafka besides its changelog: dead letters, forwards, alerts. Sending them twice is harmless."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,7 +14,7 @@ from worker.domain.booking_state import BookingState
 from worker.engine.partition_appender import PartitionAppender, Record, read
 from worker.kafka import Message, send_all
 from worker.stream import projection
-from worker.stream.decode_batch import DecodedBatch
+from worker.stream.decode_batch import Contents
 from worker.stream.originals import KeptRecord, kept_headers, unpack_original
 from worker.topics import MAX_MESSAGE_BYTES, TopicNames, partition_of
 
@@ -32,13 +32,11 @@ class Outgoing(NamedTuple):
     """Key and value of records for the batch's partition of the alerts topic."""
 
 
-def outgoing(
-    batch: DecodedBatch, published: Iterable[AlertEvent], topics: TopicNames, partition: int, partitions: int
-) -> Outgoing:
+def outgoing(contents: Contents, alerts: list[Record], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
     """Everything that a batch sends, in the order of sending."""
-    dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in batch.dead_letters]
-    forwards = [forwarded(*forward, partitions=partitions) for forward in batch.forwards]
-    return Outgoing(dead_letters + forwards, list(map(_alert_record, published)))
+    dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in contents.dead_letters]
+    forwards = [forwarded(*forward, partitions=partitions) for forward in contents.forwards]
+    return Outgoing(dead_letters + forwards, alerts)
 
 
 async def send(producer: AIOKafkaProducer, alerts: PartitionAppender, outgoing: Outgoing) -> None:

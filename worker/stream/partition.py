@@ -6,7 +6,6 @@ emitted again, change nothing. While one batch is emitted, the next is already f
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
@@ -28,14 +27,13 @@ from worker.read_model.freshness import TOPICS
 from worker.read_model.write_batch import Entries
 from worker.stream import kafka_sink
 from worker.stream.bad_events import BadEvents
-from worker.stream.booking_store import Bookings, ChangedRows
+from worker.stream.booking_store import Bookings
 from worker.stream.dead_letters import DeadLetterCount, count_by_reason
-from worker.stream.decode_batch import decode_batch
 from worker.stream.device_estimates import DeviceEstimates
 from worker.stream.handover import unsent
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.originals import KeptRecord
-from worker.stream.projection import Projection
+from worker.stream.projection import project_changed_devices
 from worker.stream.redis_sink import BatchWrite, Projected, ReadModels, TopicEnd
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
@@ -243,50 +241,46 @@ class Partition:
             # one partition at a time, since several would evict each other's bookings from the processor's cache
             async with resources.folding:
                 begun = monotonic()
-                batch = await decode_batch(topic, fetched, self._is_ours, resources.rules)
+                contents = await bookings.decode(topic, fetched.records)
                 decoded = monotonic()
                 metrics.observe_stage("decode", decoded - begun)
                 all_read_models = tuple(self._read_models)
-                projected = _projected(all_read_models)
-                is_redelivery, unchanged = fetched.begin < bookings.redelivered[topic], list[str]()
-                projection = Projection(known=projected.matches_table, backfills=batch.backfills)
-                changed_devices = projection.add_devices(bookings.devices, batch.sources, is_redelivery=is_redelivery)
-                rows = ChangedRows(device_rows(changed_devices))
-                for changes in bookings.fold(
-                    batch,
+                projected, is_redelivery = _projected(all_read_models), fetched.begin < bookings.redelivered[topic]
+                changes = await bookings.fold(
+                    contents,
                     is_redelivery=is_redelivery,
+                    is_known=projected.matches_table,
                     projected_offset=projected.bookings_offset,
-                    unchanged=unchanged,
-                ):
-                    rows.add(changes)
-                    projection.add(changes)
-                    await asyncio.sleep(0)
+                )
+                entries = changes.entries
+                changed_devices = project_changed_devices(
+                    bookings.devices, contents.sources, entries, is_redelivery=is_redelivery
+                )
             folded = monotonic()
             metrics.observe_stage("fold", folded - decoded)
-            metrics.observe_batch(TOPICS[topic], len(fetched.records), batch.folded, Counter(unchanged), batch.forwarded)
-            metrics.observe_sources(batch.sources)
-            applied = Applied.of(topic, fetched.end, batch.newest)
+            metrics.observe_batch(TOPICS[topic], len(fetched.records), contents.folded, changes.unchanged, contents.forwarded)
+            metrics.observe_sources(contents.sources)
+            applied = Applied.of(topic, fetched.end, contents.newest)
             self._applied = self._applied.merged(applied)
-            writes = [(each, each.begin(projection.entries, applied)) for each in all_read_models]
-            outgoing = kafka_sink.outgoing(
-                batch, projection.published, resources.topics, self.number, resources.settings.partitions
-            )
+            writes = [(each, each.begin(entries, applied)) for each in all_read_models]
+            partitions = resources.settings.partitions
+            outgoing = kafka_sink.outgoing(contents, changes.alerts, resources.topics, self.number, partitions)
             if topic == EVENTS:
-                bad = self._bad_events.add(fetched.records, batch.dead_letters)
+                bad = self._bad_events.add(fetched.records, contents.dead_letters)
                 if not is_redelivery:
-                    self._estimates.add(batch.sources, batch.received, batch.at_sessions)
+                    self._estimates.add(contents.sources, contents.received, contents.at_sessions)
                     self._estimates.add_dead_letters(bad, bookings.devices.newest().__contains__)
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             fetched.records.clear()
-            last_places, dead_letters = batch.last_places, count_by_reason(batch.dead_letters)
-            del batch
-            overtaken = await bookings.store(rows, self._applied, last_places)
+            last_places, dead_letters = contents.last_places, count_by_reason(contents.dead_letters)
+            del contents
+            overtaken = await bookings.store(changes, device_rows(changed_devices), self._applied, last_places)
             metrics.observe_stage("store", monotonic() - folded)
             outgoing.messages.extend(self._append_again(overtaken))
             sent, counted = _sent(self._targets, outgoing, dead_letters)
         await self._to_emit.put(Folded(topic, fetched.end, delivered, sent, counted, writes))
-        if rows.erasing:
-            self._to_fold.put_nowait(partial(self._remove_erased, rows.erasing))
+        if changes.erasing:
+            self._to_fold.put_nowait(partial(self._remove_erased, changes.erasing))
 
     async def _emit(self, folded: Folded) -> None:
         """Emits a stored batch to Kafka and Redis, then acknowledges it."""
@@ -328,9 +322,6 @@ class Partition:
                 await self._send(Outgoing([], [(key, None) for key in alerts]))
             await self._bookings.remove_erased(names)
         log.info("erased", partition=self.number, bookings=len(names))
-
-    def _is_ours(self, booking_id: str) -> bool:
-        return booking_id in self._bookings or self._resources.partition_of(booking_id) == self.number
 
     async def _send(self, outgoing: Outgoing) -> None:
         resources = self._resources

@@ -49,21 +49,23 @@ class Projection:
                 had_rate = change.is_redelivery or not self._known or _has_rate(change.before.summary)
                 self.entries.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
 
-    def add_devices(
-        self, devices: Devices, sources: Mapping[str, SourceEvents], *, is_redelivery: bool
-    ) -> Mapping[str, bytes | None]:
-        """Takes the newest event of each source of a batch, and adds what changed; returns that for the table.
 
-        Args:
-            devices: those of the partition, which are updated.
-            sources: of the batch.
-            is_redelivery: whether the batch may have been applied before: then all of its sources are emitted again.
-        """
-        changed = devices.update({source: each.newest for source, each in sources.items()})
-        newest = devices.newest()
-        for source in changed.keys() | sources.keys() if is_redelivery else changed:
-            self.entries.device(source, newest.get(source))
-        return changed
+def project_changed_devices(
+    devices: Devices, sources: Mapping[str, SourceEvents], entries: Entries, *, is_redelivery: bool
+) -> Mapping[str, bytes | None]:
+    """Takes the newest event of each source of a batch, and adds what changed to the entries; returns that for the table.
+
+    Args:
+        devices: those of the partition, which are updated.
+        sources: of the batch.
+        entries: of the batch.
+        is_redelivery: whether the batch may have been applied before: then all of its sources are emitted again.
+    """
+    changed = devices.update({source: each.newest for source, each in sources.items()})
+    newest = devices.newest()
+    for source in changed.keys() | sources.keys() if is_redelivery else changed:
+        entries.device(source, newest.get(source))
+    return changed
 
 
 def project_devices(devices: Devices, entries: Entries) -> None:
@@ -108,9 +110,10 @@ def project_all(
         if sessions is not None and name not in sessions:
             continue
         judged = state.judged_session(name)
-        entries.alerts += (_open(alert_events.open_alert(kind, judged)) for kind in kinds(mask))
+        for kind in kinds(mask):
+            entries.alert(_open(alert_events.open_alert(kind, judged)))
     if state.frequent:
-        entries.alerts.append(_open(alert_events.open_alert(FREQUENT, state.judged())))
+        entries.alert(_open(alert_events.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
         entries.summary(state.booking_id, _summary(state.summary, not is_empty))
 
@@ -204,9 +207,8 @@ def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEv
         alert_events.opened(alert_events.open_alert(kind, judged), judged) if is_open else alert_events.resolved(kind, judged)
         for kind, judged, is_open in due
     ]
-    entries.alerts += [
-        _open(event["data"]) if is_open else _closed(event["data"]) for event, (_, _, is_open) in zip(events, due, strict=True)
-    ]
+    for event, (_, _, is_open) in zip(events, due, strict=True):
+        entries.alert(_open(event["data"]) if is_open else _closed(event["data"]))
     return events
 
 

@@ -35,7 +35,7 @@ def test_the_newest_event_of_each_source_is_found_in_any_order() -> None:
         chance.shuffle(events)
         found = newest_by_source(events, TOLERANCE)
         assert {source: tuple(unpack_newest(each.newest)) for source, each in found.items()} == expected
-        assert all((each.event.time, each.event.received) == expected[source][1:] for source, each in found.items())
+        assert all((each.time, each.received) == expected[source][1:] for source, each in found.items())
 
 
 def test_the_sources_that_are_silent_longest_leave() -> None:

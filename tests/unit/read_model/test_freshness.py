@@ -93,14 +93,14 @@ def test_the_newest_time_of_a_batch_is_effective(offsets: list[tuple[int, int]])
     """Whatever the order, and however far ahead a clock is."""
     times = [(RECEIVED + ahead, RECEIVED_MS + later // 1000) for ahead, later in offsets]
     records = [_record(number, time, received) for number, (time, received) in enumerate(times)]
-    intake = read_events(records, lambda _: True, 2 * DECADES, TOLERANCE)
+    intake = read_events(records, lambda _: True, 2 * DECADES, TOLERANCE).contents
     assert not intake.dead_letters
     assert intake.newest == max((min(time, 1000 * received + TOLERANCE) for time, received in times), default=None)
 
 
 def test_what_is_dead_or_of_another_partition_is_not_applied() -> None:
     records = [_record(0, RECEIVED, RECEIVED_MS), _record(1, RECEIVED - 2 * MAX_AGE, RECEIVED_MS)]
-    assert read_events(records, lambda _: False, MAX_AGE, TOLERANCE).newest is None
+    assert read_events(records, lambda _: False, MAX_AGE, TOLERANCE).contents.newest is None
 
 
 def test_applied_rows_keep_the_newest_of_each() -> None:

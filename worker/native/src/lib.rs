@@ -1,8 +1,31 @@
 //! The native core of a worker: decodes, folds, judges and projects the events of one partition.
+//!
+//! Its specification is the Python twin (`worker/domain`, `worker/stream/projection.py`): tests compare both byte for byte. Here
+//! are only bytes; Kafka, RocksDB and Redis are the worker's.
+
+mod alert_rules;
+mod alerts;
+mod booking;
+mod bytes;
+mod change;
+mod core;
+mod decode;
+mod event;
+mod fold;
+mod hashing;
+mod order;
+mod project;
+mod python;
+mod reference;
+mod row;
+mod sources;
+mod summary;
+mod time;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn attendance_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__version__", env!("CARGO_PKG_VERSION"))
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<python::Core>()
 }

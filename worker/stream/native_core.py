@@ -1,0 +1,109 @@
+"""The core in Rust (``worker/native``): what it does not decode itself, the explaining decoder in Python decodes for it."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import attendance_native
+
+from schemas.decoding.bindings import is_binary
+from schemas.decoding.explain import decode, received_at
+from schemas.events import DeadLetter, Event
+from worker.domain.booking_state import record_order
+from worker.domain.devices import SourceEvents
+from worker.domain.row_codec import OtherFormat
+from worker.domain.rows import EVENTS, encode_reference
+from worker.engine.partition_appender import Group
+from worker.read_model.write_batch import Entries
+from worker.stream.core import Changes, CoreOptions, StoredBooking
+from worker.stream.decode_batch import Contents, backfills_of, decode_batch, has_backfill
+from worker.topics import partition_of
+
+#: Bytes that a booking in memory takes, about.
+_BOOKING_BYTES = 2_000
+
+
+class NativeCore:
+    """See `worker.stream.core.Core`."""
+
+    def __init__(self, options: CoreOptions) -> None:
+        self._options = options
+        most_bytes = options.cached_bookings() * _BOOKING_BYTES
+        self._core = attendance_native.Core(options.partition, options.partitions, *options.rules, most_bytes)
+        self._backfills: dict[bytes, bytes] = {}
+        """By booking, the operation that published all of its records in the batch again."""
+
+    async def decode(self, topic: int, records: Sequence[Any]) -> Contents:
+        return self._decode_events(records) if topic == EVENTS else await self._decode_bookings(topic, records)
+
+    def _decode_events(self, records: Sequence[Any]) -> Contents:
+        max_age, is_backfill = self._options.rules.max_event_age, has_backfill(records)
+        # which operation published an event again is read beside the event
+        values = [None] * len(records) if is_backfill else [_value(record) for record in records]
+        dead_letters, explained = [], dict[int, Event]()
+        for index in self._core.decode(values):
+            record = records[index]
+            event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
+            if isinstance(event, DeadLetter):
+                dead_letters.append((record, event, received_at(record.headers, record.timestamp)))
+            else:
+                explained[index] = event
+                self._core.add(index, event)
+        self._backfills = {}
+        if is_backfill:
+            self._backfills = _encoded(backfills_of((records[index], event) for index, event in explained.items()))
+        missing, forwards, newest, folded, forwarded, sources = self._core.contents()
+        return Contents(
+            missing=[name.decode() for name in missing],
+            last_places={},
+            dead_letters=dead_letters,
+            forwards=[(records[index], name, received) for index, name, received in sorted(forwards)],
+            newest=newest,
+            folded=folded,
+            forwarded=forwarded,
+            sources={name: SourceEvents(*each) for name, *each, _, _ in sources},
+            received={name: minutes for name, *_, minutes, _ in sources},
+            at_sessions={name: sessions for name, *_, sessions in sources if sessions},
+        )
+
+    async def _decode_bookings(self, topic: int, records: Sequence[Any]) -> Contents:
+        batch = await decode_batch(topic, records, self._is_ours, self._options.rules)
+        self._core.begin()
+        for name, booking_records in batch.booking_records.items():
+            self._core.add_record(name.encode(), encode_reference(max(booking_records, key=record_order)))
+        self._backfills = _encoded(batch.backfills)
+        missing, *_ = self._core.contents()
+        return batch.contents._replace(missing=[name.decode() for name in missing])
+
+    def load(self, bookings: Iterable[StoredBooking]) -> None:
+        for name, rows, reference, marker in bookings:
+            try:
+                self._core.load(name.encode(), dict(rows), reference, marker)
+            except ValueError as error:
+                raise OtherFormat(error.args[0]) from None
+
+    async def apply(self, *, is_redelivery: bool, is_known: bool, projected_offset: int) -> Changes:
+        rows, booking_rows, pairs, summaries, alerts, records, unchanged, erasing = self._core.apply(
+            is_redelivery, is_known, projected_offset, self._backfills
+        )
+        entries = Entries()
+        entries.pairs, entries.summaries, entries.alerts = pairs, summaries, alerts
+        groups: list[Group] = [[row] for row in booking_rows]
+        return Changes(rows, groups, entries, records, unchanged, erasing)
+
+    def forget(self, names: Collection[str]) -> None:
+        self._core.forget([name.encode() for name in names])
+
+    def _is_ours(self, booking_id: str) -> bool:
+        return partition_of(booking_id, self._options.partitions) == self._options.partition
+
+
+def _value(record: Any) -> tuple[bytes, int] | None:
+    """The value of a record and when it was received, microseconds; None: only the explaining decoder can read it."""
+    headers = record.headers
+    if record.value is None or (headers and is_binary(headers)):
+        return None
+    return record.value, received_at(headers, record.timestamp)
+
+
+def _encoded(backfills: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): operation.encode() for name, operation in backfills.items() if operation}
