@@ -12,6 +12,7 @@ from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
 from worker.domain.devices import SourceEvents, newest_by_source
 from worker.domain.rows import EVENTS
+from worker.read_model.estimates import MOST_SESSIONS
 from worker.stream.originals import NULL, first_offset, pack_original
 
 #: Booking records that are decoded before other tasks get their turn: each takes ten times as long as an event.
@@ -114,12 +115,12 @@ def received_by_minute(events: Iterable[Event]) -> Mapping[str, Mapping[int, int
 
 
 def counts_by_session(events: Iterable[Event]) -> Mapping[str, Mapping[str, int]]:
-    """By source, how many of these events are of which session; for estimates."""
+    """By source, how many of these events are of which session, of the sessions that came last; for estimates."""
     found: dict[str, dict[str, int]] = {}
     for (source, session_id), count in Counter((event.source, event.session_id) for event in events).items():
         if session_id:
             found.setdefault(source, {})[session_id] = count
-    return found
+    return {source: dict(list(counts.items())[-MOST_SESSIONS:]) for source, counts in found.items()}
 
 
 def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:

@@ -5,7 +5,6 @@ from typing import Any
 
 import attendance_native
 
-from schemas.decoding.bindings import is_binary
 from schemas.decoding.explain import decode, received_at
 from schemas.events import DeadLetter, Event
 from worker.domain.booking_state import record_order
@@ -38,9 +37,9 @@ class NativeCore:
     def _decode_events(self, records: Sequence[Any]) -> Contents:
         max_age, is_backfill = self._options.rules.max_event_age, has_backfill(records)
         # which operation published an event again is read beside the event
-        values = [None] * len(records) if is_backfill else [_value(record) for record in records]
+        unusual = self._core.decode([] if is_backfill else records)
         dead_letters, explained = [], dict[int, Event]()
-        for index in self._core.decode(values):
+        for index in range(len(records)) if is_backfill else unusual:
             record = records[index]
             event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
             if isinstance(event, DeadLetter):
@@ -95,14 +94,6 @@ class NativeCore:
 
     def _is_ours(self, booking_id: str) -> bool:
         return partition_of(booking_id, self._options.partitions) == self._options.partition
-
-
-def _value(record: Any) -> tuple[bytes, int] | None:
-    """The value of a record and when it was received, microseconds; None: only the explaining decoder can read it."""
-    headers = record.headers
-    if record.value is None or (headers and is_binary(headers)):
-        return None
-    return record.value, received_at(headers, record.timestamp)
 
 
 def _encoded(backfills: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -8,12 +8,17 @@ use crate::event::{Event, Kind, Status};
 use crate::order::pack_times;
 use crate::project::Record;
 use crate::reference::Place;
+use crate::time;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Sessions of a source whose events estimates count, see `worker/read_model/estimates.py`.
+const MOST_SESSIONS: usize = 8;
 
 /// The bookings of one partition in memory, and the batch that is worked on.
 #[pyclass(module = "attendance_native")]
@@ -37,9 +42,10 @@ impl Core {
         Self { core: core::Core::new(partition, partitions, rules, most_bytes) }
     }
 
-    /// Begins a batch of events: (value, received in microseconds) of each record, or None for one that needs the explaining
-    /// decoder anyway. Returns the indexes of the records that need it.
-    fn decode(&mut self, py: Python<'_>, values: Vec<Option<(PyBackedBytes, i64)>>) -> PyResult<Vec<usize>> {
+    /// Begins a batch of events: records with `value`, `headers` and `timestamp`. Returns the indexes of those that need the
+    /// explaining decoder.
+    fn decode(&mut self, py: Python<'_>, records: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
+        let values = records.iter().map(|record| value_of(&record)).collect::<PyResult<Vec<_>>>()?;
         let fetched: Vec<_> =
             values.iter().map(|each| each.as_ref().map(|(value, received)| (&value[..], *received))).collect();
         let core = &mut self.core;
@@ -99,10 +105,11 @@ impl Core {
             let newest =
                 PyBytes::new(py, &[newest.get(..16).unwrap_or_default(), &crate::order::time_bytes(received)].concat());
             let (minutes, sessions) = (PyDict::new(py), PyDict::new(py));
+            let latest = source.sessions.len().saturating_sub(MOST_SESSIONS);
             for (minute, count) in &source.minutes {
                 minutes.set_item(minute, count)?;
             }
-            for (session, count) in &source.sessions {
+            for (session, count) in source.sessions.iter().skip(latest) {
                 sessions.set_item(text(py, session), count)?;
             }
             sources.append((text(py, &source.name), newest, received, time, text(py, &source.session), minutes, sessions))?;
@@ -160,6 +167,33 @@ impl Core {
     /// Bookings in memory, and about how many bytes they take.
     fn size(&self) -> (usize, usize) {
         self.core.size()
+    }
+}
+
+/// The value of a record in structured mode, and when it was received, microseconds; None: only the explaining decoder can tell.
+fn value_of(record: &Bound<'_, PyAny>) -> PyResult<Option<(PyBackedBytes, i64)>> {
+    let py = record.py();
+    let timestamp: i64 = record.getattr(intern!(py, "timestamp"))?.extract()?;
+    let headers = record.getattr(intern!(py, "headers"))?;
+    let mut received = Some(time::of_timestamp(timestamp));
+    if headers.is_truthy()? {
+        for header in headers.try_iter()? {
+            let (name, content): (PyBackedStr, Option<PyBackedBytes>) = header?.extract()?;
+            received = received.and_then(|received| received_with(received, &name, content.as_deref()));
+        }
+    }
+    let value: Option<PyBackedBytes> = record.getattr(intern!(py, "value"))?.extract()?;
+    Ok(value.zip(received))
+}
+
+/// When a record was received, with one more of its headers; None: this header is not simple.
+fn received_with(received: i64, name: &str, content: Option<&[u8]>) -> Option<i64> {
+    if name.eq_ignore_ascii_case("ce_specversion") {
+        return None;
+    }
+    match content {
+        Some(content) if name.eq_ignore_ascii_case("attendance-received") => Some(received.min(time::parse(content)?)),
+        _ => Some(received),
     }
 }
 

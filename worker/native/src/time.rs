@@ -31,6 +31,11 @@ pub fn parse(text: &[u8]) -> Option<i64> {
     Some(seconds * MICROS + fraction)
 }
 
+/// A record's timestamp (milliseconds) in microseconds; one beyond the years 1-9999 counts as the first or last of them.
+pub fn of_timestamp(millis: i64) -> i64 {
+    millis.clamp(FIRST / 1000, LAST.div_euclid(1000)) * 1000
+}
+
 /// Appends the time in UTC, truncated to milliseconds, with `Z`; one beyond the years 1-9999 becomes the first or last one.
 pub fn format(out: &mut Vec<u8>, micros: i64) {
     let micros = micros.clamp(FIRST, LAST);
