@@ -5,7 +5,7 @@ The schemas for pydantic are ``TypedDict``s in a union discriminated by ``type``
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter
 from pydantic_core import PydanticCustomError, PydanticKnownError
@@ -86,15 +86,6 @@ class Event(NamedTuple):
     """``numberOfAttendees``; None if left out."""
     participant_id: str
     received: int
-
-
-# indexes of its fields, for loops over every event: by name a field takes three times as long
-TYPE: Final = 0
-BOOKING_ID: Final = 1
-SESSION_ID: Final = 2
-TIME: Final = 3
-SOURCE: Final = 4
-RECEIVED: Final = 9
 
 
 class Window(NamedTuple):

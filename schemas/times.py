@@ -12,12 +12,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _DAY = 86400
 #: The first and the last time that RFC 3339 can write, microseconds.
 FIRST, LAST = ((moment - _NAIVE_EPOCH) // timedelta(microseconds=1) for moment in (datetime.min, datetime.max))
-#: Times with milliseconds and ``Z`` are cached: there are 1,000 such fractions, and finer ones hardly repeat.
-_MAX_CACHED_LENGTH = len("2026-11-22T10:00:00.123Z")
 _CACHE_SIZE = 10_000
-_minutes: dict[str, int] = {}
-_seconds = {f"{second:02d}": second * 1_000_000 for second in range(60)}
-_fractions: dict[str, int] = {}
 
 
 def parse_time(text: str) -> int:
@@ -26,33 +21,13 @@ def parse_time(text: str) -> int:
     Raises:
         ValueError: ``text`` is not such a date-time.
     """
-    try:
-        # minute, second and fraction are independent, and each repeats often
-        return _minutes[text[:17]] + _seconds[text[17:19]] + _fractions[text[19:]]
-    except KeyError:
-        return _parse(text)
-
-
-def _parse(text: str) -> int:
     if _SHAPE(text) is None:
         raise ValueError("not an RFC 3339 date-time with offset")
     try:
         since = datetime.fromisoformat(text) - _EPOCH
     except (ValueError, OverflowError):
         since = _since_epoch_beyond_datetime(text.upper())
-    micros = (since.days * _DAY + since.seconds) * 1_000_000 + since.microseconds
-    if len(text) <= _MAX_CACHED_LENGTH and text[-1] in "Zz" and text[17:19] in _seconds:
-        _cache_parts(text, micros)
-    return micros
-
-
-def _cache_parts(text: str, micros: int) -> None:
-    fraction = int(float("0" + text[19:-1]) * 1000 + 0.5) * 1000
-    minute = micros - _seconds[text[17:19]] - fraction
-    for cache, part, part_micros in ((_minutes, text[:17], minute), (_fractions, text[19:], fraction)):
-        if len(cache) >= _CACHE_SIZE:
-            cache.clear()
-        cache[part] = part_micros
+    return (since.days * _DAY + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _since_epoch_beyond_datetime(text: str) -> timedelta:

@@ -4,7 +4,6 @@ A typical event takes one call of msgspec on the raw JSON, a quarter of the time
 that holds characters to check one by one, is validated by pydantic, which names the wrong field and the fix.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import DecodeError
@@ -14,15 +13,13 @@ from pydantic_core import ErrorDetails
 from schemas import ids
 from schemas.decoding.bindings import WRAPPED, Headers, InvalidRecord, data_of, is_binary, read_event, unwrapped
 from schemas.decoding.causes import field_detail, mode_detail, quoted_header_detail, time_detail
-from schemas.decoding.fast import decode_fast, fast_event, read_fast
+from schemas.decoding.fast import decode_fast
 from schemas.events import (
     DATA,
     ENVELOPE,
     MAX_BOOKING_BYTES,
     MAX_EVENT_BYTES,
-    RECEIVED,
     RECEIVED_HEADER,
-    TIME,
     Booking,
     BookingGone,
     DeadLetter,
@@ -35,8 +32,6 @@ from schemas.events import (
 )
 from schemas.times import FIRST, LAST, format_time, parse_time
 
-#: Records that are decoded together; one that is not typical makes all of them be decoded one by one.
-_CHUNK = 64
 #: Bounds of a record's timestamp (years 1 to 9999), milliseconds; a timestamp beyond them counts as the bound.
 _EARLIEST, _LATEST = -(-FIRST // 1000), LAST // 1000
 
@@ -88,38 +83,6 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
     if event is None:
         return _decode_by_pydantic(value, headers, received, max_age)
     return event if event.time >= received - max_age else _too_old(event)
-
-
-def decode_all(records: Sequence[Any], *, max_age: int) -> list[Event | DeadLetter]:
-    """As `decode`, for records with a value, headers and a timestamp. Nearly all polls hold typical events only."""
-    decoded: list[Event | DeadLetter] = []
-    for start in range(0, len(records), _CHUNK):
-        chunk = records[start : start + _CHUNK]
-        decoded += _decode_chunk_fast(chunk, max_age) or [
-            decode(record.value, record.headers, record.timestamp, max_age=max_age) for record in chunk
-        ]
-    return decoded
-
-
-def _decode_chunk_fast(records: Sequence[Any], max_age: int) -> list[Event] | None:
-    """The events of records without headers; None if one of them is not typical."""
-    values = [record.value for record in records]
-    if not all(values) or max(map(len, values)) > MAX_EVENT_BYTES or any(record.headers for record in records):
-        return None
-    timestamps = [record.timestamp for record in records]
-    if min(timestamps) < _EARLIEST or max(timestamps) > _LATEST:
-        return None
-    joined = b"".join(values)
-    if b"\\" in joined or b"\x7f" in joined or not joined.isascii():
-        return None
-    received = [timestamp * 1000 for timestamp in timestamps]
-    try:
-        events = [event for event in map(fast_event, map(read_fast, values), received) if event is not None]
-    except (DecodeError, ValueError, RecursionError):
-        return None
-    if len(events) < len(records) or any(event[TIME] < event[RECEIVED] - max_age for event in events):
-        return None
-    return events
 
 
 def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = None) -> Booking | BookingGone | DeadLetter:

@@ -8,10 +8,7 @@ from msgspec.json import Decoder
 
 from schemas import ids
 from schemas.events import Event, EventType
-from schemas.ids import GUID_LENGTH
 from schemas.times import parse_time
-
-_new = tuple.__new__  # what Event(...) does, without binding ten arguments
 
 _Name = Annotated[str, Meta(min_length=1, max_length=ids.MAX_NAME)]
 
@@ -38,11 +35,7 @@ class FastEvent(Struct, gc=False):
     data_base64: None = None
 
 
-read_fast = Decoder(FastEvent).decode
-# bound once: looking up an enum member costs more than the comparison
-_CHECK_IN, _SET, _SCANNED = EventType.CHECK_IN.value, EventType.SET.value, EventType.PARTICIPANT_SCANNED.value
-#: Types whose number, status and participant are ignored.
-_IDS_ONLY = frozenset({EventType.NO_SHOW.value, EventType.CLEARED.value, EventType.DELETED.value})
+_read = Decoder(FastEvent).decode
 
 
 def decode_fast(value: bytes, received: int) -> Event | None:
@@ -55,12 +48,31 @@ def decode_fast(value: bytes, received: int) -> Event | None:
     Raises:
         msgspec.DecodeError, ValueError, RecursionError: the event is not typical; it may be valid.
     """
-    doc = read_fast(value)
+    doc = _read(value)
     if not value.isascii():
         value.decode()  # msgspec does not check the UTF-8 of fields that it skips
         if not _normalise(doc):
             return None
-    return fast_event(doc, received)
+    data = doc.data
+    booking_id, session_id = ids.lower_guid(data.bookingId), ids.lower_guid(data.sessionId)
+    if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
+        return None
+    number, status, participant_id = None, "", ""
+    match doc.type:
+        case EventType.CHECK_IN:
+            number = data.numberOfAttendees
+        case EventType.SET if data.status:
+            number, status = data.numberOfAttendees, data.status
+        case EventType.PARTICIPANT_SCANNED if data.participantId and data.participantId.strip() == data.participantId:
+            participant_id = data.participantId
+        case EventType.NO_SHOW | EventType.CLEARED | EventType.DELETED:
+            pass
+        case _:
+            return None
+    time = parse_time(doc.time)
+    # sources and sessions are few and stay in rows for long: intern them
+    source, session_id = intern(doc.source), intern(session_id)
+    return Event(doc.type, booking_id, session_id, time, source, doc.id, status, number, participant_id, received)
 
 
 def _normalise(doc: FastEvent) -> bool:
@@ -77,34 +89,3 @@ def _normalise(doc: FastEvent) -> bool:
 
 def _is_plain(text: str) -> bool:
     return text.isascii() or not ids.find_forbidden(text)
-
-
-def fast_event(doc: FastEvent, received: int) -> Event | None:
-    """As `decode_fast`, for a document whose ids are ASCII or normalised."""
-    data, kind = doc.data, doc.type
-    booking_id, session_id = data.bookingId, data.sessionId
-    if booking_id.strip() != booking_id or session_id.strip() != session_id or not session_id:
-        return None
-    if len(booking_id) == GUID_LENGTH and not booking_id.islower():
-        booking_id = ids.lower_guid(booking_id)
-    if len(session_id) == GUID_LENGTH and not session_id.islower():
-        session_id = ids.lower_guid(session_id)
-    number, status, participant_id = None, "", ""
-    if kind == _CHECK_IN:
-        number = data.numberOfAttendees
-    elif kind == _SET:
-        number, status = data.numberOfAttendees, data.status
-        if not status:
-            return None
-    elif kind == _SCANNED:
-        participant_id = data.participantId
-        if not participant_id or participant_id.strip() != participant_id:
-            return None
-    elif kind not in _IDS_ONLY:
-        return None
-    # sources and sessions are few and stay in rows for long: intern them
-    source = intern(doc.source)
-    return _new(
-        Event,
-        (kind, booking_id, intern(session_id), parse_time(doc.time), source, doc.id, status, number, participant_id, received),
-    )

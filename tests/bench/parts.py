@@ -8,14 +8,13 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from time import perf_counter, time
 from typing import NamedTuple
 
 from schemas.decoding.explain import decode
-from schemas.events import SOURCE, TYPE, Event
+from schemas.events import Event
 from tests.bench.workload import Record, Workload
-from worker.domain.row_codec import EMPTY, fold_report
+from worker.domain.fold import NEVER, NOTHING, Row, fold, order_key
 from worker.durations import micros
 from worker.monitoring.metrics import STAGES, WorkerMetrics
 from worker.settings import Settings
@@ -53,16 +52,16 @@ def _decode_all(records: Sequence[Record], timestamp: int, max_age: int) -> list
 
 
 def _fold_all(events: Sequence[Event], tolerance: int) -> None:
-    rows: dict[tuple[str, str], bytes] = {}
+    rows: dict[tuple[str, str], Row] = {}
     for event in events:
-        pair = (event.booking_id, event.session_id)
-        rows[pair] = fold_report(rows.get(pair, EMPTY), event, tolerance) or EMPTY
+        pair, keyed = (event.booking_id, event.session_id), (order_key(event, tolerance), event)
+        rows[pair] = fold(rows.get(pair, NOTHING), {}, [keyed], NEVER).row
 
 
 def _count_all(events: Sequence[Event], metrics: WorkerMetrics) -> None:
     for start in range(0, len(events), BATCH):
         batch = events[start : start + BATCH]
-        folded, sources = Counter(map(itemgetter(TYPE), batch)), set(map(itemgetter(SOURCE), batch))
+        folded, sources = Counter(event.type for event in batch), {event.source for event in batch}
         metrics.observe_batch("events", len(batch), folded, {}, {})
         metrics.observe_sources(sources)
         for stage in STAGES:

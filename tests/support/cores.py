@@ -100,11 +100,13 @@ def _changes(changes: Changes) -> dict[str, Any]:
 class Tables:
     """A partition whose rows are in memory: what a core changes is stored at once."""
 
-    def __init__(self, rules: Rules, rows: Rows | None = None, references: dict[str, bytes] | None = None) -> None:
+    def __init__(
+        self, rules: Rules, rows: Rows | None = None, references: dict[str, bytes] | None = None, *, partitions: int = 1
+    ) -> None:
         self.rows: Rows = {} if rows is None else rows
         self.references: dict[str, bytes] = {} if references is None else references
         self.erasures = Erasures({}, b"key")
-        self.core = BothCores(CoreOptions(0, 1, rules, lambda: 1_000))
+        self.core = BothCores(CoreOptions(0, partitions, rules, lambda: 1_000))
 
     def fold(
         self, topic: int, records: Sequence[Any], *, is_redelivery: bool = False, known: bool = True, projected_offset: int = 0

@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES
-from schemas.events import SESSION_ID, TYPE, Booking, Event, EventType, Window
+from schemas.events import Booking, Event, EventType, Window
 from worker.domain import fold
 from worker.domain.alert_events import AlertInput, record_digest
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
-from worker.domain.fold import CHECK_IN, NEVER, NO_SHOW
+from worker.domain.fold import NEVER
 from worker.domain.row_codec import (
     EMPTY,
     AttendanceValue,
     attendance_value,
     decode,
     encode,
-    fold_report,
     newest_of,
     packed_status,
     packed_statuses,
@@ -28,9 +27,7 @@ from worker.domain.row_codec import (
 )
 from worker.domain.summaries import Summary, summarise
 
-_REPORTS = (CHECK_IN, NO_SHOW)
 _ERASED = EventType.BOOKING_ERASED.value
-_new = tuple.__new__  # what a named tuple's constructor does, without binding its arguments
 
 
 class Place(NamedTuple):
@@ -227,36 +224,17 @@ def _fold_records(
     projected_offset: int,
     unchanged: list[str],
 ) -> Change | None:
-    rows, change, tolerance = state.rows, None, rules.clock_tolerance
-    for event in events:
-        kind, name = event[TYPE], event[SESSION_ID]
-        if kind in _REPORTS and state.erasure_horizon == NEVER and name not in state.scans:
-            row = rows.get(name, EMPTY)
-            after = fold_report(row, event, tolerance)
-            if after is row and not is_redelivery:
-                unchanged.append(kind)
-                continue
-            if after is not None:
-                change = change or _begin_change(state, is_redelivery)
-                if name not in change.sessions_before:
-                    change.sessions_before[name] = (row, packed_status(row, 0))
-                rows[name] = after
-                continue
-        change = change or _begin_change(state, is_redelivery)
-        if not _fold_event(change, event, rules.clock_tolerance):
-            unchanged.append(kind)
+    change = _begin_change(state, is_redelivery)
+    unchanged.extend(event.type for event in events if not _fold_event(change, event, rules.clock_tolerance))
     if booking_records:
-        change = change or _begin_change(state, is_redelivery)
         _apply_booking_records(change, booking_records, projected_offset)
-    if change is None or not (change.sessions_before or change.affects_all or change.record):
-        return None
-    return change
+    return change if change.sessions_before or change.affects_all or change.record else None
 
 
 def _begin_change(state: BookingState, is_redelivery: bool) -> Change:
     judged = state.judged() if state.frequent else None
-    before = (state.booking, state.place, state.erasure_horizon, state.summary, state.ever_frequent, judged)
-    return Change(state, is_redelivery, _new(BookingBefore, before), {})
+    before = BookingBefore(state.booking, state.place, state.erasure_horizon, state.summary, state.ever_frequent, judged)
+    return Change(state, is_redelivery, before, {})
 
 
 def _keep_before(change: Change, name: str) -> None:
@@ -347,7 +325,7 @@ def _detect_alerts(change: Change, rules: Rules) -> None:
         if mask != mask_before:
             masks[name] = mask
         summary_dirty |= status[:1] != status_before[:1]
-        sessions.append(_new(SessionDelta, (name, row_before, row, status_before, status, mask_before, mask)))
+        sessions.append(SessionDelta(name, row_before, row, status_before, status, mask_before, mask))
     change.summary_dirty = summary_dirty
 
 

@@ -16,9 +16,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES, AttendanceStatus
-from schemas.events import Event
 from schemas.packing import LENGTH, pack_known_text, unpack_text
-from worker.domain.fold import CHECK_IN, NEVER, NOTHING, Base, Mark, Row, digest, effective_time, pack_times
+from worker.domain.fold import NOTHING, Base, Mark, Row, effective_time
 
 FORMAT = 3
 
@@ -37,27 +36,6 @@ _CODE_OF = {str(status): code for code, status in enumerate(STATUSES)}
 _ABSENT, _WRITTEN_OUT = 0, 15
 _MINUTE = 60_000_000
 _LAST_MINUTE = (1 << 32) - 1
-
-
-def _shape(codes: str) -> bytes:
-    """No horizon, and these codes for base, newest, attended, missed and override."""
-    return NEVER.to_bytes(8, "big", signed=True) + bytes.fromhex("0" + codes)
-
-
-#: Horizon and codes of nearly all rows: the newest report is the base, and there may be an older report of the other kind.
-_CHECK_IN_ONLY, _CHECK_IN_AFTER_NO_SHOW, _NO_SHOW_ONLY, _NO_SHOW_AFTER_CHECK_IN = map(
-    _shape, ("f1100", "f11f0", "f1010", "f1f10")
-)
-#: For each of them: whether the newest report is a check_in, and whether there is an older report of the other kind.
-_REPORTS_ONLY = {
-    _CHECK_IN_ONLY: (True, False),
-    _CHECK_IN_AFTER_NO_SHOW: (True, True),
-    _NO_SHOW_ONLY: (False, False),
-    _NO_SHOW_AFTER_CHECK_IN: (False, True),
-}
-#: Format, mask, horizon and codes of a row with a single report: a no_show, a check_in.
-_NEW = tuple(bytes((FORMAT, 0)) + shape for shape in (_NO_SHOW_ONLY, _CHECK_IN_ONLY))
-_STATUS_CHECK_IN, _STATUS_NO_SHOW = pack_status(0, 1), pack_status(1, 0)
 
 
 class OtherFormat(Exception):
@@ -117,47 +95,6 @@ EMPTY = encode(NOTHING, 0)
 """The row of a session without events."""
 
 
-def fold_report(packed: bytes, event: Event, tolerance: int) -> bytes | None:
-    """`fold.fold` of one check_in or no_show into a row of such reports only, without decoding the row.
-
-    Args:
-        packed: the row before.
-        event: the check_in or no_show.
-        tolerance: the clock tolerance, microseconds.
-
-    Returns:
-        The row after, the same object if the event changes nothing; None if the row holds more than such reports.
-    """
-    kind, _, _, time, source, _, _, number, _, received = event
-    is_check_in, times = kind == CHECK_IN, pack_times(time, received, tolerance)
-    reports = _REPORTS_ONLY.get(packed[_HORIZON:_STATUS_AT])
-    if reports is None:
-        if packed is not EMPTY and packed != EMPTY:
-            return None
-        return b"".join((_NEW[is_check_in], _report_status(is_check_in, number), times, digest(event), pack_known_text(source)))
-    newest_is_check_in, has_other = reports
-    if is_check_in is newest_is_check_in:
-        if times < packed[_FIRST:_FIRST_DIGEST]:
-            return packed  # most late copies end here, before the digest is computed
-        key = times + digest(event)
-        if key <= packed[_FIRST:_FIRST_SOURCE]:
-            return packed
-        other = packed[_second(packed) :] if has_other else b""
-        return b"".join((packed[:_STATUS_AT], _report_status(is_check_in, number), key, pack_known_text(source), other))
-    end = _second(packed)
-    if has_other and times < packed[end : end + _TIMES]:
-        return packed
-    key = times + digest(event)
-    if has_other and key <= packed[end : end + _MARK_KEY]:
-        return packed
-    newest = packed[_FIRST:end]
-    if key > newest:  # `newest` begins with its key, and no two events have the same key
-        shape = _CHECK_IN_AFTER_NO_SHOW if is_check_in else _NO_SHOW_AFTER_CHECK_IN
-        return b"".join((packed[:_HORIZON], shape, _report_status(is_check_in, number), key, pack_known_text(source), newest))
-    shape = _CHECK_IN_AFTER_NO_SHOW if newest_is_check_in else _NO_SHOW_AFTER_CHECK_IN
-    return b"".join((packed[:_HORIZON], shape, packed[_STATUS_AT:end], key, pack_known_text(source)))
-
-
 def with_ever_opened(packed: bytes, mask: int) -> bytes:
     """The row with these alerts added to those ever opened."""
     ever_opened = packed[1] | mask
@@ -204,20 +141,14 @@ def arrival_minute(packed: bytes, status_and_number: bytes) -> int:
     """
     if not status_and_number or status_and_number[0]:
         return 0
-    if packed[_HORIZON:_STATUS_AT] in _REPORTS_ONLY:
-        mark = _FIRST  # the base, which is the newest report
-    else:
-        base, _, attended, _, _ = _marks(packed)
-        mark = attended or base
+    base, _, attended, _, _ = _marks(packed)
+    mark = attended or base
     return min(max(effective_time(packed, mark) // _MINUTE, 1), _LAST_MINUTE)
 
 
 def newest_of(packed: bytes) -> int:
     """Index of the newest mark; 0 if there is none."""
-    newest = packed[_CODES + 1] >> 4
-    if newest == _WRITTEN_OUT and packed[_CODES]:
-        return _second(packed)
-    return _FIRST if newest else 0
+    return _marks(packed)[1]
 
 
 def newest_key(packed: bytes) -> bytes:
@@ -235,27 +166,8 @@ def source_of(packed: bytes, mark: int) -> bytes:
 
 def opposed_reports(packed: bytes) -> tuple[int, int] | None:
     """Indexes of the newest ATTENDED report and of the newest NOT_ATTENDED report; None unless there are both."""
-    reports = _REPORTS_ONLY.get(packed[_HORIZON:_STATUS_AT])
-    if reports is not None:
-        newest_is_check_in, has_other = reports
-        if not has_other:
-            return None
-        return (_FIRST, _second(packed)) if newest_is_check_in else (_second(packed), _FIRST)
     _, _, attended, missed, _ = _marks(packed)
     return (attended, missed) if attended and missed else None
-
-
-def _report_status(is_check_in: bool, number: int | None) -> bytes:
-    """The packed status of a base that is a check_in or no_show."""
-    if number is None:
-        return _STATUS_CHECK_IN if is_check_in else _STATUS_NO_SHOW
-    return pack_status(0 if is_check_in else 1, number)
-
-
-def _second(packed: bytes) -> int:
-    """Index of the second mark, or the end of the row."""
-    length: int = _length(packed, _FIRST_SOURCE)[0]
-    return _FIRST_SOURCE + LENGTH.size + length
 
 
 def _marks(packed: bytes) -> list[int]:

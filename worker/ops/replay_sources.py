@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
 
-from schemas.decoding.explain import decode, decode_all, decode_booking, received_at
+from schemas.decoding.explain import decode, decode_booking, received_at
 from schemas.events import BACKFILL_HEADER, RECEIVED_HEADER, Booking, BookingGone, DeadLetter, Event, Reason
 from schemas.times import format_exact_time
 from worker.durations import micros
@@ -129,9 +129,9 @@ class TopicWindow:
             for partition, window in self.windows.items()
         }
         async for tp, fetched in read_windows(self._settings.kafka_client(), left):
-            records = fetched.records
-            decoded = decode_all(records, max_age=max_age)
-            items = [self._item(record, event) for record, event in zip(records, decoded, strict=True)]
+            items = [
+                self._item(each, decode(each.value, each.headers, each.timestamp, max_age=max_age)) for each in fetched.records
+            ]
             yield Part(str(tp.partition), items, fetched.end)
 
     def _item(self, record: Any, event: Event | DeadLetter) -> Item:

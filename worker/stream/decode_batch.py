@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from schemas.decoding.explain import booking_of_key, decode_all, decode_booking, received_at
+from schemas.decoding.explain import booking_of_key, decode, decode_booking, received_at
 from schemas.events import BACKFILL_HEADER, Booking, DeadLetter, Event, EventType
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
@@ -81,7 +81,8 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
     ours: list[tuple[Any, Event]] = []
     events: dict[str, list[Event]] = {}
     forwarded: Counter[str] = Counter()
-    for record, event in zip(records, decode_all(records, max_age=max_age), strict=True):
+    for record in records:
+        event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
         if isinstance(event, DeadLetter):
             dead_letters.append((record, event, received_at(record.headers, record.timestamp)))
         elif event.booking_id in events or is_ours(event.booking_id):

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import times
 from schemas.times import format_exact_time, format_time, parse_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,14 +102,3 @@ def test_years_that_cannot_be_written_are_shown_at_their_bound(micros: int, text
 def test_parse_undoes_format(micros: int) -> None:
     assert parse_time(format_time(micros)) == micros - micros % 1000
     assert parse_time(format_exact_time(micros)) == micros
-
-
-@given(
-    st.lists(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), min_size=2, max_size=6),
-    st.sampled_from(["", ".5", ".25", ".123", ".1234567"]),
-    st.sampled_from(["Z", "z", "+05:30"]),
-)
-def test_cached_minutes_and_seconds_give_what_parsing_gives(moments: list[datetime], fraction: str, offset: str) -> None:
-    texts = [f"{moment.isoformat(timespec='seconds')}{fraction}{offset}" for moment in moments]
-    mixed = [minute[:17] + within[17:] for minute in texts for within in texts]
-    assert [parse_time(text) for text in texts + mixed] == [times._parse(text) for text in texts + mixed]

@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 
 from schemas.decoding.bindings import Headers
-from schemas.decoding.explain import decode, decode_all, received_at
+from schemas.decoding.explain import decode, received_at
 from schemas.events import Booking, DeadLetter, Event
 from tests.support.incoming import (
-    MAX_AGE,
     MISSING,
     RECEIVED,
     RECEIVED_MS,
-    Polled,
     binary,
     document,
     raw,
@@ -47,8 +45,6 @@ def test_a_registry_frame_and_then_a_mark_are_dropped(wrapper: bytes) -> None:
     assert take_booking(wrapper + raw(upserted)) == take_booking(wrapper + binary(upserted)[0], headers=binary(upserted)[1])
     assert take_booking(wrapper + raw(upserted)) == KNOWN
     assert isinstance(KNOWN, Booking)
-    records = [Polled(each + raw(document()), [], RECEIVED_MS) for each in (b"", wrapper, b"")]
-    assert decode_all(records, max_age=MAX_AGE) == [GOOD] * 3
 
 
 @pytest.mark.parametrize("wrapper", [MARK + FRAME, MARK + MARK, FRAME + FRAME, b"\0", b"\0\0\0\0", b" " + MARK], ids=repr)
@@ -96,7 +92,6 @@ def test_no_timestamp_leaves_the_years_1_to_9999(timestamp: int) -> None:
     """What is packed into an order key must fit eight bytes."""
     assert -62_135_596_800_000_000 <= received_at((), timestamp) < 253_402_300_800_000_000
     one = decode(raw(document()), (), timestamp, max_age=2**62)
-    assert [one] == decode_all([Polled(raw(document()), [], timestamp)], max_age=2**62)
     assert isinstance(one, Event)
     assert one.received == received_at((), timestamp)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from schemas import events as schema
 from schemas.events import DeadLetter, Event
 from tests.support.incoming import (
     DATA,
@@ -268,8 +267,3 @@ def test_times_are_read_to_the_microsecond(text: str, micros: int) -> None:
 def test_times_that_are_not_rfc_3339_are_refused(bad: str) -> None:
     letter = letter_of(spoiled(CHECK_IN, "time", bad))
     assert (letter.reason, letter.detail.split(":")[0]) == ("invalid-envelope", "time")
-
-
-def test_the_indexes_of_fields_are_those_of_the_fields() -> None:
-    for name in ("type", "booking_id", "session_id", "time", "received"):
-        assert Event._fields[getattr(schema, name.upper())] == name
