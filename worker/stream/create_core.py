@@ -7,7 +7,7 @@ from worker.stream.core import Core, CoreOptions
 
 def create_core(options: CoreOptions) -> Core:
     """The core of a partition."""
-    if os.environ.get("ATTENDANCE_CORE") == "native":
+    if os.environ.get("ATTENDANCE_CORE") != "python":
         from worker.stream.native_core import NativeCore
 
         return NativeCore(options)
