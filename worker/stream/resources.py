@@ -13,6 +13,7 @@ from worker.engine.table import Table
 from worker.monitoring.metrics import WorkerMetrics
 from worker.redis.client import Client
 from worker.settings import Settings, SettingsError
+from worker.stream.choose_core import choose_core
 from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
@@ -65,6 +66,7 @@ class Resources:
             erase_key: of the hashes of erased bookings; the same for all tables of the system.
         """
         self.settings = settings
+        self.core = choose_core(settings)
         self.metrics = metrics
         self.erase_key = erase_key
         self.topics = TopicNames.of(settings.topic_prefix, settings.tables)
