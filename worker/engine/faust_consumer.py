@@ -8,7 +8,7 @@ that progress follows the position of the client and not the last record.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -94,6 +94,8 @@ class Consumer(driver.Consumer):
         """The offsets that Kafka has as committed, by this consumer or before it."""
         self.commits = {"committed": 0, "failed": 0}
         """How many commits Kafka has, and how many failed or had no answer in time."""
+        self.on_poll: Callable[[Iterable[int]], None] | None = None
+        """Takes the numbers of the partitions of which a poll has fetched something, before their batches are delivered."""
         self.positioned = asyncio.Event()
         self._asked_ends: dict[TP, ConfirmedEnd] = {}
         self._room = asyncio.Event()
@@ -125,6 +127,8 @@ class Consumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
+        if self.on_poll is not None:
+            self.on_poll(partition.partition for partition in records)
         for tp, fetched in self._with_moved(records):
             if not (active is None or tp in active):
                 continue
