@@ -54,7 +54,7 @@ Batch = TypeVar("Batch")
 
 
 class Delivered(Protocol):
-    """A Faust event whose value holds the records that one poll took from a partition."""
+    """The records that one poll took from the partition: a `worker.engine.faust_consumer.Batch`."""
 
     value: Fetched
     message: Any

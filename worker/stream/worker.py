@@ -186,9 +186,9 @@ class Worker:
     async def _consume(self, stream: Any) -> None:
         """The agent: delivers each batch to its partition, which acknowledges it after its effects."""
         async for event in stream.noack().events():
-            message = event.message
-            if message.generation_id == self._app.consumer_generation_id:
-                self._partition(message.partition).deliver(event)
+            for batch in self._consumer.batches(event):
+                if batch.message.generation_id == self._app.consumer_generation_id:
+                    self._partition(batch.message.partition).deliver(batch)
 
     @property
     def _consumer(self) -> faust_consumer.Consumer:
