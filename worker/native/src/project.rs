@@ -4,7 +4,7 @@ use crate::booking::BookingState;
 use crate::change::{Batch, Change, SessionBefore};
 use crate::hashing::{ATTENDANCES, uuid5};
 use crate::order::{NEVER, time_bytes};
-use crate::reference::{Booking, Window};
+use crate::reference::Booking;
 use crate::row::{FORMAT, Reported, Row, write_text};
 use std::io::Write;
 
@@ -170,26 +170,10 @@ fn contribution(session: &[u8], reported: Option<Reported>, row: &Row<'_>, booki
         None => return out,
     }
     out.extend_from_slice(&expected.to_be_bytes());
-    write_window(&mut out, window);
+    let written = window.map_or(&[][..], |listed| &listed.written);
+    out.push(written.len() as u8);
+    out.extend_from_slice(written);
     out
-}
-
-/// `<startMs>:<endMs>` after its length in one byte; empty if neither is known.
-fn write_window(out: &mut Vec<u8>, window: Option<Window>) {
-    let length_at = out.len();
-    out.push(0);
-    if let Some(Window { starts, ends }) = window.filter(|each| each.starts.is_some() || each.ends.is_some()) {
-        for (moment, separator) in [(starts, ":"), (ends, "")] {
-            if let Some(micros) = moment {
-                let _ = write!(out, "{}", micros.div_euclid(1000));
-            }
-            out.extend_from_slice(separator.as_bytes());
-        }
-    }
-    let length = (out.len() - length_at - 1) as u8;
-    if let Some(slot) = out.get_mut(length_at) {
-        *slot = length;
-    }
 }
 
 /// Completes a packed pair after its contribution; without a row the session is only listed.
