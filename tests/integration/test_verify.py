@@ -263,8 +263,7 @@ def test_what_is_damaged_in_redis_is_found(hall: System, name: str) -> None:
 
 def by_booking(member: bytes) -> str:
     """A member of the index by booking, or a plain one."""
-    booking, separator, identity = member.partition(b"\0")
-    return booking.decode() + (f" {guid(identity)}" if separator else "")
+    return member.partition(b"\0")[0].decode()
 
 
 def test_what_is_damaged_in_redis_is_repaired(hall: System) -> None:

@@ -136,7 +136,8 @@ class MemorySource:
                 matching = [each for each in matching if guid_bytes(each["id"])[-1] % 2 == at]
             after = None
             if place is not None:
-                after = (place[at][0], bytes.fromhex(place[at][1])) if order == "number" else bytes.fromhex(place)
+                named = place[0] if order == "booking" else place
+                after = (place[at][0], bytes.fromhex(place[at][1])) if order == "number" else bytes.fromhex(named)
             segments.append(self._segment(sorted(_key(order, each) for each in matching), after, direction, min(limit, budget)))
         return [segment for segment in segments if segment != [b""]]
 

@@ -7,15 +7,15 @@ from struct import Struct
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import orjson
 from redis.exceptions import ConnectionError as RedisGone
 
 from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
 from schemas.packing import pack_text
 from tests.support.services import Redis
+from worker.read_model.booking_records import pack_record
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.read_model.write_batch import AlertChange, Entries, Write, pack_summary
+from worker.read_model.write_batch import AlertChange, Entries, Write
 from worker.read_model.writer import PartitionWriter
 from worker.redis.client import Client, create_redis, masters
 from worker.redis.scripts import Script
@@ -231,10 +231,8 @@ def _entries(changes: Iterable[tuple[tuple[str, str], PairDocument | None]], bef
         else:
             was = before.get(name)
             made.pair(identity, now.packed, now.contributed, was.contributed if was else b"")
-        made.summary(
-            name[0],
-            pack_summary(0.0, b"" if now is None else orjson.dumps({"bookingId": name[0], "attended": 1}), had_rate=False),
-        )
+        record = b"" if now is None else pack_record((1, 0, 0, 0), (), is_frequent=False, is_large=False)
+        made.booking(name[0], record, 0, 0.0)
     return made
 
 

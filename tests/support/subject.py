@@ -18,12 +18,14 @@ from schemas.times import format_time
 from tests.support import oracle
 from tests.support.cores import Tables, fetched
 from tests.support.oracle import Delivery, Outcome, Rules
+from tests.support.shown_bookings import ShownBookings
 from worker.domain import alert_rules, row_codec
 from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState
 from worker.domain.devices import MOST_DEVICES, Devices, device_rows, devices_of
 from worker.domain.erasures import Marker
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import BOOKINGS, EVENTS, load, merge_attendance_rows, merge_booking_rows, stored, void_rows
+from worker.read_model.booking_records import unpack_summary
 from worker.read_model.content import names_of
 from worker.read_model.devices import NewestEvent, unpack_newest
 from worker.read_model.documents import unpack, unpack_contribution
@@ -192,7 +194,7 @@ class _Shown:
 
     def __init__(self) -> None:
         self._documents: dict[bytes, bytes] = {}
-        self._summaries: dict[bytes, dict[str, Any]] = {}
+        self._bookings = ShownBookings()
         self._alerts: dict[str, dict[str, Any]] = {}
         self.devices: dict[str, NewestEvent] = {}
 
@@ -202,8 +204,8 @@ class _Shown:
             # what the write says was there before is what is there, or tallies would drift
             assert before is None or (held.startswith(before) and bool(held) == bool(before))
             _put(self._documents, identity, document or None)
-        for summary in write.summaries:
-            _put_summary(self._summaries, summary)
+        for entry in write.bookings:
+            self._bookings.take(entry)
         for change in write.alerts:
             alert_id, *_, text = json.loads(change)
             _put(self._alerts, alert_id, json.loads(text) if text else None)
@@ -212,13 +214,11 @@ class _Shown:
 
     def outcome(self) -> Outcome:
         found = [unpack(identity, document) for identity, document in self._documents.items()]
+        self._bookings.check(found, self._alerts)
         return Outcome(
             {(each["bookingId"], each["sessionId"]): _without_id(each) for each in found if each is not None},
             _tallies(self._documents.values()),
-            {
-                name.decode(): {k: v for k, v in summary.items() if k != "bookingId"}
-                for name, summary in self._summaries.items()
-            },
+            {name.decode(): unpack_summary(record) for name, record in self._bookings.records.items()},
             {
                 (alert["kind"], alert["bookingId"], alert.get("sessionId")): {
                     "openedAt": alert["openedAt"],
@@ -247,12 +247,6 @@ def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, byte
 
 def contribution_size(document: bytes) -> int:
     return 15 + document[14]
-
-
-def _put_summary(held: dict[bytes, Any], entry: bytes) -> None:
-    _, length = unpack_from(">HH", entry)
-    text = entry[16 + length :]
-    _put(held, entry[4 : 4 + length], json.loads(text) if text else None)
 
 
 def _put_device(held: dict[str, NewestEvent], entry: bytes) -> None:

@@ -287,4 +287,5 @@ def _shown_member(key: bytes, member: bytes) -> str:
     name, separator, identity = member.partition(b"\0")
     if separator and len(identity) == 16:
         return f"{name.decode(errors='replace')} {guid(identity)}"
-    return member.decode(errors="replace")
+    # the bucket of a booking's record follows its name
+    return name.decode(errors="replace")

@@ -37,7 +37,7 @@ COUNTS: Mapping[bytes, tuple[Any, ...]] = {
         each.value.encode(): ("ZCOUNT", keys.BY_STATUS, status << 32, f"({(status + 1) << 32}")
         for status, each in enumerate(STATUSES)
     },
-    **{f"{each.value} by booking".encode(): ("ZCARD", f"{keys.BY_BOOKING}{status}") for status, each in enumerate(STATUSES)},
+    **{f"bookings {each.value}".encode(): ("ZCARD", f"{keys.BY_BOOKING}{status}") for status, each in enumerate(STATUSES)},
     b"bookings with a noShowRate": ("ZCARD", keys.NO_SHOWS),
     b"alerts": ("HLEN", keys.ALERTS),
     b"alerts by time": ("ZCARD", keys.ALERTS_AT),
@@ -237,7 +237,7 @@ class Side:
 
 
 def summary_keys() -> list[bytes]:
-    """The keys of the summaries."""
+    """The keys of the bookings' records."""
     return [b"%b%d" % (_BOOKING, bucket) for bucket in range(keys.BOOKING_BUCKETS)]
 
 

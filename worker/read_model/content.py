@@ -11,10 +11,12 @@ from typing import Any
 
 import orjson
 
+from schemas.attendance import STATUSES, guid
 from worker.read_model import keys
+from worker.read_model.booking_records import attendances_of, is_frequent, is_large, status_of, unpack_summary
 from worker.read_model.devices import score_of, unpack_newest
 from worker.read_model.documents import Contribution, unpack, unpack_contribution
-from worker.read_model.keys import PartitionKeys, booking_bucket
+from worker.read_model.keys import PartitionKeys, booking_bucket, listed_member
 from worker.read_model.watermark import parse_hash
 from worker.read_model.write_batch import AlertChange, Entries
 from worker.redis.client import Client, masters
@@ -40,7 +42,6 @@ _NUMBERS = 1 << 32
 #: The state in a roster of a pair without an attendance.
 _ONLY_LISTED = 3
 _WINDOW = "window:"
-_SUMMARY_TAIL = Struct(">dI")
 _FIELDS = ("attended", "notAttended", "notSet")
 #: Members that one command takes.
 _AT_ONCE = 500
@@ -95,14 +96,18 @@ class Content(Entries):
         if contributed.has_attendance:
             score = _score(contributed.status * _NUMBERS + contributed.number)
             self.values[_BY_STATUS, identity] = self.values[_IDS + session, identity] = score
-            self.values[b"%b%d" % (_BY_BOOKING, contributed.status), booking + b"\0" + identity] = _score(0)
 
-    def summary(self, booking_id: str, packed: bytes) -> None:
+    def booking(self, booking_id: str, record: bytes, listed: int, rate: float) -> None:
         name = booking_id.encode()
-        rate, _ = _SUMMARY_TAIL.unpack_from(packed)
-        self.values[b"%b%d" % (_BOOKING, booking_bucket(name)), name] = packed[_SUMMARY_TAIL.size :]
+        self.values[b"%b%d" % (_BOOKING, booking_bucket(name)), name] = record
+        for status in range(len(STATUSES)):
+            if listed >> 2 * status & 3:
+                self.values[b"%b%d" % (_BY_BOOKING, status), listed_member(name)] = _score(0)
         if rate < 0:
             self.values[_NO_SHOWS, name] = _score(rate)
+
+    def indexed(self, booking_id: str, identity: bytes, now: int, before: int) -> None:  # noqa: ARG002 - nothing was before
+        self.values[b"%b%d" % (_BY_BOOKING, status_of(now)), booking_id.encode() + b"\0" + identity] = _score(0)
 
     def device(self, source: str, newest: bytes | None) -> None:
         assert newest is not None, "nothing was before"
@@ -251,9 +256,17 @@ def shown(place: Place, value: bytes | None) -> Any:
             return unpack_newest(value)._asdict()
         if key.startswith(_DOC):
             return unpack(member, value) or {"listed": unpack_contribution(value)._asdict() | {"window": ""}}
+        if key.startswith(_BOOKING):
+            return _shown_record(value)
         return orjson.loads(value)
     except Exception:  # noqa: BLE001 - a value that was damaged may be anything
         return value.decode(errors="replace")
+
+
+def _shown_record(record: bytes) -> dict[str, Any]:
+    flags = {"FREQUENT_NO_SHOWS": is_frequent(record), "isLarge": is_large(record)}
+    attendances = {guid(identity): [STATUSES[status_of(mark)], mark >> 2] for mark, identity in attendances_of(record)}
+    return unpack_summary(record) | flags | {"attendances": attendances}
 
 
 class PartitionContent:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Incremented with every change of the layout; workers then fill a new namespace.
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 6
 DOC_SHIFT = 5
 """The bucket of a document is the first 16 bits of its id shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
@@ -65,8 +65,9 @@ LAYOUT = {
     f"NS:{{p}}:{CHANGES}": "stream of about 100 entries: what each script call that wrote something changed: `sessions`, "
     "whose tally changed (joined by newlines; a newline alone: any), `alerts`, whether alerts did (0 or 1)",
     f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
-    f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes: bookingId, NUL, id (16 bytes) of every attendance of a status, "
-    "which is given as its index in `STATUSES`",
+    f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes, of a status, which is given as its index in `STATUSES`: "
+    "bookingId, NUL, bucket of its record (2 bytes) of every booking with such an attendance in its record; bookingId, NUL, "
+    "id (16 bytes) of every such attendance of a large booking",
     f"NS:{{p}}:G:{BY_STATUS}": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
     f"NS:{{p}}:G:{IDS}<sessionId>": "sorted set: the same of one session",
     f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, "
@@ -76,7 +77,7 @@ LAYOUT = {
     "has a start",
     f"NS:{{p}}:G:{ROSTER}<sessionId>": "sorted set: bookingId of every pair of a session by its state (0 ATTENDED, "
     "1 NOT_ATTENDED, 2 NOT_SET, 3 listed without attendance)",
-    f"NS:{{p}}:G:{BOOKING}<bucket>": "hash: bookingId to its summary, JSON",
+    f"NS:{{p}}:G:{BOOKING}<bucket>": "hash: bookingId to its record (read_model/booking_records.py)",
     f"NS:{{p}}:G:{NO_SHOWS}": "sorted set: bookingId by minus its noShowRate, if it has one",
     f"NS:{{p}}:G:{ALERTS}": "hash: alertId to the open alert, JSON",
     f"NS:{{p}}:G:{ALERTS_AT}": "sorted set: alertId of every open alert by `openedAt` (ms)",
@@ -162,5 +163,10 @@ def namespaces(base: str) -> str:
 
 
 def booking_bucket(booking_id: bytes) -> int:
-    """The bucket of a booking's summary, by bookingId in UTF-8."""
+    """The bucket of a booking's record, by bookingId in UTF-8."""
     return crc32(booking_id) % BOOKING_BUCKETS
+
+
+def listed_member(booking_id: bytes) -> bytes:
+    """The member of the indexes by booking that stands for the attendances in a booking's record."""
+    return booking_id + b"\0" + booking_bucket(booking_id).to_bytes(2)

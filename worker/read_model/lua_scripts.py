@@ -30,12 +30,12 @@ RIGHTS = load("rights")
 #: By the name of the order.
 SCAN_BY = {
     "id": load("live", "entries", "scan", "scan_id", "scan_end"),
-    "booking": load("live", "entries", "scan", "scan_booking", "scan_end"),
+    "booking": load("live", "entries", "records", "scan", "scan_booking", "scan_end"),
     "session": load("live", "entries", "scan", "scan_id", "scan_session", "scan_end"),
     "number": load("live", "entries", "scan", "scan_number", "scan_end"),
 }
 NUMBERS = load("live", "entries", "numbers")
 COUNT = load("live", "entries", "count")
-FIND = load("live", "find")
+FIND = load("live", "records", "find")
 RANKED = load("live", "entries", "ranked")
 ROSTER = load("live", "entries", "roster")

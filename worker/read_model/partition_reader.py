@@ -10,7 +10,7 @@ from schemas.query.request import Filter
 from worker.read_model.documents import unpack
 from worker.read_model.errors import NotServing, Switched, TooMuchWork
 from worker.read_model.freshness import Freshness, Partition, freshness_of
-from worker.read_model.keys import DOC_SHIFT, LIVE_NAMESPACE, PartitionKeys, live_key
+from worker.read_model.keys import DOC_SHIFT, LIVE_NAMESPACE, PartitionKeys, booking_bucket, live_key
 from worker.read_model.lua_scripts import FIND
 from worker.read_model.watermark import describe_state, parse_watermark, watermark_command
 from worker.redis.client import Client, Server
@@ -259,7 +259,9 @@ class NamespaceView:
             return list(_attendances([[part for pair in pairs.items() for part in pair]]).values())
         bookings: dict[int, list[bytes]] = {}
         for booking_id in filter_.bookings.allowed:
-            bookings.setdefault(self.of(booking_id), []).append(booking_id.encode() + b"\0")
+            bookings.setdefault(self.of(booking_id), []).append(
+                b"%d %b\0" % (booking_bucket(name := booking_id.encode()), name)
+            )
         pending = {number: (b"", b"".join(names), b"") for number, names in bookings.items()}
         attendances: dict[bytes, Attendance] = {}
         while pending:

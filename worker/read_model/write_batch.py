@@ -17,8 +17,11 @@ AHEAD = 64
 _READ, _SAME, _MOVED = range(3)
 _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
-_SUMMARY = Struct(">HH").pack
-_SUMMARY_TAIL = Struct(">dI").pack
+#: Kinds of entries of bookings.
+_RECORD, _INDEXED = range(2)
+_BOOKING = Struct(">BHH").pack
+_BOOKING_TAIL = Struct(">BdH").pack
+_INDEXED_NAME, _INDEXED_TAIL = Struct(">BH").pack, Struct(">16sBB").pack
 _DEVICE, _DEVICE_TAIL = Struct(">H").pack, Struct(">dB").pack
 _ESTIMATE = Struct(">dH").pack
 
@@ -53,11 +56,11 @@ def pack_estimates(changes: Iterable[EstimateChange]) -> bytes:
 
 
 class Entries:
-    """Changes to the read models of a partition: pairs, summaries and devices, packed, and alerts."""
+    """Changes to the read models of a partition: pairs, bookings, alerts and devices, packed as ``apply.lua`` reads them."""
 
     def __init__(self) -> None:
         self.pairs: list[bytes] = []
-        self.summaries: list[bytes] = []
+        self.bookings: list[bytes] = []
         self.alerts: list[bytes] = []
         self.devices: list[bytes] = []
 
@@ -72,10 +75,32 @@ class Entries:
         """Sets a pair, or deletes it (empty), whose previous contribution is read from Redis."""
         self.pairs.append(_PAIR(_READ, identity, len(document)) + document)
 
-    def summary(self, booking_id: str, packed: bytes) -> None:
-        """Sets the summary of a booking, packed by `pack_summary`."""
+    def booking(self, booking_id: str, record: bytes, listed: int, rate: float) -> None:
+        """Sets the record of a booking (`worker.read_model.booking_records`), or deletes it (empty).
+
+        Packed: 0 (1 byte), booking bucket (2), length (2), bookingId, the bits of ``listed`` (1), ``rate`` (8, a double),
+        length of the record (2), the record.
+
+        Args:
+            listed: of each status, two bits, those of ATTENDED the lowest: 1 the index by booking of this status gets the
+                booking, 2 it loses it, 0 neither.
+            rate: minus the noShowRate, to set it; 1.0: the booking has none any more; 0.0: it has the same as before.
+        """
         name = booking_id.encode()
-        self.summaries.append(b"".join((_SUMMARY(booking_bucket(name), len(name)), name, packed)))
+        head = _BOOKING(_RECORD, booking_bucket(name), len(name))
+        self.bookings.append(b"".join((head, name, _BOOKING_TAIL(listed, rate, len(record)), record)))
+
+    def indexed(self, booking_id: str, identity: bytes, now: int, before: int) -> None:
+        """Moves an attendance of a large booking in the index by booking.
+
+        Packed: 1 (1 byte), length (2), bookingId, id (16), the mark now (1), the mark before (1).
+
+        Args:
+            now: its mark (`worker.read_model.booking_records`); `NO_ATTENDANCE`: it leaves.
+            before: the mark that it had; `NO_ATTENDANCE`: it had none; `UNKNOWN`: it may have had any, or none.
+        """
+        name = booking_id.encode()
+        self.bookings.append(b"".join((_INDEXED_NAME(_INDEXED, len(name)), name, _INDEXED_TAIL(identity, now, before))))
 
     def alert(self, change: AlertChange) -> None:
         """Opens, changes or closes an alert."""
@@ -88,16 +113,11 @@ class Entries:
         self.devices.append(_DEVICE(len(name)) + name + tail)
 
     def __len__(self) -> int:
-        return len(self.pairs) + len(self.summaries) + len(self.alerts) + len(self.devices)
-
-
-def pack_summary(no_show_rate: float, json: bytes, *, had_rate: bool) -> bytes:
-    """The second argument of `Entries.summary`. Empty JSON: delete. ``had_rate``: whether there may have been a noShowRate."""
-    return _SUMMARY_TAIL(-no_show_rate or float(had_rate), len(json)) + json
+        return len(self.pairs) + len(self.bookings) + len(self.alerts) + len(self.devices)
 
 
 Chunk = tuple[Any, ...]
-"""Arguments of one script call: pairs, summaries, alerts, devices, then fields of the watermark."""
+"""Arguments of one script call: pairs, bookings, alerts, devices, then fields of the watermark."""
 
 
 class Write:
@@ -108,7 +128,7 @@ class Write:
         Args:
             watermark: its fields that are set with the last chunk.
         """
-        self._pairs, self._summaries, self._alerts = entries.pairs, entries.summaries, entries.alerts
+        self._pairs, self._bookings, self._alerts = entries.pairs, entries.bookings, entries.alerts
         self._devices = entries.devices
         self._watermark = watermark
         self._has_watermark_chunk = not watermark
@@ -116,7 +136,7 @@ class Write:
 
     def __len__(self) -> int:
         """The number of entries that are not cut into chunks yet."""
-        return len(self._pairs) + len(self._summaries) + len(self._alerts) + len(self._devices)
+        return len(self._pairs) + len(self._bookings) + len(self._alerts) + len(self._devices)
 
     def next(self, size: int) -> list[Chunk]:
         """The chunks to send now. Chunks that are not `done` are returned again, unchanged."""
@@ -133,16 +153,16 @@ class Write:
         self._pending.popleft()
 
     def _cut(self, size: int) -> Chunk:
-        """Removes up to ``size`` entries: pairs first, then summaries, alerts, devices."""
+        """Removes up to ``size`` entries: pairs first, then bookings, alerts, devices."""
         pairs, self._pairs = self._pairs[:size], self._pairs[size:]
         size -= len(pairs)
-        summaries, self._summaries = self._summaries[:size], self._summaries[size:]
-        size -= len(summaries)
+        bookings, self._bookings = self._bookings[:size], self._bookings[size:]
+        size -= len(bookings)
         alerts, self._alerts = self._alerts[:size], self._alerts[size:]
         size -= len(alerts)
         devices, self._devices = self._devices[:size], self._devices[size:]
         json = b"[" + b",".join(alerts) + b"]" if alerts else b""
-        return b"".join(pairs), b"".join(summaries), json, b"".join(devices)
+        return b"".join(pairs), b"".join(bookings), json, b"".join(devices)
 
 
 def flatten(fields: Mapping[str, Any]) -> list[Any]:

@@ -21,7 +21,7 @@ from worker.read_model.write_batch import Chunk, Entries, EstimateChange, Write,
 from worker.redis.client import Client, answer_timeout
 from worker.redis.scripts import Script, ScriptInterrupted, raise_first_error, run, run_all
 
-#: Entries (pairs, summaries, alerts, devices) in one script call: initial size, and limits of its adaptation; see `ChunkSizer`.
+#: Entries (pairs, bookings, alerts, devices) in one script call: initial size, and limits of its adaptation; see `ChunkSizer`.
 CHUNK, LEAST_CHUNK, MOST_CHUNK = 100, 25, 400
 _SLOW_SECONDS, _FAST_SECONDS = 0.005, 0.0025
 _MAX_BUSY_SHARE = 0.5

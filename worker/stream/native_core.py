@@ -81,11 +81,11 @@ class NativeCore:
                 raise OtherFormat(error.args[0]) from None
 
     async def apply(self, *, is_redelivery: bool, is_known: bool, projected_offset: int) -> Changes:
-        rows, booking_rows, pairs, summaries, alerts, records, unchanged, erasing = self._core.apply(
+        rows, booking_rows, pairs, bookings, alerts, records, unchanged, erasing = self._core.apply(
             is_redelivery, is_known, projected_offset, self._backfills
         )
         entries = Entries()
-        entries.pairs, entries.summaries, entries.alerts = pairs, summaries, alerts
+        entries.pairs, entries.bookings, entries.alerts = pairs, bookings, alerts
         groups: list[Group] = [[row] for row in booking_rows]
         return Changes(rows, groups, entries, records, unchanged, erasing)
 

@@ -1,7 +1,6 @@
 """From the changes of a batch to what is written for readers and published in the alerts topic. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 
 import orjson
@@ -18,9 +17,10 @@ from worker.domain.booking_state import BookingState, Change, SessionDelta, list
 from worker.domain.devices import Devices, SourceEvents
 from worker.domain.fold import NOTHING, Mark, Row
 from worker.domain.row_codec import arrival_minute, attendance_value
-from worker.domain.summaries import Summary, listing, same_for_readers
+from worker.domain.summaries import listing, same_for_readers
 from worker.read_model.documents import contribution, pack
-from worker.read_model.write_batch import AlertChange, Entries, pack_summary
+from worker.read_model.write_batch import AlertChange, Entries
+from worker.stream.booking_projection import project_booking, project_changed_booking
 
 
 class Projection:
@@ -47,9 +47,7 @@ class Projection:
             _mark_backfills(events, self._backfills)
         self.published += events
         for change in changes:
-            if change.is_redelivery or change.state.summary != change.before.summary:
-                had_rate = change.is_redelivery or not self._known or _has_rate(change.before.summary)
-                self.entries.summary(change.state.booking_id, _summary(change.state.summary, had_rate))
+            project_changed_booking(change, self.entries, known=self._known and not change.is_redelivery)
 
 
 def project_changed_devices(
@@ -117,7 +115,7 @@ def project_all(
     if state.frequent:
         entries.alert(_open(alert_events.open_alert(FREQUENT, state.judged())))
     if state.summary is not None:
-        entries.summary(state.booking_id, _summary(state.summary, not is_empty))
+        project_booking(state, entries, is_empty=is_empty)
 
 
 def past_alerts(state: BookingState) -> Iterator[tuple[AlertKind, str | None]]:
@@ -263,24 +261,3 @@ def _open(alert: AlertData) -> AlertChange:
     session_id = alert.get("sessionId", "")
     json = orjson.dumps(alert).decode()
     return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json)
-
-
-def _has_rate(summary: Summary | None) -> bool:
-    return summary is not None and summary.not_attended > 0
-
-
-@lru_cache(maxsize=10_000)
-def _summary(summary: Summary | None, had_rate: bool) -> bytes:
-    """The summary packed for Redis; cached, since few distinct ones occur, and often."""
-    if summary is None:
-        return pack_summary(0.0, b"", had_rate=had_rate)
-    json = orjson.dumps(
-        {
-            "attended": summary.attended,
-            "notAttended": summary.not_attended,
-            "notSet": summary.not_set,
-            "noShowRate": summary.no_show_rate,
-            "longestNoShowRun": summary.longest_run,
-        }
-    )
-    return pack_summary(summary.no_show_rate, json, had_rate=had_rate)

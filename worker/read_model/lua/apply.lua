@@ -1,4 +1,4 @@
--- Applies one chunk of a batch to the read models of a partition: pairs, tallies, arrivals, summaries, alerts,
+-- Applies one chunk of a batch to the read models of a partition: pairs, tallies, arrivals, bookings, alerts,
 -- devices, watermark.
 --
 -- KEYS  1 watermark
@@ -6,8 +6,11 @@
 --       7 pairs, each: kind (1 byte), id (16), length (2); with kind 2 the length (1) and bytes of the old contribution; then
 --         the packed pair (read_model/documents.py; empty: delete). Kinds: 0 the script reads the old contribution from
 --         Redis; 1 the contribution is unchanged; 2 the old contribution is given (empty: the pair did not exist)
---       8 summaries, each: booking bucket (2), length (2), bookingId, minus the noShowRate (8, double; 0: has none and had
---         none, 1: has none and may have had one), length (4), JSON (empty: delete)
+--       8 bookings, each a kind (1 byte), then
+--         kind 0, its record: booking bucket (2), length (2), bookingId, of each status two bits (1 byte; 1: its index by booking
+--           gets the booking, 2: loses it), minus the noShowRate (8, double; 0: unchanged, 1: has none and may have had one),
+--           length (2), record (read_model/booking_records.py; empty: delete)
+--         kind 1, an attendance of a large booking: length (2), bookingId, id (16), mark now (1), mark before (1; 255: unknown)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (closed)]
 --      10 devices, each: length (2), source, effective time of its newest event (8, double; ms), length (1), the packed newest
 --         event (read_model/devices.py; empty: the source leaves)
@@ -24,7 +27,7 @@ if seq <= last_seq then return 'repeat' end
 if seq ~= last_seq + 1 then return 'gap' end
 
 local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
-local DOC, IDS, BY_BOOKING, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_BY_BOOKING, prefix .. KEY_SESSIONS
+local DOC, IDS, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_SESSIONS
 local BY_STATUS, NO_SHOWS, ROSTER = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS, prefix .. KEY_ROSTER
 local SESSIONS_START = prefix .. KEY_SESSIONS_START
 local HEAD, HEAD_SIZE = '>BBI4I4I4Bc0', 15
@@ -36,7 +39,7 @@ local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', '
 local tallies, windows, arrivals, session_order = {}, {}, {}, {}
 
 -- Adds the contribution of a pair to the tally and arrivals of its session, or subtracts it (sign -1). Returns the state of the
--- pair in the roster; and the score and status of the attendance, if the pair has one.
+-- pair in the roster; and the score of the attendance, if the pair has one.
 local function add_to_tally(session, packed, sign)
   local flags, status, number, minute, expected, window = unpack_(HEAD, packed)
   local tally = tallies[session]
@@ -59,7 +62,7 @@ local function add_to_tally(session, packed, sign)
     if not changes then changes = {}; windows[session] = changes end
     changes[window] = (changes[window] or 0) + sign
   end
-  if flags % 2 == 1 then return status, status * NUMBERS + number, status end
+  if flags % 2 == 1 then return status, status * NUMBERS + number end
   return ONLY_LISTED
 end
 
@@ -69,7 +72,7 @@ local function session_and_booking(packed)
   return session, (unpack_('>Hc0', packed, next_))
 end
 
-local by_status, by_booking, by_session, rosters = {}, { [0] = {}, {}, {} }, {}, {}
+local by_status, by_session, rosters = {}, {}, {}
 
 -- Collects the new place of a pair in the roster of its session.
 local function enter_in_roster(session, booking, state)
@@ -79,22 +82,14 @@ local function enter_in_roster(session, booking, state)
   entries[#entries + 1] = booking
 end
 
--- Collects the new index entries of an attendance; removes the old one from the booking index of its status.
-local function index_attendance(session, booking, id, score, status, old_score, old_status)
-  if score ~= old_score then
-    by_status[#by_status + 1] = score
-    by_status[#by_status + 1] = id
-    local entries = by_session[session]
-    if not entries then entries = {}; by_session[session] = entries end
-    entries[#entries + 1] = score
-    entries[#entries + 1] = id
-  end
-  if status ~= old_status then
-    local entries, member = by_booking[status], booking .. '\0' .. id
-    entries[#entries + 1] = 0
-    entries[#entries + 1] = member
-    if old_status then call('ZREM', BY_BOOKING .. old_status, member) end
-  end
+-- Collects the new index entries of an attendance.
+local function index_attendance(session, id, score)
+  by_status[#by_status + 1] = score
+  by_status[#by_status + 1] = id
+  local entries = by_session[session]
+  if not entries then entries = {}; by_session[session] = entries end
+  entries[#entries + 1] = score
+  entries[#entries + 1] = id
 end
 
 local pairs_, at, size = ARGV[7], 1, #ARGV[7]
@@ -113,10 +108,10 @@ while at <= size do
     call('HSET', bucket, id, packed)
   elseif old ~= packed then
     local session, booking = session_and_booking(packed ~= '' and packed or old)
-    local old_state, old_score, old_status, state, new_score, status
-    if old ~= '' then old_state, old_score, old_status = add_to_tally(session, old, -1) end
+    local old_state, old_score, state, new_score
+    if old ~= '' then old_state, old_score = add_to_tally(session, old, -1) end
     if packed ~= '' then
-      state, new_score, status = add_to_tally(session, packed, 1)
+      state, new_score = add_to_tally(session, packed, 1)
       call('HSET', bucket, id, packed)
       if state ~= old_state then enter_in_roster(session, booking, state) end
     else
@@ -124,19 +119,15 @@ while at <= size do
       call('ZREM', ROSTER .. session, booking)
     end
     if new_score then
-      index_attendance(session, booking, id, new_score, status, old_score, old_status)
+      if new_score ~= old_score then index_attendance(session, id, new_score) end
     elseif old_score then
       call('ZREM', BY_STATUS, id)
       call('ZREM', IDS .. session, id)
-      call('ZREM', BY_BOOKING .. old_status, booking .. '\0' .. id)
     end
   end
 end
 -- one ZADD per index: a chunk has each pair once, so none of these members was removed above
 if #by_status > 0 then call('ZADD', BY_STATUS, unpack(by_status)) end
-for status = 0, 2 do
-  if #by_booking[status] > 0 then call('ZADD', BY_BOOKING .. status, unpack(by_booking[status])) end
-end
 for session, entries in pairs(by_session) do call('ZADD', IDS .. session, unpack(entries)) end
 for session, entries in pairs(rosters) do call('ZADD', ROSTER .. session, unpack(entries)) end
 
@@ -194,14 +185,36 @@ for _, session in ipairs(session_order) do
   end
 end
 
-local summaries = ARGV[8]
-at, size = 1, #summaries
+local BY_BOOKING, BOOKING = prefix .. KEY_BY_BOOKING, prefix .. KEY_BOOKING
+local UNKNOWN = 255
+-- Moves an attendance of a large booking to the index of its status; the others lose it.
+local function index_large(member, now, before)
+  local status = now % 4
+  for other = 0, 2 do
+    if other ~= status and (before == UNKNOWN or before % 4 == other) then call('ZREM', BY_BOOKING .. other, member) end
+  end
+  if status < 3 and (before == UNKNOWN or before % 4 ~= status) then call('ZADD', BY_BOOKING .. status, 0, member) end
+end
+
+local bookings = ARGV[8]
+at, size = 1, #bookings
 while at <= size do
-  local bucket, booking, rate, json, next_ = unpack_('>HHc0dI4c0', summaries, at)
-  at = next_
-  local key = prefix .. KEY_BOOKING .. bucket
-  if json == '' then call('HDEL', key, booking) else call('HSET', key, booking, json) end
-  if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) elseif rate > 0 then call('ZREM', NO_SHOWS, booking) end
+  if byte(bookings, at) == 1 then
+    local booking, id, now, before, next_ = unpack_('>Hc0c16BB', bookings, at + 1)
+    index_large(booking .. '\0' .. id, now, before)
+    at = next_
+  else
+    local bucket, booking, listed, rate, record, next_ = unpack_('>HHc0BdHc0', bookings, at + 1)
+    local key, member = BOOKING .. bucket, booking .. '\0' .. sub(bookings, at + 1, at + 2)
+    if record == '' then call('HDEL', key, booking) else call('HSET', key, booking, record) end
+    for status = 0, listed > 0 and 2 or -1 do
+      local move = floor(listed / 4 ^ status) % 4
+      if move == 1 then call('ZADD', BY_BOOKING .. status, 0, member)
+      elseif move == 2 then call('ZREM', BY_BOOKING .. status, member) end
+    end
+    if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) elseif rate > 0 then call('ZREM', NO_SHOWS, booking) end
+    at = next_
+  end
 end
 
 if ARGV[9] ~= '' then

@@ -2,8 +2,8 @@
 --
 -- KEYS  as in live.lua
 -- ARGV  1 shift of document buckets  2 units that a partition may spend
---       3.. for each partition three arguments: ids (16 bytes each), bookingIds (each followed by NUL), and the place to
---       continue from (empty: the first booking); or a single argument, ids whose partition is unknown
+--       3.. for each partition three arguments: ids (16 bytes each), bookings (bucket as text, space, bookingId,
+--       NUL), and the place to continue from (empty: the first booking); or a single argument, ids whose partition is unknown
 -- Answers for each partition: the place to continue from (empty: there are no more), then ids and packed pairs alternating.
 local get, byte, sub, floor = redis.call, string.byte, string.sub, math.floor
 local divisor, budget, CHUNK = 2 ^ tonumber(ARGV[1]), tonumber(ARGV[2]), 128
@@ -38,30 +38,43 @@ if #ARGV == 3 then
   end)
 end
 
--- Calls read(id) for every attendance of the bookings from `place` on: the booking's number in the list, the status, and the
--- last member of its index that was read. Returns the next place.
+-- Calls read(id) for the attendances of a large booking from a place in the index on: the status, and the last member that was
+-- read. Returns the place to continue from; nil: there are no more.
+local function read_large(prefix, booking, first_status, member, is_spent, read)
+  for status = first_status, 2 do
+    local from = status == first_status and member ~= '' and '(' .. member or '[' .. booking .. '\0'
+    while from do
+      if is_spent() then return status .. (sub(from, 1, 1) == '(' and ' ' .. sub(from, 2) or '') end
+      local members = call('ZRANGEBYLEX', prefix .. KEY_BY_BOOKING .. status, from, '(' .. booking .. '\1', 'LIMIT', 0, CHUNK)
+      charge(INDEX_COST)
+      for _, each in ipairs(members) do
+        -- it may be small still, while it becomes large
+        if #each == #booking + 17 then read(sub(each, -16)) end
+      end
+      from = #members == CHUNK and '(' .. members[CHUNK]
+    end
+  end
+end
+
+-- Calls read(id) for every attendance of the bookings from `place` on: the booking's number in the list, and of a large one the
+-- place in it. Returns the next place.
 local function read_bookings(prefix, bookings, place, read)
   local spent_before, number = spent, 0
-  local first_booking, first_status, member = string.match(place, '^(%d+) (%d) ?(.*)$')
+  local function is_spent() return spent - spent_before >= budget end
+  local first_booking, first_status, member = string.match(place, '^(%d+) ?(%d?) ?(.*)$')
   first_booking = tonumber(first_booking or 1)
-  for booking in string.gmatch(bookings, '%Z+') do
+  for bucket, booking in string.gmatch(bookings, '(%d+) (%Z+)') do
     number = number + 1
     if number >= first_booking then
-      for status = number == first_booking and tonumber(first_status or 0) or 0, 2 do
-        local from = '[' .. booking .. '\0'
-        if number == first_booking and first_status and status == tonumber(first_status) and member ~= '' then
-          from = '(' .. member
-        end
-        while from do
-          if spent - spent_before >= budget then
-            return number .. ' ' .. status .. (sub(from, 1, 1) == '(' and ' ' .. sub(from, 2) or '')
-          end
-          local members = call('ZRANGEBYLEX', prefix .. KEY_BY_BOOKING .. status, from,
-            '(' .. booking .. '\1', 'LIMIT', 0, CHUNK)
-          charge(INDEX_COST)
-          for _, each in ipairs(members) do read(sub(each, -16)) end
-          from = #members == CHUNK and '(' .. members[CHUNK]
-        end
+      if is_spent() then return tostring(number) end
+      local record = call('HGET', prefix .. KEY_BOOKING .. bucket, booking)
+      if record and is_large(record) then
+        local status, after = 0, ''
+        if number == first_booking and place ~= '' then status, after = tonumber(first_status) or 0, member end
+        local next_ = read_large(prefix, booking, status, after, is_spent, read)
+        if next_ then return number .. ' ' .. next_ end
+      elseif record then
+        for at = head_of(record) + 1, #record, 17 do read(sub(record, at + 1, at + 16)) end
       end
     end
   end

@@ -7,8 +7,9 @@
 --       5 score ranges: JSON list with an item for each status of the query: a list of [lowest, highest score]; all ascending
 --       6 sessions: JSON list, or null for all  7 excluded sessions: JSON list; applied in the order 'session' only
 --       8 shift of document buckets
---       9.. for each partition the place to start after, JSON: null, or the key in hex; with 'number' a list with
---         [score, id in hex] for each status, in the order of the score ranges
+--       9.. for each partition the place to start after, JSON: null, or the key in hex; with 'booking' [key,
+--         member that stands for its booking (empty: the key has no id)], both in hex; with 'number' a list with [score, id in hex]
+--         for each status, in the order of the score ranges
 -- Answers for each partition: segments. A segment is a flat list: the place to continue after (the last key that was read;
 -- empty: there are no more), then keys. It has every matching key between the two places. Its keys may be unsorted, and some
 -- may precede the start. A key is the id; or bookingId or sessionId, NUL and id; or, with 'number', two items: score and id.

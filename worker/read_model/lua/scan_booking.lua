@@ -1,28 +1,54 @@
--- The order of bookingId and id.
+-- The order of bookingId and id. A member of the index by booking is an attendance of a large booking, or stands for those that
+-- the record of its booking has of the status.
 
--- The statuses of the query with their number of attendances (`size`) and of matching ones, the largest first.
+-- by status, the range of all of its scores
+local whole_ranges = {}
+for status = 0, 2 do whole_ranges[status] = { { status * NUMBERS, status * NUMBERS + NUMBERS - 1 } } end
+
+-- The statuses of the query with the number of members in their index by booking (`size`) and of matching attendances, the one
+-- with most of these first.
 local function statuses_by_size(prefix, sources)
   local statuses = {}
   for at, ranges in ipairs(ranges_by_status) do
-    local status = { key = prefix .. KEY_BY_BOOKING .. floor(ranges[1][1] / NUMBERS) }
+    local code = floor(ranges[1][1] / NUMBERS)
+    local status = { code = code, key = prefix .. KEY_BY_BOOKING .. code }
     status.size = call('ZCARD', status.key)
     -- the query has no condition other than the status
     status.is_whole = not sessions and ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
-    status.matching = status.is_whole and status.size or min(status.size, estimate(sources, ranges))
+    status.matching = status.size == 0 and 0 or estimate(sources, ranges)
     statuses[at] = status
   end
   table.sort(statuses, function(one, other) return one.matching > other.matching end)
   return statuses
 end
 
+-- Appends the keys of a member of the index of a status: itself, or those of the booking for which it stands. Returns the place
+-- behind all of these keys.
+local function expand(prefix, status, member, keys)
+  local separator = string.find(member, '\0', 1, true)
+  if #member - separator ~= 2 then
+    keys[#keys + 1] = member
+    return member
+  end
+  local name, beginning = sub(member, 1, separator - 1), sub(member, 1, separator)
+  local record = call('HGET', prefix .. KEY_BOOKING .. byte(member, -2) * 256 + byte(member, -1), name)
+  if record and not is_large(record) then
+    charge(ENTRY_COST * (#record - 5) / 17)
+    for at = head_of(record) + 1, #record, 17 do
+      if byte(record, at) % 4 == status.code then keys[#keys + 1] = beginning .. sub(record, at + 1, at + 16) end
+    end
+  end
+  return beginning .. (ascending and AFTER_EVERY_ID or '')
+end
+
 -- From the documents of all matching ids, if that is cheapest. Otherwise from the booking index of each status; its ids are
 -- matched one by one, or looked up in a table of all matching ids.
-local function by_booking(prefix, sources, place, answer)
+local function by_booking(prefix, sources, place, place_member, answer)
   local statuses, id_set = statuses_by_size(prefix, sources), nil
   if not statuses[1].is_whole then
     local size, total = 0, estimate(sources, merged_ranges)
     if total == 0 then return end
-    for _, status in ipairs(statuses) do size = size + status.size end
+    for _, status in ipairs(statuses) do size = size + estimate({ prefix .. KEY_BY_STATUS }, whole_ranges[status.code]) end
     local scanned = limit * size / total
     local by_documents = DOCUMENT_COST * total < LOOKUP_COST * scanned
     local max_ids = by_documents and floor(MAX_TRIAL / DOCUMENT_COST) or MAX_TRIAL
@@ -41,27 +67,39 @@ local function by_booking(prefix, sources, place, answer)
   -- where the previous status, which has more keys, stopped: the others need not be read further
   local edge
   for _, status in ipairs(statuses) do
+    -- members that have as many matching attendances as are wanted
     local from, take = place and '(' .. place, limit * status.size / max(1, status.matching)
     local target = take > FAR_KEYS and math.ceil(limit / 2) or limit
-    take = status.is_whole and limit or max(FIRST_TAKE, min(CHUNK, floor(take * 1.25 * target / limit)))
-    local segment, count = { '' }, 0
-    while status.matching > 0 do
-      local keys
-      if ascending then keys = call('ZRANGEBYLEX', status.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
-      else keys = call('ZREVRANGEBYLEX', status.key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
+    take = max(FIRST_TAKE, min(CHUNK, math.ceil(take * 1.25 * target / limit)))
+    local segment, count, keys = { '' }, 0, {}
+    local function flush()
       if status.is_whole then
         for at = 1, #keys do segment[#segment + 1] = keys[at] end
         count = count + #keys
       elseif #keys > 0 then
         count = count + add_matching(prefix, sources, keys, segment, id_set)
       end
-      if #keys < take then
+      keys = {}
+    end
+    -- the booking of the place may have attendances behind it, wherever its member stands
+    local first = place_member and place_member ~= '' and status.matching > 0 and call('ZSCORE', status.key, place_member) and place_member
+    if first then expand(prefix, status, first, keys) end
+    while status.matching > 0 do
+      local members, behind
+      if ascending then members = call('ZRANGEBYLEX', status.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
+      else members = call('ZREVRANGEBYLEX', status.key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
+      for _, member in ipairs(members) do
+        if member ~= first then behind = expand(prefix, status, member, keys) end
+        if #keys >= CHUNK then flush() end
+      end
+      flush()
+      if #members < take then
         segment[1] = edge or ''
         break
       end
-      from = '(' .. keys[#keys]
-      if count >= target or is_budget_spent() then
-        segment[1], edge = keys[#keys], keys[#keys]
+      from = '(' .. members[take]
+      if behind and (count >= target or is_budget_spent()) then
+        segment[1], edge = behind, behind
         break
       end
     end
@@ -69,5 +107,6 @@ local function by_booking(prefix, sources, place, answer)
   end
 end
 
-local function scan_partition(prefix, sources, place, answer) by_booking(prefix, sources, place and unhex(place), answer) end
-
+local function scan_partition(prefix, sources, place, answer)
+  by_booking(prefix, sources, place and unhex(place[1]), place and unhex(place[2]), answer)
+end

@@ -7,6 +7,7 @@ import orjson
 
 from schemas.attendance import STATUSES, guid, guid_bytes
 from schemas.query.request import Filter, Names, Position, QueryField, Sort
+from worker.read_model.keys import listed_member
 
 Order = tuple[Sort, ...]
 """Sort fields without redundant ones; the last is the id."""
@@ -181,14 +182,19 @@ def _number_and_status_places(key: Key, filter_: Filter) -> Any:
     return places
 
 
-def _name_scan(name: str) -> Scan:
-    return Scan(name, list, lambda key, _: key.hex(), _member_of, _position_of_member, lambda key: bytes(key[-16:]))
+def _booking_place(key: Key, _: Filter) -> Any:
+    name, _, identity = key.partition(b"\0")
+    return [key.hex(), listed_member(name).hex() if len(identity) == 16 else ""]
+
+
+def _name_scan(name: str, place: Callable[[Key, Filter], Any]) -> Scan:
+    return Scan(name, list, place, _member_of, _position_of_member, lambda key: bytes(key[-16:]))
 
 
 SCANS = {
     (ID,): Scan("id", list, lambda key, _: key.hex(), _id_bytes, _position_of_id, bytes),
-    (BOOKING, ID): _name_scan("booking"),
-    (SESSION, ID): _name_scan("session"),
+    (BOOKING, ID): _name_scan("booking", _booking_place),
+    (SESSION, ID): _name_scan("session", lambda key, _: key.hex()),
     (NUMBER, ID): Scan(
         "number",
         _number_keys,

@@ -9,6 +9,7 @@ from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
 from schemas.query.list_cursor import ListCursor, encode_list_cursor
 from schemas.query.request import Cursor, Filter, Page, Position, Query, QueryField, Sort, encode_cursor, position_of, project
+from worker.read_model.booking_records import unpack_summary
 from worker.read_model.freshness import Freshness
 from worker.read_model.keys import (
     ALERTS,
@@ -64,8 +65,8 @@ async def sessions(view: NamespaceView, limit: int) -> list[str]:
 
 async def booking(view: NamespaceView, booking_id: str) -> dict[str, Any] | None:
     command = "HGET", f"{BOOKING}{booking_bucket(booking_id.encode())}", booking_id
-    ((json,),), freshness = await view.read([view.of(booking_id)], [[command]])
-    return None if json is None else {"bookingId": booking_id, **orjson.loads(json), "freshness": freshness.document()}
+    ((record,),), freshness = await view.read([view.of(booking_id)], [[command]])
+    return None if record is None else {"bookingId": booking_id, **unpack_summary(record), "freshness": freshness.document()}
 
 
 class ListPage(NamedTuple):
@@ -94,7 +95,7 @@ async def no_shows(view: NamespaceView, limit: int, after: ScoredMember | None) 
     answers, _ = await view.read(view.all_partitions, commands)
     replies = [iter(each) for each in answers]
     summaries = [(place.member, next(replies[number])) for place, number in places[:limit]]
-    bookings = [{"bookingId": name.decode(), **orjson.loads(json)} for name, json in summaries if json is not None]
+    bookings = [{"bookingId": name.decode(), **unpack_summary(record)} for name, record in summaries if record is not None]
     return ListPage(bookings, _next_cursor(view, NO_SHOW_LIST, (), places, limit), freshness)
 
 

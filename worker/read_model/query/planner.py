@@ -144,7 +144,8 @@ class Planner:
             places = {number: (encode_place(scan, open_[number], filter_),) for number in waiting}
             for number, segments in (await self._ask(SCAN_BY[scan.name], arguments, places, filter_)).items():
                 keys, bound = complete_keys(scan, segments, open_[number], descending)
-                keys = sorted(keys, reverse=descending)[:limit]
+                # while a booking becomes large, its attendances are in its record and in the index
+                keys = sorted(set(keys), reverse=descending)[:limit]
                 owners.update(dict.fromkeys(keys, number))
                 merged += keys
                 open_[number] = bound

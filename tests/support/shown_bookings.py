@@ -1,0 +1,106 @@
+"""The records of bookings and the indexes by booking, as the entries of writes make them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from struct import unpack_from
+from typing import Any
+
+from schemas.alerts import AlertKind
+from schemas.attendance import STATUSES, Attendance, guid_bytes
+from worker.domain.alert_rules import kinds
+from worker.read_model import booking_records
+from worker.read_model.booking_records import NO_ATTENDANCE, UNKNOWN, attendances_of, is_frequent, is_large, status_of
+from worker.read_model.keys import booking_bucket, listed_member
+
+
+class ShownBookings:
+    """What readers find by booking."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, bytes] = {}
+        self._index: list[set[bytes]] = [set() for _ in STATUSES]
+        """By status, the members of its index by booking."""
+        self._rated: dict[bytes, float] = {}
+
+    def take(self, entry: bytes) -> None:
+        if entry[0] == 1:
+            self._move(entry)
+            return
+        bucket, length = unpack_from(">HH", entry, 1)
+        name = entry[5 : 5 + length]
+        assert bucket == booking_bucket(name)
+        listed, rate, size = unpack_from(">BdH", entry, 5 + length)
+        record = entry[16 + length :]
+        assert len(record) == size
+        if record:
+            self.records[name] = record
+        else:
+            self.records.pop(name, None)
+        for status, members in enumerate(self._index):
+            move = listed >> 2 * status & 3
+            if move == 1:
+                members.add(listed_member(name))
+            elif move == 2:
+                members.discard(listed_member(name))
+        if rate < 0:
+            self._rated[name] = -rate
+        elif rate > 0:
+            self._rated.pop(name, None)
+
+    def _move(self, entry: bytes) -> None:
+        (length,) = unpack_from(">H", entry, 1)
+        end = 3 + length
+        member, now, before = entry[3:end] + b"\0" + entry[end : end + 16], entry[end + 16], entry[end + 17]
+        for status, members in enumerate(self._index):
+            if before != UNKNOWN:
+                # what the entry says was before is what is there
+                assert (member in members) == (status_of(before) == status)
+            if status == status_of(now):
+                members.add(member)
+            else:
+                members.discard(member)
+
+    def check(self, attendances: Iterable[Attendance | None], alerts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Fails where they are not those of these attendances and open alerts."""
+        statuses: dict[bytes, dict[bytes, int]] = {name: {} for name in self.records}
+        for each in attendances:
+            if each is not None:
+                statuses[each["bookingId"].encode()][guid_bytes(each["id"])] = STATUSES.index(each["status"])
+        index: list[set[bytes]] = [set() for _ in STATUSES]
+        for name, found in statuses.items():
+            record = self.records[name]
+            marked = attendances_of(record)
+            assert is_large(record) == (len(found) > booking_records.MOST_IN_RECORD)
+            if is_large(record):
+                assert not marked
+                for identity, status in found.items():
+                    index[status].add(name + b"\0" + identity)
+            else:
+                assert [(identity, status_of(mark)) for mark, identity in marked] == sorted(found.items())
+                for status in found.values():
+                    index[status].add(listed_member(name))
+        assert self._index == index
+        assert NO_ATTENDANCE not in {status for found in statuses.values() for status in found.values()}
+        rates = {name: booking_records.unpack_summary(record)["noShowRate"] for name, record in self.records.items()}
+        assert self._rated == {name: rate for name, rate in rates.items() if rate}
+        self._check_alerts(alerts)
+
+    def _check_alerts(self, alerts: Mapping[str, Mapping[str, Any]]) -> None:
+        expected: set[tuple[str, bytes, bytes]] = set()
+        for each in alerts.values():
+            attendance = each["attendance"]
+            if attendance is None:
+                continue
+            name = each["bookingId"].encode()
+            if not is_large(self.records[name]):
+                expected.add((each["kind"], name, guid_bytes(attendance["id"])))
+        found = {
+            (str(kind), name, identity)
+            for name, record in self.records.items()
+            for mark, identity in attendances_of(record)
+            for kind in kinds(mark >> 2)
+        }
+        assert found == expected
+        frequent = {each["bookingId"].encode() for each in alerts.values() if each["kind"] == AlertKind.FREQUENT_NO_SHOWS}
+        assert frequent == {name for name, record in self.records.items() if is_frequent(record)}

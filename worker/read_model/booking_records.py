@@ -1,0 +1,75 @@
+"""The binary format of a booking's record: its summary, and its attendances with their statuses and open alerts.
+
+A record is a head, then attendances. Big endian. The head: flags (1 byte; 1: FREQUENT_NO_SHOWS is open, 2: the booking is
+large, 4: the numbers are wide), then four numbers of 1 byte each (wide: 4 bytes each, where one of them is above 255):
+attended, notAttended, notSet, longestNoShowRun.
+
+Then, unless the booking is large, each of its attendances in the order of ids: a mark (1 byte), id (16 bytes). A mark has the
+index of the status in `STATUSES` in its two low bits, and in the others the mask of the alerts that are open, in the order of
+`SESSION_ALERTS`. A booking with more than `MOST_IN_RECORD` attendances is large: it has no attendances in its record, but an
+entry for each of them in the index by booking.
+"""
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import Any
+
+#: Anybody can publish a booking with any number of sessions, and a record is written as a whole.
+MOST_IN_RECORD = 64
+#: The mark where there is no attendance, and where it is not known whether there is one.
+NO_ATTENDANCE, UNKNOWN = 3, 255
+_FREQUENT, _LARGE, _WIDE = 1, 2, 4
+_NARROW_HEAD, _WIDE_HEAD = Struct(">BBBBB"), Struct(">BIIII")
+_MOST_NARROW = 255
+
+
+def mark_of(status: int, alerts: int) -> int:
+    """The mark of an attendance, from the index of its status and the mask of its open alerts."""
+    return status | alerts << 2
+
+
+def status_of(mark: int) -> int:
+    """The index of the status in a mark; `NO_ATTENDANCE` if there is no attendance."""
+    return mark & 3
+
+
+def pack_record(counts: tuple[int, int, int, int], attendances: Iterable[bytes], *, is_frequent: bool, is_large: bool) -> bytes:
+    """The record of a booking.
+
+    Args:
+        counts: attended, notAttended, notSet, longestNoShowRun.
+        attendances: mark and id of each, in the order of ids; none if the booking is large.
+    """
+    flags = is_frequent * _FREQUENT | is_large * _LARGE
+    if max(counts) > _MOST_NARROW:
+        return b"".join((_WIDE_HEAD.pack(flags | _WIDE, *counts), *attendances))
+    return b"".join((_NARROW_HEAD.pack(flags, *counts), *attendances))
+
+
+def unpack_summary(record: bytes) -> dict[str, Any]:
+    """The summary in a record, as readers get it."""
+    head = _WIDE_HEAD if record[0] & _WIDE else _NARROW_HEAD
+    _, attended, missed, not_set, longest_run = head.unpack_from(record)
+    return {
+        "attended": attended,
+        "notAttended": missed,
+        "notSet": not_set,
+        "noShowRate": missed / (attended + missed) if missed else 0.0,
+        "longestNoShowRun": longest_run,
+    }
+
+
+def attendances_of(record: bytes) -> list[tuple[int, bytes]]:
+    """Mark and id of each attendance in a record."""
+    start = (_WIDE_HEAD if record[0] & _WIDE else _NARROW_HEAD).size
+    return [(record[at], record[at + 1 : at + 17]) for at in range(start, len(record), 17)]
+
+
+def is_frequent(record: bytes) -> bool:
+    """Whether FREQUENT_NO_SHOWS is open."""
+    return bool(record[0] & _FREQUENT)
+
+
+def is_large(record: bytes) -> bool:
+    """Whether the attendances of the booking are in the index by booking, not in its record."""
+    return bool(record[0] & _LARGE)
