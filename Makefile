@@ -43,9 +43,11 @@ test: $(NATIVE)  ## all tests but the slow ones, on a real Kafka and Redis that 
 test-unit: $(NATIVE)  ## those that need no service, for daily work
 	$(BIN)/python -m pytest -n 2 -q tests/unit
 
-test-full: $(NATIVE)  ## the slow ones too, all examples of the properties, and fifty rounds of faults
+test-full: $(NATIVE)  ## the slow ones too, all examples of the properties, and fifty rounds of faults with each core
 	TEST_FULL=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
-	$(BIN)/python -m tests.faults --rounds 50
+	$(if $(CARGO),$(BIN)/python -m tests.faults --rounds 50 --cores native)
+	$(BIN)/python -m tests.faults --rounds 50 --cores python
+	$(if $(CARGO),$(BIN)/python -m tests.faults --rounds 10 --cores "native,python")
 
 lint: $(DEV)
 	$(BIN)/ruff check .
