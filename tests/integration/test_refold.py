@@ -22,6 +22,7 @@ from tests.support.services import Broker, Redis
 from tests.support.services.processes import wait_until
 from tests.support.system import System, running
 from worker.ops import topics
+from worker.read_model.keys import LAYOUT_VERSION
 from worker.topics import TopicNames
 
 
@@ -60,11 +61,11 @@ def test_new_tables_are_served_by_the_workers_that_run(kafka: Broker, redis_serv
         system.until_settled()
         summary = rebuilt(system, "--refold")
         assert (summary["state"], summary["differences"]) == ("SWITCHED", 0)
-        assert summary["live"] == f"{system.settings.redis_namespace}:5.1"
+        assert summary["live"] == f"{system.settings.redis_namespace}:{LAYOUT_VERSION}.1"
         system.publish(records[1000:])
         until(system, world)
         # both are written, so going back and forth loses nothing
-        for live in ("5.0", "5.1"):
+        for live in (f"{LAYOUT_VERSION}.0", f"{LAYOUT_VERSION}.1"):
             assert rebuilt(system, "--rollback")["live"].endswith(live)
             until(system, world)
         rebuilt(system, "--drop-old")
@@ -169,7 +170,7 @@ def children_of(pid: int) -> list[int]:
 def names_left(system: System, names: TopicNames) -> list[str]:
     """Keys of the build, and its changelogs."""
     with Client.from_url(system.settings.redis.get_secret_value()) as client:
-        left = [key.decode() for key in client.scan_iter(f"{system.settings.redis_namespace}:5.1:*")]
+        left = [key.decode() for key in client.scan_iter(f"{system.settings.redis_namespace}:{LAYOUT_VERSION}.1:*")]
     return left + [topic for topic in names[4:] if exists(system, topic)]
 
 

@@ -59,7 +59,7 @@ class Death:
         """Wraps every point."""
         wrap(partition.Partition, "_fold", self._fold)
         wrap(partition.Partition, "_emit", self._emit)
-        wrap(table.Table, "flush", self._flush)
+        wrap(table.Table, "flush_groups", self._flush)
         wrap(kafka_sink, "send", self._send)
         wrap(writer.PartitionWriter, "apply", self._apply)
         acknowledge = faust_consumer.Consumer.ack
@@ -85,11 +85,11 @@ class Death:
         await emit(owner, folded)
         self._batch.set("")
 
-    async def _flush(self, flush: Method, held: Any, producer: Any, number: int, changes: Any) -> None:
+    async def _flush(self, flush: Method, held: Any, producer: Any, number: int, groups: Any) -> None:
         self.at("before the changelog")
         if self._stored.get():
             self.at("between the two changelogs")
-        await flush(held, Appending(producer, lambda: self.at("changelog sent, table unchanged")), number, changes)
+        await flush(held, Appending(producer, lambda: self.at("changelog sent, table unchanged")), number, groups)
         self._stored.set(True)
 
     async def _send(self, send: Method, producer: Any, alerts: Any, outgoing: kafka_sink.Outgoing) -> None:
