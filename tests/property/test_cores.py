@@ -94,7 +94,7 @@ def test_both_cores_give_the_same_bytes_of_very_many(
 
 def _fold_all(batches: list[tuple[int, list[Polled]]], chance: Random, partitions: int) -> None:
     """Folds batches as a worker may: redelivered, with read models that it knows or not, and bookings that it forgets."""
-    tables, offset = Tables(RULES, partitions=partitions), 0
+    tables, offset = Tables(RULES, partitions=partitions, cached_bookings=chance.choice([0, 1, 1_000])), 0
     for topic, polled in batches:
         keys = [_key_of(record) for record in polled]
         records = [

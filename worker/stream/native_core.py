@@ -26,8 +26,7 @@ class NativeCore:
 
     def __init__(self, options: CoreOptions) -> None:
         self._options = options
-        most_bytes = options.cached_bookings() * _BOOKING_BYTES
-        self._core = attendance_native.Core(options.partition, options.partitions, *options.rules, most_bytes)
+        self._core = attendance_native.Core(options.partition, options.partitions, *options.rules)
         self._backfills: dict[bytes, bytes] = {}
         """By booking, the operation that published all of its records in the batch again."""
 
@@ -82,7 +81,7 @@ class NativeCore:
 
     async def apply(self, *, is_redelivery: bool, is_known: bool, projected_offset: int) -> Changes:
         rows, booking_rows, pairs, bookings, alerts, records, unchanged, erasing = self._core.apply(
-            is_redelivery, is_known, projected_offset, self._backfills
+            is_redelivery, is_known, projected_offset, self._backfills, self._options.cached_bookings() * _BOOKING_BYTES
         )
         entries = Entries()
         entries.pairs, entries.bookings, entries.alerts = pairs, bookings, alerts

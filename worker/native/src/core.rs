@@ -101,8 +101,6 @@ pub struct Core {
     partition: u32,
     partitions: u32,
     rules: Rules,
-    /// Bytes that the bookings in memory may take, about.
-    most_bytes: usize,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     by_id: Map<Box<[u8]>, usize>,
@@ -113,12 +111,11 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(partition: u32, partitions: u32, rules: Rules, most_bytes: usize) -> Self {
+    pub fn new(partition: u32, partitions: u32, rules: Rules) -> Self {
         Self {
             partition,
             partitions,
             rules,
-            most_bytes,
             slots: Vec::new(),
             free: Vec::new(),
             by_id: Map::default(),
@@ -315,7 +312,6 @@ impl Core {
         }
         // as RocksDB orders them: a write of sorted keys takes it half a microsecond a row less
         applied.rows.sort_by_cached_key(|rows| rows.first().map(|(key, _)| (group_hash(key), key.clone())));
-        self.evict();
         applied
     }
 
@@ -330,9 +326,10 @@ impl Core {
         }
     }
 
-    /// Forgets the least recently used bookings, an eighth more than is needed, so that it is seldom done.
-    fn evict(&mut self) {
-        if self.bytes <= self.most_bytes {
+    /// Forgets the least recently used bookings if all take more bytes than this, an eighth more than is needed, so that it is
+    /// seldom done.
+    pub fn evict(&mut self, most_bytes: usize) {
+        if self.bytes <= most_bytes {
             return;
         }
         let used =
@@ -340,7 +337,7 @@ impl Core {
         let mut held: Vec<(u64, usize, &[u8])> =
             self.by_id.iter().map(|(id, slot)| (used(slot).0, used(slot).1, id.as_ref())).collect();
         held.sort_unstable_by_key(|(used, _, _)| *used);
-        let mut excess = self.bytes.saturating_sub(self.most_bytes - self.most_bytes / 8);
+        let mut excess = self.bytes.saturating_sub(most_bytes - most_bytes / 8);
         let mut leaving: Vec<Box<[u8]>> = Vec::new();
         for (_, weight, id) in held {
             if excess == 0 {

@@ -28,18 +28,11 @@ pub struct Core {
 
 #[pymethods]
 impl Core {
-    /// Times are microseconds. `most_bytes`: what the bookings in memory may take, about.
+    /// Times are microseconds.
     #[new]
-    fn new(
-        partition: u32,
-        partitions: u32,
-        clock_tolerance: i64,
-        conflict_window: i64,
-        max_event_age: i64,
-        most_bytes: usize,
-    ) -> Self {
+    fn new(partition: u32, partitions: u32, clock_tolerance: i64, conflict_window: i64, max_event_age: i64) -> Self {
         let rules = Rules { clock_tolerance, conflict_window, max_event_age };
-        Self { core: core::Core::new(partition, partitions, rules, most_bytes) }
+        Self { core: core::Core::new(partition, partitions, rules) }
     }
 
     /// Begins a batch of events: records with `value`, `headers` and `timestamp`. Returns the indexes of those that need the
@@ -139,6 +132,7 @@ impl Core {
     }
 
     /// Applies the batch. `operations`: by booking, the operation that published all of its records in the batch again.
+    /// `most_bytes`: what the bookings in memory may take afterwards, about.
     ///
     /// Returns (groups of (key, value) of `attendance`, (key, value) of `bookings`, pairs, bookings, alerts for Redis, (key,
     /// value) of the alerts topic, by type how many events changed nothing, bookings of which rows are to leave).
@@ -149,11 +143,18 @@ impl Core {
         is_known: bool,
         projected_offset: i64,
         operations: HashMap<Vec<u8>, Vec<u8>>,
+        most_bytes: usize,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let rules = self.core.rules();
         let batch = Batch { rules, is_redelivery, is_known, projected_offset };
         let core = &mut self.core;
-        let applied = py.detach(|| guarded(|| core.apply(&batch, &operations)))?;
+        let applied = py.detach(|| {
+            guarded(|| {
+                let applied = core.apply(&batch, &operations);
+                core.evict(most_bytes);
+                applied
+            })
+        })?;
         to_python(py, &applied)
     }
 
