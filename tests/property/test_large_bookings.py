@@ -53,10 +53,10 @@ def test_records_and_indexes_are_those_of_all_attendances(seed: int, is_known: b
         shown.check_bookings(_attendances(states))
     refilled = ShownBookings()
     for is_empty in (True, False):
-        entries = Entries()
+        everything = Entries()
         for state in states.values():
-            project_all(state, entries, is_empty=is_empty)
-        for entry in entries.bookings:
+            project_all(state, everything, is_empty=is_empty)
+        for entry in everything.bookings:
             refilled.take(entry)
         refilled.check_bookings(_attendances(states))
     assert refilled.records == shown.records
