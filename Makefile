@@ -15,35 +15,56 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-iso
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
-.PHONY: run demo test test-unit test-full lint bench bench-query screens lock .env clean
+# the native core: rustup's cargo is often not in the PATH
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+CARGO := $(firstword $(shell command -v cargo) $(wildcard $(HOME)/.cargo/bin/cargo /usr/local/cargo/bin/cargo))
+CRATE := worker/native
+CRATE_FILES := $(CRATE)/Cargo.toml $(CRATE)/Cargo.lock $(CRATE)/pyproject.toml $(wildcard $(CRATE)/src/*.rs)
+NATIVE := $(VENV)/.installed-native
+MATURIN := PATH="$(dir $(CARGO)):$$PATH" $(BIN)/maturin build --quiet --release --locked --manifest-path $(CRATE)/Cargo.toml
+WITHOUT_CARGO := @echo 'There is no cargo here: the core in Python is used, and the native one is not tested.'
 
-run: $(RUN)  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
+.PHONY: run demo test test-unit test-full lint bench bench-query screens wheels lock .env clean wheel-if-built
+
+run: $(RUN) wheel-if-built  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
 
-demo: $(RUN)  ## the same, ends after the demo's events and prints the totals
+demo: $(RUN) wheel-if-built  ## the same, ends after the demo's events and prints the totals
 	@$(BIN)/attendance dev --demo --once
 
-test: $(DEV)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
+# never a compiler: a wheel that `make wheels` made, or else Python
+wheel-if-built: $(RUN)
+	$(if $(wildcard dist/attendance_native-$(VERSION)-*.whl),@$(INSTALL) --no-index --no-deps --find-links dist attendance-native==$(VERSION))
+
+test: $(NATIVE)  ## all tests but the slow ones, on a real Kafka and Redis that they fetch themselves
+	$(if $(CARGO),$(CARGO) test --quiet --locked --manifest-path $(CRATE)/Cargo.toml)
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-unit: $(DEV)  ## those that need no service, for daily work
+test-unit: $(NATIVE)  ## those that need no service, for daily work
 	$(BIN)/python -m pytest -n 2 -q tests/unit
 
-test-full: $(DEV)  ## the slow ones too, all examples of the properties, and fifty rounds of faults
+test-full: $(NATIVE)  ## the slow ones too, all examples of the properties, and fifty rounds of faults with each core
 	TEST_FULL=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
-	$(BIN)/python -m tests.faults --rounds 50
+	$(if $(CARGO),$(BIN)/python -m tests.faults --rounds 50 --cores native)
+	$(BIN)/python -m tests.faults --rounds 50 --cores python
+	$(if $(CARGO),$(BIN)/python -m tests.faults --rounds 10 --cores "native,python")
 
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(if $(CARGO),$(CARGO) fmt --check --manifest-path $(CRATE)/Cargo.toml)
+	$(if $(CARGO),$(CARGO) clippy --quiet --locked --all-targets --manifest-path $(CRATE)/Cargo.toml -- -D warnings)
 
-bench: $(DEV)  ## what an event costs, beside its peers, on a real Kafka and Redis; BENCH="--runs 3" for medians, --help for more
+bench: $(NATIVE)  ## what an event costs, beside its peers, on a real Kafka and Redis; BENCH="--runs 3" for medians, --help for more
 	$(BIN)/python -m tests.bench $(BENCH)
 
 bench-query: $(DEV)  ## what queries of a million attendances cost; BENCH="--size 100000 --cells none,session", --help for more
 	$(BIN)/python -m tests.bench.query $(BENCH)
+
+wheels: $(DEV)  ## a wheel of the native core for this machine's system, into dist/, which `make run` and the image use
+	$(if $(CARGO),$(MATURIN) --out dist,@echo 'There is no cargo here: install it from https://rustup.rs' >&2; exit 1)
 
 screens: $(DEV)  ## the pictures of the screen in deploy/screens, of simulated events, with Debian's Chromium
 	$(BIN)/python -m tests.screen.pictures
@@ -63,9 +84,14 @@ $(RUN) $(DEV): $(VENV)/.installed-%: pyproject.toml deploy/requirements-build.tx
 	$(INSTALL) --no-deps -e .
 	@touch $@
 
+$(NATIVE): $(DEV) $(CRATE_FILES)
+	$(if $(CARGO),rm -rf $(VENV)/wheels && $(MATURIN) --out $(VENV)/wheels,$(WITHOUT_CARGO))
+	$(if $(CARGO),$(INSTALL) --force-reinstall --no-index --no-deps $(VENV)/wheels/*.whl)
+	$(if $(CARGO),@touch $@)
+
 .env:  ## the password of Redis that docker-compose.yml asks for, once
 	@grep -qs '^ATTENDANCE_REDIS_PASSWORD=.' $@ \
 		|| (umask 077 && $(PYTHON) -c 'import secrets; print("\nATTENDANCE_REDIS_PASSWORD=" + secrets.token_hex(24))' >> $@)
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist $(CRATE)/target .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,5 @@
 """Texts in packed bytes: a length of two bytes, big endian, then UTF-8."""
 
-from functools import lru_cache
 from struct import Struct
 
 LENGTH = Struct(">H")
@@ -10,10 +9,6 @@ def pack_text(text: str) -> bytes:
     """Packs a text of at most 65535 bytes in UTF-8."""
     encoded = text.encode()
     return LENGTH.pack(len(encoded)) + encoded
-
-
-#: The same with a cache, for texts that repeat: sessions, devices.
-pack_known_text = lru_cache(maxsize=20_000)(pack_text)
 
 
 def unpack_text(packed: bytes, at: int) -> tuple[bytes, int]:

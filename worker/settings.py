@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     store: str = Field(
         "rocksdb://", description="where workers keep table rows: rocksdb://, rocksdb:///absolute/folder or memory://"
     )
+    core: Literal["auto", "native", "python"] = Field(
+        "auto",
+        description="what folds events: native, python, or auto, which is native where attendance-native is installed",
+    )
     tables: str = Field(
         "",
         pattern="^([1-9][0-9]{0,8})?$",
@@ -117,7 +121,7 @@ class Settings(BaseSettings):
     def _in_any_case(cls, value: Any) -> Any:
         return value.strip().upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", mode="before")
+    @field_validator("log_format", "core", mode="before")
     @classmethod
     def _in_small_letters(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value

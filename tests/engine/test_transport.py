@@ -89,6 +89,35 @@ def test_the_end_of_a_log_is_confirmed_while_nothing_is_fetched(kafka: Broker) -
     run(kafka, scenario)
 
 
+def test_batches_of_one_poll_are_acknowledged_each_by_itself(kafka: Broker) -> None:
+    """One Faust message carries them; a partition whose sink is away keeps the others from nothing, nor from a quick stop."""
+
+    async def scenario(line: Line) -> None:
+        for partition in range(3):
+            await line.publish(10, partition)
+        polls: list[set[int]] = []
+
+        async def all_but_one(event: Any) -> None:
+            if event.message.partition != 1:
+                event.ack()
+
+        async with line.station(all_but_one) as station:
+            consumer = station.consumer
+            consumer.on_poll = lambda partitions: polls.append(set(partitions))
+
+            async def committed() -> bool:
+                return [await line.committed(partition) for partition in (0, 2)] == [10, 10]
+
+            await until(committed)
+            await until(lambda: consumer.tracker.in_flight > 0)
+            assert {message.partition for message in consumer.unacked} == {1}
+            assert set().union(*polls) <= {0, 1, 2}
+        assert sorted(station.offsets) == [each for partition in range(3) for each in all_of(line, 10, partition)]
+        assert await line.committed(1) is None
+
+    run(kafka, scenario, partitions=3)
+
+
 async def _unanswered(_partitions: Any) -> Any:
     await asyncio.sleep(3600)
 

@@ -20,6 +20,9 @@ def main() -> int:
     parser.add_argument(
         "--evidence", type=Path, default=EVIDENCE, help=f"folder for topics and logs of wrong rounds ({EVIDENCE})"
     )
+    parser.add_argument(
+        "--cores", default="auto", help="what workers fold with (ATTENDANCE_CORE), in turn: native, python, or native,python"
+    )
     given = parser.parse_args()
     plans = map(plan, given.seed or range(given.first, given.first + given.rounds))
     ended = _end_when_told()
@@ -30,7 +33,7 @@ def main() -> int:
         for each in sorted(plans, key=lambda each: each.brokers):  # a cluster is started once
             if ended:
                 sys.exit(ended[0])
-            reports.append(run(each, stage, given.evidence))
+            reports.append(run(each, stage, given.evidence, given.cores.split(",")))
             print(reports[-1], f"  {_verdict(reports[-1])} after {reports[-1].seconds:.0f} s", sep="\n", flush=True)
     print(_table(reports), flush=True)
     wrong = [report.plan.seed for report in reports if report.wrong]

@@ -5,6 +5,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from tests.faults.schedule import MAX_WORKERS
@@ -21,12 +23,17 @@ _GRACE = 30.0
 class Crew:
     """Up to four workers. `ended` tells of those that ended by themselves, `faulty` of SIGTERMs that were not obeyed."""
 
-    def __init__(self, system: System, broker_url: str, *, small_batches: bool) -> None:
+    def __init__(self, system: System, broker_url: str, *, small_batches: bool, cores: Sequence[str]) -> None:
+        """
+        Args:
+            cores: with which workers fold: one after the other takes the next, and the first after the last.
+        """
         self.ended: list[str] = []
         self.faulty: list[str] = []
         self._system = system
         self._command = BUSY if small_batches else WORKER
         self._broker = broker_url
+        self._cores = cycle(cores)
         self._folder = Path(tempfile.mkdtemp(prefix="attendance-stores-"))
         self._slots: dict[int, WorkerProcess] = {}
         self._leaving: list[tuple[int, WorkerProcess, float]] = []
@@ -65,7 +72,7 @@ class Crew:
             time.sleep(0.05)
         if slot not in self._slots:
             store = STORE.format(folder=self._folder / f"slot-{slot}")
-            environment = {"ATTENDANCE_STORE": store, "ATTENDANCE_BROKER": self._broker}
+            environment = {"ATTENDANCE_STORE": store, "ATTENDANCE_BROKER": self._broker, "ATTENDANCE_CORE": next(self._cores)}
             self._slots[slot] = self._system.start_worker(self._command, **environment)
 
     def kill(self, slot: int) -> None:

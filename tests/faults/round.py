@@ -4,7 +4,7 @@ import contextlib
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,10 +68,10 @@ def _first_and_last(text: str) -> str:
     return f"{first}: {rest[-1]}" if rest else first
 
 
-def run(plan: Plan, stage: Stage, evidence: Path = EVIDENCE) -> Report:
+def run(plan: Plan, stage: Stage, evidence: Path = EVIDENCE, cores: Sequence[str] = ("auto",)) -> Report:
     """Runs the plan's round; what is wrong is in the report, also where the round could not be finished.
 
-    What Kafka holds after a wrong one is kept in a folder of `evidence`.
+    What Kafka holds after a wrong one is kept in a folder of `evidence`. The workers fold with these cores in turn.
     """
     began = time.monotonic()
     cluster = stage.cluster(plan)
@@ -85,7 +85,7 @@ def run(plan: Plan, stage: Stage, evidence: Path = EVIDENCE) -> Report:
         system = stack.enter_context(System(cluster, redis, partitions=PARTITIONS))
         stack.callback(delete_topics, system)
         broker_url = stage.proxy.url if proxied and stage.proxy else cluster.url
-        crew = Crew(system, broker_url, small_batches=plan.small_batches)
+        crew = Crew(system, broker_url, small_batches=plan.small_batches, cores=cores)
         stack.callback(crew.close)
         scene = Scene(system, crew, cluster, stage.proxy, redis)
         try:

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as Away
 from tests.support.services import RedisServer
 from worker.redis.client import Server, create_redis
 from worker.redis.multiplexed import Multiplexed
+from worker.redis.scripts import Script, run, run_all
 from worker.settings import Settings
 
 
@@ -84,6 +85,52 @@ def test_what_the_server_says_unasked_is_no_answer(own_redis: RedisServer) -> No
         assert await client.ask([("GET", "told-19")]) == [b"19"]
 
     asking(f"{own_redis.url}?protocol=3", scenario)
+
+
+def reads(server: RedisServer) -> int:
+    (told,) = [line for line in server.ask("INFO", "stats").splitlines() if line.startswith("total_reads_processed:")]
+    return int(told.partition(":")[2])
+
+
+def test_what_is_asked_in_one_turn_of_the_loop_leaves_together(own_redis: RedisServer) -> None:
+    async def scenario(client: Server) -> None:
+        await client.ask([("PING",)])
+        before = reads(own_redis)
+        assert await asyncio.gather(*(client.ask([("ECHO", number)]) for number in range(100))) == [
+            [b"%d" % number] for number in range(100)
+        ]
+        assert reads(own_redis) - before < 10
+
+    asking(own_redis.url, scenario)
+
+
+def test_small_script_calls_share_the_connection(own_redis: RedisServer) -> None:
+    script = Script.of("redis.call('SET', KEYS[1], #ARGV[1]) return ARGV[2]")
+
+    async def scenario(client: Server) -> None:
+        await client.ask([("PING",)])
+        before = connections(own_redis)
+        calls = [run(client, script, f"small-{number}", "x" * 100, number) for number in range(50)]
+        assert await asyncio.gather(*calls) == [b"%d" % number for number in range(50)]
+        assert connections(own_redis) == before
+        # the others do not wait for a large one
+        assert await run_all(client, script, "large", [("x" * 100_000, 1), ("x" * 100_000, 2)]) == [b"1", b"2"]
+        assert connections(own_redis) == before + 1
+        assert await client.ask([("GET", "small-49"), ("GET", "large")]) == [b"100", b"100000"]
+
+    asking(own_redis.url, scenario)
+
+
+def test_an_error_of_a_script_call_is_that_of_its_caller_alone(own_redis: RedisServer) -> None:
+    script = Script.of("if ARGV[1] == '7' then return redis.error_reply('seven') end return ARGV[1]")
+
+    async def scenario(client: Server) -> None:
+        calls = [run(client, script, f"key-{number}", number) for number in range(20)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(answers.pop(7), ResponseError)
+        assert answers == [b"%d" % number for number in range(20) if number != 7]
+
+    asking(own_redis.url, scenario)
 
 
 def test_a_connection_that_ended_is_opened_anew(own_redis: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 
 from tests.support.services import Broker
 from tests.support.services.records import create_topic
+from worker.engine.gathering import Gathering
 from worker.engine.partition_appender import read
 from worker.engine.recovery import RecoveryProgress, recover
 from worker.engine.stores import open_store
@@ -334,5 +336,28 @@ def test_a_flush_that_ends_after_the_close_writes_nothing(bench: Bench) -> None:
         await flush
         assert table.open(0) == 0
         assert held(await bench.recovered(table, 0), 0) == {b"a": {b"s": b"1"}}
+
+    run(bench, scenario)
+
+
+def test_small_flushes_of_one_poll_leave_in_one_request(bench: Bench) -> None:
+    async def scenario(bench: Bench) -> None:
+        gathering, requests = Gathering(), Counter[str]()
+        table = Table(bench.changelog, largest, BATCH_BYTES, bench.store(), 0, gathering)
+        send = bench.producer.client.send
+
+        async def count(node: Any, request: Any, **options: Any) -> Any:
+            requests[type(request).__name__] += 1
+            return await send(node, request, **options)
+
+        bench.producer.client.send = count
+        for partition in (0, 1):
+            table.open(partition)
+        rows = {partition: {b"g%d" % number: {b"a": b"1"} for number in range(partition + 1)} for partition in (0, 1)}
+        gathering.begin(rows)
+        await asyncio.gather(*(table.flush(bench.producer, partition, changes) for partition, changes in rows.items()))
+        assert requests["ProduceRequest"] == 1
+        for partition in (0, 1):
+            assert await bench.end(partition) == partition + 1
 
     run(bench, scenario)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.events import Booking
 from schemas.times import parse_time
+from tests.support.cores import finished
 from tests.support.oracle.make import record as envelope
 from tests.support.oracle.reading import normalised
 from tests.support.strategies import sized
@@ -125,7 +126,7 @@ class Group:
 
     def take(self, number: int, batch: Sequence[Logged]) -> list[Message]:
         """Folds and stores a batch; what is then to be sent."""
-        intake = read_bookings(batch, lambda booking_id: partition_of(booking_id, PARTITIONS) == number)
+        intake = finished(read_bookings(batch, lambda booking_id: partition_of(booking_id, PARTITIONS) == number))
         rows = self._rows[number]
         loaded = [(load(name, {}, rows.get(name), RULES), (), records) for name, records in intake.booking_records.items()]
         for change in apply_records(loaded, RULES):

@@ -59,9 +59,20 @@ def valid_bookings(draw: st.DrawFn) -> Polled:
     return Polled(raw(whole), [], RECEIVED_MS + draw(st.integers(0, 3)))
 
 
-EVENT_BATCHES = st.tuples(
-    st.just(EVENTS), st.lists(st.one_of(valid_events(), valid_events(), valid_events(), TORN), max_size=8)
-)
+@st.composite
+def crowds(draw: st.DrawFn) -> list[Polled]:
+    """Events of many sessions of one booking, so many that it becomes large, or no longer is."""
+    kind, first = draw(st.sampled_from(["check_in", "no_show", "deleted"])), draw(st.integers(0, 70))
+    time = draw(st.sampled_from(TIMES))
+    return [
+        Polled(raw({**document(f"attendance.{kind}", bookingId="b", sessionId=f"t{number}"), "time": time}), [], RECEIVED_MS)
+        for number in range(first, draw(st.integers(first, 80)))
+    ]
+
+
+EVENTS_OR_TORN = st.one_of(valid_events(), valid_events(), valid_events(), TORN)
+FEW_EVENTS = st.lists(EVENTS_OR_TORN, max_size=8)
+EVENT_BATCHES = st.tuples(st.just(EVENTS), st.one_of(FEW_EVENTS, FEW_EVENTS, FEW_EVENTS, crowds()))
 BOOKING_BATCHES = st.tuples(st.just(BOOKINGS), st.lists(st.one_of(valid_bookings(), valid_bookings(), TORN), max_size=3))
 BATCHES = st.lists(st.one_of(EVENT_BATCHES, EVENT_BATCHES, BOOKING_BATCHES), max_size=6)
 

@@ -95,10 +95,11 @@ class Station:
 
         async def consume(stream: Any) -> None:
             async for event in (stream if stock else stream.noack()).events():
-                message = event.message
-                records = event.value.records if isinstance(event.value, Fetched) else [message]
-                self.offsets += [(message.partition, record.offset) for record in records]
-                await handle(event)
+                for each in (event,) if stock else self.consumer.batches(event):
+                    message = each.message
+                    records = each.value.records if isinstance(each.value, Fetched) else [message]
+                    self.offsets += [(message.partition, record.offset) for record in records]
+                    await handle(each)
 
         self.app.agent(topic, name="agent")(consume)
 

@@ -319,9 +319,9 @@ def _visible(states: Iterable[BookingState]) -> State:
     found: State = {}
     for each in states:
         sessions = {
-            name: (row_codec.decode(row)[0], each.scans.get(name, {}))
-            for name, row in each.rows.items()
-            if row_codec.decode(row)[0] != NOTHING or each.scans.get(name)
+            name: (row, each.scans.get(name, {}))
+            for name, (row, _) in each.rows.items()
+            if row != NOTHING or each.scans.get(name)
         }
         if sessions or each.erasure_horizon > NEVER:
             found[each.booking_id] = (each.erasure_horizon, sessions)
@@ -331,7 +331,7 @@ def _visible(states: Iterable[BookingState]) -> State:
 def _rows(given: State) -> Iterator[tuple[str, bytes, bytes]]:
     for booking_id, (erasure_horizon, sessions) in given.items():
         held = BookingState(booking_id, erasure_horizon)
-        held.rows = {name: row_codec.encode(row, 0) for name, (row, _) in sessions.items()}
+        held.rows = {name: row_codec.StoredRow(row, 0) for name, (row, _) in sessions.items()}
         held.scans = {name: scans for name, (_, scans) in sessions.items()}
         for suffix, value in stored(held):
             yield booking_id, suffix, value

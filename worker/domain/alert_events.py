@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from schemas.alerts import OPENED, RESOLVED, SEVERITIES, SOURCE, AlertData, AlertEvent, AlertKind, alert_id
 from schemas.attendance import JOIN, AttendanceStatus
 from schemas.events import Booking
-from schemas.packing import pack_text, text_of
+from schemas.packing import pack_text
 from schemas.times import format_time
 from worker.domain.booking_content import encode_content
-from worker.domain.fold import NEVER, effective_time, event_time
-from worker.domain.row_codec import AttendanceValue, decode, newest_key, opposed_reports, source_of
+from worker.domain.fold import NEVER, Row, effective_time, event_time
+from worker.domain.row_codec import AttendanceValue, StoredRow, encode
 from worker.domain.summaries import document
 
 
@@ -20,8 +20,8 @@ class AlertInput(NamedTuple):
 
     booking_id: str
     session_id: str | None
-    row: bytes
-    """The session's row, packed (see `row_codec`)."""
+    row: StoredRow
+    """The session's."""
     attendance: AttendanceValue | None
     booking: Booking | None
     erasure_horizon: int
@@ -81,8 +81,8 @@ def _data(kind: AlertKind, alert_input: AlertInput, message: str) -> AlertData:
 
 def _updated(alert_input: AlertInput) -> int:
     """The attendance's ``updated``; of an attendance that is gone, the horizon that removed it."""
-    updated = effective_time(alert_input.attendance.updated) if alert_input.attendance else alert_input.newest
-    updated = updated if updated > NEVER else max(decode(alert_input.row)[0].horizon, alert_input.erasure_horizon)
+    updated = alert_input.attendance.updated if alert_input.attendance else alert_input.newest
+    updated = updated if updated > NEVER else max(alert_input.row.row.horizon, alert_input.erasure_horizon)
     # an alert with neither attendance nor horizon cannot occur; never fail on one
     return updated if updated > NEVER else 0
 
@@ -119,7 +119,7 @@ def _digest(alert_input: AlertInput) -> str:
         )
     )
     # without format and ever opened alerts, the first two bytes: the latter depend on how events were batched
-    return sha256(text.encode() + alert_input.row[2:]).hexdigest()[:32]
+    return sha256(text.encode() + encode(*alert_input.row)[2:]).hexdigest()[:32]
 
 
 def _expected(kind: AlertKind, alert_input: AlertInput) -> dict[str, Any]:
@@ -138,13 +138,13 @@ def _expected(kind: AlertKind, alert_input: AlertInput) -> dict[str, Any]:
         return {"status": ["NOT_SET", "NOT_ATTENDED"]}
     if kind is AlertKind.UNKNOWN_SESSION:
         return {"sessionId": sorted(booking.sessions or {})[:20] if booking else []}
-    newest = newest_key(alert_input.row)
-    return {"time": {"atMost": format_time(effective_time(newest))}} if newest else {}
+    newest = alert_input.row.row.newest
+    return {"time": {"atMost": format_time(effective_time(newest.key))}} if newest else {}
 
 
 def _message(kind: AlertKind, alert_input: AlertInput) -> str:
     """The actual values, while the alert is open."""
-    attendance, booking, row = alert_input.attendance, alert_input.booking, alert_input.row
+    attendance, booking, row = alert_input.attendance, alert_input.booking, alert_input.row.row
     number = attendance.number if attendance else 0
     if kind is AlertKind.CONFLICTING_REPORTS:
         return _conflict(row)
@@ -159,19 +159,17 @@ def _message(kind: AlertKind, alert_input: AlertInput) -> str:
     if kind is AlertKind.UNKNOWN_SESSION:
         listed = (booking.sessions if booking else None) or ()
         return f"The booking lists {len(listed)} sessions, but not this one"
-    newest = newest_key(row)
-    if not attendance or not newest:
+    if not attendance or not row.newest:
         return "The attendance no longer exists"
-    ahead = (event_time(newest) - effective_time(newest)) // 1_000_000
-    return f"The clock of {text_of(attendance.source)} runs at least {ahead} s ahead of what the clock tolerance allows"
+    ahead = (event_time(row.newest.key) - effective_time(row.newest.key)) // 1_000_000
+    return f"The clock of {attendance.source} runs at least {ahead} s ahead of what the clock tolerance allows"
 
 
-def _conflict(row: bytes) -> str:
-    reports = [
-        f"{text_of(source_of(row, mark))} reported {status} at {format_time(effective_time(row, mark))}"
-        for status, mark in zip(("ATTENDED", "NOT_ATTENDED"), opposed_reports(row) or (), strict=False)
-    ]
-    return ", ".join(reports)
+def _conflict(row: Row) -> str:
+    reports = (("ATTENDED", row.attended), ("NOT_ATTENDED", row.missed))
+    return ", ".join(
+        f"{mark.source} reported {status} at {format_time(effective_time(mark.key))}" for status, mark in reports if mark
+    )
 
 
 def _missed_and_decided(alert_input: AlertInput) -> tuple[int, int]:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from schemas.alerts import AlertKind
 from schemas.attendance import STATUSES, AttendanceStatus
 from schemas.events import Booking
-from worker.domain.fold import effective_time
-from worker.domain.row_codec import newest_of, opposed_reports, source_of
+from worker.domain.fold import Row, effective_time, event_time
 
 #: The kinds that concern one (booking, session), each with its bit. Rows store the bits: only append.
 BITS = {
@@ -48,7 +47,7 @@ def _check_status(status: bytes) -> tuple[bool, int, int]:
     return attended, number, _STATUS_COUNT if attended == (number == 0) else 0
 
 
-def detect(session_id: str, status: bytes, row: bytes, booking: Booking | None, rules: Rules) -> int:
+def detect(session_id: str, status: bytes, row: Row, booking: Booking | None, rules: Rules) -> int:
     """The mask of an attendance's mismatches, from its packed status, its row and its booking record, if there is one."""
     attended, number, mask = _check_status(status)
     if booking is not None:
@@ -59,13 +58,11 @@ def detect(session_id: str, status: bytes, row: bytes, booking: Booking | None, 
             mask |= _CANCELED
         if sessions is not None and session_id not in sessions:
             mask |= _UNKNOWN
-    reports = opposed_reports(row)
-    if reports is not None and source_of(row, reports[0]) != source_of(row, reports[1]):
-        apart = effective_time(row, reports[0]) - effective_time(row, reports[1])
+    if row.attended and row.missed and row.attended.source != row.missed.source:
+        apart = effective_time(row.attended.key) - effective_time(row.missed.key)
         if -rules.conflict_window <= apart <= rules.conflict_window:
             mask |= _CONFLICTING
-    newest = newest_of(row)
-    if row[newest : newest + 8] < row[newest + 8 : newest + 16]:
+    if row.newest and effective_time(row.newest.key) < event_time(row.newest.key):
         mask |= _AHEAD
     return mask
 

@@ -14,17 +14,7 @@ from worker.domain import fold
 from worker.domain.alert_events import AlertInput, record_digest
 from worker.domain.alert_rules import Rules, detect, frequent_no_shows
 from worker.domain.fold import NEVER
-from worker.domain.row_codec import (
-    EMPTY,
-    AttendanceValue,
-    attendance_value,
-    decode,
-    encode,
-    newest_of,
-    packed_status,
-    packed_statuses,
-    with_ever_opened,
-)
+from worker.domain.row_codec import EMPTY, AttendanceValue, StoredRow, attendance_value, packed_status
 from worker.domain.summaries import Summary, summarise
 
 _ERASED = EventType.BOOKING_ERASED.value
@@ -75,8 +65,8 @@ class BookingState:
     """Of the current booking record."""
     removed_unprojected: frozenset[str] = frozenset()
     """Sessions that earlier booking records listed, and whose removal may not be projected yet."""
-    rows: dict[str, bytes] = field(default_factory=dict)
-    """By session, the row as the table stores it (see `row_codec`)."""
+    rows: dict[str, StoredRow] = field(default_factory=dict)
+    """By session."""
     scans: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     """By session, the participants that count and the order keys of their scans, if there ever were any."""
     masks: dict[str, int] = field(default_factory=dict)
@@ -88,11 +78,11 @@ class BookingState:
 
     def seen(self, name: str) -> AttendanceValue | None:
         """The attendance of a session; None if there is none."""
-        return attendance_value(self.rows.get(name, EMPTY), self.packed_status(name))
+        return attendance_value(self.rows.get(name, EMPTY).row, self.packed_status(name))
 
     def packed_status(self, name: str) -> bytes:
         """The packed status of a session's attendance; empty if there is none."""
-        return packed_status(self.rows.get(name, EMPTY), self.participants(name))
+        return packed_status(self.rows.get(name, EMPTY).row, self.participants(name))
 
     def participants(self, name: str) -> int:
         """How many scanned participants of a session count."""
@@ -100,16 +90,14 @@ class BookingState:
 
     def packed_statuses(self) -> dict[str, bytes]:
         """The packed status of each attendance, by session."""
-        if not self.scans:
-            return packed_statuses(self.rows)
         return {name: status for name in self.rows if (status := self.packed_status(name))}
 
     def judged(self) -> AlertInput:
         """The whole booking, from which FREQUENT_NO_SHOWS is detected."""
         by_session, newest = self.packed_statuses(), NEVER
         for name in by_session:
-            row = self.rows[name]
-            newest = max(newest, fold.effective_time(row, newest_of(row)))
+            if mark := self.rows[name].row.newest:
+                newest = max(newest, fold.effective_time(mark.key))
         statuses = tuple((name, STATUSES[by_session[name][0]]) for name in sorted(by_session))
         return AlertInput(
             self.booking_id, None, EMPTY, None, self.booking, self.erasure_horizon, self._digest(), statuses, newest
@@ -144,8 +132,8 @@ class SessionDelta(NamedTuple):
     """A session before and after a batch: its row, its packed status, the mask of its open alerts."""
 
     name: str
-    row_before: bytes
-    row: bytes
+    row_before: StoredRow
+    row: StoredRow
     status_before: bytes
     status: bytes
     mask_before: int
@@ -160,7 +148,7 @@ class Change:
     is_redelivery: bool
     """Whether the batch was redelivered, and perhaps applied before: then everything it touches is emitted again."""
     before: BookingBefore
-    sessions_before: dict[str, tuple[bytes, bytes]]
+    sessions_before: dict[str, tuple[StoredRow, bytes]]
     """By session, its row and its packed status before the batch."""
     sessions: Sequence[SessionDelta] = ()
     """Those that changed, or that are emitted because of ``is_redelivery`` or ``affects_all``."""
@@ -252,12 +240,12 @@ def _fold_event(change: Change, event: Event, tolerance: int) -> bool:
         change.affects_all |= change.is_redelivery or state.erasure_horizon > change.before.erasure_horizon
         return change.is_redelivery or state.erasure_horizon > horizon
     name = event.session_id
-    row, ever_opened = decode(state.rows.get(name, EMPTY))
+    row, ever_opened = state.rows.get(name, EMPTY)
     after, scans = fold.fold(row, state.scans.get(name, {}), [(key, event)], state.erasure_horizon)
     has_effect = bool(scans) or after != row or change.is_redelivery
     if has_effect:
         _keep_before(change, name)
-        state.rows[name] = encode(after, ever_opened)
+        state.rows[name] = StoredRow(after, ever_opened)
     if scans:
         _keep_scans(change, name, scans)
     return has_effect
@@ -300,10 +288,10 @@ def _touch_all_sessions(change: Change) -> None:
     for name in state.rows:
         _keep_before(change, name)
         if state.erasure_horizon > change.before.erasure_horizon:
-            row, ever_opened = decode(state.rows[name])
+            row, ever_opened = state.rows[name]
             row, scans = fold.normalised(row, state.erasure_horizon), state.scans.get(name, {})
             counting = fold.counting(row, scans, state.erasure_horizon)
-            state.rows[name] = encode(row, ever_opened)
+            state.rows[name] = StoredRow(row, ever_opened)
             if len(counting) < len(scans):
                 _keep_scans(change, name, dict.fromkeys(scans.keys() - counting.keys()))
     listed = listed_by(change.before.booking).keys() | listed_by(state.booking).keys() | state.removed_unprojected
@@ -319,9 +307,9 @@ def _detect_alerts(change: Change, rules: Rules) -> None:
     sessions = change.sessions = []
     for name, (row_before, status_before) in change.sessions_before.items():
         row, mask_before, mask = rows[name], masks.get(name, 0), 0
-        status = packed_status(row, len(scans[name]) if name in scans else 0)
-        if status and (mask := detect(name, status, row, booking, rules)):
-            row = rows[name] = with_ever_opened(row, mask)
+        status = packed_status(row.row, len(scans[name]) if name in scans else 0)
+        if status and (mask := detect(name, status, row.row, booking, rules)):
+            row = rows[name] = StoredRow(row.row, row.ever_opened | mask)
         if mask != mask_before:
             masks[name] = mask
         summary_dirty |= status[:1] != status_before[:1]

@@ -64,7 +64,7 @@ def changed_rows(change: Change) -> tuple[dict[bytes, bytes | None], bytes | Non
         rows[b""] = _BOOKING.pack(FORMAT, state.ever_frequent, state.erasure_horizon)
     for name, row_before, row, *_ in change.sessions:
         if row != row_before:
-            rows[name.encode()] = row
+            rows[name.encode()] = row_codec.encode(*row)
     if change.scans is not None:
         for name, scans in change.scans.items():
             suffix = name.encode() + SEPARATOR
@@ -83,7 +83,7 @@ def void_rows(state: BookingState, rows: Iterable[bytes]) -> list[bytes]:
         if participant:
             is_void = participant not in state.scans.get(name.decode(), {})
         elif suffix:
-            row, _ = row_codec.decode(state.rows.get(name.decode(), row_codec.EMPTY))
+            row = state.rows.get(name.decode(), row_codec.EMPTY).row
             is_void = row._replace(horizon=max(row.horizon, state.erasure_horizon)) == fold.Row(state.erasure_horizon)
         else:
             is_void = not state.frequent
@@ -238,19 +238,18 @@ def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: R
             name, _, participant = suffix.partition(SEPARATOR)
             state.scans.setdefault(name.decode(), {})[participant] = value[1:]
         elif suffix:
-            state.rows[suffix.decode()] = value
+            state.rows[suffix.decode()] = row_codec.decode(value)
     if state.erasure_horizon != fold.NEVER:
-        for session_id, value in state.rows.items():
-            row, ever_opened = row_codec.decode(value)
-            state.rows[session_id] = row_codec.encode(fold.normalised(row, state.erasure_horizon), ever_opened)
+        for session_id, (row, ever_opened) in state.rows.items():
+            state.rows[session_id] = row_codec.StoredRow(fold.normalised(row, state.erasure_horizon), ever_opened)
     for session_id, scans in state.scans.items():
-        row, _ = row_codec.decode(state.rows.get(session_id, row_codec.EMPTY))
+        row = state.rows.get(session_id, row_codec.EMPTY).row
         state.scans[session_id] = fold.counting(row, scans, state.erasure_horizon)
     statuses = {}
-    for session_id, value in state.rows.items():
-        if status := row_codec.packed_status(value, state.participants(session_id)):
+    for session_id, (row, _) in state.rows.items():
+        if status := row_codec.packed_status(row, state.participants(session_id)):
             statuses[session_id] = status
-            if mask := detect(session_id, status, value, state.booking, rules):
+            if mask := detect(session_id, status, row, state.booking, rules):
                 state.masks[session_id] = mask
     return statuses
 
@@ -259,7 +258,7 @@ def stored(state: BookingState) -> Iterator[tuple[bytes, bytes]]:
     """(suffix, row) of every row of ``attendance`` that a state is stored as."""
     yield b"", _BOOKING.pack(FORMAT, state.ever_frequent, state.erasure_horizon)
     for name, row in state.rows.items():
-        yield name.encode(), row
+        yield name.encode(), row_codec.encode(*row)
         for participant, key in state.scans.get(name, {}).items():
             yield name.encode() + SEPARATOR + participant, _FORMAT_BYTE + key
 

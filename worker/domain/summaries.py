@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 from schemas.attendance import Attendance, attendance_id, guid
 from schemas.events import Booking, Window, start_of
-from schemas.packing import text_of
 from schemas.times import format_time
-from worker.domain.fold import effective_time
 from worker.domain.row_codec import AttendanceValue
 
 #: How a session counts in a summary: as the index of its status in `STATUSES`, as only listed, or not at all.
@@ -33,11 +31,7 @@ class Summary(NamedTuple):
 
 def same_for_readers(one: AttendanceValue, other: AttendanceValue) -> bool:
     """Whether two attendances look the same to readers, who see times in milliseconds."""
-    return (
-        one[:2] == other[:2]
-        and one.source == other.source
-        and effective_time(one.updated) // 1000 == effective_time(other.updated) // 1000
-    )
+    return one[:2] == other[:2] and one.source == other.source and one.updated // 1000 == other.updated // 1000
 
 
 def listing(session_id: str, booking: Booking | None) -> tuple[int, Window | None]:
@@ -80,6 +74,6 @@ def document(booking_id: str, session_id: str, value: AttendanceValue) -> Attend
         "sessionId": session_id,
         "status": value.status,
         "numberOfAttendees": value.number,
-        "updatedDate": format_time(effective_time(value.updated)),
-        "source": text_of(value.source),
+        "updatedDate": format_time(value.updated),
+        "source": value.source,
     }

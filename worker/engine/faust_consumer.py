@@ -1,15 +1,17 @@
-"""A Faust transport that delivers one message per (partition, poll) and commits exactly what was completed.
+"""A Faust transport that delivers one message per poll and commits exactly what was completed.
 
 Stock Faust creates two tasks per record, counts a gap in offsets as acknowledged, and drops acknowledgements before the last
-commit of a rebalance (worker/engine/README.md). Here a Faust message carries the raw records of one poll, a batch. It is
-committed once it and all batches before it in its partition are acknowledged. A batch covers offsets, not only records: also
-those of transaction markers, aborted transactions and records that compaction removed. It may hold no record at all, so
-that progress follows the position of the client and not the last record.
+commit of a rebalance (worker/engine/README.md). Here a Faust message carries the raw records of one poll: a batch of each
+partition (`Consumer.batches` takes it apart), since Faust's way from the consumer to the agent costs as much as to fold ten
+events. A batch is committed once it and all batches before it in its partition are acknowledged. It covers offsets, not only
+records: also those of transaction markers, aborted transactions and records that compaction removed. It may hold no record at
+all, so that progress follows the position of the client and not the last record.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -77,6 +79,20 @@ class RawSchema(faust.Schema[Any, Any]):
         return decode
 
 
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What one poll took of one partition."""
+
+    value: Fetched
+    message: Any
+    """Faust's message of it, with topic, partition and generation; its offset is the last one of the batch."""
+    _consumer: "Consumer"
+
+    def ack(self) -> bool:
+        """Completes the batch; False if it is of an earlier assignment."""
+        return self._consumer.ack(self.message)
+
+
 class OffsetRegression(Exception):
     """A topic ends before an offset that was already read: it was created again, or lost records. No retry helps."""
 
@@ -94,6 +110,8 @@ class Consumer(driver.Consumer):
         """The offsets that Kafka has as committed, by this consumer or before it."""
         self.commits = {"committed": 0, "failed": 0}
         """How many commits Kafka has, and how many failed or had no answer in time."""
+        self.on_poll: Callable[[Iterable[int]], None] | None = None
+        """Takes the numbers of the partitions of a poll, before `batches` returns the first of their batches."""
         self.positioned = asyncio.Event()
         self._asked_ends: dict[TP, ConfirmedEnd] = {}
         self._room = asyncio.Event()
@@ -125,6 +143,7 @@ class Consumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
+        batches: list[Any] = []
         for tp, fetched in self._with_moved(records):
             if not (active is None or tp in active):
                 continue
@@ -132,10 +151,24 @@ class Consumer(driver.Consumer):
             # the offset tracker later finds a gap for what is not delivered now; stock Faust seeks back here, in the middle of
             # a rebalance, and would make the tracker forget the batches that the rebalance waits for
             if not self.flow_active or generation != self.app.consumer_generation_id:
-                return
+                break
             taken = await self._take(tp, fetched, log_start)
             if taken is not None:
-                yield tp, self._batch_message(tp, taken)
+                batches.append(self._batch_message(tp, taken))
+        if batches:
+            first = batches[0]
+            yield first.tp, self._message(first.tp, first.offset, batches)
+
+    def batches(self, event: Any) -> Iterator[Batch]:
+        """The batches that an event of the agent's stream carries, to be acknowledged each by itself."""
+        # the event itself is never acknowledged
+        self._unacked_messages.discard(event.message)
+        messages = event.value
+        if self.on_poll is not None:
+            self.on_poll({message.partition for message in messages})
+        for message in messages:
+            self._unacked_messages.add(message)
+            yield Batch(message.value, message, self)
 
     def _with_moved(self, records: Mapping[Any, Any]) -> Iterator[tuple[TP, Fetched]]:
         """What was fetched, and the polled partitions without records whose client position is not the expected one."""
@@ -177,8 +210,10 @@ class Consumer(driver.Consumer):
         return 0
 
     def _batch_message(self, tp: TP, batch: Fetched) -> Any:
-        record = ConsumerRecord(tp.topic, tp.partition, batch.end - 1, None, None, None, batch, None, 0, 0, ())
-        return self._to_message(tp, record)
+        return self._message(tp, batch.end - 1, batch)
+
+    def _message(self, tp: TP, offset: int, value: Any) -> Any:
+        return self._to_message(tp, ConsumerRecord(tp.topic, tp.partition, offset, None, None, None, value, None, 0, 0, ()))
 
     @property
     def unreadable(self) -> Mapping[TP, Unreadable]:

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
+from worker.engine.gathering import Gathering
 from worker.engine.partition_appender import Group, PartitionAppender, check_ends, read
 from worker.engine.stores.base import SEPARATOR, Checkpoint, Record, Store
 from worker.engine.stores.memory import MemoryStore
@@ -24,6 +25,8 @@ __all__ = ["SEPARATOR", "Merge", "Rows", "Table", "records_of"]
 
 #: Rows that are rewritten at a time.
 _REWRITTEN_AT_ONCE = 10_000
+#: A flush of so many groups does not wait for those of other partitions.
+_FLUSHED_ALONE = 500
 
 Rows = Mapping[bytes, bytes | None]
 """Changed rows of one group by suffix; None: the row is deleted. Only rows that other rows make void may be deleted."""
@@ -54,7 +57,15 @@ class _Partition:
 class Table:
     """The rows of the partitions that this worker owns."""
 
-    def __init__(self, changelog: str, merge: Merge, batch_bytes: int, store: Store | None = None, number: int = 0) -> None:
+    def __init__(
+        self,
+        changelog: str,
+        merge: Merge,
+        batch_bytes: int,
+        store: Store | None = None,
+        number: int = 0,
+        gathering: Gathering | None = None,
+    ) -> None:
         """
         Args:
             changelog: name of the changelog topic.
@@ -62,10 +73,12 @@ class Table:
             batch_bytes: the largest record batch of the producers that flush.
             store: for the rows; None: in memory.
             number: of this table in the store; it must never change.
+            gathering: lets small flushes of several partitions leave together; None: each leaves at once.
         """
         self.changelog = changelog
         self._batch_bytes = batch_bytes
         self._merge = merge
+        self._gathering = gathering
         self._rows = (MemoryStore() if store is None else store).table(number)
         self._partitions: dict[int, _Partition] = {}
 
@@ -198,6 +211,8 @@ class Table:
         """As `flush`, of changed rows as records: those of a group together, deletions last (see `records_of`)."""
         state = self._partitions[partition]
         if groups:
+            if self._gathering is not None and len(groups) < _FLUSHED_ALONE:
+                await self._gathering.wait(partition)
             async with state.lock:
                 await self._append(producer, state, groups)
                 self._write(partition, state, chain.from_iterable(groups))

@@ -60,7 +60,18 @@ class Collected:
         self._events_of_booking = 0
         self.filter = BookingFilter(booking_id)
 
-    def add_events(self, records: Sequence[Any]) -> None:
+    async def add(self, records: Sequence[Any], *, are_events: bool) -> None:
+        """Takes records of the booking's partition of the events or the bookings topic.
+
+        Raises:
+            TooManyEvents: of the attendance, or of its booking.
+        """
+        if are_events:
+            self._add_events(records)
+        else:
+            await self._add_booking_records(records)
+
+    def _add_events(self, records: Sequence[Any]) -> None:
         """Takes records of the events topic from the booking's partition.
 
         Raises:
@@ -83,11 +94,12 @@ class Collected:
         if events:
             apply_records([(self.state, events, ())], self.rules)
 
-    def add_booking_records(self, records: Sequence[Any]) -> None:
+    async def _add_booking_records(self, records: Sequence[Any]) -> None:
         """Takes records of the bookings topic from the booking's partition."""
         key = self.booking_id.encode()
         if keyed := [record for record in records if record.key == key]:
-            booking_records = read_bookings(keyed, lambda _: True).booking_records.get(self.booking_id, ())
+            batch = await read_bookings(keyed, lambda _: True)
+            booking_records = batch.booking_records.get(self.booking_id, ())
             apply_records([(self.state, (), booking_records)], self.rules)
 
     def _add_dead_letter(self, record: Any, letter: DeadLetter) -> None:

@@ -161,7 +161,7 @@ class Explainer:
         while records := await asyncio.to_thread(lambda: list(islice(self._archived, self._pace.records))):
             for tp, window in windows.items():
                 older = [each for each in records if (each.topic, each.partition) == tp and each.offset < window.start]
-                (self._collected.add_events if tp == self._events else self._collected.add_booking_records)(older)
+                await self._collected.add(older, are_events=tp == self._events)
 
     async def _read(self, windows: Mapping[TopicPartition, range]) -> None:
         for tp, window in windows.items():
@@ -176,7 +176,7 @@ class Explainer:
         try:
             async with aclosing(reading) as parts:
                 async for tp, (begin, records, end) in parts:
-                    (collected.add_events if tp == self._events else collected.add_booking_records)(records)
+                    await collected.add(records, are_events=tp == self._events)
                     self._read_records += end - begin
                     self._on_progress(self._read_records, total)
                     # what was fetched ahead is taken without waiting

@@ -8,7 +8,6 @@ import orjson
 from schemas.alerts import OPENED, AlertKind, alert_id
 from worker.domain.alert_rules import FREQUENT, kinds
 from worker.domain.booking_state import BookingState
-from worker.domain.row_codec import ever_opened_of
 
 Concerns = tuple[str, AlertKind, str | None]
 """bookingId, kind and sessionId of an alert."""
@@ -25,7 +24,7 @@ def topic_state(event: Any) -> bytes | None:
 def current_alerts(state: BookingState) -> Iterator[Concerns]:
     """Each alert of a booking that was ever open."""
     for name, row in state.rows.items():
-        for kind in kinds(ever_opened_of(row) | state.masks.get(name, 0)):
+        for kind in kinds(row.ever_opened | state.masks.get(name, 0)):
             yield state.booking_id, kind, name
     if state.ever_frequent or state.frequent:
         yield state.booking_id, FREQUENT, None

@@ -17,7 +17,7 @@ from worker.domain import fold
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, BookingState, Place, apply_records
 from worker.domain.differences import Differences, differences
-from worker.domain.row_codec import EMPTY, decode
+from worker.domain.row_codec import EMPTY
 from worker.domain.rows import (
     PARTITION_GROUP,
     PARTITION_SUFFIX,
@@ -225,7 +225,7 @@ def _effect(state: BookingState, event: Event, tolerance: int) -> Effect:
     effective = fold.effective_time(key)
     if event.type == EventType.BOOKING_ERASED.value:
         return Effect.DUPLICATE if effective == state.erasure_horizon else Effect.STALE
-    row, _ = decode(state.rows.get(event.session_id, EMPTY))
+    row = state.rows.get(event.session_id, EMPTY).row
     if event.type == EventType.DELETED.value and effective == row.horizon:
         return Effect.DUPLICATE
     if effective <= max(row.horizon, state.erasure_horizon):

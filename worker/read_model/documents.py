@@ -14,7 +14,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from schemas.attendance import STATUSES, Attendance, AttendanceStatus, guid
-from schemas.packing import pack_known_text, pack_text, unpack_text
+from schemas.packing import pack_text, unpack_text
 from schemas.times import format_time
 
 _HEAD = Struct(">BBIIIB")
@@ -63,7 +63,7 @@ def contribution(status_and_number: bytes, minute: int, expected: int, window: L
 
 def pack(contributed: bytes, session_id: str, booking_id: str, updated: bytes = _NEVER, source: bytes = b"\0\0") -> bytes:
     """The bytes of a pair; ``updated`` and ``source`` are already packed."""
-    return b"".join((contributed, updated, pack_known_text(session_id), pack_text(booking_id), source))
+    return b"".join((contributed, updated, pack_text(session_id), pack_text(booking_id), source))
 
 
 def unpack_contribution(packed: bytes) -> Contribution:

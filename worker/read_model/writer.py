@@ -252,6 +252,8 @@ class ChunkSizer:
         """Adapts to a round trip of ``calls`` script calls, during which this thread used ``worked`` seconds of CPU time."""
         if worked > seconds * _MAX_BUSY_SHARE:
             return
+        if calls == 1 and self.chunk <= CHUNK:
+            return  # it may have waited for small writes of other partitions, which share its connection
         call_seconds = seconds / calls
         if call_seconds > _SLOW_SECONDS:
             self.chunk = max(min(LEAST_CHUNK, CHUNK), self.chunk // 2)

@@ -19,15 +19,19 @@ _MAX_CONNECTIONS = 2048
 
 
 class Server(Redis):
-    """redis-py's client of one server, with a cheaper way to run read-only commands: `ask`."""
+    """redis-py's client of one server, with a cheaper way to run commands of which a repeat changes nothing: `ask`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._multiplexed = Multiplexed(self.connection_pool, ANSWER_SECONDS)
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """The answers to read-only commands; errors are answers. See `Multiplexed.ask`."""
+        """The answers to commands of which a repeat changes nothing; errors are answers. See `Multiplexed.ask`."""
         return await self._multiplexed.ask(commands)
+
+    async def ask_packed(self, packed: bytes, count: int) -> list[Any]:
+        """See `Multiplexed.ask_packed`."""
+        return await self._multiplexed.ask_packed(packed, count)
 
 
 Client = Server | Cluster

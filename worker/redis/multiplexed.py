@@ -35,24 +35,25 @@ class Multiplexed:
         """The answers to the commands, in one round trip; errors are answers.
 
         Args:
-            commands: read-only, because they are sent twice if the connection was lost.
+            commands: such that a repeat changes nothing, because they are sent twice if the connection was lost.
 
         Raises:
             redis.ConnectionError: the server is unavailable.
             TimeoutError: it does not answer.
         """
-        if not commands:
-            return []
-        packed = b"".join(map(_pack, commands))
+        return await self.ask_packed(b"".join(map(pack, commands)), len(commands)) if commands else []
+
+    async def ask_packed(self, packed: bytes, count: int) -> list[Any]:
+        """As `ask`, of ``count`` commands that are packed by `pack`."""
         connection = None
         try:
             async with asyncio.timeout(self._answer_timeout):
                 connection = await self._open()
                 try:
-                    return await connection.ask(packed, len(commands))
+                    return await connection.ask(packed, count)
                 except RedisConnectionError:  # an idle connection may have been closed by the server
                     connection = await self._open()
-                    return await connection.ask(packed, len(commands))
+                    return await connection.ask(packed, count)
         except TimeoutError:
             if connection is not None:
                 connection.close()
@@ -79,6 +80,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, connection: Any) -> None:
         self.redis_connection = connection
         self._pending: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
+        self._unsent: list[bytes] = []
         self._answers: list[Any] = []
         self._reader = Reader(replyError=connection._parser.parse_error, notEnoughData=_INCOMPLETE)  # noqa: SLF001
         self._loop = asyncio.get_running_loop()
@@ -98,8 +100,16 @@ class _Connection(asyncio.Protocol):
             future.set_exception(RedisConnectionError("the connection was closed"))
         else:
             self._pending.append((future, count))
-            self._transport.write(packed)
+            self._unsent.append(packed)
+            if len(self._unsent) == 1:
+                # what other tasks ask in this turn of the event loop leaves with it: a system call costs more than a command
+                self._loop.call_soon(self._send)
         return future
+
+    def _send(self) -> None:
+        packed, self._unsent = self._unsent, []
+        if not self.is_closed:
+            self._transport.write(b"".join(packed))
 
     def close(self) -> None:
         """Closes the connection; pending calls fail."""
@@ -129,7 +139,8 @@ class _Connection(asyncio.Protocol):
                 future.set_exception(RedisConnectionError(f"the connection was lost ({error or 'closed by the server'})"))
 
 
-def _pack(words: Sequence[Any]) -> bytes:
+def pack(words: Sequence[Any]) -> bytes:
+    """A command as it is sent."""
     texts = tuple([word if type(word) is bytes or type(word) is str else str(word) for word in words])
     packed: bytes = pack_command(texts)  # type: ignore[arg-type]  # it takes any tuple
     return packed

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple, Self
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from worker.redis.client import Client, answer_timeout
+from worker.redis.client import Client, Server, answer_timeout
+from worker.redis.multiplexed import pack
 
 _MAX_SENDS = 3
+#: Commands of so many bytes share a connection with those of other partitions; larger ones take one of their own.
+_SHARED_BYTES = 64 * 1024
 #: Part of the error of a script that, while running, used a key whose slot the master has migrated or is migrating.
 _SLOT_MOVED_ERROR = "non local key"
 
@@ -95,6 +98,11 @@ def _commands(script: Script, calls: Sequence[Call], command: str, in_full: set[
 
 async def _write(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The answers to the commands; errors are answers."""
+    if isinstance(client, Server):
+        packed = b"".join(map(pack, commands))
+        # a large write would let those of other partitions wait
+        if len(packed) <= _SHARED_BYTES:
+            return await client.ask_packed(packed, len(commands))
     async with answer_timeout():
         if len(commands) == 1:
             # a pipeline of one command costs twice as much

@@ -30,7 +30,6 @@ from worker.engine.table import SEPARATOR, Rows, Table, records_of
 from worker.read_model.keys import LAYOUT_VERSION
 from worker.read_model.write_batch import Entries
 from worker.stream.core import Changes, CoreOptions, StoredBooking
-from worker.stream.create_core import create_core
 from worker.stream.decode_batch import Contents
 from worker.stream.group import check_settings
 from worker.stream.originals import NULL, KeptRecord, overtaken
@@ -58,7 +57,7 @@ class Bookings:
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
         partitions, rules = resources.settings.partitions, resources.rules
-        self._core = create_core(CoreOptions(number, partitions, rules, lambda: resources.cached_bookings))
+        self._core = resources.core.create(CoreOptions(number, partitions, rules, lambda: resources.cached_bookings))
         self._devices = Devices({})
         self._erasures = Erasures({}, b"")
         self.unfinished: list[str] = []

@@ -63,15 +63,15 @@ class DecodedBatch(NamedTuple):
     """By booking, the operation that published its records again; empty, or no entry: at least one of them is live."""
 
 
+EMPTY = DecodedBatch(Contents([], {}, [], [], None, {}, {}, {}, {}, {}), {}, {}, {})
+"""A batch without records."""
+
+
 async def decode_batch(topic: int, records: Records, is_ours: IsOurs, rules: Rules) -> DecodedBatch:
     """Decodes what one poll took of the events or the bookings topic (see `worker.domain.rows`)."""
     if topic == EVENTS:
         return read_events(records, is_ours, rules.max_event_age, rules.clock_tolerance)
-    parts = []
-    for start in range(0, len(records), _DECODED_AT_ONCE):
-        parts.append(read_bookings(records[start : start + _DECODED_AT_ONCE], is_ours))
-        await asyncio.sleep(0)
-    return joined(parts)
+    return await read_bookings(records, is_ours)
 
 
 def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int) -> DecodedBatch:
@@ -124,7 +124,7 @@ def counts_by_session(events: Iterable[Event]) -> Mapping[str, Mapping[str, int]
     return {source: dict(list(counts.items())[-MOST_SESSIONS:]) for source, counts in found.items()}
 
 
-def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
+async def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     """Decodes records of the bookings topic.
 
     A dead letter makes the booking of its key unknown, if the key is the booking's normalised id and the partition is the
@@ -138,7 +138,9 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
     folded: Counter[str] = Counter()
     forwarded: Counter[str] = Counter()
     newest = None
-    for record in records:
+    for index, record in enumerate(records):
+        if index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1:
+            await asyncio.sleep(0)
         received = received_at(record.headers, record.timestamp)
         keyed = _booking_keyed(record.key, is_ours)
         decoded = decode_booking(record.value, record.headers, record.key)
@@ -163,31 +165,6 @@ def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
         booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
         _add_backfill(backfills, keyed, _backfill_of(record.headers))
     contents = Contents([], last_places, dead_letters, forwards, newest, folded, forwarded, {}, {}, {})
-    return DecodedBatch(contents, {}, booking_records, backfills)
-
-
-def joined(parts: Sequence[DecodedBatch]) -> DecodedBatch:
-    """Joins consecutive parts of a batch of the bookings topic."""
-    backfills: dict[str, str] = {}
-    booking_records: dict[str, list[BookingRecord]] = {}
-    for part in parts:
-        for booking_id, records in part.booking_records.items():
-            booking_records.setdefault(booking_id, []).extend(records)
-        for booking_id, operation in part.backfills.items():
-            _add_backfill(backfills, booking_id, operation)
-    all_contents = [part.contents for part in parts]
-    contents = Contents(
-        missing=[],
-        last_places={name: place for each in all_contents for name, place in each.last_places.items()},
-        dead_letters=[letter for each in all_contents for letter in each.dead_letters],
-        forwards=[forward for each in all_contents for forward in each.forwards],
-        newest=max((each.newest for each in all_contents if each.newest is not None), default=None),
-        folded=sum((Counter(each.folded) for each in all_contents), Counter()),
-        forwarded=sum((Counter(each.forwarded) for each in all_contents), Counter()),
-        sources={},
-        received={},
-        at_sessions={},
-    )
     return DecodedBatch(contents, {}, booking_records, backfills)
 
 

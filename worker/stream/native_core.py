@@ -18,7 +18,7 @@ from worker.stream.decode_batch import Contents, backfills_of, decode_batch, has
 from worker.topics import partition_of
 
 #: Bytes that a booking in memory takes, about.
-_BOOKING_BYTES = 2_000
+_BOOKING_BYTES = 3_000
 
 
 class NativeCore:

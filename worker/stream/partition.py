@@ -52,7 +52,7 @@ Batch = TypeVar("Batch")
 
 
 class Delivered(Protocol):
-    """A Faust event whose value holds the records that one poll took from a partition."""
+    """The records that one poll took from the partition: a `worker.engine.faust_consumer.Batch`."""
 
     value: Fetched
     message: Any
@@ -145,7 +145,7 @@ class Partition:
         self._finish_erasures()
         try:
             async with asyncio.TaskGroup() as stages:
-                stages.create_task(_run_stage(self._to_fold, self._fold))
+                stages.create_task(_run_stage(self._to_fold, self._fold_one))
                 stages.create_task(_run_stage(self._to_emit, self._emit))
         except ExceptionGroup as errors:
             raise _first(errors) from None
@@ -232,6 +232,11 @@ class Partition:
         """Queues the rewrite that follows foreign writes to the partition's changelogs or alerts, if there are any."""
         if self._read_models and self._has_foreign_writes and monotonic() >= self._rewrite_after:
             self._to_fold.put_nowait(self._rewrite)
+
+    async def _fold_one(self, delivered: Delivered) -> None:
+        await self._fold(delivered)
+        # also if it had nothing to store
+        self._resources.gathering.leave(self.number)
 
     async def _fold(self, delivered: Delivered) -> None:
         """Folds a batch, projects what it changed, and stores it in changelog and table."""

@@ -8,13 +8,15 @@ import orjson
 from schemas.alerts import AlertData, AlertEvent, AlertKind
 from schemas.attendance import attendance_id
 from schemas.events import Booking
+from schemas.packing import pack_text
 from schemas.times import parse_time
 from worker.domain import alert_events
 from worker.domain.alert_events import AlertInput
 from worker.domain.alert_rules import BITS, FREQUENT, kinds
 from worker.domain.booking_state import BookingState, Change, SessionDelta, listed_by
 from worker.domain.devices import Devices, SourceEvents
-from worker.domain.row_codec import arrival_minute, attendance_value, ever_opened_of, newest_key, newest_of, source_of
+from worker.domain.fold import NOTHING, Mark, Row
+from worker.domain.row_codec import arrival_minute, attendance_value
 from worker.domain.summaries import listing, same_for_readers
 from worker.read_model.documents import contribution, pack
 from worker.read_model.write_batch import AlertChange, Entries
@@ -95,10 +97,10 @@ def project_all(
     names = state.rows.keys() | listed_by(state.booking).keys()
     for name in names if sessions is None else names & set(sessions):
         status = state.packed_status(name)
-        row = state.rows[name] if status else b""
+        row = state.rows[name].row if status else NOTHING
         contributed = _contribution(name, status, row, state.booking)
         if contributed:
-            document = _document(state.booking_id, name, contributed, row)
+            document = _document(state.booking_id, name, contributed, row.newest)
             identity = attendance_id(state.booking_id, name)
             if is_empty:
                 entries.pair(identity, document, contributed, b"")
@@ -119,7 +121,7 @@ def project_all(
 def past_alerts(state: BookingState) -> Iterator[tuple[AlertKind, str | None]]:
     """Kind and session of each alert of a booking that was open once and is not now."""
     for name, row in state.rows.items():
-        for kind in kinds(ever_opened_of(row) & ~state.masks.get(name, 0)):
+        for kind in kinds(row.ever_opened & ~state.masks.get(name, 0)):
             yield kind, name
     if state.ever_frequent and not state.frequent:
         yield FREQUENT, None
@@ -131,7 +133,7 @@ def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | 
         is_open, ever_opened, judged = state.frequent, state.ever_frequent, state.judged()
     elif session_id in state.rows:
         is_open, ever_opened = (
-            bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), ever_opened_of(state.rows[session_id]))
+            bool(mask & BITS[kind]) for mask in (state.masks.get(session_id, 0), state.rows[session_id].ever_opened)
         )
         judged = state.judged_session(session_id)
     else:
@@ -146,7 +148,7 @@ def _project_pairs(change: Change, entries: Entries, known: bool) -> None:
     for delta in change.sessions:
         _, row_before, row, status_before, status, _, _ = delta
         # the minute of the arrival moves only together with the newest event or the status
-        newest_changed = row is not row_before and newest_key(row) != newest_key(row_before)
+        newest_changed = row.row.newest != row_before.row.newest
         if newest_changed or emit_all or status != status_before:
             _project_pair(change, delta, entries, known=known and not is_redelivery, newest_changed=newest_changed)
     for name in change.listed:
@@ -157,16 +159,16 @@ def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, know
     state, booking = change.state, change.state.booking
     name, row_before, row, status_before, status, _, _ = delta
     identity = attendance_id(state.booking_id, name)
-    contributed = _contribution(name, status, row, booking)
+    contributed = _contribution(name, status, row.row, booking)
     if not contributed:
         entries.pair_anew(identity, b"")
         return
-    document = _document(state.booking_id, name, contributed, row if status else b"")
+    document = _document(state.booking_id, name, contributed, row.row.newest if status else None)
     if known:
         before = (
             contributed
             if status_before == status and not change.affects_all and not newest_changed
-            else _contribution(name, status_before, row_before, change.before.booking)
+            else _contribution(name, status_before, row_before.row, change.before.booking)
         )
         if newest_changed or before != contributed:
             entries.pair(identity, document, contributed, before)
@@ -176,13 +178,13 @@ def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, know
 
 def _project_listed_pair(change: Change, name: str, entries: Entries, known: bool) -> None:
     state = change.state
-    before, now = _contribution(name, b"", b"", change.before.booking), _contribution(name, b"", b"", state.booking)
+    before, now = (_contribution(name, b"", NOTHING, booking) for booking in (change.before.booking, state.booking))
     if before != now or not known or change.is_redelivery:
-        document = _document(state.booking_id, name, now, b"") if now else b""
+        document = _document(state.booking_id, name, now, None) if now else b""
         entries.pair_anew(attendance_id(state.booking_id, name), document)
 
 
-def _contribution(name: str, status: bytes, row: bytes, booking: Booking | None) -> bytes:
+def _contribution(name: str, status: bytes, row: Row, booking: Booking | None) -> bytes:
     """What the pair adds to the session's tally and arrivals; empty if there is no pair."""
     expected, window = listing(name, booking)
     if not status and window is None:
@@ -190,12 +192,11 @@ def _contribution(name: str, status: bytes, row: bytes, booking: Booking | None)
     return contribution(status, arrival_minute(row, status), expected, window)
 
 
-def _document(booking_id: str, name: str, contributed: bytes, row: bytes) -> bytes:
-    """The packed pair; an empty row: the session is only listed."""
-    if not row:
+def _document(booking_id: str, name: str, contributed: bytes, newest: Mark | None) -> bytes:
+    """The packed pair; without a newest event the session is only listed."""
+    if newest is None:
         return pack(contributed, name, booking_id)
-    newest = newest_of(row)
-    return pack(contributed, name, booking_id, row[newest : newest + 8], source_of(row, newest))
+    return pack(contributed, name, booking_id, newest.key[:8], pack_text(newest.source))
 
 
 def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEvent]:
@@ -220,7 +221,7 @@ def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, AlertInp
     """(kind, what it is detected from, whether it is open) of each alert to emit."""
     for change in changes:
         for delta in change.sessions:
-            if delta.mask or delta.mask_before or (change.is_redelivery and ever_opened_of(delta.row)):
+            if delta.mask or delta.mask_before or (change.is_redelivery and delta.row.ever_opened):
                 yield from _session_alerts(change, delta)
         if change.state.ever_frequent:
             yield from _frequent_alert(change)
@@ -231,14 +232,14 @@ def _session_alerts(change: Change, delta: SessionDelta) -> Iterator[tuple[Alert
     name, row_before, row, status_before, _, mask_before, mask = delta
     now, then = state.judged_session(name), None
     if mask & mask_before and not is_redelivery:
-        attendance_before, before = attendance_value(row_before, status_before), change.before
+        attendance_before, before = attendance_value(row_before.row, status_before), change.before
         # an alert contains its attendance: if that changed, so did the alert
         if attendance_before is not None and now.attendance is not None and same_for_readers(attendance_before, now.attendance):
             then = AlertInput(state.booking_id, name, row_before, attendance_before, before.booking, before.erasure_horizon, "")
     for kind in kinds(mask):
         if then is None or not mask_before & BITS[kind] or alert_events.differs(kind, now, then):
             yield kind, now, True
-    for kind in kinds((ever_opened_of(row) if is_redelivery else mask_before) & ~mask):
+    for kind in kinds((row.ever_opened if is_redelivery else mask_before) & ~mask):
         yield kind, now, False
 
 

@@ -13,7 +13,7 @@ from worker.domain.fold import NEVER
 from worker.domain.rows import changed_rows, load, void_rows
 from worker.engine.table import records_of
 from worker.stream.core import Changes, CoreOptions, StoredBooking
-from worker.stream.decode_batch import Contents, decode_batch, joined
+from worker.stream.decode_batch import EMPTY, Contents, decode_batch
 from worker.stream.projection import Projection
 from worker.topics import partition_of
 
@@ -28,7 +28,7 @@ class PythonCore:
         self._options = options
         self._states: dict[str, BookingState] = {}
         """The bookings in memory, the least recently used one first."""
-        self._batch = joined(())
+        self._batch = EMPTY
 
     async def decode(self, topic: int, records: Sequence[Any]) -> Contents:
         self._batch = batch = await decode_batch(topic, records, self._is_ours, self._options.rules)
@@ -40,7 +40,7 @@ class PythonCore:
             self._states[name] = load(name, rows, reference, self._options.rules, marker)
 
     async def apply(self, *, is_redelivery: bool, is_known: bool, projected_offset: int) -> Changes:
-        batch, self._batch = self._batch, joined(())
+        batch, self._batch = self._batch, EMPTY
         projection, unchanged = Projection(known=is_known, backfills=batch.backfills), list[str]()
         changes = Changes([], [], projection.entries, [], {}, [])
         names = iter(dict.fromkeys([*batch.events, *batch.booking_records]))

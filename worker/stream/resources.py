@@ -6,6 +6,7 @@ from aiokafka import AIOKafkaProducer
 
 from worker.domain.alert_rules import Rules
 from worker.domain.rows import merge_attendance_rows, merge_booking_rows
+from worker.engine.gathering import Gathering
 from worker.engine.partition_appender import PartitionAppender
 from worker.engine.stores import open_store
 from worker.engine.stores.base import Store, StoreUnusable
@@ -13,6 +14,7 @@ from worker.engine.table import Table
 from worker.monitoring.metrics import WorkerMetrics
 from worker.redis.client import Client
 from worker.settings import Settings, SettingsError
+from worker.stream.choose_core import choose_core
 from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
 from worker.topics import BATCH_BYTES, TopicNames, partition_of
@@ -38,12 +40,12 @@ def open_row_store(settings: Settings) -> Store:
         raise SettingsError(f"ATTENDANCE_STORE: {error}") from None
 
 
-def open_tables(settings: Settings, store: Store) -> tuple[Table, Table]:
+def open_tables(settings: Settings, store: Store, gathering: Gathering | None = None) -> tuple[Table, Table]:
     """The tables ``attendance`` and ``bookings`` in a store."""
     topics = TopicNames.of(settings.topic_prefix, settings.tables)
     return (
-        Table(topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0),
-        Table(topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1),
+        Table(topics.attendance_changelog, merge_attendance_rows, BATCH_BYTES, store, 0, gathering),
+        Table(topics.bookings_changelog, merge_booking_rows, BATCH_BYTES, store, 1, gathering),
     )
 
 
@@ -59,12 +61,15 @@ class Resources:
         bookings: Table,
         metrics: WorkerMetrics,
         erase_key: bytes = b"",
+        gathering: Gathering | None = None,
     ) -> None:
         """
         Args:
             erase_key: of the hashes of erased bookings; the same for all tables of the system.
+            gathering: that of the tables; None: one of its own, which gathers nothing.
         """
         self.settings = settings
+        self.core = choose_core(settings)
         self.metrics = metrics
         self.erase_key = erase_key
         self.topics = TopicNames.of(settings.topic_prefix, settings.tables)
@@ -74,6 +79,7 @@ class Resources:
         self.attendance = attendance
         self.bookings = bookings
         self.lease = Lease(settings.session_timeout.total_seconds())
+        self.gathering = gathering or Gathering()
         self.folding = asyncio.Lock()
         """Held while a batch is folded."""
         self.alerts: dict[int, PartitionAppender] = {}

@@ -14,6 +14,7 @@ from faust.types import TP
 from redis.exceptions import RedisError
 
 from worker.engine import faust_consumer, faust_thread
+from worker.engine.gathering import Gathering
 from worker.engine.partition_appender import check_ends
 from worker.engine.progress import Progress, waiting
 from worker.engine.recovery import recover
@@ -135,9 +136,9 @@ class Worker:
         return await until_done("redis", lambda: read_targets(self.settings, redis))
 
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store) -> None:
-        self._resources = Resources(
-            self.settings, producer, redis, *open_tables(self.settings, store), self._metrics, self._erase_key
-        )
+        gathering = Gathering()
+        tables = open_tables(self.settings, store, gathering)
+        self._resources = Resources(self.settings, producer, redis, *tables, self._metrics, self._erase_key, gathering)
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
@@ -185,9 +186,9 @@ class Worker:
     async def _consume(self, stream: Any) -> None:
         """The agent: delivers each batch to its partition, which acknowledges it after its effects."""
         async for event in stream.noack().events():
-            message = event.message
-            if message.generation_id == self._app.consumer_generation_id:
-                self._partition(message.partition).deliver(event)
+            for batch in self._consumer.batches(event):
+                if batch.message.generation_id == self._app.consumer_generation_id:
+                    self._partition(batch.message.partition).deliver(batch)
 
     @property
     def _consumer(self) -> faust_consumer.Consumer:
@@ -206,6 +207,7 @@ class Worker:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
         self._reporter.assigned(numbers)
+        self._consumer.on_poll = self._resources.gathering.begin
         recovery = Progress()
         self._watchdog.progress = dict.fromkeys(numbers, recovery)
         self._spawn(recovery.follow(self._recover(numbers)))

@@ -14,7 +14,7 @@ from schemas.attendance import STATUSES
 from tests.bench.query.dataset import Dataset
 from worker.domain.booking_state import BookingState
 from worker.domain.fold import Base, Mark, Row, pack_times
-from worker.domain.row_codec import encode
+from worker.domain.row_codec import StoredRow
 from worker.domain.summaries import summarise
 from worker.read_model.builds import Namespace, announce
 from worker.read_model.keys import LAYOUT_VERSION, namespace
@@ -85,13 +85,13 @@ def _state(data: Dataset, booking: int) -> BookingState:
     return state
 
 
-def _row(data: Dataset, attendance: int) -> bytes:
+def _row(data: Dataset, attendance: int) -> StoredRow:
     """As a report leaves it, or, where it is NOT_SET, as a set or cleared."""
     status, time = data.status_of[attendance], _NOW - attendance * 997 % 2_592_000 * _SECOND
     mark = Mark(pack_times(time, time, 0) + data.identity(attendance)[:8], _KIOSKS[attendance % len(_KIOSKS)])
     base = Base(mark, STATUSES[status], data.number_of[attendance])
     reports: Iterable[Mark | None] = (mark if place == status else None for place in range(3))
-    return encode(Row(-(1 << 63), base, mark, *reports), 0)
+    return StoredRow(Row(-(1 << 63), base, mark, *reports), 0)
 
 
 async def _used(client: Redis) -> int:

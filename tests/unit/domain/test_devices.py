@@ -8,7 +8,7 @@ from schemas.attendance import AttendanceStatus
 from schemas.events import Event
 from worker.domain.devices import MOST_DEVICES, Devices, device_rows, devices_of, newest_by_source
 from worker.domain.fold import NOTHING, fold, order_key
-from worker.domain.row_codec import OtherFormat, arrival_minute, encode, pack_status
+from worker.domain.row_codec import OtherFormat, arrival_minute, pack_status
 from worker.domain.rows import merge_attendance_rows
 from worker.read_model.devices import unpack_newest
 
@@ -85,7 +85,7 @@ def test_the_minute_of_an_arrival() -> None:
         ([check_in, set_attended], 8),
         ([check_in, set_attended, scan], 9),
     ):
-        row = encode(fold(NOTHING, {}, [(order_key(each, TOLERANCE), each) for each in events], -(1 << 63)).row, 0)
+        row = fold(NOTHING, {}, [(order_key(each, TOLERANCE), each) for each in events], -(1 << 63)).row
         assert arrival_minute(row, attended) == NOW // MINUTE + expected
         assert arrival_minute(row, pack_status(1, 0)) == arrival_minute(row, b"") == 0
 
@@ -93,5 +93,5 @@ def test_the_minute_of_an_arrival() -> None:
 @pytest.mark.parametrize(("time", "minute"), [(-5 * MINUTE, 1), (0, 1), (MINUTE, 1), (2 * MINUTE - 1, 1), (2 * MINUTE, 2)])
 def test_arrivals_before_1970_count_for_its_first_minutes(time: int, minute: int) -> None:
     each = event(time, received=NOW)
-    row = encode(fold(NOTHING, {}, [(order_key(each, TOLERANCE), each)], -(1 << 63)).row, 0)
+    row = fold(NOTHING, {}, [(order_key(each, TOLERANCE), each)], -(1 << 63)).row
     assert arrival_minute(row, pack_status(0, 1)) == minute

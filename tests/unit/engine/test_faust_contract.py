@@ -153,7 +153,18 @@ ATTRIBUTES: dict[str, Any] = {
     "is_stopped": WorkerThread,
 }
 #: What the engine's own subclasses add.
-OWN = {"_wait_empty", "_room", "_needs_seek", "_polled", "_check_end", "_batch_message", "_log_start", "_take", "_with_moved"}
+OWN = {
+    "_wait_empty",
+    "_room",
+    "_needs_seek",
+    "_polled",
+    "_check_end",
+    "_batch_message",
+    "_message",
+    "_log_start",
+    "_take",
+    "_with_moved",
+}
 OWN |= {"_asked_ends", "_end_offsets", "_topics_watch"}
 OWN |= {"_batches", "_may_hold", "_next", "_search", "_search_group"}
 #: Of the standard library.

@@ -74,7 +74,7 @@ pub fn detect(session: &[u8], reported: Reported, row: &Row<'_>, booking: Option
     if let Some(booking) = booking {
         add(reported.number > booking.participants && !booking.walk_ins_allowed, AlertKind::ParticipantsExceeded);
         add(booking.canceled && attended, AlertKind::BookingCanceled);
-        add(booking.sessions.is_some() && booking.window(session).is_none(), AlertKind::UnknownSession);
+        add(booking.sessions.is_some() && booking.find(session).is_none(), AlertKind::UnknownSession);
     }
     if let Some((attended, missed)) = row.opposed_reports() {
         let apart = attended.effective_time().abs_diff(missed.effective_time());

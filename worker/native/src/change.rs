@@ -209,7 +209,7 @@ fn take_newest(state: &mut BookingState, change: &mut Change, records: Vec<Booki
             removed.extend(std::mem::take(&mut state.removed_unprojected));
         }
         for each in before.as_ref().map_or(&[][..], |booking| booking.listed()) {
-            if state.booking.as_ref().is_none_or(|booking| booking.window(&each.session).is_none()) {
+            if state.booking.as_ref().is_none_or(|booking| booking.find(&each.session).is_none()) {
                 removed.insert(each.session.clone());
             }
         }

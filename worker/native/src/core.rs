@@ -3,12 +3,13 @@
 use crate::alert_rules::Rules;
 use crate::alerts::project_alerts;
 use crate::booking::{BookingState, LoadError, Marker};
+use crate::booking_record::project_changed_booking;
 use crate::change::{self, Batch};
 use crate::decode;
 use crate::event::{Event, Kind, Status};
 use crate::hashing::partition_of;
 use crate::order::effective;
-use crate::project::{Entries, Record, changed_rows, is_erasing, project_pairs, project_summary};
+use crate::project::{Entries, Record, changed_rows, is_erasing, project_pairs};
 use crate::reference::{BookingRecord, decode as decode_record};
 use crate::sources::Sources;
 use std::collections::HashMap;
@@ -382,7 +383,7 @@ fn add_change(applied: &mut Applied, state: &mut BookingState, change: &change::
     }
     project_pairs(state, change, batch, &mut applied.entries);
     project_alerts(state, change, batch, operation, &mut applied.entries, &mut applied.alerts);
-    project_summary(state, change, batch, &mut applied.entries);
+    project_changed_booking(state, change, batch, &mut applied.entries);
 }
 
 impl Held {

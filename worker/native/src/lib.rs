@@ -6,6 +6,7 @@
 mod alert_rules;
 mod alerts;
 mod booking;
+mod booking_record;
 mod bytes;
 mod change;
 mod core;

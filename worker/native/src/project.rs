@@ -4,9 +4,8 @@ use crate::booking::BookingState;
 use crate::change::{Batch, Change, SessionBefore};
 use crate::hashing::{ATTENDANCES, uuid5};
 use crate::order::{NEVER, time_bytes};
-use crate::reference::{Booking, Window};
+use crate::reference::Booking;
 use crate::row::{FORMAT, Reported, Row, write_text};
-use std::io::Write;
 
 /// (key, value) of a row; without a value it is deleted.
 pub type Record = (Vec<u8>, Option<Vec<u8>>);
@@ -15,11 +14,10 @@ pub type Record = (Vec<u8>, Option<Vec<u8>>);
 #[derive(Debug, Default)]
 pub struct Entries {
     pub pairs: Vec<Vec<u8>>,
-    pub summaries: Vec<Vec<u8>>,
+    pub bookings: Vec<Vec<u8>>,
     pub alerts: Vec<Vec<u8>>,
 }
 
-const BOOKING_BUCKETS: u32 = 1024;
 const HAS_ATTENDANCE: u8 = 1;
 const LISTED: u8 = 2;
 const NOT_SET: u8 = 2;
@@ -128,31 +126,6 @@ pub fn project_pairs(state: &BookingState, change: &Change, batch: &Batch, entri
     }
 }
 
-/// Adds the summary of a booking, if it changed.
-pub fn project_summary(state: &BookingState, change: &Change, batch: &Batch, entries: &mut Entries) {
-    if !batch.is_redelivery && state.summary == change.summary {
-        return;
-    }
-    let had_rate = batch.is_redelivery || !batch.is_known || change.summary.is_some_and(|summary| summary.not_attended > 0);
-    let rate = state.summary.map_or(0.0, |summary| summary.no_show_rate());
-    let mut json = Vec::with_capacity(96);
-    if let Some(summary) = state.summary {
-        let _ = write!(
-            json,
-            "{{\"attended\":{},\"notAttended\":{},\"notSet\":{},\"noShowRate\":{rate:?},\"longestNoShowRun\":{}}}",
-            summary.attended, summary.not_attended, summary.not_set, summary.longest_run
-        );
-    }
-    let mut out = Vec::with_capacity(json.len() + state.id.len() + 16);
-    out.extend_from_slice(&((crc32fast::hash(&state.id) % BOOKING_BUCKETS) as u16).to_be_bytes());
-    write_text(&mut out, &state.id);
-    let score = if rate == 0.0 { f64::from(u8::from(had_rate)) } else { -rate };
-    out.extend_from_slice(&score.to_be_bytes());
-    out.extend_from_slice(&(json.len() as u32).to_be_bytes());
-    out.append(&mut json);
-    entries.summaries.push(out);
-}
-
 /// What a pair adds to its session's tally and arrivals; empty if there is no pair.
 fn contribution(session: &[u8], reported: Option<Reported>, row: &Row<'_>, booking: Option<&Booking>) -> Vec<u8> {
     let (expected, window) = booking.map_or((0, None), |booking| booking.listing(session));
@@ -170,26 +143,10 @@ fn contribution(session: &[u8], reported: Option<Reported>, row: &Row<'_>, booki
         None => return out,
     }
     out.extend_from_slice(&expected.to_be_bytes());
-    write_window(&mut out, window);
+    let written = window.map_or(&[][..], |listed| &listed.written);
+    out.push(written.len() as u8);
+    out.extend_from_slice(written);
     out
-}
-
-/// `<startMs>:<endMs>` after its length in one byte; empty if neither is known.
-fn write_window(out: &mut Vec<u8>, window: Option<Window>) {
-    let length_at = out.len();
-    out.push(0);
-    if let Some(Window { starts, ends }) = window.filter(|each| each.starts.is_some() || each.ends.is_some()) {
-        for (moment, separator) in [(starts, ":"), (ends, "")] {
-            if let Some(micros) = moment {
-                let _ = write!(out, "{}", micros.div_euclid(1000));
-            }
-            out.extend_from_slice(separator.as_bytes());
-        }
-    }
-    let length = (out.len() - length_at - 1) as u8;
-    if let Some(slot) = out.get_mut(length_at) {
-        *slot = length;
-    }
 }
 
 /// Completes a packed pair after its contribution; without a row the session is only listed.

@@ -140,7 +140,7 @@ impl Core {
 
     /// Applies the batch. `operations`: by booking, the operation that published all of its records in the batch again.
     ///
-    /// Returns (groups of (key, value) of `attendance`, (key, value) of `bookings`, pairs, summaries, alerts for Redis, (key,
+    /// Returns (groups of (key, value) of `attendance`, (key, value) of `bookings`, pairs, bookings, alerts for Redis, (key,
     /// value) of the alerts topic, by type how many events changed nothing, bookings of which rows are to leave).
     fn apply<'py>(
         &mut self,
@@ -208,7 +208,7 @@ fn to_python<'py>(py: Python<'py>, applied: &Applied) -> PyResult<Bound<'py, PyT
         rows,
         records(py, &applied.booking_rows)?,
         packed(py, &entries.pairs)?,
-        packed(py, &entries.summaries)?,
+        packed(py, &entries.bookings)?,
         packed(py, &entries.alerts)?,
         records(py, &applied.alerts)?,
         by_type(py, &applied.unchanged)?,

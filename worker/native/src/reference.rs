@@ -4,6 +4,7 @@ use crate::bytes::Reader;
 use crate::hashing::{hex, sha256};
 use crate::order::NEVER;
 use crate::row::{FORMAT, write_text};
+use std::io::Write;
 
 const KNOWN: u8 = 1;
 const WALK_INS: u8 = 2;
@@ -41,6 +42,24 @@ pub struct Window {
 pub struct Listed {
     pub session: Box<[u8]>,
     pub window: Window,
+    /// `<startMs>:<endMs>`; empty if neither is known.
+    pub written: Box<[u8]>,
+}
+
+impl Listed {
+    fn new(session: &[u8], window: Window) -> Self {
+        let mut written = Vec::with_capacity(32);
+        if window.starts.is_some() || window.ends.is_some() {
+            for (moment, separator) in [(window.starts, ":"), (window.ends, "")] {
+                if let Some(micros) = moment {
+                    // a Vec takes whatever is written
+                    let _ = write!(written, "{}", micros.div_euclid(1000));
+                }
+                written.extend_from_slice(separator.as_bytes());
+            }
+        }
+        Self { session: session.into(), window, written: written.into() }
+    }
 }
 
 /// How sessions are ordered: by their start, those without one last, then by id.
@@ -70,19 +89,19 @@ impl Booking {
         self.sessions.as_deref().unwrap_or_default()
     }
 
-    /// The window of a session; None: the booking does not list it.
-    pub fn window(&self, session: &[u8]) -> Option<Window> {
+    /// A session as the booking lists it; None: it does not.
+    pub fn find(&self, session: &[u8]) -> Option<&Listed> {
         let listed = self.listed();
         let found = self.by_id.binary_search_by(|index| {
             listed.get(*index as usize).map_or(std::cmp::Ordering::Less, |each| each.session.as_ref().cmp(session))
         });
         let index = *self.by_id.get(found.ok()?)?;
-        listed.get(index as usize).map(|each| each.window)
+        listed.get(index as usize)
     }
 
-    /// Expected participants (0 if canceled) and window of a session.
-    pub fn listing(&self, session: &[u8]) -> (u32, Option<Window>) {
-        if self.canceled { (0, None) } else { (self.participants, self.window(session)) }
+    /// Expected participants (0 if canceled), and the session as it is listed.
+    pub fn listing(&self, session: &[u8]) -> (u32, Option<&Listed>) {
+        if self.canceled { (0, None) } else { (self.participants, self.find(session)) }
     }
 
     /// The listed sessions in the order of their ids.
@@ -158,7 +177,7 @@ fn listed_sessions(packed: &[u8], count: u16) -> Option<Vec<Listed>> {
     for _ in 0..count {
         let length = reader.u16()?;
         let window = Window { starts: known(reader.i64()?), ends: known(reader.i64()?) };
-        listed.push(Listed { session: reader.take(usize::from(length))?.into(), window });
+        listed.push(Listed::new(reader.take(usize::from(length))?, window));
     }
     listed.sort_by(|one, other| {
         start_order(&one.session, one.window.starts).cmp(&start_order(&other.session, other.window.starts))

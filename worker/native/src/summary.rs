@@ -37,7 +37,7 @@ pub fn summarise(state: &BookingState) -> Option<Summary> {
     if statuses.clone().count() > count {
         for (index, status) in statuses {
             let Some(session) = state.sessions.get(index) else { continue };
-            if booking.is_none_or(|booking| booking.window(&session.name).is_none()) {
+            if booking.is_none_or(|booking| booking.find(&session.name).is_none()) {
                 pairs.push((start_order(&session.name, None), Some(status)));
             }
         }

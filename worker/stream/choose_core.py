@@ -1,0 +1,67 @@
+"""Chooses the core of a worker's partitions: ``ATTENDANCE_CORE``."""
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+import structlog
+
+from worker.settings import Settings, SettingsError, installed_version
+from worker.stream.core import Core, CoreOptions
+from worker.stream.python_core import PythonCore
+
+log = structlog.get_logger(__name__)
+
+NATIVE = "attendance-native"
+
+
+class ChosenCore(NamedTuple):
+    """The core of a process."""
+
+    name: str
+    """``native`` or ``python``."""
+    create: Callable[[CoreOptions], Core]
+    """Creates that of a partition."""
+
+
+def choose_core(settings: Settings) -> ChosenCore:
+    """The native core where it is installed and allowed, otherwise the one in Python; logs a line where that is second best.
+
+    Raises:
+        SettingsError: ``ATTENDANCE_CORE`` is ``native``, and the native core cannot be used.
+    """
+    if settings.core == "python":
+        return ChosenCore("python", PythonCore)
+    problem = native_problem()
+    if problem:
+        if settings.core == "native":
+            raise SettingsError(f"ATTENDANCE_CORE: is native, but {problem}")
+        log.info("folding in Python", reason=problem)
+        return ChosenCore("python", PythonCore)
+    # only here: it cannot be imported where it is not installed
+    from worker.stream.native_core import NativeCore
+
+    return ChosenCore("native", NativeCore)
+
+
+def native_problem(worker_version: str | None = None) -> str:
+    """Why the native core of this worker cannot be used, and what to do; empty if it can.
+
+    Args:
+        worker_version: that of the worker; None: the installed one.
+    """
+    wanted = installed_version() if worker_version is None else worker_version
+    cure = f"install {NATIVE}=={wanted} (`make wheels` builds it where cargo is)"
+    try:
+        found = version(NATIVE)
+    except PackageNotFoundError:
+        return f"{NATIVE} is not installed: {cure}"
+    if found != wanted:
+        return f"{NATIVE} is {found} and the worker {wanted}: {cure}"
+    try:
+        import attendance_native
+    except ImportError as error:
+        return f"{NATIVE} cannot be loaded ({error}): {cure}"
+    if attendance_native.__version__ != wanted:
+        return f"{NATIVE} has a library of {attendance_native.__version__} and the worker is {wanted}: {cure}"
+    return ""
