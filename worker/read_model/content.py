@@ -47,7 +47,8 @@ _NUMBERS = 1 << 32
 #: The state in a roster of a pair without an attendance.
 _ONLY_LISTED = 3
 _WINDOW = "window:"
-_FIELDS = ("attended", "notAttended", "notSet")
+#: By status; those that are NOT_SET follow from the others.
+_FIELDS = ("attended", "notAttended")
 #: Members that one command takes.
 _AT_ONCE = 500
 #: Keys that are scanned together, and members that these scans take together. Redis works off the commands of a round trip
@@ -210,7 +211,8 @@ def _arrive(counts: Counter[str], contributed: Contribution) -> None:
 def _contribute(counts: Counter[str], contributed: Contribution) -> None:
     has_attendance, status, number, _, expected, window = contributed
     counts["bookings"] += 1
-    counts[_FIELDS[status] if has_attendance else "notSet"] += 1
+    if has_attendance and status < len(_FIELDS):
+        counts[_FIELDS[status]] += 1
     if has_attendance and status == 0:
         counts["attendees"] += number
     counts["expectedParticipants"] += expected

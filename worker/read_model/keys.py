@@ -73,7 +73,7 @@ LAYOUT = {
     "of those that are ATTENDED with one attendee, the score 1",
     f"NS:{{p}}:G:{UNLISTED}": "hash: `attendances`, the number of these",
     f"NS:{{p}}:G:{IDS}<sessionId>": "sorted set: the same of one session, with all of its attendances",
-    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, "
+    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `attendees`, "
     "`expectedParticipants`, and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
     f"NS:{{p}}:G:{SESSIONS}": "sorted set by bytes: every sessionId that has a tally",
     f"NS:{{p}}:G:{SESSIONS_START}": "sorted set: the same by the earliest start (ms) of the windows in its tally; +inf if none "

@@ -34,8 +34,8 @@ local HEAD, HEAD_SIZE = '>BBI4I4I4Bc0', 15
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local COMMON = 1 -- the score that by-status does not list: ATTENDED with one attendee
 local ONLY_LISTED = 3 -- the state in a roster of a pair without an attendance; otherwise its status
--- the fields of a tally; a list of changes has the same order
-local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
+-- the fields of a tally by their place in a list of changes; those that are not set follow from the others
+local FIELDS = { 'attended', 'notAttended', false, 'bookings', 'attendees', 'expectedParticipants' }
 -- changes by session, and the sessions in the order in which they were first changed
 local tallies, windows, arrivals, session_order = {}, {}, {}, {}
 
@@ -159,7 +159,7 @@ for _, session in ipairs(session_order) do
   local key, changes = prefix .. KEY_TALLY .. session, tallies[session]
   local bookings
   for index = 1, 6 do
-    if changes[index] ~= 0 then
+    if FIELDS[index] and changes[index] ~= 0 then
       local now = call('HINCRBY', key, FIELDS[index], changes[index])
       if index == 4 then bookings = now end
     end
