@@ -23,7 +23,7 @@ from worker.settings import Settings
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
 MARKS = {"events.offset": 7, "bookings.offset": 3}
-COUNTS = ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
+COUNTS = ("bookings", "attended", "notAttended", "attendees", "expectedParticipants")
 MINUTE = 60_000_000
 _SAYS, _UPDATED = Struct(">BI"), Struct(">Q")
 
@@ -243,7 +243,8 @@ def recount(pairs: Pairs) -> dict[str, dict[str, int]]:
         status, number = pair.attendance[:2] if pair.attendance else (NOT_SET, 0)
         tally = tallies.setdefault(session, dict.fromkeys(COUNTS, 0))
         tally["bookings"] += 1
-        tally[{ATTENDED: "attended", NOT_ATTENDED: "notAttended", NOT_SET: "notSet"}[status]] += 1
+        if status != NOT_SET:
+            tally["attended" if status == ATTENDED else "notAttended"] += 1
         tally["attendees"] += number if status == ATTENDED else 0
         tally["expectedParticipants"] += pair.expected
         if pair.window and pair.window != (None, None):

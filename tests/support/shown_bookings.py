@@ -63,6 +63,11 @@ class ShownBookings:
 
     def check(self, attendances: Iterable[Attendance | None], alerts: Mapping[str, Mapping[str, Any]]) -> None:
         """Fails where they are not those of these attendances and open alerts."""
+        self.check_bookings(attendances)
+        self._check_alerts(alerts)
+
+    def check_bookings(self, attendances: Iterable[Attendance | None]) -> None:
+        """Fails where they are not those of these attendances."""
         statuses: dict[bytes, dict[bytes, int]] = {name: {} for name in self.records}
         for each in attendances:
             if each is not None:
@@ -84,7 +89,6 @@ class ShownBookings:
         assert NO_ATTENDANCE not in {status for found in statuses.values() for status in found.values()}
         rates = {name: booking_records.unpack_summary(record)["noShowRate"] for name, record in self.records.items()}
         assert self._rated == {name: rate for name, rate in rates.items() if rate}
-        self._check_alerts(alerts)
 
     def _check_alerts(self, alerts: Mapping[str, Mapping[str, Any]]) -> None:
         expected: set[tuple[str, bytes, bytes]] = set()

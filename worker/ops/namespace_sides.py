@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from math import isfinite
+from random import sample
 from struct import Struct
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +15,8 @@ from worker.read_model.content import (
     DEVICES,
     SESSIONS,
     SESSIONS_START,
+    UNLISTED,
+    UNLISTED_COUNT,
     PartitionContent,
     Place,
     added,
@@ -37,13 +40,14 @@ COUNTS: Mapping[bytes, tuple[Any, ...]] = {
         each.value.encode(): ("ZCOUNT", keys.BY_STATUS, status << 32, f"({(status + 1) << 32}")
         for status, each in enumerate(STATUSES)
     },
+    b"ATTENDED, 1 attendee": ("HGET", keys.UNLISTED, UNLISTED_COUNT),
     **{f"bookings {each.value}".encode(): ("ZCARD", f"{keys.BY_BOOKING}{status}") for status, each in enumerate(STATUSES)},
     b"bookings with a noShowRate": ("ZCARD", keys.NO_SHOWS),
     b"alerts": ("HLEN", keys.ALERTS),
     b"alerts by time": ("ZCARD", keys.ALERTS_AT),
 }
 #: Those of the attendances.
-STATUS_COUNTS = tuple(COUNTS)[: len(STATUSES)]
+STATUS_COUNTS = tuple(COUNTS)[: len(STATUSES) + 1]
 #: Members that one command takes.
 _AT_ONCE = 500
 _double = Struct(">d").unpack
@@ -157,20 +161,25 @@ class Side:
 
     async def random_attendances(self, most: int) -> list[Subject]:
         """So many attendances at random; all, if there are not more than twice as many."""
-        sizes = await self._ask(keys.BY_STATUS.encode(), "ZCARD")
-        total, found = sum(sizes), list[Subject]()
+        listed = await self._ask(keys.BY_STATUS.encode(), "ZCARD")
+        unlisted = await self._ask(UNLISTED, "HGET", UNLISTED_COUNT)
+        sizes = [size + int(others or 0) for size, others in zip(listed, unlisted, strict=True)]
+        total, found, buckets = sum(sizes), list[Subject](), range(65536 >> keys.DOC_SHIFT)
         for number, size in zip(self.numbers, sizes, strict=True):
-            content = self._content[number]
             if total <= 2 * most:
-                async for places in content.members([keys.BY_STATUS.encode()]):
+                async for places in self._content[number].members([_bucket_key(bucket) for bucket in buckets]):
                     found += await self._documents(number, [member for _, member in places])
                 continue
             wanted = -(-most * size // total)
-            for start in range(0, wanted, _AT_ONCE):
-                key = PartitionKeys(self._namespace.name, number).prefix(self._generations[number]) + keys.BY_STATUS
-                command = ("ZRANDMEMBER", key, min(_AT_ONCE, wanted - start))
-                (ids,) = raise_first_error(await self._client.ask([command]))
-                found += await self._documents(number, ids)
+            some = sample(buckets, min(wanted, len(buckets)))
+            of_each = -(-wanted // max(1, len(some)))
+            prefix = PartitionKeys(self._namespace.name, number).prefix(self._generations[number]).encode()
+            for part in batches(some):
+                commands = [("HRANDFIELD", prefix + _bucket_key(bucket), of_each) for bucket in part]
+                answers = raise_first_error(await self._client.ask(commands))
+                ids = [identity for answer in answers for identity in answer]
+                for batch in batches(ids):
+                    found += await self._documents(number, batch)
         return found
 
     async def most_devices(self) -> int:
@@ -212,7 +221,7 @@ class Side:
             name, key, *arguments = COUNTS[places[at][1]]
             commands.append((name, prefix + key, *arguments))
         for at, count in zip(counted, raise_first_error(await self._client.ask(commands)), strict=True):
-            values[at] = b"%d" % count
+            values[at] = b"%d" % int(count or 0)
         found = await self._content[number].values([places[at] for at in others])
         for at, value in zip(others, found, strict=True):
             values[at] = value
@@ -289,4 +298,8 @@ def _packed_total(parts: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 def _doc_key(identity: bytes) -> bytes:
-    return b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT)
+    return _bucket_key(int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT)
+
+
+def _bucket_key(bucket: int) -> bytes:
+    return b"%b%d" % (_DOC, bucket)

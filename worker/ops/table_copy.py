@@ -40,6 +40,7 @@ from worker.read_model.content import (
     PAIRS,
     SESSIONS,
     SESSIONS_START,
+    UNLISTED,
     Content,
     Place,
     added,
@@ -272,12 +273,13 @@ class TableCopy:
         changes.update(new)
         changes.update(self._summed(tally_key, before.tallies, now.tallies))
         changes.update(self._summed(arrivals_key, before.arrivals, now.arrivals))
+        changes.update(self._summed(lambda _: UNLISTED, {b"": before.unlisted}, {b"": now.unlisted}))
         self._write_content(changes)
 
     def _summed(
         self, key_of: Callable[[bytes], bytes], before: Mapping[bytes, Counter[str]], now: dict[bytes, Counter[str]]
     ) -> dict[Place, bytes | None]:
-        """The tallies, or arrivals, that changed, given by session what some bookings contributed before and contribute now."""
+        """The sums that changed, given by session what some bookings contributed before and contribute now."""
         for session, counts in before.items():
             now.setdefault(session, Counter()).subtract(counts)
         names = [session for session, counts in now.items() if any(counts.values())]

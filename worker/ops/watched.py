@@ -48,6 +48,8 @@ class Watched:
         found: list[Place] = []
         by_member, by_session = self._by_member, self._by_session
         found += by_member.get(booking.encode(), ())
+        # the number of unlisted attendances is of no session
+        found += by_session.get(b"", ())
         if self._has_alerts:
             found += by_member.get(alert_id(FREQUENT, booking, None).encode(), ())
         for session in sessions:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from worker.read_model.builds import Namespace, read_registry
 from worker.read_model.freshness import Partition
-from worker.read_model.keys import BY_STATUS, PartitionKeys, is_ours
+from worker.read_model.keys import BY_STATUS, UNLISTED, PartitionKeys, is_ours
 from worker.read_model.lua_scripts import BUILD
 from worker.read_model.watermark import parse_watermark, watermark_command
 from worker.read_model.writer import unlink_generation
@@ -45,9 +45,10 @@ async def read_filled(client: Client, namespace: Namespace) -> Filled:
     commands: list[tuple[Any, ...]] = []
     for each, partition in zip(keys, partitions, strict=True):
         if generation := partition.mark.get("building") or partition.mark.get("keys"):
-            commands.append(("ZCARD", each.prefix(generation) + BY_STATUS))
+            prefix = each.prefix(generation)
+            commands += ("ZCARD", prefix + BY_STATUS), ("HGET", prefix + UNLISTED, "attendances")
     counts = raise_first_error(await client.ask(commands)) if commands else []
-    return Filled(partitions, sum(counts))
+    return Filled(partitions, sum(int(count or 0) for count in counts))
 
 
 async def describe_builds(client: Client, base: str) -> list[dict[str, Any]]:

@@ -26,6 +26,11 @@ Place = tuple[bytes, bytes]
 """A key and a member or field of it. A tally and the arrivals of a session are one value each: their member is empty."""
 
 _DOC, _IDS, _BY_BOOKING, _TALLY = (name.encode() for name in (keys.DOC, keys.IDS, keys.BY_BOOKING, keys.TALLY))
+UNLISTED = keys.UNLISTED.encode()
+#: The only field of that key, which is a sum over all sessions.
+UNLISTED_COUNT = "attendances"
+#: Status and number of those that it counts.
+_COMMON = (0, 1)
 _BY_STATUS, _BOOKING, _NO_SHOWS = keys.BY_STATUS.encode(), keys.BOOKING.encode(), keys.NO_SHOWS.encode()
 ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
 _ALERTS_OF = tuple(name.encode() for name in (keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING))
@@ -42,7 +47,8 @@ _NUMBERS = 1 << 32
 #: The state in a roster of a pair without an attendance.
 _ONLY_LISTED = 3
 _WINDOW = "window:"
-_FIELDS = ("attended", "notAttended", "notSet")
+#: By status; those that are NOT_SET follow from the others.
+_FIELDS = ("attended", "notAttended")
 #: Members that one command takes.
 _AT_ONCE = 500
 #: Keys that are scanned together, and members that these scans take together. Redis works off the commands of a round trip
@@ -83,6 +89,8 @@ class Content(Entries):
         """By session, what these bookings contribute."""
         self.arrivals: dict[bytes, Counter[str]] = {}
         """The same of the arrivals."""
+        self.unlisted: Counter[str] = Counter()
+        """How many of these attendances the index by status does not list."""
         self._alert_changes: list[AlertChange] = []
 
     def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:  # noqa: ARG002 - nothing was before
@@ -95,7 +103,11 @@ class Content(Entries):
         self.values[_ROSTER + session, booking] = _score(state)
         if contributed.has_attendance:
             score = _score(contributed.status * _NUMBERS + contributed.number)
-            self.values[_BY_STATUS, identity] = self.values[_IDS + session, identity] = score
+            self.values[_IDS + session, identity] = score
+            if (contributed.status, contributed.number) == _COMMON:
+                self.unlisted[UNLISTED_COUNT] += 1
+            else:
+                self.values[_BY_STATUS, identity] = score
 
     def booking(self, booking_id: str, record: bytes, listed: int, rate: float) -> None:
         name = booking_id.encode()
@@ -158,8 +170,8 @@ def is_tally(key: bytes) -> bool:
 
 
 def is_sum(key: bytes) -> bool:
-    """Whether a key is the tally or the arrivals of a session."""
-    return key.startswith((_TALLY, _ARRIVALS))
+    """Whether a key is the tally or the arrivals of a session, or the number of unlisted attendances."""
+    return key == UNLISTED or key.startswith((_TALLY, _ARRIVALS))
 
 
 def arrivals_key(session: bytes) -> bytes:
@@ -178,7 +190,7 @@ def tally_key(session: bytes) -> bytes:
 
 
 def session_of(key: bytes) -> bytes:
-    """The session of a tally, of arrivals, or of `PAIRS`."""
+    """The session of a tally, of arrivals, or of `PAIRS`; empty for the number of unlisted attendances."""
     return key.partition(b":")[2]
 
 
@@ -199,7 +211,8 @@ def _arrive(counts: Counter[str], contributed: Contribution) -> None:
 def _contribute(counts: Counter[str], contributed: Contribution) -> None:
     has_attendance, status, number, _, expected, window = contributed
     counts["bookings"] += 1
-    counts[_FIELDS[status] if has_attendance else "notSet"] += 1
+    if has_attendance and status < len(_FIELDS):
+        counts[_FIELDS[status]] += 1
     if has_attendance and status == 0:
         counts["attendees"] += number
     counts["expectedParticipants"] += expected

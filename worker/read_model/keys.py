@@ -18,6 +18,7 @@ BOOKING_BUCKETS = 1024
 DOC = "doc:"
 BY_BOOKING = "by-booking:"
 BY_STATUS = "by-status"
+UNLISTED = "unlisted"
 IDS = "ids:"
 TALLY = "tally:"
 SESSIONS = "sessions"
@@ -68,9 +69,11 @@ LAYOUT = {
     f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes, of a status, which is given as its index in `STATUSES`: "
     "bookingId, NUL, bucket of its record (2 bytes) of every booking with such an attendance in its record; bookingId, NUL, "
     "id (16 bytes) of every such attendance of a large booking",
-    f"NS:{{p}}:G:{BY_STATUS}": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees",
-    f"NS:{{p}}:G:{IDS}<sessionId>": "sorted set: the same of one session",
-    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `notSet`, `attendees`, "
+    f"NS:{{p}}:G:{BY_STATUS}": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees; not "
+    "of those that are ATTENDED with one attendee, the score 1",
+    f"NS:{{p}}:G:{UNLISTED}": "hash: `attendances`, the number of these",
+    f"NS:{{p}}:G:{IDS}<sessionId>": "sorted set: the same of one session, with all of its attendances",
+    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `attendees`, "
     "`expectedParticipants`, and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
     f"NS:{{p}}:G:{SESSIONS}": "sorted set by bytes: every sessionId that has a tally",
     f"NS:{{p}}:G:{SESSIONS_START}": "sorted set: the same by the earliest start (ms) of the windows in its tally; +inf if none "

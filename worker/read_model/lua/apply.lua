@@ -32,9 +32,10 @@ local BY_STATUS, NO_SHOWS, ROSTER = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SH
 local SESSIONS_START = prefix .. KEY_SESSIONS_START
 local HEAD, HEAD_SIZE = '>BBI4I4I4Bc0', 15
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
+local COMMON = 1 -- the score that by-status does not list: ATTENDED with one attendee
 local ONLY_LISTED = 3 -- the state in a roster of a pair without an attendance; otherwise its status
--- the fields of a tally; a list of changes has the same order
-local FIELDS = { 'attended', 'notAttended', 'notSet', 'bookings', 'attendees', 'expectedParticipants' }
+-- the fields of a tally by their place in a list of changes; those that are not set follow from the others
+local FIELDS = { 'attended', 'notAttended', false, 'bookings', 'attendees', 'expectedParticipants' }
 -- changes by session, and the sessions in the order in which they were first changed
 local tallies, windows, arrivals, session_order = {}, {}, {}, {}
 
@@ -73,6 +74,7 @@ local function session_and_booking(packed)
 end
 
 local by_status, by_session, rosters = {}, {}, {}
+local unlisted = 0 -- change of the number of attendances with the score COMMON
 
 -- Collects the new place of a pair in the roster of its session.
 local function enter_in_roster(session, booking, state)
@@ -83,9 +85,15 @@ local function enter_in_roster(session, booking, state)
 end
 
 -- Collects the new index entries of an attendance.
-local function index_attendance(session, id, score)
-  by_status[#by_status + 1] = score
-  by_status[#by_status + 1] = id
+local function index_attendance(session, id, score, old_score)
+  if score == COMMON then
+    unlisted = unlisted + 1
+    if old_score then call('ZREM', BY_STATUS, id) end
+  else
+    if old_score == COMMON then unlisted = unlisted - 1 end
+    by_status[#by_status + 1] = score
+    by_status[#by_status + 1] = id
+  end
   local entries = by_session[session]
   if not entries then entries = {}; by_session[session] = entries end
   entries[#entries + 1] = score
@@ -119,15 +127,18 @@ while at <= size do
       call('ZREM', ROSTER .. session, booking)
     end
     if new_score then
-      if new_score ~= old_score then index_attendance(session, id, new_score) end
+      if new_score ~= old_score then index_attendance(session, id, new_score, old_score) end
     elseif old_score then
-      call('ZREM', BY_STATUS, id)
+      if old_score == COMMON then unlisted = unlisted - 1 else call('ZREM', BY_STATUS, id) end
       call('ZREM', IDS .. session, id)
     end
   end
 end
 -- one ZADD per index: a chunk has each pair once, so none of these members was removed above
 if #by_status > 0 then call('ZADD', BY_STATUS, unpack(by_status)) end
+if unlisted ~= 0 and call('HINCRBY', prefix .. KEY_UNLISTED, 'attendances', unlisted) == 0 then
+  call('DEL', prefix .. KEY_UNLISTED)
+end
 for session, entries in pairs(by_session) do call('ZADD', IDS .. session, unpack(entries)) end
 for session, entries in pairs(rosters) do call('ZADD', ROSTER .. session, unpack(entries)) end
 
@@ -148,7 +159,7 @@ for _, session in ipairs(session_order) do
   local key, changes = prefix .. KEY_TALLY .. session, tallies[session]
   local bookings
   for index = 1, 6 do
-    if changes[index] ~= 0 then
+    if FIELDS[index] and changes[index] ~= 0 then
       local now = call('HINCRBY', key, FIELDS[index], changes[index])
       if index == 4 then bookings = now end
     end

@@ -1,9 +1,11 @@
 -- Reads the indexes of attendances; shared by scan.lua, numbers.lua, count.lua and ranked.lua.
 --
--- A source is a sorted set of ids by score: the index of all attendances, or one index for each session of the query.
+-- A source is a sorted set of ids by score: the index by status, or one index for each session of the query. The index by status
+-- does not list the attendances with the score COMMON: they are counted, and read from the documents.
 
 local byte, sub, floor, min, max = string.byte, string.sub, math.floor, math.min, math.max
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
+local COMMON = 1 -- ATTENDED with one attendee
 local CHUNK = 128
 -- if the sources of the named sessions have no more entries than this in total, all entries are read
 local MAX_GATHERED = 200
@@ -18,6 +20,11 @@ local ascending, limit, budget, ranges_by_status, sessions, divisor
 local merged_ranges = {}
 -- set of the session names, if there are more than FEW_SESSIONS
 local session_set
+-- whether the query matches COMMON
+local has_common = false
+-- of the current partition: the prefix of its keys, the index by status, and the number of attendances that this does not list and
+-- the query matches; set by `sources_of`
+local partition_prefix, by_status, unlisted
 -- `spent` when the current partition was started
 local spent_before = 0
 
@@ -39,6 +46,7 @@ local function set_query(is_ascending, key_limit, unit_budget, ranges_json, sess
       else merged_ranges[#merged_ranges + 1] = { range[1], range[2] } end
     end
   end
+  for _, range in ipairs(merged_ranges) do has_common = has_common or (range[1] <= COMMON and range[2] >= COMMON) end
   if sessions == cjson.null then sessions = nil end
   if sessions and #sessions > FEW_SESSIONS then
     session_set = {}
@@ -103,16 +111,93 @@ local function rank_after(key, score, member, inclusive)
   return low
 end
 
--- Up to `count` entries with scores in some ranges, after `after` {score, id}. Returns a segment (see scan.lua): the place to
--- continue after, then scores and ids alternating.
+-- Whether a source lacks attendances that the query matches.
+local function is_partial(source) return source == by_status and unlisted > 0 end
+
+-- Calls visit(ids and packed pairs alternating) for buckets of documents in the order of ids, from that of an id on, until it
+-- returns true or the budget is spent. Returns the place to continue after: less than every id that was not read; nil: there are
+-- no more.
+local function visit_buckets(prefix, from, visit)
+  local bucket, last, step = 0, floor(65535 / divisor), 1
+  if not ascending then bucket, last, step = last, 0, -1 end
+  if from then bucket = floor(((byte(from, 1) or 0) * 256 + (byte(from, 2) or 0)) / divisor) end
+  while true do
+    local is_enough = visit(call('HGETALL', prefix .. KEY_DOC .. bucket))
+    if bucket == last then return end
+    if is_enough or is_budget_spent() then
+      if ascending then return struct.pack('>I2', (bucket + 1) * divisor) .. string.rep('\0', 14) end
+      return struct.pack('>I2', bucket * divisor - 1) .. string.rep('\255', 14)
+    end
+    bucket = bucket + step
+  end
+end
+
+-- The score of a packed pair; nil if it has no attendance.
+local function score_of(packed)
+  if byte(packed, 1) % 2 == 0 then return end
+  local status, one, two, three, four = byte(packed, 2, 6)
+  return status * NUMBERS + ((one * 256 + two) * 256 + three) * 256 + four
+end
+
+-- Appends attendances with the score COMMON to a segment, in buckets after an id, about `count` of them. Returns how many, and the
+-- place to continue after; nil: there are no more.
+local function read_common(segment, after, count)
+  local found = 0
+  local place = visit_buckets(partition_prefix, after, function(rows)
+    for at = 1, #rows, 2 do
+      if score_of(rows[at + 1]) == COMMON then
+        segment[#segment + 1] = tostring(COMMON)
+        segment[#segment + 1] = rows[at]
+        found = found + 1
+      end
+    end
+    return found >= count
+  end)
+  return found, place
+end
+
+-- The ranges with COMMON as one of its own.
+local function split_common(ranges)
+  if ranges.split then return ranges.split end
+  local split = {}
+  for _, range in ipairs(ranges) do
+    local low, high = range[1], range[2]
+    if low <= COMMON and high >= COMMON then
+      if low < COMMON then split[#split + 1] = { low, COMMON - 1 } end
+      split[#split + 1] = { COMMON, COMMON, is_common = true }
+      if high > COMMON then split[#split + 1] = { COMMON + 1, high } end
+    else
+      split[#split + 1] = range
+    end
+  end
+  ranges.split = split
+  return split
+end
+
+-- Up to `count` entries with scores in some ranges, or a few more, after `after` {score, id}. Returns a segment (see scan.lua): the
+-- place to continue after, then scores and ids alternating.
 local function read_by_score(source, ranges, after, count)
   local segment = { '' }
+  if is_partial(source) then ranges = split_common(ranges) end
   local first, last, step = 1, #ranges, 1
   if not ascending then first, last, step = last, first, -1 end
   for index = first, last, step do
     local low, high = ranges[index][1], ranges[index][2]
     local rows = {}
-    if after and after[1] >= low and after[1] <= high then
+    if ranges[index].is_common then
+      if not after or after[1] == low or (after[1] < low) == ascending then
+        local found, place = read_common(segment, after and after[1] == low and after[2] or nil, count)
+        count = count - found
+        if place then
+          segment[1] = COMMON .. ' ' .. place
+          break
+        end
+        if count <= 0 then
+          segment[1] = COMMON .. ' ' .. (ascending and string.rep('\255', 17) or '')
+          break
+        end
+      end
+    elseif after and after[1] >= low and after[1] <= high then
       if ascending then
         local start = rank_after(source, after[1], after[2])
         rows = call('ZRANGE', source, start, start + count - 1, 'WITHSCORES')
@@ -156,6 +241,8 @@ local function document_matches(prefix, id)
 end
 
 local function sources_of(prefix)
+  partition_prefix, by_status = prefix, prefix .. KEY_BY_STATUS
+  unlisted = has_common and tonumber(call('HGET', prefix .. KEY_UNLISTED, 'attendances') or 0) or 0
   if not sessions then return { prefix .. KEY_BY_STATUS } end
   local sources = {}
   for at, name in ipairs(sessions) do sources[at] = prefix .. KEY_IDS .. name end
@@ -186,7 +273,10 @@ local function count_of(sources, ranges)
   local total = 0
   for _, range in ipairs(ranges) do
     local low, high = bounds(range)
-    for _, source in ipairs(sources) do total = total + call('ZCOUNT', source, low, high) end
+    for _, source in ipairs(sources) do
+      total = total + call('ZCOUNT', source, low, high)
+      if is_partial(source) and range[1] <= COMMON and range[2] >= COMMON then total = total + unlisted end
+    end
   end
   return total
 end

@@ -49,6 +49,9 @@ local function visit_numbers(sources, visit)
       if advance(head, from) then heads[#heads + 1] = head end
     end
   end
+  if is_partial(sources[1]) and (not from or from == 1 or (from < 1) == ascending) then
+    heads[#heads + 1] = { number = 1, is_common = true }
+  end
   start_budget()
   while #heads > 0 do
     local next_number = heads[1].number
@@ -58,7 +61,9 @@ local function visit_numbers(sources, visit)
     local count, remaining = 0, {}
     for _, head in ipairs(heads) do
       local has_more = true
-      if head.number == next_number then
+      if head.is_common and head.number == next_number then
+        count, has_more = count + unlisted, false
+      elseif head.number == next_number then
         local score = floor(head.ranges[1][1] / NUMBERS) * NUMBERS + next_number
         count = count + call('ZCOUNT', head.source, score, score)
         has_more = (ascending or next_number > 0) and advance(head, ascending and next_number + 1 or next_number - 1)

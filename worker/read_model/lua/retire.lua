@@ -21,7 +21,7 @@ if remaining == 0 then
   end
   if #sessions > 0 or #alerts > 0 then return 0 end
   call('UNLINK', prefix .. KEY_BY_BOOKING .. 0, prefix .. KEY_BY_BOOKING .. 1, prefix .. KEY_BY_BOOKING .. 2, prefix .. KEY_BY_STATUS,
-    prefix .. KEY_NO_SHOWS, prefix .. KEY_ALERTS, prefix .. KEY_SESSIONS_START, prefix .. KEY_DEVICES, prefix .. KEY_DEVICES_AT,
+    prefix .. KEY_UNLISTED,    prefix .. KEY_NO_SHOWS, prefix .. KEY_ALERTS, prefix .. KEY_SESSIONS_START, prefix .. KEY_DEVICES, prefix .. KEY_DEVICES_AT,
     prefix .. KEY_ESTIMATES, prefix .. KEY_DEAD_ONLY)
   return documents + bookings
 end

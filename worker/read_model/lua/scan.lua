@@ -48,7 +48,8 @@ local function add_matching(prefix, sources, keys, segment, id_set)
   for _, source in ipairs(sources) do
     local scores = call('ZMSCORE', source, unpack(ids))
     for index = 1, #keys do
-      local score = tonumber(scores[index] or -1)
+      -- these keys are of attendances: what the index by status does not list has the score COMMON
+      local score = tonumber(scores[index] or (is_partial(source) and COMMON or -1))
       -- an id is in one source only
       if score >= low and (score <= high or (not is_one_range and matches(score))) then segment[#segment + 1] = keys[index] end
     end
@@ -64,8 +65,14 @@ local function estimate(sources, ranges)
   return estimates[ranges]
 end
 
--- The ids within the score ranges; nil if there are more than `max_ids`.
+-- The number of matching entries, or its estimate.
+local function total_of(sources)
+  return matches_all and call('ZCARD', sources[1]) + unlisted or estimate(sources, merged_ranges)
+end
+
+-- The ids within the score ranges; nil if there are more than `max_ids`, or if the source does not list them all.
 local function all_ids(sources, ranges, max_ids)
+  if is_partial(sources[1]) then return end
   local result = {}
   for _, range in ipairs(ranges) do
     local low, high = bounds(range)

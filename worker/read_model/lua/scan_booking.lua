@@ -1,9 +1,17 @@
 -- The order of bookingId and id. A member of the index by booking is an attendance of a large booking, or stands for those that
 -- the record of its booking has of the status.
 
--- by status, the range of all of its scores
-local whole_ranges = {}
-for status = 0, 2 do whole_ranges[status] = { { status * NUMBERS, status * NUMBERS + NUMBERS - 1 } } end
+-- Estimated number of attendances of a status, as `estimate`.
+local whole_sizes = {}
+local function whole_size(prefix, code)
+  if not whole_sizes[code] then
+    local low = code * NUMBERS
+    local size = call('ZCOUNT', by_status, string.format('%.0f', low), string.format('%.0f', low + NUMBERS - 1))
+    if code == 0 then size = size + tonumber(call('HGET', prefix .. KEY_UNLISTED, 'attendances') or 0) end
+    whole_sizes[code] = size
+  end
+  return whole_sizes[code]
+end
 
 -- The statuses of the query with the number of members in their index by booking (`size`) and of matching attendances, the one
 -- with most of these first.
@@ -48,7 +56,7 @@ local function by_booking(prefix, sources, place, place_member, answer)
   if not statuses[1].is_whole then
     local size, total = 0, estimate(sources, merged_ranges)
     if total == 0 then return end
-    for _, status in ipairs(statuses) do size = size + estimate({ prefix .. KEY_BY_STATUS }, whole_ranges[status.code]) end
+    for _, status in ipairs(statuses) do size = size + whole_size(prefix, status.code) end
     local scanned = limit * size / total
     local by_documents = DOCUMENT_COST * total < LOOKUP_COST * scanned
     local max_ids = by_documents and floor(MAX_TRIAL / DOCUMENT_COST) or MAX_TRIAL

@@ -50,13 +50,27 @@ local function by_id(prefix, sources, total, place, answer)
   local documents = max(1, call('HLEN', prefix .. KEY_DOC .. bucket)) * 65536 / divisor
   local by_documents = #sources > FEW_SESSIONS
   local bucket_cost, ids_cost = (by_documents and DOCUMENT_COST or #sources) * limit * documents / total, ID_COST * total
-  local may_be_runs = not by_documents and #merged_ranges <= 2 * MANY_RUNS
+  local may_be_runs = not by_documents and not is_partial(sources[1]) and #merged_ranges <= 2 * MANY_RUNS
     and min(bucket_cost, ids_cost) > RUN_COST * MANY_RUNS
   if may_be_runs and emit_runs(sources, place, answer) then return end
   local ids = ids_cost < bucket_cost and total <= MAX_TRIAL and all_ids(sources, merged_ranges, MAX_TRIAL)
   if ids then return emit_unordered(ids, answer) end
   start_budget()
   local segment, count = { '' }, 0
+  answer[#answer + 1] = segment
+  if is_partial(sources[1]) then
+    segment[1] = visit_buckets(prefix, place, function(rows)
+      for at = 1, #rows, 2 do
+        local score = score_of(rows[at + 1])
+        if score and matches(score) then
+          segment[#segment + 1] = rows[at]
+          count = count + 1
+        end
+      end
+      return count >= limit
+    end) or ''
+    return
+  end
   while true do
     local keys = call('HKEYS', prefix .. KEY_DOC .. bucket)
     for from = 1, #keys, CHUNK do
@@ -72,11 +86,10 @@ local function by_id(prefix, sources, total, place, answer)
     end
     bucket = bucket + step
   end
-  answer[#answer + 1] = segment
 end
 
 local function scan_partition(prefix, sources, place, answer)
-  local total = matches_all and call('ZCARD', sources[1]) or estimate(sources, merged_ranges)
+  local total = total_of(sources)
   if total > 0 then by_id(prefix, sources, total, place and unhex(place), answer) end
 end
 

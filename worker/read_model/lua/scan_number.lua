@@ -20,7 +20,7 @@ local function scan_partition(prefix, sources, place, answer)
       else
         for at, ranges in ipairs(ranges_by_status) do
           local segment = read_by_score(source, ranges, start_of(at), limit)
-          if #segment > 1 then answer[#answer + 1] = segment end
+          if #segment > 1 or segment[1] ~= '' then answer[#answer + 1] = segment end
         end
       end
     end
@@ -45,7 +45,7 @@ local function scan_partition(prefix, sources, place, answer)
   for at, ranges in ipairs(ranges_by_status) do
     local segment, from = { '' }, start_of(at)
     while true do
-      local rows = read_by_score(prefix .. KEY_BY_STATUS, ranges, from, max(limit, SHORT))
+      local rows = read_by_score(by_status, ranges, from, max(limit, SHORT))
       for entry = 2, #rows, 2 do
         if document_matches(prefix, rows[entry + 1]) then
           segment[#segment + 1] = rows[entry]
@@ -57,7 +57,8 @@ local function scan_partition(prefix, sources, place, answer)
         segment[1] = rows[1]
         break
       end
-      from = { tonumber(rows[#rows - 1]), rows[#rows] }
+      local score, id = string.match(rows[1], '^(%d+) (.*)$')
+      from = { tonumber(score), id }
     end
     if #segment > 1 or segment[1] ~= '' then answer[#answer + 1] = segment end
   end

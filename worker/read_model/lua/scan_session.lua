@@ -82,7 +82,7 @@ local function by_session(prefix, sources, total, place, answer)
 end
 
 local function scan_partition(prefix, sources, place, answer)
-  local total = matches_all and call('ZCARD', sources[1]) or estimate(sources, merged_ranges)
+  local total = total_of(sources)
   if total > 0 then by_session(prefix, sources, total, place and unhex(place), answer) end
 end
 

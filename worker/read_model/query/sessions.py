@@ -15,10 +15,8 @@ from worker.read_model.ranked import ScoredMember
 from worker.read_model.watermark import parse_hash
 
 SESSION_LIST = "sessions"
-#: By field of a tally, the name in an answer.
-_COUNTS = {
-    name.encode(): name for name in ("bookings", "attended", "notAttended", "notSet", "attendees", "expectedParticipants")
-}
+#: The fields of a tally, but for its windows.
+_COUNTS = (b"bookings", b"attended", b"notAttended", b"attendees", b"expectedParticipants")
 _WINDOW = b"window:"
 #: Tallies that are read in one round trip: each takes the server 2 to 4 µs. (A script that adds them up there would take it
 #: three times as long, and save less in Python.)
@@ -184,7 +182,16 @@ def _sum(hashes: Sequence[Mapping[bytes, bytes]]) -> Tally:
     bounds = [window[len(_WINDOW) :].partition(b":") for window in windows]
     starts = min((int(start) for start, _, _ in bounds if start), default=None)
     ends = max((int(end) for _, _, end in bounds if end), default=None)
-    return Tally({name: counts[field] for field, name in _COUNTS.items()}, starts, ends)
+    bookings, attended, missed, attendees, expected = counts.values()
+    shown = {
+        "bookings": bookings,
+        "attended": attended,
+        "notAttended": missed,
+        "notSet": bookings - attended - missed,
+        "attendees": attendees,
+        "expectedParticipants": expected,
+    }
+    return Tally(shown, starts, ends)
 
 
 def _score(tally: Tally) -> float:
