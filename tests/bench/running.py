@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from redis.asyncio import Redis
 
@@ -16,6 +16,8 @@ from tests.bench.process import Child, cpu_seconds
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import Settings
+
+Core = Literal["auto", "native", "python"]
 
 COMMAND = (sys.executable, "-m", "worker", "worker")
 _POLL_S = 0.05
@@ -37,6 +39,10 @@ class Ground(NamedTuple):
         """The settings of one measurement, with topics of its own."""
         return self.settings.model_copy(update={"topic_prefix": prefix, "partitions": partitions})
 
+    def with_core(self, core: Core) -> Self:
+        """The same, with another core of the workers."""
+        return self._replace(settings=self.settings.model_copy(update={"core": core}))
+
     def worker(self, name: str, settings: Settings, store: str) -> Child:
         """Starts a worker; `store` names the folder of its rows, so that another name is an empty one."""
         return Child(name, COMMAND, self.folder, self.environment(settings, store))
@@ -51,6 +57,7 @@ class Ground(NamedTuple):
             "ATTENDANCE_NAMESPACE": settings.namespace,
             "ATTENDANCE_PARTITIONS": str(settings.partitions),
             "ATTENDANCE_STORE": f"rocksdb://{self.folder}/store-{store}" if kept.startswith("rocksdb:") else kept,
+            "ATTENDANCE_CORE": settings.core,
             "ATTENDANCE_LOG_LEVEL": "INFO",
         }
 

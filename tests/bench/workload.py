@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -82,6 +84,10 @@ def make(events: int, partitions: int, now: int, seed: int = 7, *, ordered: bool
         draws = [(int(uniform() * pairs), int(uniform() * _HOUR_MS)) for _ in range(events)]
     happened = _events(draws, names, partitions, now, rng)
     return Workload(_bookings(names, partitions, now, rng), happened, *_outcome(draws))
+
+
+#: By name, in the order in which they are measured.
+WORKLOADS: dict[str, Callable[[int, int, int, int], Workload]] = {"reference": make, "ordered": partial(make, ordered=True)}
 
 
 def million(attendances: int, updates: int, partitions: int, now: int, seed: int = 7) -> Million:

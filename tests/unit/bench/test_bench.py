@@ -98,16 +98,13 @@ def test_recovery_is_timed_from_the_last_assignment(tmp_path: Path):
 def test_latest_json_holds_medians_and_no_figure_of_what_failed(tmp_path: Path):
     runs = []
     for rate in (100.0, 300.0, 200.0):
-        peers = {f"peers.{peer}.events_per_s": 50.0 for peer in PEERS if peer != "quix_streams"}
-        runs.append({"events_per_s": rate, "worker_us_per_event": 10.0, "run_rss_mb": 1.0, "million_rss_mb": 2.0, **peers})
+        peers = {f"reference.{peer}.events_per_s": 50.0 for peer in PEERS if peer != "quix_streams"}
+        runs.append({"reference.worker.events_per_s": rate, "reference.worker.cpu_us": 10.0, **peers})
     path = tmp_path / "latest.json"
-    report.write(runs, ["quix_streams FAILED: why"], {}, {}, path)
+    report.write(runs, ["quix_streams FAILED: why"], [], {}, path)
     written = orjson.loads(path.read_bytes())
 
-    assert written["events_per_s"] == 200
-    assert written["ratio_stock_faust"] == written["ratio_kafka_streams"] == written["ratio_raw_limit"] == 4
-    assert written["rss_mb"] == 2
-    assert "ratio_quix" not in written
-    assert "cpu_ratio_kafka_streams" not in written
+    assert written["reference"]["worker"]["events_per_s"] == 200
+    assert written["ratios"] == {"stock_faust": 4, "kafka_streams": 4, "raw_aiokafka": 4}
     assert written["failed"] == ["quix_streams FAILED: why"]
-    assert [run["events_per_s"] for run in written["runs"]] == [100, 300, 200]
+    assert [run["reference.worker.events_per_s"] for run in written["runs"]] == [100, 300, 200]
