@@ -17,7 +17,7 @@ from tests.bench.loading import load
 from tests.bench.peers import Workplace
 from tests.bench.process import BenchFailed
 from tests.bench.programs import PEERS
-from tests.bench.running import Core, Ground, clean_redis
+from tests.bench.running import Ground, clean_redis
 from tests.bench.workload import Workload
 from tests.support.services import ServiceError
 from worker.ops import topics
@@ -28,6 +28,7 @@ PARTS = (
     "parts",
     "worker",
     "kafka_streams",
+    "worker_job",
     "worker_python",
     "raw_aiokafka",
     "quix_streams",
@@ -90,7 +91,9 @@ class Round:
         if part == "worker":
             return lambda: self._worker(name, part, events, fresh=name == "reference")
         if part == "worker_python":
-            return lambda: self._worker(name, part, events, core="python")
+            return lambda: self._worker(name, part, events, self._ground.with_core("python"))
+        if part == "worker_job":
+            return lambda: self._worker(name, part, events.without_bookings(), self._ground.without_conflicts())
         if part in PEERS:
             return lambda: self._peer(name, part, events)
         return {"parts": self._parts, "growth": self._growth, "million": self._million}[part]
@@ -108,9 +111,11 @@ class Round:
         order, events = self._order, next(iter(self._order.workloads.values()))
         self.figures |= figures.of_parts(parts.measure(self._ground.settings, events, order.now))
 
-    async def _worker(self, name: str, line: str, events: Workload, *, core: Core | None = None, fresh: bool = False) -> None:
-        ground = self._ground.with_core(core) if core else self._ground
-        measured = await subject.measure(ground, f"{name}-{line}-{self._number}", PARTITIONS, events, fresh=fresh)
+    async def _worker(
+        self, name: str, line: str, events: Workload, ground: Ground | None = None, *, fresh: bool = False
+    ) -> None:
+        prefix = f"{name}-{line}-{self._number}"
+        measured = await subject.measure(ground or self._ground, prefix, PARTITIONS, events, fresh=fresh)
         self.figures |= figures.of_worker(f"{name}.{line}", measured)
         if (name, line) == ("reference", "worker"):
             self.figures |= figures.of_size(events.event_count, measured)

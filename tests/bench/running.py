@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple, Self
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 from redis.asyncio import Redis
 
 from tests.bench.process import Child, cpu_seconds
+from worker.durations import written
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import Settings
@@ -43,6 +45,10 @@ class Ground(NamedTuple):
         """The same, with another core of the workers."""
         return self._replace(settings=self.settings.model_copy(update={"core": core}))
 
+    def without_conflicts(self) -> Self:
+        """The same, with workers that look for no reports that contradict each other."""
+        return self._replace(settings=self.settings.model_copy(update={"conflict_window": timedelta(0)}))
+
     def worker(self, name: str, settings: Settings, store: str) -> Child:
         """Starts a worker; `store` names the folder of its rows, so that another name is an empty one."""
         return Child(name, COMMAND, self.folder, self.environment(settings, store))
@@ -58,6 +64,7 @@ class Ground(NamedTuple):
             "ATTENDANCE_PARTITIONS": str(settings.partitions),
             "ATTENDANCE_STORE": f"rocksdb://{self.folder}/store-{store}" if kept.startswith("rocksdb:") else kept,
             "ATTENDANCE_CORE": settings.core,
+            "ATTENDANCE_CONFLICT_WINDOW": written(settings.conflict_window),
             "ATTENDANCE_LOG_LEVEL": "INFO",
         }
 

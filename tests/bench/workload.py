@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from schemas.times import format_time
 from worker.topics import partition_of
@@ -45,6 +45,10 @@ class Workload(NamedTuple):
     """Distinct (booking, session) pairs that have an event."""
     losing: float
     """Share of the events that are older than one of their session that came before."""
+
+    def without_bookings(self) -> Self:
+        """The same events, of bookings that nobody has published."""
+        return self._replace(bookings=[[] for _ in self.bookings])
 
     @property
     def booking_count(self) -> int:
