@@ -10,6 +10,7 @@ from tests.bench.million import Held
 from tests.bench.parts import Services
 from tests.bench.peers import Result
 from tests.bench.subject import Measured
+from tests.bench.usage import Used
 
 Figures = dict[str, float]
 """Names have dots: `<workload>.<line>.<figure>`, `freshness.<figure>`, `million.<figure>`, `sizes.<events>.<figure>`,
@@ -69,14 +70,10 @@ def of_worker(line: str, measured: Measured) -> Figures:
     return found
 
 
-def of_peer(line: str, result: Result) -> Figures:
+def of_peer(line: str, result: Result, used: Used) -> Figures:
     """What a peer did; `line` is `<workload>.<name>`."""
-    return {
-        f"{line}.events_per_s": result.events_per_s,
-        f"{line}.cpu_us": result.cpu_us,
-        f"{line}.rss_mb": result.peak_rss_bytes / 1e6,
-        f"{line}.events": result.events,
-    }
+    redis, kafka = (seconds / result.events * 1e6 for seconds in used)
+    return _of_line(line, result.events, result.seconds, result.cpu_us, redis, kafka, result.peak_rss_bytes)
 
 
 def _of_line(line: str, events: int, seconds: float, cpu: float, redis: float, kafka: float, rss: int) -> Figures:

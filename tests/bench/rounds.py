@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from tests.bench.peers import Workplace
 from tests.bench.process import BenchFailed
 from tests.bench.programs import PEERS
 from tests.bench.running import Ground, clean_redis
+from tests.bench.usage import watched
 from tests.bench.workload import Workload
 from tests.support.services import ServiceError
 from worker.ops import topics
@@ -147,5 +149,8 @@ class Round:
             seconds=self._order.peer_seconds,
         )
         async with clean_redis(settings) as redis:
-            self.figures |= figures.of_peer(f"{name}.{peer}", against.measure(peer, place, self._ground.folder))
+            async with watched(redis, self._ground.kafka_pids) as log:
+                result = await asyncio.to_thread(against.measure, peer, place, self._ground.folder)
             await redis.flushall()
+        used = log.between(result.started_at, result.started_at + result.seconds)
+        self.figures |= figures.of_peer(f"{name}.{peer}", result, used)

@@ -150,8 +150,7 @@ class Watch:
 
     async def _sample(self, offsets: list[int]) -> Sample:
         at, cpu, kafka = perf_counter(), self._child.cpu_seconds(), cpu_seconds(self._kafka_pids)
-        used: dict[str, Any] = await self._redis.info("cpu")
-        return Sample(at, sum(offsets), cpu, used["used_cpu_user"] + used["used_cpu_sys"], kafka)
+        return Sample(at, sum(offsets), cpu, await redis_cpu_seconds(self._redis), kafka)
 
 
 @asynccontextmanager
@@ -160,6 +159,12 @@ async def clean_redis(settings: Settings) -> AsyncIterator[Redis]:
     async with create_redis(settings) as redis:
         await redis.flushall()
         yield redis
+
+
+async def redis_cpu_seconds(redis: Redis) -> float:
+    """User and system time of the server since it started."""
+    used: dict[str, Any] = await redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 async def used_memory(redis: Redis) -> int:

@@ -11,6 +11,7 @@ from schemas.times import parse_time
 from tests.bench import million, report, workload
 from tests.bench.peers import Result, Workplace
 from tests.bench.programs import PEERS
+from tests.bench.usage import UsageLog, Used
 from worker.topics import partition_of
 
 NOW = 1_800_000_000_000_000
@@ -73,8 +74,16 @@ def test_the_million_has_each_attendance_once_and_some_updates():
 
 
 def test_a_result_is_read_from_its_line_and_nothing_else():
-    assert Result.of('{"events": 10, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}').events_per_s == 5
-    for line in ("starting", '{"events": 10}', '{"events": 0, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}', "[1]"):
+    assert (
+        Result.of('{"events": 10, "started_at": 1.5, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}').events_per_s
+        == 5
+    )
+    for line in (
+        "starting",
+        '{"events": 10}',
+        '{"events": 0, "started_at": 1.5, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}',
+        "[1]",
+    ):
         with pytest.raises(ValueError, match=r"result|nothing|Expecting"):
             Result.of(line)
 
@@ -84,6 +93,14 @@ def test_a_workplace_is_handed_over_as_options():
 
     assert options[:4] == ["--broker", "h:1", "--redis", "redis://h:2/1"]
     assert options[4:] == ["--topic", "t", "--partitions", "4", "--events", "10", "--seconds", "1.5"]
+
+
+def test_usage_is_taken_between_the_samples_around_it():
+    log = UsageLog()
+    log._times, log._used = [10.0, 11.0, 13.0], [Used(1.0, 5.0), Used(2.0, 5.0), Used(6.0, 9.0)]
+
+    assert log.between(10.5, 12.0) == Used(2.5, 2.0)
+    assert log.between(10.0, 13.0) == Used(5.0, 4.0)
 
 
 def test_recovery_is_timed_from_the_last_assignment(tmp_path: Path):
