@@ -12,13 +12,15 @@ from time import time
 
 from rich.console import Console
 
-from tests.bench import machine, report, workload
+from tests.bench import machine, report
 from tests.bench.programs import PEERS
 from tests.bench.rounds import PARTITIONS, PARTS, Order, Round, warm_up
 from tests.bench.running import Ground
+from tests.bench.workload import WORKLOADS
 from tests.support.services import KafkaCluster, RedisServer, ServiceError
 from worker.redis.client import create_redis
 from worker.settings import SettingsError, load_settings
+from worker.stream.choose_core import native_problem
 
 LEAST_EVENTS = 20_000
 
@@ -46,18 +48,24 @@ def main() -> int:
 
 async def _run(ground: Ground, options: argparse.Namespace) -> list[str]:
     """What failed."""
+    chosen, problem = options.only, native_problem()
+    if problem:
+        _progress.print(f"measuring the core in Python alone: {problem}", markup=False)
+        chosen = [part for part in chosen if part != "worker_python"]
+    ground = ground.with_core("python" if problem else "native")
     async with create_redis(ground.settings) as redis:
-        here = {**machine.describe(await redis.info()), "store": ground.settings.store.partition(":")[0]}
+        told = {"store": ground.settings.store.partition(":")[0], "core": ground.settings.core}
+        here = {**machine.describe(await redis.info()), **told}
     now = int(time() * 1e6)
     _progress.print(f"making {options.events:,} events")
-    load = workload.make(options.events, PARTITIONS, now, options.seed, ordered=options.ordered)
-    order = Order(options.only, load, now, options.seed, options.ordered, options.peer_seconds)
+    loads = {name: WORKLOADS[name](options.events, PARTITIONS, now, options.seed) for name in options.workloads}
+    order = Order(chosen, loads, now, options.seed, options.peer_seconds)
     _progress.print("warming up Kafka")
     await warm_up(ground, now, options.seed)
     rounds = [Round(ground, order, number) for number in range(1, options.runs + 1)]
     for each in rounds:
         await each.run()
-    found, about = [each.figures for each in rounds], report.about(load, ordered=options.ordered)
+    found, about = [each.figures for each in rounds], [report.about(name, load) for name, load in loads.items()]
     failed = [what for each in rounds for what in each.failed]
     report.write(found, failed, about, here)
     report.show(found, about, here)
@@ -69,7 +77,9 @@ async def _run(ground: Ground, options: argparse.Namespace) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--events", type=int, default=600_000, help="events in the backlog (default: %(default)s)")
-    parser.add_argument("--ordered", action="store_true", help="event times nearly in order, not anywhere within an hour")
+    parser.add_argument(
+        "--workloads", type=_workloads, default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)} (default: all of them)"
+    )
     parser.add_argument("--runs", type=int, default=1, help="how often all is measured; medians are reported")
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"of {', '.join(PARTS)}; parts of a name do")
     for part in ("growth", "million", "peers"):
@@ -85,6 +95,13 @@ def _options() -> argparse.Namespace:
     left_out = {"growth": options.no_growth, "million": options.no_million, **dict.fromkeys(PEERS, options.no_peers)}
     options.only = [part for part in options.only if not left_out.get(part)]
     return options
+
+
+def _workloads(text: str) -> list[str]:
+    words = text.split(",")
+    if unknown := [word for word in words if word not in WORKLOADS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]}: one of {', '.join(WORKLOADS)}")
+    return words
 
 
 def _parts(text: str) -> list[str]:

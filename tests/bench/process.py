@@ -89,6 +89,18 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(sum(map(int, stats[pid][_TIMES])) for root in pids for pid in _tree(root, stats)) / _TICKS
 
 
+def tree(pids: Iterable[int]) -> list[int]:
+    """These processes and their descendants, as they are now."""
+    stats = _stats()
+    return [pid for root in pids for pid in _tree(root, stats)]
+
+
+def own_cpu_seconds(pids: Iterable[int]) -> float:
+    """The same as `cpu_seconds` without descendants, which is cheap: only these processes are read."""
+    fields = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+    return sum(sum(map(int, each[_TIMES])) for each in fields) / _TICKS
+
+
 def _stats() -> dict[int, list[str]]:
     """Of each process that runs now: its fields in /proc/PID/stat after the command's name."""
     found = {}

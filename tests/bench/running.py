@@ -6,16 +6,20 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from redis.asyncio import Redis
 
 from tests.bench.process import Child, cpu_seconds
+from worker.durations import written
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import Settings
+
+Core = Literal["auto", "native", "python"]
 
 COMMAND = (sys.executable, "-m", "worker", "worker")
 _POLL_S = 0.05
@@ -37,6 +41,14 @@ class Ground(NamedTuple):
         """The settings of one measurement, with topics of its own."""
         return self.settings.model_copy(update={"topic_prefix": prefix, "partitions": partitions})
 
+    def with_core(self, core: Core) -> Self:
+        """The same, with another core of the workers."""
+        return self._replace(settings=self.settings.model_copy(update={"core": core}))
+
+    def without_conflicts(self) -> Self:
+        """The same, with workers that look for no reports that contradict each other."""
+        return self._replace(settings=self.settings.model_copy(update={"conflict_window": timedelta(0)}))
+
     def worker(self, name: str, settings: Settings, store: str) -> Child:
         """Starts a worker; `store` names the folder of its rows, so that another name is an empty one."""
         return Child(name, COMMAND, self.folder, self.environment(settings, store))
@@ -51,6 +63,8 @@ class Ground(NamedTuple):
             "ATTENDANCE_NAMESPACE": settings.namespace,
             "ATTENDANCE_PARTITIONS": str(settings.partitions),
             "ATTENDANCE_STORE": f"rocksdb://{self.folder}/store-{store}" if kept.startswith("rocksdb:") else kept,
+            "ATTENDANCE_CORE": settings.core,
+            "ATTENDANCE_CONFLICT_WINDOW": written(settings.conflict_window),
             "ATTENDANCE_LOG_LEVEL": "INFO",
         }
 
@@ -136,8 +150,7 @@ class Watch:
 
     async def _sample(self, offsets: list[int]) -> Sample:
         at, cpu, kafka = perf_counter(), self._child.cpu_seconds(), cpu_seconds(self._kafka_pids)
-        used: dict[str, Any] = await self._redis.info("cpu")
-        return Sample(at, sum(offsets), cpu, used["used_cpu_user"] + used["used_cpu_sys"], kafka)
+        return Sample(at, sum(offsets), cpu, await redis_cpu_seconds(self._redis), kafka)
 
 
 @asynccontextmanager
@@ -146,6 +159,12 @@ async def clean_redis(settings: Settings) -> AsyncIterator[Redis]:
     async with create_redis(settings) as redis:
         await redis.flushall()
         yield redis
+
+
+async def redis_cpu_seconds(redis: Redis) -> float:
+    """User and system time of the server since it started."""
+    used: dict[str, Any] = await redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 async def used_memory(redis: Redis) -> int:

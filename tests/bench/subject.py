@@ -43,9 +43,10 @@ async def measure(ground: Ground, prefix: str, partitions: int, workload: Worklo
     await topics.create(settings)
     async with clean_redis(settings) as redis:
         empty = await used_memory(redis)
-        ends = await load(settings, names.bookings, workload.bookings)
-        with ground.worker(f"{prefix}-bookings", settings, prefix) as child:
-            await Watch(ground, settings, redis, child).reach("bookings", ends)
+        if workload.booking_count:
+            ends = await load(settings, names.bookings, workload.bookings)
+            with ground.worker(f"{prefix}-bookings", settings, prefix) as child:
+                await Watch(ground, settings, redis, child).reach("bookings", ends)
         loaded = await used_memory(redis)
         ends = await load(settings, names.events, workload.events)
         with ground.worker(f"{prefix}-events", settings, prefix) as child:
@@ -58,7 +59,7 @@ async def measure(ground: Ground, prefix: str, partitions: int, workload: Worklo
         span,
         rss,
         (full - loaded) / workload.attendances,
-        (loaded - empty) / workload.booking_count,
+        (loaded - empty) / max(workload.booking_count, 1),
         sum(await end_offsets(settings, names.alerts, partitions)),
         seen,
     )

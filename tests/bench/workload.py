@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from schemas.times import format_time
 from worker.topics import partition_of
@@ -43,6 +45,10 @@ class Workload(NamedTuple):
     """Distinct (booking, session) pairs that have an event."""
     losing: float
     """Share of the events that are older than one of their session that came before."""
+
+    def without_bookings(self) -> Self:
+        """The same events, of bookings that nobody has published."""
+        return self._replace(bookings=[[] for _ in self.bookings])
 
     @property
     def booking_count(self) -> int:
@@ -82,6 +88,10 @@ def make(events: int, partitions: int, now: int, seed: int = 7, *, ordered: bool
         draws = [(int(uniform() * pairs), int(uniform() * _HOUR_MS)) for _ in range(events)]
     happened = _events(draws, names, partitions, now, rng)
     return Workload(_bookings(names, partitions, now, rng), happened, *_outcome(draws))
+
+
+#: By name, in the order in which they are measured.
+WORKLOADS: dict[str, Callable[[int, int, int, int], Workload]] = {"reference": make, "ordered": partial(make, ordered=True)}
 
 
 def million(attendances: int, updates: int, partitions: int, now: int, seed: int = 7) -> Million:

@@ -41,6 +41,8 @@ class Result:
     """What a peer did."""
 
     events: int
+    started_at: float
+    """When its first event came, by CLOCK_MONOTONIC (`perf_counter` on Linux), which all processes share."""
     seconds: float
     cpu_seconds: float
     """User and system time of its process in those seconds."""

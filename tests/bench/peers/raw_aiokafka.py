@@ -23,7 +23,7 @@ async def run(place: Workplace) -> Result:
                 done += len(records)
                 for record in records:
                     orjson.loads(record.value)
-        return Result(done, perf_counter() - start, process_time() - cpu, peak_rss_bytes())
+        return Result(done, start, perf_counter() - start, process_time() - cpu, peak_rss_bytes())
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Progress:
 
     def result(self) -> Result:
         start, cpu = self._start
-        return Result(self._done, perf_counter() - start, process_time() - cpu, peak_rss_bytes())
+        return Result(self._done, start, perf_counter() - start, process_time() - cpu, peak_rss_bytes())
 
 
 def create_app(place: Workplace, redis: Redis, progress: Progress, datadir: str) -> faust.App:

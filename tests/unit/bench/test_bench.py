@@ -11,6 +11,7 @@ from schemas.times import parse_time
 from tests.bench import million, report, workload
 from tests.bench.peers import Result, Workplace
 from tests.bench.programs import PEERS
+from tests.bench.usage import UsageLog, Used
 from worker.topics import partition_of
 
 NOW = 1_800_000_000_000_000
@@ -73,8 +74,16 @@ def test_the_million_has_each_attendance_once_and_some_updates():
 
 
 def test_a_result_is_read_from_its_line_and_nothing_else():
-    assert Result.of('{"events": 10, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}').events_per_s == 5
-    for line in ("starting", '{"events": 10}', '{"events": 0, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}', "[1]"):
+    assert (
+        Result.of('{"events": 10, "started_at": 1.5, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}').events_per_s
+        == 5
+    )
+    for line in (
+        "starting",
+        '{"events": 10}',
+        '{"events": 0, "started_at": 1.5, "seconds": 2.0, "cpu_seconds": 0.5, "peak_rss_bytes": 7}',
+        "[1]",
+    ):
         with pytest.raises(ValueError, match=r"result|nothing|Expecting"):
             Result.of(line)
 
@@ -84,6 +93,14 @@ def test_a_workplace_is_handed_over_as_options():
 
     assert options[:4] == ["--broker", "h:1", "--redis", "redis://h:2/1"]
     assert options[4:] == ["--topic", "t", "--partitions", "4", "--events", "10", "--seconds", "1.5"]
+
+
+def test_usage_is_taken_between_the_samples_around_it():
+    log = UsageLog()
+    log._times, log._used = [10.0, 11.0, 13.0], [Used(1.0, 5.0), Used(2.0, 5.0), Used(6.0, 9.0)]
+
+    assert log.between(10.5, 12.0) == Used(2.5, 2.0)
+    assert log.between(10.0, 13.0) == Used(5.0, 4.0)
 
 
 def test_recovery_is_timed_from_the_last_assignment(tmp_path: Path):
@@ -98,16 +115,13 @@ def test_recovery_is_timed_from_the_last_assignment(tmp_path: Path):
 def test_latest_json_holds_medians_and_no_figure_of_what_failed(tmp_path: Path):
     runs = []
     for rate in (100.0, 300.0, 200.0):
-        peers = {f"peers.{peer}.events_per_s": 50.0 for peer in PEERS if peer != "quix_streams"}
-        runs.append({"events_per_s": rate, "worker_us_per_event": 10.0, "run_rss_mb": 1.0, "million_rss_mb": 2.0, **peers})
+        peers = {f"reference.{peer}.events_per_s": 50.0 for peer in PEERS if peer != "quix_streams"}
+        runs.append({"reference.worker.events_per_s": rate, "reference.worker.cpu_us": 10.0, **peers})
     path = tmp_path / "latest.json"
-    report.write(runs, ["quix_streams FAILED: why"], {}, {}, path)
+    report.write(runs, ["quix_streams FAILED: why"], [], {}, path)
     written = orjson.loads(path.read_bytes())
 
-    assert written["events_per_s"] == 200
-    assert written["ratio_stock_faust"] == written["ratio_kafka_streams"] == written["ratio_raw_limit"] == 4
-    assert written["rss_mb"] == 2
-    assert "ratio_quix" not in written
-    assert "cpu_ratio_kafka_streams" not in written
+    assert written["reference"]["worker"]["events_per_s"] == 200
+    assert written["ratios"] == {"stock_faust": 4, "kafka_streams": 4, "raw_aiokafka": 4}
     assert written["failed"] == ["quix_streams FAILED: why"]
-    assert [run["events_per_s"] for run in written["runs"]] == [100, 300, 200]
+    assert [run["reference.worker.events_per_s"] for run in written["runs"]] == [100, 300, 200]

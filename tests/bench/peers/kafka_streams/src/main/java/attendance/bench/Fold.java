@@ -26,7 +26,13 @@ final class Fold implements Processor<String, Event, Void, Void> {
     @Override
     public void init(ProcessorContext<Void, Void> context) {
         store = context.getStateStore(STORE);
-        context.schedule(LONGEST_WAIT, PunctuationType.WALL_CLOCK_TIME, now -> redis.flush());
+        context.schedule(LONGEST_WAIT, PunctuationType.WALL_CLOCK_TIME, now -> {
+            redis.flush();
+            if (progress.isDone()) {
+                // each task commits for itself; without this the end would wait for the commit interval
+                context.commit();
+            }
+        });
     }
 
     @Override

@@ -40,24 +40,31 @@ final class Progress {
         return done == wanted;
     }
 
-    /** What was written for the last event is out. */
+    /** Whether the last event was worked on, or the pass has failed. */
+    boolean isDone() {
+        return ended.getCount() == 0;
+    }
+
+    /** What was written to Redis for the last event is out. */
     void finish() {
         ended.countDown();
     }
 
-    void await(double firstEventSeconds, double seconds) throws InterruptedException {
+    /** Waits for the last event; whether it came in time. */
+    boolean await(double firstEventSeconds, double seconds) throws InterruptedException {
         if (!begun.await((long) (firstEventSeconds * 1e3), TimeUnit.MILLISECONDS)) {
             throw new IllegalStateException("no event came in " + firstEventSeconds + " s");
         }
-        ended.await((long) (seconds * 1e3), TimeUnit.MILLISECONDS);
+        return ended.await((long) (seconds * 1e3), TimeUnit.MILLISECONDS);
     }
 
     /** The line that tests/bench/peers reads. */
     String result() throws IOException {
         return String.format(
                 java.util.Locale.ROOT,
-                "{\"events\": %d, \"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_rss_bytes\": %d}",
+                "{\"events\": %d, \"started_at\": %.6f, \"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_rss_bytes\": %d}",
                 done,
+                start / 1e9, // CLOCK_MONOTONIC on Linux
                 (System.nanoTime() - start) / 1e9,
                 (SYSTEM.getProcessCpuTime() - cpu) / 1e9,
                 peakRssBytes());
