@@ -19,7 +19,7 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-@pytest.mark.parametrize(("seed", "cores"), zip(SEEDS, CORES, strict=True))
+@pytest.mark.parametrize(("seed", "cores"), list(zip(SEEDS, CORES, strict=True)))
 def test_after_the_faults_everything_is_what_the_oracle_counts(stage: Stage, seed: int, cores: tuple[str, ...]) -> None:
     report = run(plan(seed), stage, cores=cores)
     print(report)

@@ -108,7 +108,8 @@ def test_subscribers_share_one_watcher(api: Api) -> None:
         attended(api, session, 3)
         for stream in (one, other):
             stream.until(lambda: stream.tally(session).get("attended") == 3)  # noqa: B023
-        assert connections_that_wait(api) == 1
+        # that of an earlier subscriber may still be closing
+        assert wait_until(lambda: connections_that_wait(api) == 1, 10)
         assert figure(api, "attendance_api_streams") >= 3
 
 
