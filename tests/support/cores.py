@@ -92,10 +92,18 @@ def _changes(changes: Changes) -> dict[str, Any]:
         "rows": dict(rows),
         "booking_rows": dict(chain.from_iterable(changes.booking_rows)),
         **{name: sorted(entries) for name, entries in vars(changes.entries).items()},
+        # of one booking their order counts
+        "bookings": sorted(changes.entries.bookings, key=_booking_of),
         "alerts": sorted(changes.alerts),
         "unchanged": {kind: count for kind, count in changes.unchanged.items() if count},
         "erasing": sorted(changes.erasing),
     }
+
+
+def _booking_of(entry: bytes) -> bytes:
+    """The booking of an entry of `Entries.bookings`."""
+    at = 1 if entry[0] else 3
+    return entry[at + 2 : at + 2 + int.from_bytes(entry[at : at + 2], "big")]
 
 
 class Tables:
