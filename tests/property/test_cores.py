@@ -66,7 +66,7 @@ def crowds(draw: st.DrawFn) -> list[Polled]:
     time = draw(st.sampled_from(TIMES))
     return [
         Polled(raw({**document(f"attendance.{kind}", bookingId="b", sessionId=f"t{number}"), "time": time}), [], RECEIVED_MS)
-        for number in range(first, draw(st.integers(first, 80)))
+        for number in range(first, draw(st.one_of(st.integers(first, first + 5), st.integers(first, 80))))
     ]
 
 
