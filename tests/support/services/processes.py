@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -27,6 +28,19 @@ def wait_until(condition: Callable[[], bool], timeout: float, *, step: float = 0
             return False
         time.sleep(step)
     return True
+
+
+def local_ports(pid: int) -> set[int]:
+    """The local ports of a process's TCP connections over IPv4; see proc(5)."""
+    ports = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        ports[f"socket:[{fields[9]}]"] = int(fields[1].rpartition(":")[2], 16)
+    held = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            held.add(str(each.readlink()))
+    return {port for socket, port in ports.items() if socket in held}
 
 
 def spawn(argv: Sequence[str], *, log: Path, cwd: Path) -> subprocess.Popen[bytes]:
