@@ -12,7 +12,7 @@ from time import time
 
 from rich.console import Console
 
-from tests.bench import machine, report
+from tests.bench import machine, million, report
 from tests.bench.programs import PEERS
 from tests.bench.rounds import PARTITIONS, PARTS, Order, Round, warm_up
 from tests.bench.running import Ground
@@ -23,6 +23,7 @@ from worker.settings import SettingsError, load_settings
 from worker.stream.choose_core import native_problem
 
 LEAST_EVENTS = 20_000
+LARGE = 10_000_000
 
 _progress = Console(stderr=True, highlight=False)
 
@@ -59,7 +60,7 @@ async def _run(ground: Ground, options: argparse.Namespace) -> list[str]:
     now = int(time() * 1e6)
     _progress.print(f"making {options.events:,} events")
     loads = {name: WORKLOADS[name](options.events, PARTITIONS, now, options.seed) for name in options.workloads}
-    order = Order(chosen, loads, now, options.seed, options.peer_seconds)
+    order = Order(chosen, loads, now, options.seed, options.peer_seconds, options.attendances)
     _progress.print("warming up Kafka")
     await warm_up(ground, now, options.seed)
     rounds = [Round(ground, order, number) for number in range(1, options.runs + 1)]
@@ -86,10 +87,19 @@ def _options() -> argparse.Namespace:
         parser.add_argument(f"--no-{part}", action="store_true", help="leave it out")
     parser.add_argument("--store", choices=("memory", "rocksdb"), help="where workers keep rows (default: the worker's own)")
     parser.add_argument("--peer-seconds", type=float, default=60.0, help="how long each peer may work (default: %(default)s)")
+    parser.add_argument(
+        "--attendances", type=int, default=million.ATTENDANCES, help="of the part `million` (default: %(default)s)"
+    )
+    parser.add_argument("--large", action="store_true", help="the same as --attendances 10000000")
     parser.add_argument("--seed", type=int, default=7, help="of the workload (default: %(default)s)")
     options = parser.parse_args()
     if options.events < LEAST_EVENTS:
         parser.error(f"--events: at least {LEAST_EVENTS}, or the start is all there is to measure")
+    if options.large:
+        options.attendances = LARGE
+    most = min(options.attendances, million.ATTENDANCES)
+    if options.attendances < million.UPDATES or options.attendances % most:
+        parser.error(f"--attendances: at least {million.UPDATES}, and above a million whole millions")
     if options.runs < 1:
         parser.error("--runs: at least 1")
     left_out = {"growth": options.no_growth, "million": options.no_million, **dict.fromkeys(PEERS, options.no_peers)}

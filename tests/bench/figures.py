@@ -28,6 +28,7 @@ class Ratio(NamedTuple):
 
 _RATE, _CPU, _ALL_CPU = "events_per_s", "cpu_us", "all_cpu_us"
 _WORKER, _ORDERED, _PYTHON, _JOB = "reference.worker", "ordered.worker", "reference.worker_python", "reference.worker_job"
+_GETMANY = "million.getmany_records_per_s"
 _STREAMS, _ORDERED_STREAMS = "reference.kafka_streams", "ordered.kafka_streams"
 
 
@@ -52,6 +53,9 @@ RATIOS = (
     _ratio("python_kafka_streams_ordered", "the same, events in order", "ordered.worker_python", _ORDERED_STREAMS, _RATE),
     _ratio("adversarial_cpu", "adversarial events, worker CPU over the reference's", "adversarial.worker", _WORKER, _CPU),
     _ratio("adversarial_all_cpu", "the same, with Redis and broker", "adversarial.worker", _WORKER, _ALL_CPU),
+    Ratio("insert_hset", "Redis, insert over a bare HSET in Lua", "million.redis_us_per_insert", "million.hset_us_per_insert"),
+    Ratio("update_hset", "Redis, update over a bare HSET in Lua", "million.redis_us_per_update", "million.hset_us_per_update"),
+    Ratio("recovery_getmany", "recovery over getmany of the changelogs", "million.recovery_records_per_s", _GETMANY),
     Ratio("growth", "worker CPU per event, 1,000,000 events over 100,000", "sizes.1000000.cpu_us", "sizes.100000.cpu_us"),
 )
 
@@ -102,6 +106,7 @@ def of_million(held: Held) -> Figures:
         "redis_us_per_update": held.update.redis_us,
         "bytes_per_attendance": held.bytes_per_attendance,
         "recovery_records_per_s": held.recovery_records_per_s,
+        "getmany_records_per_s": held.getmany_records_per_s,
         "recovery_records": held.recovered_records,
         "recovery_seconds": held.recovery_seconds,
         "rss_mb": held.peak_rss_bytes / 1e6,
@@ -110,6 +115,8 @@ def of_million(held: Held) -> Figures:
         "insert_worker_us": held.insert.worker_us,
         "update_worker_us": held.update.worker_us,
     }
+    if held.floor is not None:
+        found |= {"hset_us_per_insert": held.floor.insert_us, "hset_us_per_update": held.floor.update_us}
     return {f"million.{name}": value for name, value in found.items()}
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from schemas.times import format_time
 from tests.bench.loading import end_offsets
 from tests.bench.process import BenchFailed
-from tests.bench.running import Watch
+from tests.bench.running import Span, Watch
 from tests.bench.workload import Workload, event
 from worker.kafka import create_producer
 from worker.settings import Settings
@@ -36,6 +36,10 @@ class Freshness(NamedTuple):
     p99_ms: float
     look_ms: float
     """Mean time between two looks."""
+    worker_us: float
+    """CPU per event in these seconds, microseconds, and that of Redis, which the looks add to, and of the broker."""
+    redis_us: float
+    kafka_us: float
 
 
 class _Looks:
@@ -77,9 +81,13 @@ async def measure(settings: Settings, watch: Watch, workload: Workload) -> Fresh
     """
     looks = _Looks(settings.partitions)
     looking = asyncio.create_task(looks.run(watch))
+    topic = TopicNames.of(settings.topic_prefix).events
     try:
+        first = await watch.sample(await end_offsets(settings, topic, settings.partitions))
         sent = await _send(settings, workload)
-        await looks.reach(await end_offsets(settings, TopicNames.of(settings.topic_prefix).events, settings.partitions))
+        ends = await end_offsets(settings, topic, settings.partitions)
+        await looks.reach(ends)
+        used = Span.between(first, await watch.sample(ends))
     except TimeoutError as late:
         raise BenchFailed(f"freshness: not all events were applied {_REST_S:.0f} s after the last") from late
     finally:
@@ -87,7 +95,8 @@ async def measure(settings: Settings, watch: Watch, workload: Workload) -> Fresh
         await asyncio.wait([looking])
     waits = sorted((looks.readable_at(*where) - at) * 1e3 for where, at in sent)
     look_ms = (looks.times[-1] - looks.times[0]) / len(looks.times) * 1e3
-    return Freshness(waits[len(waits) // 2], waits[len(waits) * 99 // 100], look_ms)
+    p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+    return Freshness(p50, p99, look_ms, used.worker_us, used.redis_us, used.kafka_us)
 
 
 async def _send(settings: Settings, workload: Workload) -> list[tuple[tuple[int, int], float]]:

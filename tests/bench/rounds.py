@@ -39,7 +39,7 @@ PARTS = (
     "million",
 )
 #: Of the workloads that not all parts are measured on, these are.
-PARTS_OF: Mapping[str, Sequence[str]] = {"ordered": ("worker", "kafka_streams", "worker_python")}
+PARTS_OF: Mapping[str, Sequence[str]] = {"ordered": ("worker", "kafka_streams", "worker_python"), "adversarial": ("worker",)}
 PARTITIONS = 4
 SIZES = (100_000, 1_000_000)
 _WARM_UP = 100_000
@@ -59,6 +59,8 @@ class Order(NamedTuple):
     """Microseconds since the epoch when the workloads were made."""
     seed: int
     peer_seconds: float
+    attendances: int
+    """Of the part `million`."""
 
 
 async def warm_up(ground: Ground, now: int, seed: int) -> None:
@@ -132,7 +134,8 @@ class Round:
             self.figures |= figures.of_size(events, measured)
 
     async def _million(self) -> None:
-        held = await million.measure(self._ground, f"million{self._number}", self._order.now, self._order.seed)
+        order, prefix = self._order, f"million{self._number}"
+        held = await million.measure(self._ground, prefix, order.now, order.seed, order.attendances)
         self.figures |= figures.of_million(held)
 
     async def _peer(self, name: str, peer: str, events: Workload) -> None:

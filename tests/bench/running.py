@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -116,17 +116,29 @@ class Watch:
         """
         await self._until(topic, lambda offsets: all(map(int.__ge__, offsets, ends)))
 
-    async def span(self, starts: Sequence[int], ends: Sequence[int]) -> Span:
+    async def span(
+        self, starts: Sequence[int], ends: Sequence[int], meanwhile: Callable[[], Awaitable[list[int]]] | None = None
+    ) -> Span:
         """Of the events: from when the worker has recovered its tables until all partitions have reached their ends.
 
         So start-up and recovery are over when it begins, and no event was looked at before. Raises as `reach`.
+
+        Args:
+            meanwhile: what publishes bookings until then; the ends of their topic, which must be reached too.
         """
         while not self._child.has_said(_RECOVERED):
             self._child.check()
             await asyncio.sleep(_LOOK_S)
-        first = await self._sample(starts)
+        first = await self.sample(starts)
+        changed = await meanwhile() if meanwhile else None
         ended = await self._until("events", lambda now: all(map(int.__ge__, now, ends)))
-        return Span.between(first, await self._sample(ended))
+        if changed:
+            await self.reach("bookings", changed)
+        return Span.between(first, await self.sample(ended))
+
+    async def reach_events(self, count: int) -> None:
+        """Waits until so many events were applied, all partitions together. Raises as `reach`."""
+        await self._until("events", lambda offsets: sum(offsets) >= count)
 
     async def offsets(self, topic: str) -> list[int]:
         """The next offset to apply of each partition; empty while nothing is known."""
@@ -148,7 +160,8 @@ class Watch:
             self._child.check()
             await asyncio.sleep(_POLL_S)
 
-    async def _sample(self, offsets: list[int]) -> Sample:
+    async def sample(self, offsets: Sequence[int]) -> Sample:
+        """What was used until now, when these offsets are applied."""
         at, cpu, kafka = perf_counter(), self._child.cpu_seconds(), cpu_seconds(self._kafka_pids)
         return Sample(at, sum(offsets), cpu, await redis_cpu_seconds(self._redis), kafka)
 

@@ -15,7 +15,11 @@ from tests.bench.loading import end_offsets, load
 from tests.bench.running import Ground, Span, Watch, clean_redis, used_memory
 from tests.bench.workload import Workload
 from worker.ops import topics
+from worker.settings import Settings
 from worker.topics import TopicNames
+
+#: In so many steps bookings change while the events are worked on.
+_STEPS = 10
 
 
 class Measured(NamedTuple):
@@ -30,6 +34,22 @@ class Measured(NamedTuple):
     alerts: int
     """Alerts published, opened and resolved."""
     fresh: Freshness | None
+
+
+class Changes:
+    """Publishes the changed bookings of a workload in steps, each when the events before it were applied."""
+
+    def __init__(self, settings: Settings, workload: Workload, watch: Watch) -> None:
+        self._settings, self._workload, self._watch = settings, workload, watch
+
+    async def publish(self) -> list[int]:
+        """The end offsets of the bookings topic after the last step."""
+        topic, ends = TopicNames.of(self._settings.topic_prefix).bookings, list[int]()
+        for step in range(_STEPS):
+            await self._watch.reach_events(self._workload.event_count * step // _STEPS)
+            some = [records[step::_STEPS] for records in self._workload.changes]
+            ends = await load(self._settings, topic, some)
+        return ends
 
 
 async def measure(ground: Ground, prefix: str, partitions: int, workload: Workload, *, fresh: bool) -> Measured:
@@ -51,7 +71,8 @@ async def measure(ground: Ground, prefix: str, partitions: int, workload: Worklo
         ends = await load(settings, names.events, workload.events)
         with ground.worker(f"{prefix}-events", settings, prefix) as child:
             watch = Watch(ground, settings, redis, child)
-            span = await watch.span([0] * partitions, ends)
+            changes = Changes(settings, workload, watch) if workload.changes else None
+            span = await watch.span([0] * partitions, ends, changes and changes.publish)
             rss = child.peak_rss_bytes()
             full = await used_memory(redis)
             seen = await freshness.measure(settings, watch, workload) if fresh else None

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, Self
@@ -29,6 +30,11 @@ KIOSKS = 20
 ORDERED_SPAN_S = 300
 JITTER_MS = 10_000
 _SECOND = 1_000_000
+#: `adversarial`: a booking changes once in so many events.
+EVENTS_OF_A_CHANGE = 20
+#: What makes a record useless: no JSON, an unknown type, no time, a session that is no text.
+_SPOILS = ((b"}}", b"}"), (b'"attendance.', b'"presence.'), (b'"time"', b'"at"'), (b'"sessionId":"', b'"sessionId":7,"was":"'))
+_KIND = re.compile(rb"attendance\.(?:check_in|no_show)")
 _HOUR = 3600 * _SECOND
 _HOUR_MS = 3_600_000
 
@@ -45,6 +51,8 @@ class Workload(NamedTuple):
     """Distinct (booking, session) pairs that have an event."""
     losing: float
     """Share of the events that are older than one of their session that came before."""
+    changes: Sequence[Sequence[Record]] = ()
+    """New records of some bookings by partition, to be appended while the events are worked on."""
 
     def without_bookings(self) -> Self:
         """The same events, of bookings that nobody has published."""
@@ -90,21 +98,63 @@ def make(events: int, partitions: int, now: int, seed: int = 7, *, ordered: bool
     return Workload(_bookings(names, partitions, now, rng), happened, *_outcome(draws))
 
 
+def adversarial(events: int, partitions: int, now: int, seed: int = 7) -> Workload:
+    """The reference's bookings, times and shares of check-ins and no-shows, but 22 % scans, 10 % sets and 3 % records that
+    cannot be used; and a changed booking for each 20 events, to be published meanwhile."""
+    rng = random.Random(seed)
+    names = _names(min(BOOKINGS, max(events // 2, 1)), rng)
+    pairs, uniform = len(names) * SESSIONS_OF_A_BOOKING, rng.random
+    draws = [(int(uniform() * pairs), int(uniform() * _HOUR_MS)) for _ in range(events)]
+    happened = [
+        [(key, _adverse(value, rng)) for key, value in records] for records in _events(draws, names, partitions, now, rng)
+    ]
+    bookings, changes = _bookings(names, partitions, now, rng), list[list[Record]]([] for _ in range(partitions))
+    for number in (int(uniform() * len(names)) for _ in range(events // EVENTS_OF_A_CHANGE)):
+        _add_booking(changes, number, names[number], now, rng)
+    return Workload(bookings, happened, *_outcome(draws), changes)
+
+
+def _adverse(value: bytes, rng: random.Random) -> bytes:
+    """The event as another type, a record that cannot be used, or as it is."""
+    drawn = rng.random()
+    if drawn < 0.03:
+        old, new = rng.choice(_SPOILS)
+        return value.replace(old, new)
+    if drawn < 0.03 + 0.10:
+        status = rng.choice(('"ATTENDED","numberOfAttendees":2', '"NOT_ATTENDED"', '"NOT_SET"'))
+        return _as_type(value, b"set", f',"status":{status}')
+    if drawn < 0.03 + 0.10 + 0.22:
+        return _as_type(value, b"participant_scanned", f',"participantId":"p{rng.randrange(4)}"')
+    return value
+
+
+def _as_type(value: bytes, kind: bytes, more: str) -> bytes:
+    return _KIND.sub(b"attendance." + kind, value, count=1)[: -len("}}")] + more.encode() + b"}}"
+
+
 #: By name, in the order in which they are measured.
-WORKLOADS: dict[str, Callable[[int, int, int, int], Workload]] = {"reference": make, "ordered": partial(make, ordered=True)}
+WORKLOADS: dict[str, Callable[[int, int, int, int], Workload]] = {
+    "reference": make,
+    "ordered": partial(make, ordered=True),
+    "adversarial": adversarial,
+}
 
 
-def million(attendances: int, updates: int, partitions: int, now: int, seed: int = 7) -> Million:
-    """So many attendances, four of a booking, in random order; the updates concern some of them, each once."""
+def million(attendances: int, updates: int, partitions: int, now: int, seed: int = 7, *, first: int = 0) -> Million:
+    """So many attendances, four of a booking, in random order; the updates concern some of them, each once.
+
+    Args:
+        first: number of the first booking: with another one and another seed nothing is shared.
+    """
     rng = random.Random(seed)
     names = _names(attendances // SESSIONS_OF_A_BOOKING, rng)
     half, uniform = _HOUR_MS // 2, rng.random
     pairs = list(range(len(names) * SESSIONS_OF_A_BOOKING))
     rng.shuffle(pairs)
-    first = _events([(pair, half + int(uniform() * half)) for pair in pairs], names, partitions, now, rng)
+    inserts = _events([(pair, half + int(uniform() * half)) for pair in pairs], names, partitions, now, rng, first=first)
     rng.shuffle(pairs)
-    newer = _events([(pair, int(uniform() * half)) for pair in pairs[:updates]], names, partitions, now, rng, "u")
-    return Million(_bookings(names, partitions, now, rng), first, newer)
+    newer = _events([(pair, int(uniform() * half)) for pair in pairs[:updates]], names, partitions, now, rng, "u", first=first)
+    return Million(_bookings(names, partitions, now, rng, first), inserts, newer)
 
 
 def event(identity: str, source: str, kind: str, time: str, booking_id: str, session_id: str) -> bytes:
@@ -120,7 +170,14 @@ def _names(count: int, rng: random.Random) -> list[str]:
 
 
 def _events(
-    draws: list[tuple[int, int]], names: list[str], partitions: int, now: int, rng: random.Random, prefix: str = "e"
+    draws: list[tuple[int, int]],
+    names: list[str],
+    partitions: int,
+    now: int,
+    rng: random.Random,
+    prefix: str = "e",
+    *,
+    first: int = 0,
 ) -> list[list[Record]]:
     """Records by partition. A draw is a (booking, session) by number and how many milliseconds ago it happened."""
     records: list[list[Record]] = [[] for _ in range(partitions)]
@@ -134,7 +191,7 @@ def _events(
         kind = "no_show" if uniform() < NO_SHOWS else "check_in"
         time = f"{seconds[ago // 1000 + 1]}.{999 - ago % 1000:03}Z"
         source = sources[int(uniform() * KIOSKS)]
-        append((key, event(f"{prefix}{number}", source, kind, time, name, session_of(booking, session))))
+        append((key, event(f"{prefix}{number}", source, kind, time, name, session_of(first + booking, session))))
     return records
 
 
@@ -159,13 +216,17 @@ def session_of(booking: int, session: int) -> str:
     return f"c{booking // CLASS_SIZE}-{session}"
 
 
-def _bookings(names: list[str], partitions: int, now: int, rng: random.Random) -> list[list[Record]]:
+def _bookings(names: list[str], partitions: int, now: int, rng: random.Random, first: int = 0) -> list[list[Record]]:
     records: list[list[Record]] = [[] for _ in range(partitions)]
-    for number, name in enumerate(names):
-        # not orjson's bytes: each keeps the space of the buffer it was written in
-        value = json.dumps(_booking(number, name, now, rng), separators=(",", ":")).encode()
-        records[partition_of(name, partitions)].append((name.encode(), value))
+    for number, name in enumerate(names, first):
+        _add_booking(records, number, name, now, rng)
     return records
+
+
+def _add_booking(records: list[list[Record]], number: int, name: str, now: int, rng: random.Random) -> None:
+    # not orjson's bytes: each keeps the space of the buffer it was written in
+    value = json.dumps(_booking(number, name, now, rng), separators=(",", ":")).encode()
+    records[partition_of(name, len(records))].append((name.encode(), value))
 
 
 def _booking(number: int, name: str, now: int, rng: random.Random) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from schemas.decoding.explain import decode
+from schemas.events import DeadLetter
 from schemas.times import parse_time
 from tests.bench import million, report, workload
 from tests.bench.peers import Result, Workplace
@@ -61,6 +63,23 @@ def test_the_losing_share_is_what_a_reader_of_the_topic_finds(ordered, least, mo
     assert made.losing == losing / 20_000
     assert made.attendances == len(newest)
     assert least <= made.losing <= most
+
+
+def test_adversarial_events_are_of_all_kinds_and_bookings_change():
+    made = workload.adversarial(20_000, 4, NOW)
+    decoded = [decode(value, (), NOW // 1000, max_age=HOUR * 24) for records in made.events for _, value in records]
+    kinds = Counter("bad" if isinstance(event, DeadLetter) else event.type for event in decoded)
+
+    assert 0.025 < kinds["bad"] / 20_000 < 0.035
+    assert 0.09 < kinds["attendance.set"] / 20_000 < 0.11
+    assert 0.20 < kinds["attendance.participant_scanned"] / 20_000 < 0.24
+    assert {event.reason for event in decoded if isinstance(event, DeadLetter)} == {
+        "invalid-json",
+        "unknown-type",
+        "invalid-envelope",
+        "invalid-field",
+    }
+    assert sum(map(len, made.changes)) == 1_000
 
 
 def test_the_million_has_each_attendance_once_and_some_updates():
