@@ -130,7 +130,7 @@ def test_a_build_that_differs_is_switched_to_if_accepted(kafka: Broker, redis_se
                 partition = PartitionKeys(second, number)
                 prefix = partition.prefix((await client.hget(partition.watermark, "keys")).decode())
                 if await client.exists(f"{prefix}{keys.TALLY}resting-1"):
-                    await client.hincrby(f"{prefix}{keys.TALLY}resting-1", "attendees", 1)
+                    await client.hincrby(f"{prefix}{keys.TALLY}resting-1", "companions", 1)
 
         with_redis(system.settings, plant)
         found = summary_of(begin(system, "--resume", ready["id"], "--yes", "--json"), 1)

@@ -136,34 +136,17 @@ def count(field: str, by: int) -> Plant:
     return plant
 
 
-async def move_arrivals(client: Client, prefix: str) -> Place:
-    """Everybody of one minute came in another one."""
-    name = await first_key(client, prefix + keys.ARRIVALS)
-    (minute, *_) = await client.hkeys(name)
-    await client.hincrby(name, int(minute) + 100_000, int(await client.hget(name, minute)))
-    await client.hdel(name, minute)
+async def drop_tally(client: Client, prefix: str) -> Place:
+    """A tally is lost."""
+    name = await first_key(client, prefix + keys.TALLY)
+    await client.delete(name)
     return name.decode().removeprefix(prefix), b""
 
 
-def drop_sum(key: str) -> Plant:
-    """A tally, or the arrivals of a session, are lost."""
-
-    async def plant(client: Client, prefix: str) -> Place:
-        name = await first_key(client, prefix + key)
-        await client.delete(name)
-        return name.decode().removeprefix(prefix), b""
-
-    return plant
-
-
-def add_sum(key: str, field: str) -> Plant:
+async def add_tally(client: Client, prefix: str) -> Place:
     """There is one of a session that nobody attends."""
-
-    async def plant(client: Client, prefix: str) -> Place:
-        await client.hset(f"{prefix}{key}nowhere", field, 1)
-        return key + "nowhere", b""
-
-    return plant
+    await client.hset(f"{prefix}{keys.TALLY}nowhere", "bookings", 1)
+    return keys.TALLY + "nowhere", b""
 
 
 async def add_key(client: Client, prefix: str) -> Place:
@@ -189,14 +172,11 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     **{f"{key} lost": (remove(key), "missing") for key in EVERY},
     **{f"{key} surplus": (add(key, b"nobody" if key in OF_DEVICES else bytes(16)), "surplus") for key in EVERY},
     **{f"{key} changed": (change(key), "different") for key in EVERY if key not in (keys.SESSIONS, keys.BY_BOOKING)},
-    "attended changed": (count("attended", 1), "different"),
-    "attendees changed": (count("attendees", -1), "different"),
+    "attended changed": (count("reported", 1), "different"),
+    "attendees changed": (count("companions", -1), "different"),
     "window surplus": (count("window:1:2", 1), "different"),
-    "tally lost": (drop_sum(keys.TALLY), "missing"),
-    "tally surplus": (add_sum(keys.TALLY, "bookings"), "surplus"),
-    "arrivals changed": (move_arrivals, "different"),
-    "arrivals lost": (drop_sum(keys.ARRIVALS), "missing"),
-    "arrivals surplus": (add_sum(keys.ARRIVALS, "29863333"), "surplus"),
+    "tally lost": (drop_tally, "missing"),
+    "tally surplus": (add_tally, "surplus"),
     "key surplus": (add_key, "surplus"),
 }
 

@@ -106,7 +106,7 @@ def test_a_counter_that_drifted_is_found_under_load(hall: System, monkeypatch: p
     monkeypatch.setattr(comparison, "_MOST_PAIRS", most_pairs)
 
     async def damage(client: Client, prefix: str) -> str:
-        return (await count("attended", 1)(client, prefix))[0]
+        return (await count("reported", 1)(client, prefix))[0]
 
     key = with_client(hall, damage)
     with load(worlds(hall)):
@@ -114,7 +114,7 @@ def test_a_counter_that_drifted_is_found_under_load(hall: System, monkeypatch: p
     assert [each.key for each in found.differences] == [key]
 
     async def undo(client: Client, prefix: str) -> None:
-        await count("attended", -1)(client, prefix)
+        await count("reported", -1)(client, prefix)
 
     with_client(hall, undo)
 

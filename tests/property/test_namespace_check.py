@@ -113,9 +113,8 @@ def test_every_planted_difference_is_found(redis_server: Redis, partitions: int)
         packed = await client.hget(await pair.key(booking, bucket), identity)
         assert isinstance(packed, bytes)
         await client.hset(await pair.key(booking, bucket), identity, packed[:-1] + b"!")
-        await client.hincrby(await pair.key(booking, keys.TALLY + session), "attendees", 1)
+        await client.hincrby(await pair.key(booking, keys.TALLY + session), "companions", 1)
         await client.zadd(await pair.key(booking, keys.SESSIONS_START), {session: 5})
-        await client.hincrby(await pair.key(booking, keys.ARRIVALS + session), "7", 1)
         await client.zadd(await pair.key(booking, keys.ROSTER + session), {booking: 9})
         await client.hset(await pair.key(booking, f"{keys.BOOKING}{booking_bucket(b'nobody')}"), "nobody", "{}")
         gone = others[0][0]
@@ -132,7 +131,6 @@ def test_every_planted_difference_is_found(redis_server: Redis, partitions: int)
             ("attendance", document["id"]),
             ("session", session),
             ("start", session),
-            ("arrivals", session),
             ("roster", f"{session} {booking}"),
             ("summary", gone),
             ("alert", "alert-1"),

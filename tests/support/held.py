@@ -4,25 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker.read_model.devices import NewestEvent, score_of, unpack_newest
-from worker.read_model.keys import ARRIVALS, DEVICES, DEVICES_AT
+from worker.read_model.keys import DEVICES, DEVICES_AT
 from worker.read_model.partition_reader import NamespaceView
+from worker.read_model.query.devices import attendees_by_minute
 from worker.read_model.reader import AttendanceReader
 from worker.read_model.watermark import parse_hash
 
 
 async def arrivals_of(reader: AttendanceReader, sessions: Sequence[str]) -> dict[str, dict[int, int]]:
     """sessionId -> minute -> people, for those that have any."""
-
-    async def read(view: NamespaceView) -> list[list[Any]]:
-        commands = [("HGETALL", ARRIVALS + session) for session in sessions]
-        return (await view.read(view.all_partitions, [commands for _ in view.all_partitions]))[0]
-
     found: dict[str, dict[int, int]] = {}
-    for answers in await reader._resolver.answer(read):
-        for session, answer in zip(sessions, answers, strict=True):
-            for minute, people in parse_hash(answer).items():
-                minutes = found.setdefault(session, {})
-                minutes[int(minute)] = minutes.get(int(minute), 0) + int(people)
+    for session in sessions:
+        counts, _ = await reader._resolver.answer(lambda view: attendees_by_minute(view, session, 0, 1 << 33))  # noqa: B023
+        if counts:
+            found[session] = dict(counts)
     return found
 
 

@@ -23,7 +23,7 @@ from worker.settings import Settings
 
 ATTENDED, NOT_ATTENDED, NOT_SET = AttendanceStatus.ATTENDED, AttendanceStatus.NOT_ATTENDED, AttendanceStatus.NOT_SET
 MARKS = {"events.offset": 7, "bookings.offset": 3}
-COUNTS = ("bookings", "attended", "notAttended", "attendees", "expectedParticipants")
+COUNTS = ("bookings", "reported", "companions", "expectedParticipants")
 MINUTE = 60_000_000
 _SAYS, _UPDATED = Struct(">BI"), Struct(">Q")
 
@@ -40,7 +40,7 @@ class PairDocument(NamedTuple):
 
     @property
     def contributed(self) -> bytes:
-        return contribution(self._says, self.minute, self.expected, self.window)
+        return contribution(self._says, self.expected, self.window)
 
     @property
     def minute(self) -> int:
@@ -53,7 +53,8 @@ class PairDocument(NamedTuple):
         if self.attendance is None:
             return pack(self.contributed, self.session_id, self.booking_id)
         _, _, updated, source = self.attendance
-        return pack(self.contributed, self.session_id, self.booking_id, _UPDATED.pack(updated + 2**63), pack_text(source))
+        marks = _UPDATED.pack(updated + 2**63), pack_text(source)
+        return pack(self.contributed, self.session_id, self.booking_id, self.minute, *marks)
 
     @property
     def _says(self) -> bytes:
@@ -144,7 +145,7 @@ class Place:
         return {name.partition(":")[0] for name in names if name not in ("watermark", "changes")}
 
     async def holds(self, pairs: Pairs) -> bool:
-        """Whether documents, tallies, arrivals and the list of sessions are what these pairs come to, and nothing else."""
+        """Whether documents, tallies and the list of sessions are what these pairs come to, and nothing else."""
         prefix = self.keys.prefix(await self.mark("keys"))
         documents = {i: d for bucket in (await self.hashes(prefix + "doc:")).values() for i, d in bucket.items()}
         tallies = {
@@ -152,12 +153,7 @@ class Place:
             for session, tally in (await self.hashes(prefix + "tally:")).items()
         }
         sessions = [name.decode() for name in await self.client.zrange(prefix + "sessions", 0, -1)]
-        arrivals = {
-            session: {int(minute): int(people) for minute, people in minutes.items()}
-            for session, minutes in (await self.hashes(prefix + "arrivals:")).items()
-        }
         wanted = recount(pairs)
-        assert arrivals == recount_arrivals(pairs)
         assert documents == {attendance_id(*pair): document.packed for pair, document in pairs.items()}
         assert tallies == wanted
         assert sessions == sorted(wanted)
@@ -243,9 +239,11 @@ def recount(pairs: Pairs) -> dict[str, dict[str, int]]:
         status, number = pair.attendance[:2] if pair.attendance else (NOT_SET, 0)
         tally = tallies.setdefault(session, dict.fromkeys(COUNTS, 0))
         tally["bookings"] += 1
-        if status != NOT_SET:
-            tally["attended" if status == ATTENDED else "notAttended"] += 1
-        tally["attendees"] += number if status == ATTENDED else 0
+        if status == ATTENDED:
+            tally["reported"] += 1
+            tally["companions"] += number - 1
+        elif status == NOT_ATTENDED:
+            tally["reported"] += 1 << 32
         tally["expectedParticipants"] += pair.expected
         if pair.window and pair.window != (None, None):
             field = "window:" + ":".join("" if moment is None else str(moment // 1000) for moment in pair.window)
@@ -261,13 +259,3 @@ def random_pair(chance: random.Random, name: tuple[str, str]) -> PairDocument | 
     if chance.random() < 0.25 or (seen is None and window is None):
         return None
     return document(*name, seen, chance.choice([0, 1, 3]), window)
-
-
-def recount_arrivals(pairs: Pairs) -> dict[str, dict[int, int]]:
-    """The arrivals of each session by minute, counted from nothing."""
-    arrivals: dict[str, dict[int, int]] = {}
-    for (_, session), pair in pairs.items():
-        if pair.minute and pair.attendance and pair.attendance[1]:
-            minutes = arrivals.setdefault(session, {})
-            minutes[pair.minute] = minutes.get(pair.minute, 0) + pair.attendance[1]
-    return arrivals

@@ -28,8 +28,8 @@ from worker.domain.rows import BOOKINGS, EVENTS, load, merge_attendance_rows, me
 from worker.read_model.booking_records import unpack_summary
 from worker.read_model.content import names_of
 from worker.read_model.devices import NewestEvent, unpack_newest
-from worker.read_model.documents import unpack, unpack_contribution
-from worker.read_model.write_batch import _MOVED, _SAME, Entries
+from worker.read_model.documents import minute_of, unpack, unpack_contribution
+from worker.read_model.write_batch import _ARRIVED, _MOVED, _SAME, Entries
 from worker.stream.core import Changes
 from worker.stream.projection import project_changed_devices, surplus_devices
 
@@ -199,10 +199,12 @@ class _Shown:
         self.devices: dict[str, NewestEvent] = {}
 
     def take(self, write: Entries) -> None:
-        for identity, before, document in _pairs(write.pairs):
+        for kind, identity, before, document in _pairs(write.pairs):
             held = self._documents.get(identity, b"")
             # what the write says was there before is what is there, or tallies would drift
             assert before is None or (held.startswith(before) and bool(held) == bool(before))
+            # the session of a pair of another kind counts as changed, and its arrivals are loaded again
+            assert kind not in (_SAME, _ARRIVED) or (minute_of(held) != minute_of(document)) == (kind == _ARRIVED)
             _put(self._documents, identity, document or None)
         for entry in write.bookings:
             self._bookings.take(entry)
@@ -231,22 +233,22 @@ class _Shown:
         )
 
 
-def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | None, bytes]]:
-    """(id, what it contributed before or None where that is not said, document) of each entry of a write."""
+def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[int, bytes, bytes | None, bytes]]:
+    """(kind, id, what it contributed before or None where that is not given, document) of each entry of a write."""
     for entry in entries:
         kind, identity, _ = unpack_from(">B16sH", entry)
         if kind == _MOVED:
             end = 20 + entry[19]
-            yield identity, entry[20:end], entry[end:]
-        elif kind == _SAME:
+            yield kind, identity, entry[20:end], entry[end:]
+        elif kind in (_SAME, _ARRIVED):
             length = contribution_size(entry[19:])
-            yield identity, entry[19 : 19 + length], entry[19:]
+            yield kind, identity, entry[19 : 19 + length], entry[19:]
         else:
-            yield identity, None, entry[19:]
+            yield kind, identity, None, entry[19:]
 
 
 def contribution_size(document: bytes) -> int:
-    return 15 + document[14]
+    return 11 + document[10]
 
 
 def _put_device(held: dict[str, NewestEvent], entry: bytes) -> None:
@@ -284,9 +286,9 @@ def _arrivals(documents: Iterable[bytes]) -> dict[str, dict[int, int]]:
     arrivals: dict[str, dict[int, int]] = {}
     for document in documents:
         each, (session, _) = unpack_contribution(document), names_of(document, contribution_size(document))
-        if each.minute and each.number:
+        if (minute := minute_of(document)) and each.number:
             minutes = arrivals.setdefault(session.decode(), {})
-            minutes[each.minute] = minutes.get(each.minute, 0) + each.number
+            minutes[minute] = minutes.get(minute, 0) + each.number
     return arrivals
 
 
@@ -296,15 +298,15 @@ def _tallies(documents: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     names = ("attended", "notAttended", "notSet")
     zero = dict.fromkeys(("bookings", *names, "attendees", "expectedParticipants"), 0)
     for document in documents:
-        _, status, number, _, expected, length = unpack_from(">BBIIIB", document)
-        at = 15 + length + 8
+        _, status, number, expected, length = unpack_from(">BBIIB", document)
+        at = 11 + length + 12
         session = document[at + 2 : at + 2 + unpack_from(">H", document, at)[0]].decode()
         tally = tallies.setdefault(session, dict(zero))
         tally["bookings"] += 1
         tally[names[status]] += 1
         tally["attendees"] += number if status == 0 else 0
         tally["expectedParticipants"] += expected
-        start, _, end = document[15 : 15 + length].decode().partition(":")
+        start, _, end = document[11 : 11 + length].decode().partition(":")
         windows[session].append((start, end))
     for name, tally in tallies.items():
         starts = [int(start) * 1000 for start, _ in windows[name] if start]

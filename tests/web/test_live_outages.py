@@ -99,12 +99,12 @@ def test_another_namespace_becomes_live(own_api: Api) -> None:
             watermark = {"state": "live", "keys": "g", "generation": "g", "events.offset": 0}
             redis.hset(PartitionKeys(other, number).watermark, mapping=watermark)
         try:
-            redis.hset(f"{PartitionKeys(other, 0).prefix('g')}tally:{session}", mapping={"bookings": 9, "attended": 9})
+            redis.hset(f"{PartitionKeys(other, 0).prefix('g')}tally:{session}", mapping={"bookings": 9, "reported": 9})
             worker.signal(19)  # it would name its own
             redis.hset(live_key(base), "namespace", other)
             stream.until(lambda: stream.tally(session).get("attended") == 9)
             entry = {"sessions": session, "alerts": "0"}
-            redis.hset(f"{PartitionKeys(other, 0).prefix('g')}tally:{session}", "attended", 8)
+            redis.hset(f"{PartitionKeys(other, 0).prefix('g')}tally:{session}", "reported", 8)
             redis.xadd(PartitionKeys(other, 0).changes, entry)
             stream.until(lambda: stream.tally(session).get("attended") == 8)
             redis.hdel(live_key(base), "namespace")
@@ -124,13 +124,13 @@ def test_entries_that_were_missed_are_found(own_api: Api) -> None:
     with LiveStream(own_api, [("sessions", session)]) as stream, closing(redis_of(system)) as redis:
         stream.until(lambda: stream.tally(session).get("attended") == 1)
         name = f"{keys.prefix(redis.hget(keys.watermark, 'keys').decode())}tally:{session}"
-        redis.hincrby(name, "attended", 5)
+        redis.hincrby(name, "reported", 5)
         try:
             # as the script leaves it, without the entry
             redis.hset(keys.watermark, "changes", f"{int(time.time() * 1000) + 60_000}-0")
             stream.until(lambda: stream.tally(session).get("attended") == 6)
         finally:
-            redis.hincrby(name, "attended", -5)
+            redis.hincrby(name, "reported", -5)
             redis.delete(name) if not redis.hget(name, "bookings") else None
 
 

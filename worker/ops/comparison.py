@@ -29,10 +29,10 @@ from worker.read_model.content import (
     bookings_of,
     is_hash,
     is_sum,
+    is_tally,
     session_of,
     shown,
-    sum_of,
-    tally_key,
+    tally_of,
 )
 from worker.read_model.documents import unpack_contribution
 
@@ -42,8 +42,8 @@ _AT_ONCE = 500
 _SETTLED_AT_ONCE = 2_000
 #: How often a place that changes meanwhile is looked at.
 _LOOKS = 30
-#: A tally, and arrivals, are read with all their pairs, at one moment, if a session has at most so many in the partition: this
-#: takes Redis a few ms. Those of a larger one are compared when they do not change, or were found as they are after a batch.
+#: A tally is read with all its pairs, at one moment, if a session has at most so many in the partition: this takes Redis a few
+#: ms. That of a larger one is compared when it does not change, or was found as it is after a batch.
 _MOST_PAIRS = 2_000
 #: Pairs that are held at a time.
 _PAIRS_AT_ONCE = 50_000
@@ -61,7 +61,7 @@ class _Candidate:
     concerns: Concerns | None = None
     """Of an alert in the topic."""
     pairs: Mapping[bytes, bytes] | None = None
-    """Of a tally or arrivals: the contributions of all pairs at the same moment."""
+    """Of a tally: the contributions of all pairs at the same moment."""
     looks: int = 0
 
 
@@ -207,7 +207,7 @@ class Comparison:
         if unread & of_tables.keys():
             return None
         summed = [of_tables[each] for each in of_tables.keys() - changed] + [pairs[each] for each in changed & pairs.keys()]
-        if sum_of(key, (unpack_contribution(each) for each in summed if each)) == candidate.found:
+        if tally_of(unpack_contribution(each) for each in summed if each) == candidate.found:
             return True
         # one that was not read may have come and gone
         return None if unread else False
@@ -226,7 +226,7 @@ class Comparison:
         differing = [(each, value) for each, value in zip(again, expected, strict=True) if each.found != value]
         held = 0
         for each, _ in differing:
-            size = await self._pairs_of(each.place[0]) if is_sum(each.place[0]) else 0
+            size = await self._pairs_of(each.place[0]) if is_tally(each.place[0]) else 0
             if not 0 < size <= _MOST_PAIRS:
                 continue
             held += size
@@ -238,8 +238,8 @@ class Comparison:
         return [each for each, value in differing if each.found != value]
 
     async def _pairs_of(self, key: bytes) -> int:
-        """How many pairs a session has, of which this is the tally or the arrivals."""
-        tally = (tally_key(session_of(key)), b"")
+        """How many pairs a session has, of which this is the tally."""
+        tally = (key, b"")
         (expected,), (found,) = self._copy.expected([tally]), await self._content.values([tally])
         return max(bookings_of(expected), bookings_of(found))
 

@@ -25,14 +25,14 @@ from worker.ops.namespace_sides import (
     summary_keys,
 )
 from worker.read_model.builds import Namespace
-from worker.read_model.content import ALERTS, DEVICES, SESSIONS_START, Place, arrivals_key, roster_key, tally_key
+from worker.read_model.content import ALERTS, DEVICES, SESSIONS_START, Place, roster_key, tally_key
 from worker.redis.client import Client
 
 #: Differences that are kept; all are counted.
 MOST_DIFFERENCES = 1_000
 #: Places that seem to differ are looked at again when there are so many.
 _SETTLED_AT_ONCE = 2_000
-#: Sessions of a partition whose rosters and arrivals are compared, of each side.
+#: Sessions of a partition whose rosters are compared, of each side.
 _SESSIONS = 20
 #: How often a partition is compared anew after a repair.
 _ATTEMPTS = 5
@@ -45,7 +45,7 @@ class NamespaceDifference(NamedTuple):
     """What the two namespaces hold of one thing."""
 
     kind: str
-    """``count``, ``session``, ``start``, ``summary``, ``alert``, ``device``, ``attendance``, ``roster`` or ``arrivals``."""
+    """``count``, ``session``, ``start``, ``summary``, ``alert``, ``device``, ``attendance`` or ``roster``."""
     id: str
     live: Any
     build: Any
@@ -274,7 +274,6 @@ class _NamespaceCheck:
         for subjects in batches(list(dict.fromkeys(drawn))):
             yield list(subjects)
         for name in {*await live.random_sessions(_SESSIONS), *await build.random_sessions(_SESSIONS)}:
-            yield [Subject("arrivals", (arrivals_key(name), b""))]
             async for places in self._members(live, build, "roster", [roster_key(name)]):
                 yield [Subject("roster", place, place[1]) for place in places]
 
@@ -288,7 +287,6 @@ _NAMES = {
     "device": "devices",
     "attendance": "sample",
     "roster": "rosterEntries",
-    "arrivals": "arrivals",
 }
 
 

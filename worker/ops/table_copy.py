@@ -44,7 +44,6 @@ from worker.read_model.content import (
     Content,
     Place,
     added,
-    arrivals_key,
     is_tally,
     start_score,
     tally_key,
@@ -272,7 +271,6 @@ class TableCopy:
         changes: dict[Place, bytes | None] = dict.fromkeys(old.keys() - new.keys())
         changes.update(new)
         changes.update(self._summed(tally_key, before.tallies, now.tallies))
-        changes.update(self._summed(arrivals_key, before.arrivals, now.arrivals))
         changes.update(self._summed(lambda _: UNLISTED, {b"": before.unlisted}, {b"": now.unlisted}))
         self._write_content(changes)
 

@@ -17,13 +17,14 @@ from worker.read_model.booking_records import attendances_of, is_frequent, is_la
 from worker.read_model.devices import score_of, unpack_newest
 from worker.read_model.documents import Contribution, unpack, unpack_contribution
 from worker.read_model.keys import PartitionKeys, booking_bucket, listed_member
+from worker.read_model.tally import FIELDS, REPORTED, shown_counts
 from worker.read_model.watermark import parse_hash
 from worker.read_model.write_batch import AlertChange, Entries
 from worker.redis.client import Client, masters
 from worker.redis.scripts import raise_first_error
 
 Place = tuple[bytes, bytes]
-"""A key and a member or field of it. A tally and the arrivals of a session are one value each: their member is empty."""
+"""A key and a member or field of it. The tally of a session is one value: its member is empty."""
 
 _DOC, _IDS, _BY_BOOKING, _TALLY = (name.encode() for name in (keys.DOC, keys.IDS, keys.BY_BOOKING, keys.TALLY))
 UNLISTED = keys.UNLISTED.encode()
@@ -36,7 +37,6 @@ ALERTS, _ALERTS_AT = keys.ALERTS.encode(), keys.ALERTS_AT.encode()
 _ALERTS_OF = tuple(name.encode() for name in (keys.ALERTS_KIND, keys.ALERTS_SESSION, keys.ALERTS_BOOKING))
 SESSIONS, SESSIONS_START = keys.SESSIONS.encode(), keys.SESSIONS_START.encode()
 _ROSTER = keys.ROSTER.encode()
-_ARRIVALS = keys.ARRIVALS.encode()
 DEVICES, DEVICES_AT = keys.DEVICES.encode(), keys.DEVICES_AT.encode()
 #: What the tables do not determine.
 UNDETERMINED = frozenset({keys.ESTIMATES.encode(), keys.DEAD_ONLY.encode()})
@@ -47,8 +47,6 @@ _NUMBERS = 1 << 32
 #: The state in a roster of a pair without an attendance.
 _ONLY_LISTED = 3
 _WINDOW = "window:"
-#: By status; those that are NOT_SET follow from the others.
-_FIELDS = ("attended", "notAttended")
 #: Members that one command takes.
 _AT_ONCE = 500
 #: Keys that are scanned together, and members that these scans take together. Redis works off the commands of a round trip
@@ -57,7 +55,7 @@ _SCANNED_KEYS, _SCANNED_MEMBERS = 8, 1_000
 #: Keys that one step of SCAN looks at.
 _SCANNED_KEY_NAMES = 300
 
-#: The tally or the arrivals of a session with the contributions of its pairs, all of one moment. KEYS: that hash. ARGV: prefix
+#: The tally of a session with the contributions of its pairs, all of one moment. KEYS: that hash. ARGV: prefix
 #: of the key generation, session, shift of document buckets, most attendances, ids. Returns the hash, then id and contribution
 #: of those and of the session's attendances; an empty contribution: there is no such pair.
 _SUM_AND_PAIRS = """
@@ -69,7 +67,7 @@ local function add(id)
   local bucket = math.floor((string.byte(id, 1) * 256 + string.byte(id, 2)) / divisor)
   local document = redis.call('HGET', prefix .. KEY_DOC .. bucket, id) or ''
   answer[#answer + 1] = id
-  answer[#answer + 1] = #document > 15 and string.sub(document, 1, 15 + string.byte(document, 15)) or ''
+  answer[#answer + 1] = #document > 11 and string.sub(document, 1, 11 + string.byte(document, 11)) or ''
 end
 for index = 5, #ARGV do add(ARGV[index]) end
 for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, tonumber(ARGV[4]) - 1)) do
@@ -87,18 +85,23 @@ class Content(Entries):
         self.values: dict[Place, bytes] = {}
         self.tallies: dict[bytes, Counter[str]] = {}
         """By session, what these bookings contribute."""
-        self.arrivals: dict[bytes, Counter[str]] = {}
-        """The same of the arrivals."""
         self.unlisted: Counter[str] = Counter()
         """How many of these attendances the index by status does not list."""
         self._alert_changes: list[AlertChange] = []
 
-    def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:  # noqa: ARG002 - nothing was before
+    def pair(  # nothing was before
+        self,
+        identity: bytes,
+        document: bytes,
+        now: bytes,
+        before: bytes,  # noqa: ARG002
+        *,
+        has_moved: bool = False,  # noqa: ARG002
+    ) -> None:
         self.values[b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT), identity] = document
         contributed, (session, booking) = unpack_contribution(now), names_of(document, len(now))
         self.values[PAIRS + session, identity] = now
         _contribute(self.tallies.setdefault(session, Counter()), contributed)
-        _arrive(self.arrivals.setdefault(session, Counter()), contributed)
         state = contributed.status if contributed.has_attendance else _ONLY_LISTED
         self.values[_ROSTER + session, booking] = _score(state)
         if contributed.has_attendance:
@@ -144,7 +147,7 @@ class Content(Entries):
 
 def names_of(document: bytes, at: int) -> tuple[bytes, bytes]:
     """sessionId and bookingId of a pair, given the length of its contribution."""
-    at += 8
+    at += 12
     names = []
     for _ in range(2):
         end = at + 2 + int.from_bytes(document[at : at + 2], "big")
@@ -154,7 +157,7 @@ def names_of(document: bytes, at: int) -> tuple[bytes, bytes]:
 
 
 def is_hash(key: bytes) -> bool | None:
-    """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A sum of a session is neither here."""
+    """Whether a key is a hash, otherwise a sorted set; None: the layout has no such key. A sum is neither here."""
     if key in (ALERTS, DEVICES) or key.startswith((_DOC, _BOOKING)):
         return True
     if key in (_BY_STATUS, _NO_SHOWS, _ALERTS_AT, SESSIONS, SESSIONS_START, DEVICES_AT):
@@ -170,13 +173,8 @@ def is_tally(key: bytes) -> bool:
 
 
 def is_sum(key: bytes) -> bool:
-    """Whether a key is the tally or the arrivals of a session, or the number of unlisted attendances."""
-    return key == UNLISTED or key.startswith((_TALLY, _ARRIVALS))
-
-
-def arrivals_key(session: bytes) -> bytes:
-    """The key of a session's arrivals."""
-    return _ARRIVALS + session
+    """Whether a key is the tally of a session, or the number of unlisted attendances."""
+    return key == UNLISTED or is_tally(key)
 
 
 def roster_key(session: bytes) -> bytes:
@@ -190,31 +188,25 @@ def tally_key(session: bytes) -> bytes:
 
 
 def session_of(key: bytes) -> bytes:
-    """The session of a tally, of arrivals, or of `PAIRS`; empty for the number of unlisted attendances."""
+    """The session of a tally, or of `PAIRS`; empty for the number of unlisted attendances."""
     return key.partition(b":")[2]
 
 
-def sum_of(key: bytes, contributions: Iterable[Contribution]) -> bytes | None:
-    """The tally or the arrivals of these pairs, as `packed_sum` gives it; None if there are none."""
+def tally_of(contributions: Iterable[Contribution]) -> bytes | None:
+    """The tally of these pairs, as `packed_sum` gives it; None if there are none."""
     counts: Counter[str] = Counter()
-    add = _contribute if is_tally(key) else _arrive
     for contributed in contributions:
-        add(counts, contributed)
+        _contribute(counts, contributed)
     return _packed(counts)
 
 
-def _arrive(counts: Counter[str], contributed: Contribution) -> None:
-    if contributed.minute:
-        counts[str(contributed.minute)] += contributed.number
-
-
 def _contribute(counts: Counter[str], contributed: Contribution) -> None:
-    has_attendance, status, number, _, expected, window = contributed
+    has_attendance, status, number, expected, window = contributed
     counts["bookings"] += 1
-    if has_attendance and status < len(_FIELDS):
-        counts[_FIELDS[status]] += 1
+    if has_attendance:
+        counts["reported"] += REPORTED[status]
     if has_attendance and status == 0:
-        counts["attendees"] += number
+        counts["companions"] += number - 1
     counts["expectedParticipants"] += expected
     if window:
         counts[_WINDOW + window.decode()] += 1
@@ -240,7 +232,7 @@ def bookings_of(tally: bytes | None) -> int:
 
 
 def packed_sum(fields: Mapping[bytes, bytes]) -> bytes | None:
-    """A tally, or arrivals, as they are compared: JSON without fields that are 0."""
+    """A tally as it is compared: JSON without fields that are 0."""
     return _packed({name.decode(errors="replace"): _number(value) for name, value in fields.items()})
 
 
@@ -271,6 +263,9 @@ def shown(place: Place, value: bytes | None) -> Any:
             return unpack(member, value) or {"listed": unpack_contribution(value)._asdict() | {"window": ""}}
         if key.startswith(_BOOKING):
             return _shown_record(value)
+        if is_tally(key):
+            held = orjson.loads(value)
+            return shown_counts(held) | {name: held[name] for name in held if name not in FIELDS}
         return orjson.loads(value)
     except Exception:  # noqa: BLE001 - a value that was damaged may be anything
         return value.decode(errors="replace")
@@ -290,7 +285,7 @@ class PartitionContent:
         self._prefix = partition_keys.prefix(generation).encode()
 
     async def values(self, places: Sequence[Place]) -> list[bytes | None]:
-        """What Redis holds at these places; of a tally or arrivals the `packed_sum`."""
+        """What Redis holds at these places; of a tally the `packed_sum`."""
         by_key: dict[bytes, list[int]] = {}
         for number, (key, _) in enumerate(places):
             by_key.setdefault(key, []).append(number)
@@ -312,7 +307,7 @@ class PartitionContent:
         return values
 
     async def sum(self, key: bytes, ids: Iterable[bytes], most: int) -> tuple[bytes | None, dict[bytes, bytes]]:
-        """A tally or arrivals, and the contributions of these pairs and of ``most`` of its attendances, of one moment.
+        """A tally, and the contributions of these pairs and of ``most`` of its attendances, of one moment.
 
         There is no pair where the contribution is empty.
         """

@@ -31,7 +31,6 @@ ALERTS_AT = "alerts:at"
 ALERTS_KIND = "alerts:kind:"
 ALERTS_SESSION = "alerts:session:"
 ALERTS_BOOKING = "alerts:booking:"
-ARRIVALS = "arrivals:"
 DEVICES = "devices"
 DEVICES_AT = "devices:at"
 ESTIMATES = "device-estimates"
@@ -73,8 +72,9 @@ LAYOUT = {
     "of those that are ATTENDED with one attendee, the score 1",
     f"NS:{{p}}:G:{UNLISTED}": "hash: `attendances`, the number of these",
     f"NS:{{p}}:G:{IDS}<sessionId>": "sorted set: the same of one session, with all of its attendances",
-    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`, `attended`, `notAttended`, `attendees`, "
-    "`expectedParticipants`, and `window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
+    f"NS:{{p}}:G:{TALLY}<sessionId>": "hash: `bookings`; `reported`, the number of ATTENDED + 2^32 * the number of "
+    "NOT_ATTENDED; `companions`, the attendees without one of each ATTENDED; `expectedParticipants`; and "
+    "`window:<startMs>:<endMs>`, the number of bookings that list the session with these times",
     f"NS:{{p}}:G:{SESSIONS}": "sorted set by bytes: every sessionId that has a tally",
     f"NS:{{p}}:G:{SESSIONS_START}": "sorted set: the same by the earliest start (ms) of the windows in its tally; +inf if none "
     "has a start",
@@ -87,8 +87,6 @@ LAYOUT = {
     f"NS:{{p}}:G:{ALERTS_KIND}<kind>": "sorted set: the same of one kind",
     f"NS:{{p}}:G:{ALERTS_SESSION}<sessionId>": "sorted set: the same of one session",
     f"NS:{{p}}:G:{ALERTS_BOOKING}<bookingId>": "sorted set: the same of one booking",
-    f"NS:{{p}}:G:{ARRIVALS}<sessionId>": "hash: minute (since the epoch) to the number of attendees of the ATTENDED "
-    "attendances that arrived in it; no field is 0",
     f"NS:{{p}}:G:{DEVICES}": "hash: source to its packed newest event (read_model/devices.py)",
     f"NS:{{p}}:G:{DEVICES_AT}": "sorted set: source by the effective time (ms) of that event",
     f"NS:{{p}}:G:{ESTIMATES}": "hash: source to its packed rolling estimates (read_model/estimates.py), begun anew by a "

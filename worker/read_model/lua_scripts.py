@@ -16,6 +16,7 @@ def load(*names: str) -> Script:
 
 
 APPLY = load("announce", "apply")
+ARRIVALS = load("live", "entries", "arrivals")
 BUILD = load("build")
 CLAIM = load("claim")
 HEARTBEAT = load("heartbeat")

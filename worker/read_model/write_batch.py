@@ -14,7 +14,7 @@ from worker.read_model.keys import booking_bucket
 #: Script calls in one round trip.
 AHEAD = 64
 #: Kinds of pairs, see ``apply.lua``.
-_READ, _SAME, _MOVED = range(3)
+_READ, _SAME, _MOVED, _ARRIVED = range(4)
 _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
 #: Kinds of entries of bookings.
@@ -64,10 +64,16 @@ class Entries:
         self.alerts: list[bytes] = []
         self.devices: list[bytes] = []
 
-    def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes) -> None:
-        """Sets a pair, given its contributions now and before (empty: the pair did not exist)."""
+    def pair(self, identity: bytes, document: bytes, now: bytes, before: bytes, *, has_moved: bool = False) -> None:
+        """Sets a pair.
+
+        Args:
+            now: its contribution now.
+            before: its contribution before; empty: the pair did not exist.
+            has_moved: whether the minute of its arrival is another one than before.
+        """
         if now == before:
-            self.pairs.append(_PAIR(_SAME, identity, len(document)) + document)
+            self.pairs.append(_PAIR(_ARRIVED if has_moved else _SAME, identity, len(document)) + document)
         else:
             self.pairs.append(_MOVED_PAIR(_MOVED, identity, len(document), len(before)) + before + document)
 

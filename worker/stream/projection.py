@@ -15,7 +15,7 @@ from worker.domain.alert_events import AlertInput
 from worker.domain.alert_rules import BITS, FREQUENT, kinds
 from worker.domain.booking_state import BookingState, Change, SessionDelta, listed_by
 from worker.domain.devices import Devices, SourceEvents
-from worker.domain.fold import NOTHING, Mark, Row
+from worker.domain.fold import NOTHING, Mark
 from worker.domain.row_codec import arrival_minute, attendance_value
 from worker.domain.summaries import listing, same_for_readers
 from worker.read_model.documents import contribution, pack
@@ -98,9 +98,9 @@ def project_all(
     for name in names if sessions is None else names & set(sessions):
         status = state.packed_status(name)
         row = state.rows[name].row if status else NOTHING
-        contributed = _contribution(name, status, row, state.booking)
+        contributed = _contribution(name, status, state.booking)
         if contributed:
-            document = _document(state.booking_id, name, contributed, row.newest)
+            document = _document(state.booking_id, name, contributed, arrival_minute(row, status), row.newest)
             identity = attendance_id(state.booking_id, name)
             if is_empty:
                 entries.pair(identity, document, contributed, b"")
@@ -159,44 +159,46 @@ def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, know
     state, booking = change.state, change.state.booking
     name, row_before, row, status_before, status, _, _ = delta
     identity = attendance_id(state.booking_id, name)
-    contributed = _contribution(name, status, row.row, booking)
+    contributed = _contribution(name, status, booking)
     if not contributed:
         entries.pair_anew(identity, b"")
         return
-    document = _document(state.booking_id, name, contributed, row.row.newest if status else None)
+    minute = arrival_minute(row.row, status)
+    document = _document(state.booking_id, name, contributed, minute, row.row.newest if status else None)
     if known:
         before = (
             contributed
-            if status_before == status and not change.affects_all and not newest_changed
-            else _contribution(name, status_before, row_before.row, change.before.booking)
+            if status_before == status and not change.affects_all
+            else _contribution(name, status_before, change.before.booking)
         )
         if newest_changed or before != contributed:
-            entries.pair(identity, document, contributed, before)
+            has_moved = minute != arrival_minute(row_before.row, status_before)
+            entries.pair(identity, document, contributed, before, has_moved=has_moved)
     else:
         entries.pair_anew(identity, document)
 
 
 def _project_listed_pair(change: Change, name: str, entries: Entries, known: bool) -> None:
     state = change.state
-    before, now = (_contribution(name, b"", NOTHING, booking) for booking in (change.before.booking, state.booking))
+    before, now = (_contribution(name, b"", booking) for booking in (change.before.booking, state.booking))
     if before != now or not known or change.is_redelivery:
-        document = _document(state.booking_id, name, now, None) if now else b""
+        document = _document(state.booking_id, name, now, 0, None) if now else b""
         entries.pair_anew(attendance_id(state.booking_id, name), document)
 
 
-def _contribution(name: str, status: bytes, row: Row, booking: Booking | None) -> bytes:
-    """What the pair adds to the session's tally and arrivals; empty if there is no pair."""
+def _contribution(name: str, status: bytes, booking: Booking | None) -> bytes:
+    """What the pair adds to the session's tally; empty if there is no pair."""
     expected, window = listing(name, booking)
     if not status and window is None:
         return b""
-    return contribution(status, arrival_minute(row, status), expected, window)
+    return contribution(status, expected, window)
 
 
-def _document(booking_id: str, name: str, contributed: bytes, newest: Mark | None) -> bytes:
+def _document(booking_id: str, name: str, contributed: bytes, minute: int, newest: Mark | None) -> bytes:
     """The packed pair; without a newest event the session is only listed."""
     if newest is None:
         return pack(contributed, name, booking_id)
-    return pack(contributed, name, booking_id, newest.key[:8], pack_text(newest.source))
+    return pack(contributed, name, booking_id, minute, newest.key[:8], pack_text(newest.source))
 
 
 def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEvent]:

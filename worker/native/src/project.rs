@@ -25,6 +25,7 @@ const NOT_SET: u8 = 2;
 const READ: u8 = 0;
 const SAME: u8 = 1;
 const MOVED: u8 = 2;
+const ARRIVED: u8 = 3;
 
 /// The rows of `attendance` that a batch changed, those that are deleted last.
 pub fn changed_rows(state: &BookingState, change: &Change) -> Vec<Record> {
@@ -89,56 +90,57 @@ pub fn project_pairs(state: &BookingState, change: &Change, batch: &Batch, entri
         if !(has_newer || emits_all || reported != before.reported) {
             continue;
         }
-        let now = contribution(&session.name, reported, &row, state.booking.as_ref());
+        let now = contribution(&session.name, reported, state.booking.as_ref());
         let mut document = now.clone();
         if now.is_empty() {
             entries.pairs.push(pair(READ, &session.id, &[], &[]));
             continue;
         }
-        write_document(&mut document, &session.name, &state.id, reported.and(Some(&row)));
+        let minute = row.arrival_minute(reported);
+        write_document(&mut document, &session.name, &state.id, minute, reported.and(Some(&row)));
         if !batch.is_known || batch.is_redelivery {
             entries.pairs.push(pair(READ, &session.id, &[], &document));
             continue;
         }
-        let then = if before.reported == reported && !change.affects_all && !has_newer {
+        let then = if before.reported == reported && !change.affects_all {
             now.clone()
         } else {
-            contribution(&session.name, before.reported, &row_before, change.booking_before(state))
+            contribution(&session.name, before.reported, change.booking_before(state))
         };
         if then == now {
             if has_newer {
-                entries.pairs.push(pair(SAME, &session.id, &[], &document));
+                let kind = if minute == row_before.arrival_minute(before.reported) { SAME } else { ARRIVED };
+                entries.pairs.push(pair(kind, &session.id, &[], &document));
             }
         } else {
             entries.pairs.push(pair(MOVED, &session.id, &then, &document));
         }
     }
     for name in &change.listed {
-        let then = contribution(name, None, &Row::NOTHING, change.booking_before(state));
-        let now = contribution(name, None, &Row::NOTHING, state.booking.as_ref());
+        let then = contribution(name, None, change.booking_before(state));
+        let now = contribution(name, None, state.booking.as_ref());
         if then != now || !batch.is_known || batch.is_redelivery {
             let mut document = now;
             if !document.is_empty() {
-                write_document(&mut document, name, &state.id, None);
+                write_document(&mut document, name, &state.id, 0, None);
             }
             entries.pairs.push(pair(READ, &uuid5(&ATTENDANCES, &[&state.id, name]), &[], &document));
         }
     }
 }
 
-/// What a pair adds to its session's tally and arrivals; empty if there is no pair.
-fn contribution(session: &[u8], reported: Option<Reported>, row: &Row<'_>, booking: Option<&Booking>) -> Vec<u8> {
+/// What a pair adds to its session's tally; empty if there is no pair.
+fn contribution(session: &[u8], reported: Option<Reported>, booking: Option<&Booking>) -> Vec<u8> {
     let (expected, window) = booking.map_or((0, None), |booking| booking.listing(session));
     let mut out = Vec::with_capacity(48 + session.len() + 64);
     match reported {
         Some(reported) => {
             out.push(HAS_ATTENDANCE | if window.is_some() { LISTED } else { 0 });
             reported.write(&mut out);
-            out.extend_from_slice(&row.arrival_minute(Some(reported)).to_be_bytes());
         }
         None if window.is_some() => {
             out.extend_from_slice(&[LISTED, NOT_SET]);
-            out.extend_from_slice(&[0; 8]);
+            out.extend_from_slice(&[0; 4]);
         }
         None => return out,
     }
@@ -150,8 +152,9 @@ fn contribution(session: &[u8], reported: Option<Reported>, row: &Row<'_>, booki
 }
 
 /// Completes a packed pair after its contribution; without a row the session is only listed.
-fn write_document(out: &mut Vec<u8>, session: &[u8], booking_id: &[u8], row: Option<&Row<'_>>) {
+fn write_document(out: &mut Vec<u8>, session: &[u8], booking_id: &[u8], minute: u32, row: Option<&Row<'_>>) {
     let newest = row.and_then(|row| row.newest);
+    out.extend_from_slice(&minute.to_be_bytes());
     out.extend_from_slice(&newest.map_or([0; 8], |mark| time_bytes(mark.effective_time())));
     write_text(out, session);
     write_text(out, booking_id);

@@ -1,11 +1,11 @@
--- Applies one chunk of a batch to the read models of a partition: pairs, tallies, arrivals, bookings, alerts,
--- devices, watermark.
+-- Applies one chunk of a batch to the read models of a partition: pairs, tallies, bookings, alerts, devices, watermark.
 --
 -- KEYS  1 watermark
 -- ARGV  1 generation  2 epoch  3 seq  4 key generation  5 prefix of that key generation  6 shift of document buckets
 --       7 pairs, each: kind (1 byte), id (16), length (2); with kind 2 the length (1) and bytes of the old contribution; then
 --         the packed pair (read_model/documents.py; empty: delete). Kinds: 0 the script reads the old contribution from
---         Redis; 1 the contribution is unchanged; 2 the old contribution is given (empty: the pair did not exist)
+--         Redis; 1 the contribution is unchanged; 2 the old contribution is given (empty: the pair did not exist);
+--         3 the contribution is unchanged, but the minute of the arrival is another one
 --       8 bookings, each a kind (1 byte), then
 --         kind 0, its record: booking bucket (2), length (2), bookingId, of each status two bits (1 byte; 1: its index by booking
 --           gets the booking, 2: loses it), minus the noShowRate (8, double; 0: unchanged, 1: has none and may have had one),
@@ -30,34 +30,40 @@ local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
 local DOC, IDS, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_SESSIONS
 local BY_STATUS, NO_SHOWS, ROSTER = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS, prefix .. KEY_ROSTER
 local SESSIONS_START = prefix .. KEY_SESSIONS_START
-local HEAD, HEAD_SIZE = '>BBI4I4I4Bc0', 15
+local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local COMMON = 1 -- the score that by-status does not list: ATTENDED with one attendee
 local ONLY_LISTED = 3 -- the state in a roster of a pair without an attendance; otherwise its status
--- the fields of a tally by their place in a list of changes; those that are not set follow from the others
-local FIELDS = { 'attended', 'notAttended', false, 'bookings', 'attendees', 'expectedParticipants' }
+-- the fields of a tally by their place in a list of changes
+local FIELDS = { 'bookings', 'reported', 'companions', 'expectedParticipants' }
+local MISSED = 2 ^ 32 -- of `reported`: each ATTENDED adds 1, each NOT_ATTENDED this
 -- changes by session, and the sessions in the order in which they were first changed
-local tallies, windows, arrivals, session_order = {}, {}, {}, {}
+local tallies, windows, session_order = {}, {}, {}
 
--- Adds the contribution of a pair to the tally and arrivals of its session, or subtracts it (sign -1). Returns the state of the
--- pair in the roster; and the score of the attendance, if the pair has one.
-local function add_to_tally(session, packed, sign)
-  local flags, status, number, minute, expected, window = unpack_(HEAD, packed)
+-- The changes of the tally of a session, which from now on counts as changed.
+local function changes_of(session)
   local tally = tallies[session]
   if not tally then
-    tally = { 0, 0, 0, 0, 0, 0 }
+    tally = { 0, 0, 0, 0 }
     tallies[session] = tally
     session_order[#session_order + 1] = session
   end
-  tally[4] = tally[4] + sign
-  tally[status + 1] = tally[status + 1] + sign
-  if status == 0 then tally[5] = tally[5] + sign * number end
-  tally[6] = tally[6] + sign * expected
-  if minute > 0 and number > 0 then
-    local changes = arrivals[session]
-    if not changes then changes = {}; arrivals[session] = changes end
-    changes[minute] = (changes[minute] or 0) + sign * number
+  return tally
+end
+
+-- Adds the contribution of a pair to the tally of its session, or subtracts it (sign -1). Returns the state of the pair in the
+-- roster; and the score of the attendance, if the pair has one.
+local function add_to_tally(session, packed, sign)
+  local flags, status, number, expected, window = unpack_(HEAD, packed)
+  local tally = changes_of(session)
+  tally[1] = tally[1] + sign
+  if status == 0 then
+    tally[2] = tally[2] + sign
+    tally[3] = tally[3] + sign * (number - 1)
+  elseif status == 1 then
+    tally[2] = tally[2] + sign * MISSED
   end
+  tally[4] = tally[4] + sign * expected
   if window ~= '' then
     local changes = windows[session]
     if not changes then changes = {}; windows[session] = changes end
@@ -68,7 +74,7 @@ local function add_to_tally(session, packed, sign)
 end
 
 local function session_and_booking(packed)
-  local at = HEAD_SIZE + byte(packed, HEAD_SIZE) + 9
+  local at = HEAD_SIZE + byte(packed, HEAD_SIZE) + 13
   local session, next_ = unpack_('>Hc0', packed, at)
   return session, (unpack_('>Hc0', packed, next_))
 end
@@ -112,8 +118,9 @@ while at <= size do
   at = at + length
   local bucket = DOC .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor)
   if kind == 0 then old = call('HGET', bucket, id) or '' end
-  if kind == 1 then
+  if kind % 2 == 1 then
     call('HSET', bucket, id, packed)
+    if kind == 3 then changes_of((session_and_booking(packed))) end
   elseif old ~= packed then
     local session, booking = session_and_booking(packed ~= '' and packed or old)
     local old_state, old_score, state, new_score
@@ -158,10 +165,10 @@ end
 for _, session in ipairs(session_order) do
   local key, changes = prefix .. KEY_TALLY .. session, tallies[session]
   local bookings
-  for index = 1, 6 do
-    if FIELDS[index] and changes[index] ~= 0 then
+  for index = 1, 4 do
+    if changes[index] ~= 0 then
       local now = call('HINCRBY', key, FIELDS[index], changes[index])
-      if index == 4 then bookings = now end
+      if index == 1 then bookings = now end
     end
   end
   -- earliest starts of the windows that no booking gave before, and of those that none gives now
@@ -178,15 +185,11 @@ for _, session in ipairs(session_order) do
       end
     end
   end
-  for minute, change in pairs(arrivals[session] or {}) do
-    local of_session = prefix .. KEY_ARRIVALS .. session
-    if change ~= 0 and call('HINCRBY', of_session, minute, change) == 0 then call('HDEL', of_session, minute) end
-  end
   if bookings == 0 then
     call('DEL', key)
     call('ZREM', SESSIONS, session)
     call('ZREM', SESSIONS_START, session)
-  elseif bookings == changes[4] then
+  elseif bookings == changes[1] then
     call('ZADD', SESSIONS, 0, session)
     call('ZADD', SESSIONS_START, added or '+inf', session)
   elseif removed and not (added and added <= removed) and tonumber(call('ZSCORE', SESSIONS_START, session)) == removed then

@@ -230,7 +230,7 @@ local function read_document(prefix, id)
   return call('HGET', prefix .. KEY_DOC .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
 end
 
-local function session_of(packed) return (struct.unpack('>Hc0', packed, 24 + byte(packed, 15))) end
+local function session_of(packed) return (struct.unpack('>Hc0', packed, 24 + byte(packed, 11))) end
 
 -- Whether an attendance matches, read from its document; used if `session_set` is set.
 local function document_matches(prefix, id)

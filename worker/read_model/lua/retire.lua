@@ -10,8 +10,7 @@ local documents, bookings = tonumber(ARGV[3]), tonumber(ARGV[4])
 if remaining == 0 then
   local sessions = call('ZPOPMIN', prefix .. KEY_SESSIONS, limit)
   for i = 1, #sessions, 2 do
-    call('UNLINK', prefix .. KEY_TALLY .. sessions[i], prefix .. KEY_IDS .. sessions[i], prefix .. KEY_ROSTER .. sessions[i],
-      prefix .. KEY_ARRIVALS .. sessions[i])
+    call('UNLINK', prefix .. KEY_TALLY .. sessions[i], prefix .. KEY_IDS .. sessions[i], prefix .. KEY_ROSTER .. sessions[i])
   end
   local alerts = call('ZPOPMIN', prefix .. KEY_ALERTS_AT, limit)
   for i = 1, #alerts, 2 do

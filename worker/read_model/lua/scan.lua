@@ -99,7 +99,7 @@ local function emit_by_document(prefix, ids, is_booking, answer)
   local keys = {}
   for at, id in ipairs(ids) do
     local packed = read_document(prefix, id)
-    local start = 24 + byte(packed, 15)
+    local start = 24 + byte(packed, 11)
     if is_booking then start = start + 2 + byte(packed, start) * 256 + byte(packed, start + 1) end
     local name = struct.unpack('>Hc0', packed, start)
     keys[at] = name .. '\0' .. id
