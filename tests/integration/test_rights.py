@@ -43,7 +43,8 @@ def test_a_user_with_just_the_rights_needed_is_enough(own_redis: RedisServer) ->
 
 
 @pytest.mark.parametrize(
-    "rule", ["-zadd", "-hset", "-unlink", "-eval", "-evalsha", "-hsetnx", "-multi", "-info", "-time", "resetkeys ~other:*"]
+    "rule",
+    ["-zadd", "-hset", "-unlink", "-eval", "-evalsha", "-hsetnx", "-multi", "-watch", "-info", "-time", "resetkeys ~other:*"],
 )
 def test_a_right_that_is_lacking_is_named(own_redis: RedisServer, rule: str) -> None:
     finding = found(user(own_redis, "few", *ENOUGH, *rule.split()))

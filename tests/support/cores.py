@@ -13,12 +13,13 @@ from tests.support.oracle import Delivery
 from worker.domain.alert_rules import Rules
 from worker.domain.erasures import Erasures
 from worker.domain.rows import BOOKINGS, EVENTS
+from worker.read_model.transactions import MakeCommands
 from worker.stream.core import Changes, Core, CoreOptions, StoredBooking
 from worker.stream.decode_batch import Contents
 from worker.stream.python_core import PythonCore
 
 try:
-    from worker.stream.native_core import NativeCore
+    from worker.stream.native_core import NativeCore, create_transactions
 except ImportError:
     warnings.warn("attendance-native is not installed: only the core in Python is tested (`make test` builds it)", stacklevel=1)
     NativeCore = None  # type: ignore[misc]
@@ -26,6 +27,11 @@ except ImportError:
 Result = TypeVar("Result")
 Rows = dict[str, dict[bytes, bytes]]
 """By booking and suffix."""
+
+
+def make_commands() -> MakeCommands | None:
+    """Makes the commands of transactions; None without the native core."""
+    return None if NativeCore is None else create_transactions()
 
 
 def finished(work: Coroutine[Any, Any, Result]) -> Result:

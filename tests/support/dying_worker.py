@@ -132,6 +132,16 @@ class Watched:
     def __init__(self, write: Any, at: Callable[[str], None]) -> None:
         self._write, self._at, self._done = write, at, 0
 
+    def __len__(self) -> int:
+        return len(self._write)
+
+    @property
+    def is_separated(self) -> bool:
+        return bool(self._write.is_separated)
+
+    def separate(self, split: Any) -> None:
+        self._write.separate(split)
+
     def next(self, size: int) -> Any:
         waiting = self._write.next(size)
         if len(waiting) == 1 and self._done:
@@ -163,6 +173,8 @@ def main(point: str, topic: str, passes: int) -> None:
     assert point in (*POINTS, "never"), point
     app.MAX_POLL_RECORDS = POLL_RECORDS
     writer.CHUNK, write_batch.AHEAD = CHUNK, 1
+    # every write in transactions, where there are any
+    writer.LEAST_OF_TRANSACTIONS, writer.TRANSACTION = 1, CHUNK
     Death(point, topic, passes).install()
     sys.argv = ["attendance", "worker"]
     commands.main()

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from schemas.events import Booking, Event
+from tests.support.cores import make_commands
 from tests.support.services import Redis
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, BookingState, Place, apply_records
@@ -100,7 +101,8 @@ class Filled:
 
     def _writers_of(self, build: int) -> list[PartitionWriter]:
         name = namespace(self.base, build)
-        return [PartitionWriter(self._client, name, number, "g") for number in range(self.partitions)]
+        # batches that are large enough are applied in transactions
+        return [PartitionWriter(self._client, name, number, "g", make_commands()) for number in range(self.partitions)]
 
     async def _everything(self, number: int) -> AsyncIterator[Entries]:
         here = [state for name, state in self.states.items() if partition_of(name, self.partitions) == number]

@@ -5,17 +5,21 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from struct import Struct
 from typing import Any, NamedTuple
+from unittest.mock import patch
 from uuid import uuid4
 
 from redis.exceptions import ConnectionError as RedisGone
 
 from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
 from schemas.packing import pack_text
-from tests.support.services import Redis
+from tests.support.cores import make_commands
+from tests.support.services import Redis, RedisCluster
+from worker.read_model import writer as writer_module
 from worker.read_model.booking_records import pack_record
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
-from worker.read_model.write_batch import AlertChange, Entries, Write
+from worker.read_model.transactions import MakeCommands, Transactions
+from worker.read_model.write_batch import AlertChange, Chunk, Entries, Write
 from worker.read_model.writer import PartitionWriter
 from worker.redis.client import Client, create_redis, masters
 from worker.redis.scripts import Script
@@ -75,6 +79,11 @@ class Unreliable(PartitionWriter):
         self._call_or_die(1)
         return self._answer_or_lose(await super()._run(script, *arguments))
 
+    async def _transact(self, transactions: Transactions, chunk: Chunk) -> bytes:
+        self._call_or_die(1)
+        answer: bytes = self._answer_or_lose(await super()._transact(transactions, chunk))
+        return answer
+
     async def _run_all(self, script: Script, calls: list[tuple[Any, ...]]) -> list[Any]:
         if self.calls_left < len(calls):
             some = calls[: self.calls_left]
@@ -99,15 +108,20 @@ class Unreliable(PartitionWriter):
 
 
 class Place:
-    """Partition 0 of a namespace of its own."""
+    """Partition 0 of a namespace of its own.
 
-    def __init__(self, client: Client) -> None:
+    Args:
+        make_commands: of the writers; None: the script applies everything.
+    """
+
+    def __init__(self, client: Client, make_commands: MakeCommands | None = None) -> None:
         self.client = client
+        self.make_commands = make_commands
         self.base = f"fence-{uuid4().hex[:10]}"
         self.keys = PartitionKeys(namespace(self.base), 0)
 
     def writer(self, generation: str = "g1") -> Unreliable:
-        return Unreliable(self.client, self.keys.namespace, 0, generation)
+        return Unreliable(self.client, self.keys.namespace, 0, generation, self.make_commands)
 
     async def owner(self, pairs: Pairs, generation: str = "g1") -> Unreliable:
         """A writer that has filled the partition."""
@@ -161,11 +175,18 @@ class Place:
 
 
 def on(server: Redis, scenario: Callable[[Place], Awaitable[None]]) -> None:
-    """Runs a scenario in a place of its own."""
+    """Runs a scenario in a place of its own, with writers that use the script; on one server then one with transactions."""
+    _run(server, scenario, None)
+    made = make_commands()
+    if made is not None and not isinstance(server, RedisCluster):
+        with patch.object(writer_module, "LEAST_OF_TRANSACTIONS", 1):
+            _run(server, scenario, made)
 
+
+def _run(server: Redis, scenario: Callable[[Place], Awaitable[None]], made: MakeCommands | None) -> None:
     async def running() -> None:
         client = create_redis(Settings(_env_file=None, redis=server.url))  # type: ignore[call-arg]
-        place = Place(client)
+        place = Place(client, made)
         try:
             await scenario(place)
         finally:

@@ -62,8 +62,8 @@ LAYOUT = {
     "`changes` (id of the newest entry of the stream of changes); `build`, in a namespace that was made by `attendance "
     "rebuild`, the id of that operation; `handover`, where it has tables of its own, until it is live and has sent what the "
     "consumer group named here may not have sent",
-    f"NS:{{p}}:{CHANGES}": "stream of about 100 entries: what each script call that wrote something changed: `sessions`, "
-    "whose tally changed (joined by newlines; a newline alone: any), `alerts`, whether alerts did (0 or 1)",
+    f"NS:{{p}}:{CHANGES}": "stream of about 100 entries: what each script call or transaction that wrote something changed: "
+    "`sessions`, whose tally changed (joined by newlines; a newline alone: any), `alerts`, whether alerts did (0 or 1)",
     f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
     f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes, of a status, which is given as its index in `STATUSES`: "
     "bookingId, NUL, bucket of its record (2 bytes) of every booking with such an attendance in its record; bookingId, NUL, "

@@ -18,6 +18,7 @@ def load(*names: str) -> Script:
 APPLY = load("announce", "apply")
 ARRIVALS = load("live", "entries", "arrivals")
 BUILD = load("build")
+CHANGED = load("announce", "changed")
 CLAIM = load("claim")
 HEARTBEAT = load("heartbeat")
 IDENTITY = load("identity")

@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.lua_scripts import RIGHTS
-from worker.redis.client import Client, answer_timeout
+from worker.redis.client import Client, Server, answer_timeout
 from worker.redis.scripts import commands_of, raise_first_error
 
 _REFUSALS = ("NOPERM", "can't run this command", "can't access at least one", "ACL failure in script")
@@ -46,7 +46,7 @@ async def lacking(client: Client, base: str, partitions: int) -> list[str]:
     Raises:
         redis.RedisError: a server is unavailable, or a command failed for another reason.
     """
-    errors = [*await _try_live(client, base), *await _try_partitions(client, base, partitions)]
+    errors = [*await _try_live(client, base), *await _try_watch(client, base), *await _try_partitions(client, base, partitions)]
     return [*dict.fromkeys(errors)]
 
 
@@ -66,6 +66,14 @@ async def _try_live(client: Client, base: str) -> list[str]:
                 raise
             return ["no permissions to run the 'multi' command"]
     return []
+
+
+async def _try_watch(client: Client, base: str) -> list[str]:
+    """Tries what transactions need beside MULTI; in a cluster there are none."""
+    if not isinstance(client, Server):
+        return []
+    answers = await client.ask([("WATCH", live_key(base)), ("UNWATCH",)])
+    return [str(each) for each in answers if isinstance(each, NoPermissionError)]
 
 
 async def _try_partitions(client: Client, base: str, partitions: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a batch changes in Redis (`Entries`), and its script calls (`Write`)."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -122,8 +122,22 @@ class Entries:
         return len(self.pairs) + len(self.bookings) + len(self.alerts) + len(self.devices)
 
 
-Chunk = tuple[Any, ...]
-"""Arguments of one script call: pairs, bookings, alerts, devices, then fields of the watermark."""
+class Chunk(NamedTuple):
+    """Entries that are applied in one step, with the fields of the watermark that are set with them."""
+
+    pairs: list[bytes]
+    bookings: list[bytes]
+    alerts: list[bytes]
+    devices: list[bytes]
+    watermark: Mapping[str, Any] = MappingProxyType({})
+    needs_script: bool = True
+    """Whether ``apply.lua`` has to apply it; see `Write.separate`."""
+
+    def arguments(self) -> tuple[Any, ...]:
+        """As ``apply.lua`` takes it."""
+        alerts = b"[" + b",".join(self.alerts) + b"]" if self.alerts else b""
+        packed = b"".join(self.pairs), b"".join(self.bookings), alerts, b"".join(self.devices)
+        return *packed, *flatten(self.watermark)
 
 
 class Write:
@@ -134,23 +148,38 @@ class Write:
         Args:
             watermark: its fields that are set with the last chunk.
         """
-        self._pairs, self._bookings, self._alerts = entries.pairs, entries.bookings, entries.alerts
-        self._devices = entries.devices
+        # in the order in which they are applied
+        self._lists = [entries.pairs, entries.bookings, entries.alerts, entries.devices]
+        self._places = [0, 0, 0, 0]
+        self._for_script: list[bytes] = []
+        """Pairs that only the script can apply, before all others; where they were separated."""
+        self.is_separated = False
         self._watermark = watermark
         self._has_watermark_chunk = not watermark
         self._pending: deque[Chunk] = deque()
 
     def __len__(self) -> int:
         """The number of entries that are not cut into chunks yet."""
-        return len(self._pairs) + len(self._bookings) + len(self._alerts) + len(self._devices)
+        return sum(map(len, self._lists)) - sum(self._places) + len(self._for_script)
+
+    def separate(self, split: Callable[[list[bytes]], tuple[list[bytes], list[bytes]]]) -> None:
+        """Puts the pairs that only the script can apply before the others, of those that are not cut into chunks yet.
+
+        Args:
+            split: the pairs that a transaction can apply, and the others.
+        """
+        if not self.is_separated:
+            self._lists[0], self._for_script = split(self._lists[0][self._places[0] :])
+            self._places[0] = 0
+            self.is_separated = True
 
     def next(self, size: int) -> list[Chunk]:
         """The chunks to send now. Chunks that are not `done` are returned again, unchanged."""
         while len(self._pending) < AHEAD and len(self):
             self._pending.append(self._cut(size))
         if not self._has_watermark_chunk and not len(self):
-            last = self._pending.pop() if self._pending else (b"", b"", b"", b"")
-            self._pending.append((*last, *flatten(self._watermark)))
+            last = self._pending.pop() if self._pending else Chunk([], [], [], [])
+            self._pending.append(last._replace(watermark=self._watermark))
             self._has_watermark_chunk = True
         return list(self._pending)
 
@@ -159,16 +188,17 @@ class Write:
         self._pending.popleft()
 
     def _cut(self, size: int) -> Chunk:
-        """Removes up to ``size`` entries: pairs first, then bookings, alerts, devices."""
-        pairs, self._pairs = self._pairs[:size], self._pairs[size:]
-        size -= len(pairs)
-        bookings, self._bookings = self._bookings[:size], self._bookings[size:]
-        size -= len(bookings)
-        alerts, self._alerts = self._alerts[:size], self._alerts[size:]
-        size -= len(alerts)
-        devices, self._devices = self._devices[:size], self._devices[size:]
-        json = b"[" + b",".join(alerts) + b"]" if alerts else b""
-        return b"".join(pairs), b"".join(bookings), json, b"".join(devices)
+        """The next ``size`` entries, or fewer: pairs first, then bookings, alerts, devices."""
+        if self._for_script:
+            some, self._for_script = self._for_script[:size], self._for_script[size:]
+            return Chunk(some, [], [], [])
+        cut: list[list[bytes]] = []
+        for number, (entries, place) in enumerate(zip(self._lists, self._places, strict=True)):
+            cut.append(entries[place : place + size])
+            self._places[number] += len(cut[-1])
+            size -= len(cut[-1])
+        pairs, bookings, alerts, devices = cut
+        return Chunk(pairs, bookings, alerts, devices, needs_script=not self.is_separated)
 
 
 def flatten(fields: Mapping[str, Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -9,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from worker.redis.cluster import Address, Cluster
+from worker.redis.exclusive import Exclusive, ExclusiveConnections
 from worker.redis.multiplexed import Multiplexed
 from worker.settings import Settings
 
@@ -24,6 +26,7 @@ class Server(Redis):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._multiplexed = Multiplexed(self.connection_pool, ANSWER_SECONDS)
+        self._exclusive = ExclusiveConnections(self.connection_pool, ANSWER_SECONDS)
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers to commands of which a repeat changes nothing; errors are answers. See `Multiplexed.ask`."""
@@ -32,6 +35,10 @@ class Server(Redis):
     async def ask_packed(self, packed: bytes, count: int) -> list[Any]:
         """See `Multiplexed.ask_packed`."""
         return await self._multiplexed.ask_packed(packed, count)
+
+    def exclusive(self) -> AbstractAsyncContextManager[Exclusive]:
+        """A connection that nobody else uses meanwhile. See `ExclusiveConnections.lend`."""
+        return self._exclusive.lend()
 
 
 Client = Server | Cluster

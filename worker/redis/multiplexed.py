@@ -28,7 +28,7 @@ class Multiplexed:
     def __init__(self, pool: ConnectionPool, answer_timeout: float) -> None:
         self._pool = pool
         self._answer_timeout = answer_timeout
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._open_lock = asyncio.Lock()
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -59,18 +59,18 @@ class Multiplexed:
                 connection.close()
             raise
 
-    async def _open(self) -> "_Connection":
+    async def _open(self) -> "Connection":
         async with self._open_lock:
             if self._connection is None or self._connection.is_closed:
                 if self._connection is not None:
                     closed, self._connection = self._connection.redis_connection, None
                     await closed.disconnect(nowait=True)
                     await self._pool.release(closed)
-                self._connection = _Connection(await self._pool.get_connection())  # type: ignore[no-untyped-call]
+                self._connection = Connection(await self._pool.get_connection())  # type: ignore[no-untyped-call]
             return self._connection
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """Takes over the transport of a connection that redis-py has opened.
 
     Args:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import structlog
 
+from worker.read_model.transactions import MakeCommands
 from worker.settings import Settings, SettingsError, installed_version
 from worker.stream.core import Core, CoreOptions
 from worker.stream.python_core import PythonCore
@@ -22,6 +23,8 @@ class ChosenCore(NamedTuple):
     """``native`` or ``python``."""
     create: Callable[[CoreOptions], Core]
     """Creates that of a partition."""
+    make_commands: MakeCommands | None = None
+    """Makes the commands of transactions in Redis; None: a script applies everything."""
 
 
 def choose_core(settings: Settings) -> ChosenCore:
@@ -39,9 +42,9 @@ def choose_core(settings: Settings) -> ChosenCore:
         log.info("folding in Python", reason=problem)
         return ChosenCore("python", PythonCore)
     # only here: it cannot be imported where it is not installed
-    from worker.stream.native_core import NativeCore
+    from worker.stream.native_core import NativeCore, create_transactions
 
-    return ChosenCore("native", NativeCore)
+    return ChosenCore("native", NativeCore, create_transactions())
 
 
 def native_problem(worker_version: str | None = None) -> str:

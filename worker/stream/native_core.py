@@ -12,6 +12,8 @@ from worker.domain.devices import SourceEvents
 from worker.domain.row_codec import OtherFormat
 from worker.domain.rows import EVENTS, encode_reference
 from worker.engine.partition_appender import Group
+from worker.read_model import keys
+from worker.read_model.transactions import MakeCommands
 from worker.read_model.write_batch import Entries
 from worker.stream.core import Changes, CoreOptions, StoredBooking
 from worker.stream.decode_batch import Contents, backfills_of, decode_batch, has_backfill
@@ -19,6 +21,13 @@ from worker.topics import partition_of
 
 #: Bytes that a booking in memory takes, about.
 _BOOKING_BYTES = 3_000
+
+
+def create_transactions() -> MakeCommands:
+    """Makes the commands of transactions in Rust."""
+    names = {name: key for name, key in vars(keys).items() if name.isupper() and isinstance(key, str)}
+    made: MakeCommands = attendance_native.Transactions(names, keys.DOC_SHIFT)
+    return made
 
 
 class NativeCore:

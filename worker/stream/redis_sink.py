@@ -92,7 +92,8 @@ class ReadModels:
         self._metrics = resources.metrics
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._read_targets = lambda: read_targets(resources.settings, resources.redis)
-        self._writer = PartitionWriter(resources.redis, target.namespace, number, generation)
+        made = resources.core.make_commands
+        self._writer = PartitionWriter(resources.redis, target.namespace, number, generation, made)
         self._fill_after = 0.0
         """When a build may be filled, in `time.monotonic`; infinite: it was dropped."""
         self._applied = Applied()

@@ -29,15 +29,14 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str | None, library: str |
     monkeypatch.setitem(sys.modules, "attendance_native", module)
     monkeypatch.setitem(sys.modules, "worker.stream.native_core", ModuleType("worker.stream.native_core"))
     sys.modules["worker.stream.native_core"].NativeCore = object  # type: ignore[attr-defined]
+    sys.modules["worker.stream.native_core"].create_transactions = object  # type: ignore[attr-defined]
 
 
 def test_the_native_core_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, VERSION, VERSION)
-    assert [choose_core(load_settings(core=core)).name for core in ("auto", "native", "python")] == [
-        "native",
-        "native",
-        "python",
-    ]
+    chosen = [choose_core(load_settings(core=core)) for core in ("auto", "native", "python")]
+    assert [each.name for each in chosen] == ["native", "native", "python"]
+    assert [each.make_commands is not None for each in chosen] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ mod booking;
 mod booking_record;
 mod bytes;
 mod change;
+mod commands;
 mod core;
 mod decode;
 mod event;
@@ -16,7 +17,9 @@ mod fold;
 mod hashing;
 mod order;
 mod project;
+mod protocol;
 mod python;
+mod python_commands;
 mod reference;
 mod row;
 mod sources;
@@ -28,5 +31,6 @@ use pyo3::prelude::*;
 #[pymodule]
 fn attendance_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add_class::<python::Core>()
+    module.add_class::<python::Core>()?;
+    module.add_class::<python_commands::Transactions>()
 }

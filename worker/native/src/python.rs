@@ -240,7 +240,7 @@ fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
 }
 
 /// Runs code of the core; a panic, which is a fault of this crate, becomes an error that ends the worker as any other.
-fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+pub fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|_| PyRuntimeError::new_err("the native core failed: set ATTENDANCE_CORE=python"))
 }
