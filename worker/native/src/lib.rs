@@ -26,7 +26,12 @@ mod sources;
 mod summary;
 mod time;
 
+use mimalloc::MiMalloc;
 use pyo3::prelude::*;
+
+/// Half of the core's time would go to the system's allocator.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[pymodule]
 fn attendance_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
