@@ -29,9 +29,8 @@ _SLOW_SECONDS, _FAST_SECONDS = 0.005, 0.0025
 _MAX_BUSY_SHARE = 0.5
 #: A write of so many entries is applied in transactions; a smaller one is one script call on the connection that all share.
 LEAST_OF_TRANSACTIONS = 25
-#: Entries of a transaction, which take the server 4 to 8 ms. Only a worker that catches up writes so many at once; with 200 it
-#: waits for its event loop as long as for Redis, and is a quarter slower.
-TRANSACTION = 800
+#: Entries of a transaction, which take the server 2 to 5 ms. Only a worker that catches up writes so many at once.
+TRANSACTION = 400
 #: Sessions, alerts or buckets that one call unlinks: about a millisecond of the server's time.
 _RETIRE_AT_ONCE = 100
 

@@ -57,7 +57,8 @@ class Bookings:
         self._resources = resources
         self._tables = (resources.attendance, resources.bookings)
         partitions, rules = resources.settings.partitions, resources.rules
-        self._core = resources.core.create(CoreOptions(number, partitions, rules, lambda: resources.cached_bookings))
+        options = CoreOptions(number, partitions, rules, lambda: resources.cached_bookings, asyncio.to_thread)
+        self._core = resources.core.create(options)
         self._devices = Devices({})
         self._erasures = Erasures({}, b"")
         self.unfinished: list[str] = []

@@ -4,7 +4,7 @@ Two implementations keep it: `python_core`, which is the specification and runs 
 crate in ``worker/native``. Both give the same bytes; tests compare them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from worker.domain.alert_rules import Rules
@@ -78,6 +78,11 @@ class Core(Protocol):
         ...
 
 
+async def run_here(work: Callable[..., Any], *given: Any) -> Any:
+    """Calls a function on the thread of the event loop, which waits."""
+    return work(*given)
+
+
 class CoreOptions(NamedTuple):
     """What a core is made for."""
 
@@ -86,3 +91,5 @@ class CoreOptions(NamedTuple):
     rules: Rules
     cached_bookings: Callable[[], int]
     """How many bookings it may hold in memory."""
+    run: Callable[..., Awaitable[Any]] = run_here
+    """Runs a function that releases the interpreter's lock; `asyncio.to_thread` lets the event loop go on meanwhile."""
