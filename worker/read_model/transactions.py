@@ -70,7 +70,9 @@ class Transactions:
                 return refusal
             commands, count = self._commands(chunk, seq)
             answers = await self._connection.ask(commands, count)
-            *queued, applied, _, self._seen = answers
+            *queued, applied, _, seen = answers
+            # an error is looked at again, where it is raised
+            self._seen = None if isinstance(seen, Exception) else seen
             if isinstance(applied, Exception):
                 # a command that was refused when it was queued says why
                 raise next((each for each in queued if isinstance(each, Exception)), applied)
