@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from worker.read_model.keys import PartitionKeys
 from worker.read_model.lua_scripts import CHANGED
-from worker.read_model.write_batch import Chunk
+from worker.read_model.write_batch import Chunk, flatten
 from worker.redis.exclusive import Exclusive
 from worker.redis.multiplexed import pack
 
@@ -99,8 +99,7 @@ class Transactions:
         assert self._seen is not None
         entries = chunk.pairs, chunk.bookings, chunk.alerts, chunk.devices
         packed, count, sessions = self._make_commands.commands(self._prefix, *entries)
-        fields = [part for pair in chunk.watermark.items() for part in pair]
-        ends = [pack(("HSET", self._watermark, "seq", seq, *fields))]
+        ends = [pack(("HSET", self._watermark, "seq", seq, *flatten(chunk.watermark)))]
         # a repair fills keys that nobody reads: repair.lua announces them as a whole
         if any(entries) and self._seen[3] == self._owner.key_generation.encode():
             # not by its digest: a server that does not know it would apply the rest

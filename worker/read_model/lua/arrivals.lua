@@ -10,10 +10,7 @@ local session, since, before, most = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4
 divisor = 2 ^ tonumber(ARGV[2])
 
 return answer_partitions(function(prefix, answer, index)
-  local watermark, time = call('HGETALL', KEYS[index]), redis.call('TIME')
-  watermark[#watermark + 1] = 'now'
-  watermark[#watermark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  answer[2] = watermark
+  answer[2] = watermark_of(KEYS[index])
   answer[3] = call('EXISTS', prefix .. KEY_TALLY .. session)
   answer[4] = ''
   local source, place = prefix .. KEY_IDS .. session, cjson.decode(ARGV[5 + index])

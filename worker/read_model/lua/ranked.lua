@@ -11,10 +11,7 @@ local names = cjson.decode(ARGV[4])
 
 return answer_partitions(function(prefix, answer, index)
   start_budget()
-  local watermark, time = call('HGETALL', KEYS[index]), redis.call('TIME')
-  watermark[#watermark + 1] = 'now'
-  watermark[#watermark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  answer[2] = watermark
+  answer[2] = watermark_of(KEYS[index])
   answer[3] = ''
   -- walks the smallest set and looks its members up in the others
   local sources, size, smallest = {}, nil, 1

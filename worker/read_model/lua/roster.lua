@@ -36,10 +36,7 @@ local function read_state(source, low, high, after, count)
 end
 
 return answer_partitions(function(prefix, answer, index)
-  local watermark, time = call('HGETALL', KEYS[index]), redis.call('TIME')
-  watermark[#watermark + 1] = 'now'
-  watermark[#watermark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  answer[2] = watermark
+  answer[2] = watermark_of(KEYS[index])
   answer[3] = ''
   local source, place = prefix .. KEY_ROSTER .. session, cjson.decode(ARGV[4 + index])
   local first, after, count = 0, nil, limit
