@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from schemas.attendance import attendance_id
 from schemas.query.request import Position, Query, QueryField, Sort, parse_filter, parse_query
 from tests.support.asked import FIELDS, Asking
 from tests.support.attending import World
@@ -20,6 +21,7 @@ from tests.support.oracle import queries
 from tests.support.services import Redis
 from tests.support.walking import Walk
 from worker.read_model import partition_reader
+from worker.read_model.keys import DOC_SHIFT
 from worker.read_model.query import index_scan, planner
 from worker.read_model.query import pages as pages_module
 from worker.read_model.reader import AttendanceReader, NotServing
@@ -185,6 +187,27 @@ def test_a_position_without_an_attendance_still_marks_a_place(redis_server: Redi
             assert page.attendances == left[max(0, at - 10) : at]
 
     on(redis_server, 3, scenario)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_pages_beside_a_full_bucket_at_an_end(redis_server: Redis, is_last: bool) -> None:
+    """The first or the last bucket of documents holds more than a page, as in a store of a million attendances."""
+
+    async def scenario(filled: Filled) -> None:
+        world = World(5, sessions=1)
+        world._statuses, world._numbers = (60, 20, 20), (1,) * 9 + (0, 2)
+        pairs = [(f"BK-{number}", "s") for number in range(200_000)]
+        edge = 65_536 - (1 << DOC_SHIFT) if is_last else 0
+        in_bucket = [pair for pair in pairs if edge <= int.from_bytes(attendance_id(*pair)[:2]) < edge + (1 << DOC_SHIFT)]
+        assert len(in_bucket) > 60
+        await filled.apply(world.happen([*in_bucket, *pairs[:60]]))
+        documents, reader = list(world.documents.values()), filled.reader()
+        for first, second in (("ASC", "ASC"), ("DESC", "DESC"), ("ASC", "DESC"), ("DESC", "ASC")):
+            sort = [{"fieldName": "numberOfAttendees", "order": first}, {"fieldName": "status", "order": second}]
+            for query in ({"sort": sort}, {"sort": sort[:1]}, {"sort": sort, "filter": {"numberOfAttendees": 1}}):
+                await Walk(reader, query, queries.answer(documents, query), world.rng).everywhere(None)
+
+    on(redis_server, 1, scenario)
 
 
 def test_one_reader_answers_many_at_once(redis_server: Redis) -> None:

@@ -6,6 +6,8 @@
 local byte, sub, floor, min, max = string.byte, string.sub, math.floor, math.min, math.max
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local COMMON = 1 -- ATTENDED with one attendee
+-- places before and after every id, as in index_scan.py
+local BEFORE_ALL, AFTER_ALL = '', string.rep('\255', 17)
 local CHUNK = 128
 -- if the sources of the named sessions have no more entries than this in total, all entries are read
 local MAX_GATHERED = 200
@@ -111,6 +113,9 @@ local function rank_after(key, score, member, inclusive)
   return low
 end
 
+-- Whether no id comes after a place.
+local function is_past_all(place) return place == (ascending and AFTER_ALL or BEFORE_ALL) end
+
 -- Whether a source lacks attendances that the query matches.
 local function is_partial(source) return source == by_status and unlisted > 0 end
 
@@ -185,7 +190,7 @@ local function read_by_score(source, ranges, after, count)
     local low, high = ranges[index][1], ranges[index][2]
     local rows = {}
     if ranges[index].is_common then
-      if not after or after[1] == low or (after[1] < low) == ascending then
+      if not after or after[1] ~= low and (after[1] < low) == ascending or after[1] == low and not is_past_all(after[2]) then
         local found, place = read_common(segment, after and after[1] == low and after[2] or nil, count)
         count = count - found
         if place then
@@ -193,7 +198,7 @@ local function read_by_score(source, ranges, after, count)
           break
         end
         if count <= 0 then
-          segment[1] = COMMON .. ' ' .. (ascending and string.rep('\255', 17) or '')
+          segment[1] = COMMON .. ' ' .. (ascending and AFTER_ALL or BEFORE_ALL)
           break
         end
       end

@@ -18,7 +18,6 @@ set_query(ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local denied = {}
 for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
 local FIRST_TAKE, SHORT, MANY_RUNS, MANY_RANGES = 8, 64, 24, 4
-local AFTER_EVERY_ID = string.rep('\255', 17)
 -- if more keys than this must be read for `limit` matching ones, only half as many are collected: most pages need no more
 local FAR_KEYS = 300
 -- estimated costs, in entries of a reply: an id that is returned, an id that is looked up in a Lua table, a document, the index

@@ -46,7 +46,7 @@ local function expand(prefix, status, member, keys)
       if byte(record, at) % 4 == status.code then keys[#keys + 1] = beginning .. sub(record, at + 1, at + 16) end
     end
   end
-  return beginning .. (ascending and AFTER_EVERY_ID or '')
+  return beginning .. (ascending and AFTER_ALL or BEFORE_ALL)
 end
 
 -- From the documents of all matching ids, if that is cheapest. Otherwise from the booking index of each status; its ids are

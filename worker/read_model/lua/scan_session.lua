@@ -30,7 +30,7 @@ local function by_session(prefix, sources, total, place, answer)
   local from, id, is_exclusive
   if place then
     from, id = string.match(place, '^(%Z*)%z(.*)$')
-    is_exclusive = id == (ascending and AFTER_EVERY_ID or '')
+    is_exclusive = id == (ascending and AFTER_ALL or BEFORE_ALL)
   end
   local target = limit
   if not sessions then
@@ -75,7 +75,7 @@ local function by_session(prefix, sources, total, place, answer)
     end
     count = count + size
     if count >= target or size > budget or is_budget_spent() then
-      segment[1] = key_prefix .. (ascending and AFTER_EVERY_ID or '')
+      segment[1] = key_prefix .. (ascending and AFTER_ALL or BEFORE_ALL)
       return true
     end
   end)
