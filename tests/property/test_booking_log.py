@@ -134,7 +134,7 @@ class Group:
                 rows[change.state.booking_id] = encode_reference(change.record, change.state.removed_unprojected)
         last_places = intake.contents.last_places
         kept = overtaken(last_places, [rows.get(name) for name in last_places])
-        forwards = [forwarded(*forward, partitions=PARTITIONS) for forward in intake.contents.forwards]
+        forwards = [forwarded(*forward, topic="bookings", partitions=PARTITIONS) for forward in intake.contents.forwards]
         return [*forwards, *(append_again("bookings", number, each) for each in kept)]
 
 

@@ -123,7 +123,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust sets it only for transactions
-        self.fetches = Fetches(consumer)
+        self.fetches = Fetches(consumer, are_plain=True)
         return consumer
 
     async def _fetch_records(

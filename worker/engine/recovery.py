@@ -111,7 +111,7 @@ class _ChangelogReader:
     def __init__(self, consumer: AIOKafkaConsumer, tables: Mapping[str, Table], starts: dict[TopicPartition, int]) -> None:
         self._consumer = consumer
         self._tables = tables
-        self._fetches = Fetches(consumer)
+        self._fetches = Fetches(consumer, are_plain=True)
         self._starts = starts
         # the record before the checkpoint is read too: it shows whether the rows are of this log
         self._expected = {tp: max(start - 1, 0) for tp, start in starts.items()}

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from aiokafka import TopicPartition
 
 from schemas.decoding.readable import traceparent_of
 from schemas.events import DeadLetter, Reason
@@ -28,15 +29,16 @@ class DeadLetterCount:
     traceparent: str | None = None
 
 
-def count_by_reason(dead_letters: Iterable[tuple[Any, DeadLetter, int]]) -> dict[Reason, DeadLetterCount]:
-    """Counts entries of (record, dead letter, received)."""
+def count_by_reason(
+    dead_letters: Iterable[tuple[Any, DeadLetter, int]], source: TopicPartition
+) -> dict[Reason, DeadLetterCount]:
+    """Counts entries of (record, dead letter, received); ``source``: where the records were read."""
     counts: dict[Reason, DeadLetterCount] = {}
     for record, letter, _ in dead_letters:
         first = counts.get(letter.reason)
         if first is None:
-            place = (record.topic, record.partition, record.offset)
             trace = traceparent_of(record.value, record.headers)
-            counts[letter.reason] = DeadLetterCount(1, *place, letter.detail, trace)
+            counts[letter.reason] = DeadLetterCount(1, source.topic, source.partition, record.offset, letter.detail, trace)
         else:
             counts[letter.reason] = replace(first, count=first.count + 1)
     return counts

@@ -44,4 +44,4 @@ async def unsent(resources: Resources, number: int, group: str, applied: Applied
         async for tp, fetched in reading:
             topic = EVENTS if tp.topic == topics.events else BOOKINGS
             contents = (await decode_batch(topic, fetched.records, is_ours, resources.rules)).contents
-            yield contents, kafka_sink.outgoing(contents, [], topics, number, settings.partitions)
+            yield contents, kafka_sink.outgoing(contents, [], tp, topics, settings.partitions)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from schemas.alerts import AlertEvent, AlertKind
 from schemas.decoding.readable import traceparent_of
@@ -32,10 +32,10 @@ class Outgoing(NamedTuple):
     """Key and value of records for the batch's partition of the alerts topic."""
 
 
-def outgoing(contents: Contents, alerts: list[Record], topics: TopicNames, partition: int, partitions: int) -> Outgoing:
-    """Everything that a batch sends, in the order of sending."""
-    dead_letters = [_dead_letter(*entry, topics=topics, partition=partition) for entry in contents.dead_letters]
-    forwards = [forwarded(*forward, partitions=partitions) for forward in contents.forwards]
+def outgoing(contents: Contents, alerts: list[Record], source: TopicPartition, topics: TopicNames, partitions: int) -> Outgoing:
+    """Everything that a batch sends, in the order of sending; ``source``: where it was read."""
+    dead_letters = [_dead_letter(*entry, source=source, topics=topics) for entry in contents.dead_letters]
+    forwards = [forwarded(*forward, topic=source.topic, partitions=partitions) for forward in contents.forwards]
     return Outgoing(dead_letters + forwards, alerts)
 
 
@@ -99,14 +99,14 @@ def _alert_record(event: AlertEvent) -> Record:
     return event["data"]["alertId"].encode(), orjson.dumps(event)
 
 
-def _dead_letter(record: Any, dead_letter: Any, received: int, *, topics: TopicNames, partition: int) -> Message:
+def _dead_letter(record: Any, dead_letter: Any, received: int, *, source: TopicPartition, topics: TopicNames) -> Message:
     """The original value and headers, for a replay, and further headers with the reason and the origin."""
     original = kept_headers(record.headers, DEAD_LETTER_HEADERS)
     added = {
         "reason": dead_letter.reason,
         "detail": dead_letter.detail,
-        "topic": record.topic,
-        "partition": str(record.partition),
+        "topic": source.topic,
+        "partition": str(source.partition),
         "offset": str(record.offset),
         "first-seen": format_time(max(received, 0)),
     }
@@ -117,13 +117,13 @@ def _dead_letter(record: Any, dead_letter: Any, received: int, *, topics: TopicN
         added[TRACEPARENT_HEADER] = trace
     headers = [*original, *((name, text.encode()) for name, text in added.items())]
     key, value = record.key and record.key[:_KEY_LIMIT], record.value and record.value[:_VALUE_LIMIT]
-    return Message(topics.dead_letters, partition, key, value, headers)
+    return Message(topics.dead_letters, source.partition, key, value, headers)
 
 
-def forwarded(record: Any, booking_id: str, received: int, *, partitions: int) -> Message:
+def forwarded(record: Any, booking_id: str, received: int, *, topic: str, partitions: int) -> Message:
     """The record for its booking's partition, with the booking's key and a header with its first reception."""
     headers = [*kept_headers(record.headers), _received(received)]
-    return Message(record.topic, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
+    return Message(topic, partition_of(booking_id, partitions), booking_id.encode(), record.value, headers)
 
 
 def append_again(topic: str, partition: int, kept: KeptRecord) -> Message:

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
+from aiokafka import TopicPartition
 from redis import RedisError
 
 from schemas.events import Reason
@@ -268,8 +269,8 @@ class Partition:
             applied = Applied.of(topic, fetched.end, contents.newest)
             self._applied = self._applied.merged(applied)
             writes = [(each, each.begin(entries, applied)) for each in all_read_models]
-            partitions = resources.settings.partitions
-            outgoing = kafka_sink.outgoing(contents, changes.alerts, resources.topics, self.number, partitions)
+            source, partitions = TopicPartition(delivered.message.topic, self.number), resources.settings.partitions
+            outgoing = kafka_sink.outgoing(contents, changes.alerts, source, resources.topics, partitions)
             if topic == EVENTS:
                 bad = self._bad_events.add(fetched.records, contents.dead_letters)
                 if not is_redelivery:
@@ -277,7 +278,7 @@ class Partition:
                     self._estimates.add_dead_letters(bad, bookings.devices.newest().__contains__)
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             fetched.records.clear()
-            last_places, dead_letters = contents.last_places, count_by_reason(contents.dead_letters)
+            last_places, dead_letters = contents.last_places, count_by_reason(contents.dead_letters, source)
             del contents
             overtaken = await bookings.store(changes, device_rows(changed_devices), self._applied, last_places)
             metrics.observe_stage("store", monotonic() - folded)

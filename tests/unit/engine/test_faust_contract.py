@@ -129,6 +129,7 @@ ATTRIBUTES: dict[str, Any] = {
     "_subscriptions": ClientFetcher,
     "_wait_consume_future": ClientFetcher,
     "_assignment": FetchResult,
+    "_consumer_record": PartitionRecords,
     "_partition_records": FetchResult,
     "_error": FetchError,
     "_position": TopicPartitionState,
@@ -211,7 +212,10 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         (ClientFetcher.fetched_records, ["self._records", "_create_fetch_waiter", "reassignment_in_progress", "getall"]),
         (FetchResult.getall, ["check_assignment", "has_more", "in self._partition_records", "_update_position"]),
         # read when the first record is asked for
-        (PartitionRecords._unpack_records, ["records = self._records", "records.next_batch()"]),
+        (
+            PartitionRecords._unpack_records,
+            ["records = self._records", "records.next_batch()", "self._consumer_record(tp, record)"],
+        ),
         (FetchResult._update_position, ["consumed_to(self._partition_records.next_fetch_offset)"]),
         # nothing is fetched of a partition with a fetch that nobody has taken, whatever that is
         (ClientFetcher._get_actions_per_node, ["if tp in self._records", "record.calculate_backoff()"]),
