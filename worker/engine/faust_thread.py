@@ -33,7 +33,7 @@ LEAVE_SECONDS, STOP_SECONDS = 2.5, 3.0
 #: Idle consumer: a fetch is answered as soon as there is a record, or after so long, milliseconds.
 FETCH_WAIT_MS = 250
 #: Busy consumer: a fetch waits for so long, or for so many bytes, since a batch of four costs nearly as much as one of twenty.
-LINGER_MS, LINGER_BYTES = 25, 64 * 1024
+LINGER_MS, LINGER_BYTES = 40, 64 * 1024
 #: Kafka may take so long to answer where logs end, seconds.
 END_ANSWER_SECONDS = 3.0
 
