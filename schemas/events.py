@@ -95,6 +95,15 @@ class Window(NamedTuple):
     ends: int | None
 
 
+def widest(one: Window | None, other: Window) -> Window:
+    """The window of a session that is listed twice; None: it was not listed before."""
+    if one is None:
+        return other
+    starts = [t for t in (one.starts, other.starts) if t is not None]
+    ends = [t for t in (one.ends, other.ends) if t is not None]
+    return Window(min(starts, default=None), max(ends, default=None))
+
+
 def start_of(session_id: str, window: Window | None) -> tuple[bool, int, str]:
     """The sort key of sessions: by start, those without a known start last, then by id."""
     starts = window.starts if window else None

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from schemas import ids
 from schemas.decoding.bindings import WRAPPED, Headers, InvalidRecord, data_of, is_binary, read_event, unwrapped
 from schemas.decoding.causes import field_detail, mode_detail, quoted_header_detail, time_detail
-from schemas.decoding.fast import decode_fast
+from schemas.decoding.fast import decode_booking_fast, decode_fast
 from schemas.events import (
     DATA,
     ENVELOPE,
@@ -29,6 +29,7 @@ from schemas.events import (
     Topic,
     Window,
     in_order,
+    widest,
 )
 from schemas.times import FIRST, LAST, format_time, parse_time
 
@@ -71,15 +72,11 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
     """
     uses_timestamp = not headers and _EARLIEST <= timestamp <= _LATEST
     received = timestamp * 1000 if uses_timestamp else received_at(headers, timestamp)
-    event = None
-    if value and len(value) <= MAX_EVENT_BYTES and not (headers and is_binary(headers)):
-        document = unwrapped(value) if value[0] in WRAPPED else value
-        # an escape may hide a control character or a surrogate
-        if b"\\" not in document and b"\x7f" not in document:
-            try:
-                event = decode_fast(document, received)
-            except (DecodeError, ValueError, RecursionError):
-                event = None
+    document = _typical(value, headers, MAX_EVENT_BYTES)
+    try:
+        event = None if document is None else decode_fast(document, received)
+    except (DecodeError, ValueError, RecursionError):
+        event = None
     if event is None:
         return _decode_by_pydantic(value, headers, received, max_age)
     return event if event.time >= received - max_age else _too_old(event)
@@ -87,6 +84,13 @@ def decode(value: bytes | None, headers: Headers, timestamp: int, *, max_age: in
 
 def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = None) -> Booking | BookingGone | DeadLetter:
     """Decodes a record of the bookings topic. The key names the booking only if the value is null; otherwise the data does."""
+    document = _typical(value, headers, MAX_BOOKING_BYTES)
+    try:
+        booking = None if document is None else decode_booking_fast(document)
+    except (DecodeError, ValueError, RecursionError):
+        booking = None
+    if booking is not None:
+        return booking
     try:
         if value is None:
             return _booking_gone(key)
@@ -95,6 +99,15 @@ def decode_booking(value: bytes | None, headers: Headers, key: bytes | None = No
         return BookingGone(booking_id) if doc["type"] == EventType.BOOKING_DELETED else _booking(booking_id, doc)
     except InvalidRecord as invalid:
         return invalid.dead_letter
+
+
+def _typical(value: bytes | None, headers: Headers, limit: int) -> bytes | None:
+    """The JSON of a record that may be typical: in structured mode, and not too long; None: it is not."""
+    if not value or len(value) > limit or (headers and is_binary(headers)):
+        return None
+    document = unwrapped(value) if value[0] in WRAPPED else value
+    # an escape may hide a control character or a surrogate
+    return None if b"\\" in document or b"\x7f" in document else document
 
 
 def _event(doc: Any, received: int) -> Event:
@@ -193,7 +206,7 @@ def _booking(booking_id: str, doc: dict[str, Any]) -> Booking:
         window = Window(*(_optional_time(entry, name, path) for name in ("startsAt", "endsAt")))
         session_id = entry["sessionId"]
         assert sessions is not None
-        sessions[session_id] = _widest(sessions.get(session_id), window)
+        sessions[session_id] = widest(sessions.get(session_id), window)
     return Booking(
         booking_id,
         data["numberOfParticipants"],
@@ -212,11 +225,3 @@ def _optional_time(entry: dict[str, Any], name: str, path: str) -> int | None:
         return parse_time(text)
     except ValueError:
         raise InvalidRecord(Reason.INVALID_FIELD, time_detail(f"{path}.{name}", text)) from None
-
-
-def _widest(one: Window | None, other: Window) -> Window:
-    if one is None:
-        return other
-    starts = [t for t in (one.starts, other.starts) if t is not None]
-    ends = [t for t in (one.ends, other.ends) if t is not None]
-    return Window(min(starts, default=None), max(ends, default=None))

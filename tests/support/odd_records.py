@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from schemas.events import MAX_EVENT_BYTES, RECEIVED_HEADER, EventType
-from tests.support.incoming import BOOKING_DATA, DATA, GUID, MAX_AGE, RECEIVED_MS, Polled, document, raw
+from tests.support.incoming import BOOKING_DATA, DATA, GUID, MAX_AGE, RECEIVED_MS, TIME, Polled, document, raw
 
 FIELDS = ["specversion", "id", "source", "type", "time", "data", "x"]
 DATA_FIELDS = [
@@ -17,8 +17,11 @@ DATA_FIELDS = [
     "status",
     "sessions",
     "numberOfParticipants",
+    "walkInsAllowed",
+    "serviceType",
     "x",
 ]
+SESSION_FIELDS = ["sessionId", "startsAt", "endsAt", "x"]
 TEXTS = st.one_of(
     st.text(max_size=20),
     st.text(st.characters(codec=None, categories=None), max_size=5),
@@ -59,9 +62,25 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def torn(draw: st.DrawFn) -> bytes:
+def booking_documents(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid booking record that lists up to three sessions, with up to two fields changed, added or left out."""
+    times = st.sampled_from([None, TIME, "2026-11-22T12:00:00.5+02:00", "2026-11-22t10:00:00Z", "2026-11-22"])
+    names = st.sampled_from(["s1", "s2", GUID, GUID.lower(), f" {GUID} ", "e\u0301", "\u00e9", "\u6625", ""])
+    sessions = st.lists(st.fixed_dictionaries({"sessionId": names}, optional={"startsAt": times, "endsAt": times}), max_size=3)
+    whole = document(draw(st.sampled_from([*BOOKING_DATA])))
+    whole["data"]["sessions"] = listed = draw(sessions)
+    for _ in range(draw(st.integers(0, 2))):
+        places = [(whole, FIELDS), (whole["data"], DATA_FIELDS), *((each, SESSION_FIELDS) for each in listed)]
+        target, fields = draw(st.sampled_from(places)) if isinstance(whole.get("data"), dict) else (whole, FIELDS)
+        target[draw(st.sampled_from(fields))] = draw(VALUES)
+    return whole
+
+
+@st.composite
+def torn(draw: st.DrawFn, whole: st.SearchStrategy[dict[str, Any]] | None = None) -> bytes:
     """The bytes of a CloudEvent with some cut out, put in or changed."""
-    value = bytearray(json.dumps(draw(documents()), ensure_ascii=draw(st.booleans())).encode(errors="replace"))
+    chosen = draw(documents() if whole is None else whole)
+    value = bytearray(json.dumps(chosen, ensure_ascii=draw(st.booleans())).encode(errors="replace"))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(value)))
         value[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))

@@ -17,7 +17,6 @@ from worker.read_model.transactions import MakeCommands
 from worker.read_model.write_batch import Entries
 from worker.stream.core import Changes, CoreOptions, StoredBooking, run_here
 from worker.stream.decode_batch import Contents, backfills_of, decode_batch, has_backfill
-from worker.topics import partition_of
 
 #: Records of a batch that is worked on in a thread: Redis and Kafka are served meanwhile. The way there and back costs 0.1 ms.
 _LARGE_BATCH = 500
@@ -78,7 +77,7 @@ class NativeCore:
         )
 
     async def _decode_bookings(self, topic: int, records: Sequence[Any]) -> Contents:
-        batch = await decode_batch(topic, records, self._is_ours, self._options.rules)
+        batch = await decode_batch(topic, records, self._core.is_ours, self._options.rules)
         self._core.begin()
         for name, booking_records in batch.booking_records.items():
             self._core.add_record(name.encode(), encode_reference(max(booking_records, key=record_order)))
@@ -104,9 +103,6 @@ class NativeCore:
 
     def forget(self, names: Collection[str]) -> None:
         self._core.forget([name.encode() for name in names])
-
-    def _is_ours(self, booking_id: str) -> bool:
-        return partition_of(booking_id, self._options.partitions) == self._options.partition
 
 
 def _encoded(backfills: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -5,6 +5,7 @@
 
 mod alert_rules;
 mod alerts;
+mod applied;
 mod booking;
 mod booking_record;
 mod bytes;

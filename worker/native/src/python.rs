@@ -1,9 +1,10 @@
 //! The core as Python sees it. Everything that works on a whole batch runs without the interpreter's lock.
 
 use crate::alert_rules::Rules;
+use crate::applied::Applied;
 use crate::booking::LoadError;
 use crate::change::Batch;
-use crate::core::{self, Applied, Explained};
+use crate::core::{self, Explained};
 use crate::event::{Event, Kind, Status};
 use crate::order::pack_times;
 use crate::project::Record;
@@ -72,6 +73,11 @@ impl Core {
             received: *received,
         };
         guarded(|| self.core.add(index, &Explained { booking: booking.as_bytes(), event }))
+    }
+
+    /// Whether a booking is this partition's.
+    fn is_ours(&self, booking: &str) -> bool {
+        self.core.is_ours(booking.as_bytes())
     }
 
     /// Adds a booking record, as the row of `bookings` that would store it.

@@ -18,7 +18,7 @@ from tests.support.incoming import (
     raw,
     take,
 )
-from tests.support.odd_records import HEADERS, documents, torn
+from tests.support.odd_records import HEADERS, booking_documents, documents, torn
 
 
 @given(
@@ -82,3 +82,32 @@ def test_spaces_and_order_of_fields_mean_nothing(whole: dict[str, Any]) -> None:
     assert said[0].__class__ is said[1].__class__
     if isinstance(said[0], Event):
         assert said[0] == said[1]
+
+
+@settings(max_examples=examples(500))
+@given(booking_documents(), st.booleans())
+@example(document("booking.upserted", sessions=[]), True)
+@example(document("booking.upserted", sessions=None, status="CANCELED", walkInsAllowed=None), True)
+@example(document("booking.upserted", numberOfParticipants=1.0), True)
+@example(document("booking.upserted", numberOfParticipants=0), True)
+@example(document("booking.deleted", numberOfParticipants=-1), True)
+def test_fast_and_explaining_decoders_of_bookings_agree(whole: dict[str, Any], escaped: bool) -> None:
+    value = json.dumps(whole, ensure_ascii=escaped).encode(errors="replace")
+    if value[:2] == b'{"':
+        quick, explained = decode_booking(value, ()), decode_booking(looked_at(value), ())
+        assert quick == explained
+        if isinstance(quick, Booking) and isinstance(explained, Booking):
+            assert list((quick.sessions or {}).items()) == list((explained.sessions or {}).items())
+
+
+@settings(max_examples=examples(500))
+@given(torn(booking_documents()))
+@example(raw(document("booking.upserted"))[:-2] + b',"bookingId":"b2"}}')
+@example(raw(document("booking.upserted"))[:-1] + b',"data":{"bookingId":"b2"}}')
+@example(raw(document("booking.deleted"))[:-1] + b',"type":"booking.upserted"}')
+def test_fast_and_explaining_decoders_of_bookings_agree_on_torn_ones(value: bytes) -> None:
+    if value[:2] != b'{"' or b"NaN" in value or b"Infinity" in value:
+        return
+    quick, explained = decode_booking(value, ()), decode_booking(looked_at(value), ())
+    assert quick.__class__ is explained.__class__
+    assert quick == explained or (quick[0] == explained[0] and isinstance(quick, DeadLetter))
