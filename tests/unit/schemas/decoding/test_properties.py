@@ -91,7 +91,7 @@ def test_spaces_and_order_of_fields_mean_nothing(whole: dict[str, Any]) -> None:
 @example(document("booking.upserted", numberOfParticipants=1.0), True)
 @example(document("booking.upserted", numberOfParticipants=0), True)
 @example(document("booking.deleted", numberOfParticipants=-1), True)
-def test_fast_and_explaining_decoders_of_bookings_agree(whole: dict[str, Any], escaped: bool) -> None:
+def test_fast_and_explaining_decoders_agree_on_bookings(whole: dict[str, Any], escaped: bool) -> None:
     value = json.dumps(whole, ensure_ascii=escaped).encode(errors="replace")
     if value[:2] == b'{"':
         quick, explained = decode_booking(value, ()), decode_booking(looked_at(value), ())
@@ -105,7 +105,7 @@ def test_fast_and_explaining_decoders_of_bookings_agree(whole: dict[str, Any], e
 @example(raw(document("booking.upserted"))[:-2] + b',"bookingId":"b2"}}')
 @example(raw(document("booking.upserted"))[:-1] + b',"data":{"bookingId":"b2"}}')
 @example(raw(document("booking.deleted"))[:-1] + b',"type":"booking.upserted"}')
-def test_fast_and_explaining_decoders_of_bookings_agree_on_torn_ones(value: bytes) -> None:
+def test_decoders_of_bookings_agree_on_torn_values(value: bytes) -> None:
     if value[:2] != b'{"' or b"NaN" in value or b"Infinity" in value:
         return
     quick, explained = decode_booking(value, ()), decode_booking(looked_at(value), ())
