@@ -19,6 +19,7 @@ RULES = Rules(5_000_000, 10_000_000, MAX_AGE)
 NAMES = ("b", "B", 'b"1\\', "bé", "b\u0301", " b ", "88214716-ABCD-4EF0-9012-3456789ABCDE", "漢")
 SESSIONS = (*[f"s{number}" for number in range(12)], "é", 's"', "88214716-abcd-4ef0-9012-3456789abcdf")
 TIMES = tuple(f"2026-11-22T10:00:{second:02}.{milli:03}Z" for second in range(0, 60, 7) for milli in (0, 1))
+MINUTES = ("2026-11-21T23:59:59Z", "2026-11-22T09:41:30Z", "2026-11-22T09:59:00Z", "2026-11-22T09:59:59.999Z", *TIMES[:2])
 
 
 @st.composite
@@ -70,11 +71,20 @@ def crowds(draw: st.DrawFn) -> list[Polled]:
     ]
 
 
+@st.composite
+def moves(draw: st.DrawFn) -> list[Polled]:
+    """Reports of one attendance that say the same at other times: only its arrival moves."""
+    times = draw(st.lists(st.sampled_from(MINUTES), min_size=1, max_size=3))
+    return [Polled(raw({**document(bookingId="b", sessionId="s0"), "time": time}), [], RECEIVED_MS) for time in times]
+
+
 EVENTS_OR_TORN = st.one_of(valid_events(), valid_events(), valid_events(), TORN)
 FEW_EVENTS = st.lists(EVENTS_OR_TORN, max_size=8)
 EVENT_BATCHES = st.tuples(st.just(EVENTS), st.one_of(FEW_EVENTS, FEW_EVENTS, FEW_EVENTS, crowds()))
 BOOKING_BATCHES = st.tuples(st.just(BOOKINGS), st.lists(st.one_of(valid_bookings(), valid_bookings(), TORN), max_size=3))
-BATCHES = st.lists(st.one_of(EVENT_BATCHES, EVENT_BATCHES, BOOKING_BATCHES), max_size=6)
+MOVES = st.lists(st.tuples(st.just(EVENTS), moves()), min_size=2, max_size=4)
+ANY = st.lists(st.one_of(EVENT_BATCHES, EVENT_BATCHES, BOOKING_BATCHES), max_size=6)
+BATCHES = st.one_of(ANY, ANY, ANY, MOVES)
 
 
 @settings(max_examples=examples(300))
