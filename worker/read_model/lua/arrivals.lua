@@ -27,7 +27,7 @@ return answer_partitions(function(prefix, answer, index)
     local score = tonumber(rows[at + 1])
     if score >= NUMBERS then break end
     local packed = read_document(prefix, rows[at])
-    local minute = struct.unpack('>I4', packed, 12 + byte(packed, 11))
+    local minute = minute_of(packed)
     if minute >= since and minute < before then counts[minute] = (counts[minute] or 0) + score end
     if at == 2 * most - 1 then answer[4] = rows[at + 1] .. ' ' .. rows[at] end
   end
