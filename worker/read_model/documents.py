@@ -46,6 +46,11 @@ _TIME, _LONG_TIME = 7, 8
 _EXACT = 1 << 52
 _MOST_SHORT = 255
 _ATTENDED, _NOT_SET = STATUSES.index(AttendanceStatus.ATTENDED), STATUSES.index(AttendanceStatus.NOT_SET)
+#: Of contributions by their head; 0: the window is a text.
+_SIZES = tuple(
+    0 if form == _AS_TEXT else (9 if head & _WIDE else 2) + (0, _MINUTES_SIZE, _MS_SIZE)[form]
+    for head, form in ((head, head >> _FORM_SHIFT & 3) for head in range(256))
+)
 _is_guid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 Listing = tuple[int | None, int | None]
@@ -144,9 +149,14 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
     head = packed[0]
     if not head & _HAS_ATTENDANCE:
         return None
-    tags, at = _time_place(packed)
-    updated = _time_at(packed, tags, at)
-    session, at = _text_at(packed, _behind_times(packed, tags, at), tags, _SESSION)
+    # without calls: a page reads a hundred pairs or more
+    at = _SIZES[head] or contribution_size(packed)
+    tags = packed[at]
+    if tags & (_LONG | _MINUTE_WRITTEN):
+        updated, at = _time_at(packed, tags, at + 1), _behind_times(packed, tags, at + 1)
+    else:
+        updated, at = int.from_bytes(packed[at + 1 : at + 8]), at + 8
+    session, at = _text_at(packed, at, tags, _SESSION)
     booking, at = _text_at(packed, at, tags, _BOOKING)
     return {
         "id": guid(identity),
