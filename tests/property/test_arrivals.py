@@ -10,7 +10,10 @@ import pytest
 from schemas.events import Event
 from schemas.times import format_time
 from tests.support.filled import Filled, on
+from tests.support.services import Redis
+from worker.read_model.errors import TooMuchWork
 from worker.read_model.query import devices
+from worker.web.screen.chart import arrivals_chart
 
 _NOW = 1_795_341_600_000_000
 _MINUTE = 60_000_000
@@ -62,3 +65,26 @@ def test_arrivals_are_counted_from_the_attendances(
         assert await reader.arrivals("nobody", first, first + 60) is None
 
     on(request.getfixturevalue(place), 2, scenario)
+
+
+def test_too_many_arrivals_are_refused(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "MOST_ARRIVED", 20)
+    monkeypatch.setattr(devices, "_ARRIVALS_AT_ONCE", 3)
+
+    async def scenario(filled: Filled) -> None:
+        reader, first = filled.reader(), _NOW // _MINUTE
+
+        async def report(names: list[str], status: str, at: int = _NOW) -> None:
+            await filled.apply([Event("attendance.set", name, "yoga", at, "/k", "1", status, 1, "", at) for name in names])
+
+        await report(_NAMES[:20], "ATTENDED")
+        await report(_NAMES[20:], "NOT_ATTENDED")
+        found = await reader.arrivals("yoga", first, first + 60)
+        assert found is not None
+        assert [each["attendees"] for each in found["arrivals"]] == [20]
+        await report(_NAMES[20:21], "ATTENDED", _NOW + 1)
+        with pytest.raises(TooMuchWork, match=r"sessionId.*has more than 20 ATTENDED attendances"):
+            await reader.arrivals("yoga", first, first + 60)
+        assert await arrivals_chart(reader, "yoga", first + 60, 60) is None
+
+    on(redis_server, 2, scenario)

@@ -9,7 +9,8 @@ from schemas.attendance import STATUSES, Attendance, AttendanceStatus, attendanc
 GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 OTHER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 #: Names that lie next to each other by bytes and not by other orders, and one that has several partitions of attendances.
-BOOKINGS, SESSIONS = ("b", "b-", "b1", "B", "b\uffff", "b\U00010000", "é"), ("s", "s-", "s1", "\U0001f39f")
+BOOKINGS = ("b", "b-", "b1", "B", "b\uffff", "b\U00010000", "é", OTHER)
+SESSIONS = ("s", "s-", "s1", "\U0001f39f", "7c9e6679-7425-40de-944b-e07fc1f90ae8")
 _NUMBERS = st.sampled_from((0, 1, 2, 3, 500))
 _STATUSES = st.sampled_from([str(status) for status in STATUSES])
 

@@ -11,7 +11,6 @@ from uuid import uuid4
 from redis.exceptions import ConnectionError as RedisGone
 
 from schemas.attendance import STATUSES, AttendanceStatus, attendance_id
-from schemas.packing import pack_text
 from tests.support.cores import make_commands
 from tests.support.services import Redis, RedisCluster
 from worker.read_model import writer as writer_module
@@ -57,7 +56,7 @@ class PairDocument(NamedTuple):
         if self.attendance is None:
             return pack(self.contributed, self.session_id, self.booking_id)
         _, _, updated, source = self.attendance
-        marks = _UPDATED.pack(updated + 2**63), pack_text(source)
+        marks = _UPDATED.pack(updated + 2**63), source
         return pack(self.contributed, self.session_id, self.booking_id, self.minute, *marks)
 
     @property

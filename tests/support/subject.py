@@ -26,9 +26,8 @@ from worker.domain.erasures import Marker
 from worker.domain.fold import NEVER, NOTHING, Row
 from worker.domain.rows import BOOKINGS, EVENTS, load, merge_attendance_rows, merge_booking_rows, stored, void_rows
 from worker.read_model.booking_records import unpack_summary
-from worker.read_model.content import names_of
 from worker.read_model.devices import NewestEvent, unpack_newest
-from worker.read_model.documents import minute_of, unpack, unpack_contribution
+from worker.read_model.documents import contribution_size, minute_of, names_of, unpack, unpack_contribution
 from worker.read_model.write_batch import _ARRIVED, _MOVED, _SAME, Entries
 from worker.stream.core import Changes
 from worker.stream.projection import project_changed_devices, surplus_devices
@@ -247,10 +246,6 @@ def _pairs(entries: Iterable[bytes]) -> Iterator[tuple[int, bytes, bytes | None,
             yield kind, identity, None, entry[19:]
 
 
-def contribution_size(document: bytes) -> int:
-    return 11 + document[10]
-
-
 def _put_device(held: dict[str, NewestEvent], entry: bytes) -> None:
     end = 2 + unpack_from(">H", entry)[0]
     score, length = unpack_from(">dB", entry, end)
@@ -285,7 +280,7 @@ def _without_id(attendance: Any) -> dict[str, Any]:
 def _arrivals(documents: Iterable[bytes]) -> dict[str, dict[int, int]]:
     arrivals: dict[str, dict[int, int]] = {}
     for document in documents:
-        each, (session, _) = unpack_contribution(document), names_of(document, contribution_size(document))
+        each, (session, _) = unpack_contribution(document), names_of(document)
         if (minute := minute_of(document)) and each.number:
             minutes = arrivals.setdefault(session.decode(), {})
             minutes[minute] = minutes.get(minute, 0) + each.number
@@ -298,16 +293,14 @@ def _tallies(documents: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     names = ("attended", "notAttended", "notSet")
     zero = dict.fromkeys(("bookings", *names, "attendees", "expectedParticipants"), 0)
     for document in documents:
-        _, status, number, expected, length = unpack_from(">BBIIB", document)
-        at = 11 + length + 12
-        session = document[at + 2 : at + 2 + unpack_from(">H", document, at)[0]].decode()
-        tally = tallies.setdefault(session, dict(zero))
+        (_, status, number, expected, window), (session, _) = unpack_contribution(document), names_of(document)
+        tally = tallies.setdefault(session.decode(), dict(zero))
         tally["bookings"] += 1
         tally[names[status]] += 1
         tally["attendees"] += number if status == 0 else 0
         tally["expectedParticipants"] += expected
-        start, _, end = document[11 : 11 + length].decode().partition(":")
-        windows[session].append((start, end))
+        start, _, end = window.decode().partition(":")
+        windows[session.decode()].append((start, end))
     for name, tally in tallies.items():
         starts = [int(start) * 1000 for start, _ in windows[name] if start]
         ends = [int(end) * 1000 for _, end in windows[name] if end]

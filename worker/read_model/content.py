@@ -15,8 +15,9 @@ from schemas.attendance import STATUSES, guid
 from worker.read_model import keys
 from worker.read_model.booking_records import attendances_of, is_frequent, is_large, status_of, unpack_summary
 from worker.read_model.devices import score_of, unpack_newest
-from worker.read_model.documents import Contribution, unpack, unpack_contribution
+from worker.read_model.documents import Contribution, names_of, unpack, unpack_contribution
 from worker.read_model.keys import PartitionKeys, booking_bucket, listed_member
+from worker.read_model.lua_scripts import text_of
 from worker.read_model.tally import FIELDS, REPORTED, shown_counts
 from worker.read_model.watermark import parse_hash
 from worker.read_model.write_batch import AlertChange, Entries
@@ -58,7 +59,9 @@ _SCANNED_KEY_NAMES = 300
 #: The tally of a session with the contributions of its pairs, all of one moment. KEYS: that hash. ARGV: prefix
 #: of the key generation, session, shift of document buckets, most attendances, ids. Returns the hash, then id and contribution
 #: of those and of the session's attendances; an empty contribution: there is no such pair.
-_SUM_AND_PAIRS = """
+_SUM_AND_PAIRS = (
+    text_of("documents")
+    + """
 local prefix, session, divisor = ARGV[1], ARGV[2], 2 ^ tonumber(ARGV[3])
 local answer, seen = { redis.call('HGETALL', KEYS[1]) }, {}
 local function add(id)
@@ -67,7 +70,7 @@ local function add(id)
   local bucket = math.floor((string.byte(id, 1) * 256 + string.byte(id, 2)) / divisor)
   local document = redis.call('HGET', prefix .. KEY_DOC .. bucket, id) or ''
   answer[#answer + 1] = id
-  answer[#answer + 1] = #document > 11 and string.sub(document, 1, 11 + string.byte(document, 11)) or ''
+  answer[#answer + 1] = document ~= '' and string.sub(document, 1, behind_contribution(document) - 1) or ''
 end
 for index = 5, #ARGV do add(ARGV[index]) end
 for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, tonumber(ARGV[4]) - 1)) do
@@ -75,6 +78,7 @@ for _, id in ipairs(redis.call('ZRANGE', prefix .. KEY_IDS .. session, 0, tonumb
 end
 return answer
 """.replace("KEY_DOC", f"'{keys.DOC}'").replace("KEY_IDS", f"'{keys.IDS}'")
+)
 
 
 class Content(Entries):
@@ -99,7 +103,7 @@ class Content(Entries):
         has_moved: bool = False,  # noqa: ARG002
     ) -> None:
         self.values[b"%b%d" % (_DOC, int.from_bytes(identity[:2], "big") >> keys.DOC_SHIFT), identity] = document
-        contributed, (session, booking) = unpack_contribution(now), names_of(document, len(now))
+        contributed, (session, booking) = unpack_contribution(now), names_of(document)
         self.values[PAIRS + session, identity] = now
         _contribute(self.tallies.setdefault(session, Counter()), contributed)
         state = contributed.status if contributed.has_attendance else _ONLY_LISTED
@@ -143,17 +147,6 @@ class Content(Entries):
                     self.values[prefix + name.encode(), alert] = score
             self.values[_ALERTS_AT, alert] = score
         return self.values
-
-
-def names_of(document: bytes, at: int) -> tuple[bytes, bytes]:
-    """sessionId and bookingId of a pair, given the length of its contribution."""
-    at += 12
-    names = []
-    for _ in range(2):
-        end = at + 2 + int.from_bytes(document[at : at + 2], "big")
-        names.append(document[at + 2 : end])
-        at = end
-    return names[0], names[1]
 
 
 def is_hash(key: bytes) -> bool | None:

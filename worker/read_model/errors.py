@@ -36,5 +36,5 @@ class Switched(NotServing):
 class TooMuchWork(QueryError):
     """The query would need too much work; ``description`` says what to change."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__([Violation("filter", description, Rule.TOO_LARGE.value)])
+    def __init__(self, description: str, field: str = "filter") -> None:
+        super().__init__([Violation(field, description, Rule.TOO_LARGE.value)])

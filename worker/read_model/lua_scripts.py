@@ -11,12 +11,17 @@ _KEY = re.compile(r"\bKEY_([A-Z_]+)")
 
 def load(*names: str) -> Script:
     """The script that these files are, one behind the other."""
+    return Script.of(text_of(*names))
+
+
+def text_of(*names: str) -> str:
+    """The text of these files, one behind the other."""
     text = "".join(files(__package__).joinpath("lua", f"{name}.lua").read_text() for name in names)
-    return Script.of(_KEY.sub(lambda match: f"'{getattr(keys, match[1])}'", text))
+    return _KEY.sub(lambda match: f"'{getattr(keys, match[1])}'", text)
 
 
-APPLY = load("announce", "apply")
-ARRIVALS = load("live", "entries", "arrivals")
+APPLY = load("announce", "documents", "apply")
+ARRIVALS = load("live", "documents", "entries", "arrivals")
 BUILD = load("build")
 CHANGED = load("announce", "changed")
 CLAIM = load("claim")
@@ -31,13 +36,13 @@ RETIRE = load("retire")
 RIGHTS = load("rights")
 #: By the name of the order.
 SCAN_BY = {
-    "id": load("live", "entries", "scan", "scan_id", "scan_end"),
-    "booking": load("live", "entries", "records", "scan", "scan_booking", "scan_end"),
-    "session": load("live", "entries", "scan", "scan_id", "scan_session", "scan_end"),
-    "number": load("live", "entries", "scan", "scan_number", "scan_end"),
+    "id": load("live", "documents", "entries", "scan", "scan_id", "scan_end"),
+    "booking": load("live", "documents", "entries", "records", "scan", "scan_booking", "scan_end"),
+    "session": load("live", "documents", "entries", "scan", "scan_id", "scan_session", "scan_end"),
+    "number": load("live", "documents", "entries", "scan", "scan_number", "scan_end"),
 }
-NUMBERS = load("live", "entries", "numbers")
-COUNT = load("live", "entries", "count")
+NUMBERS = load("live", "documents", "entries", "numbers")
+COUNT = load("live", "documents", "entries", "count")
 FIND = load("live", "records", "find")
-RANKED = load("live", "entries", "ranked")
-ROSTER = load("live", "entries", "roster")
+RANKED = load("live", "documents", "entries", "ranked")
+ROSTER = load("live", "documents", "entries", "roster")

@@ -267,6 +267,7 @@ class AttendanceReader:
 
         Raises:
             ValueError: there is no minute between them, or there are too many.
+            TooMuchWork: the session has more than `MOST_ARRIVED` ATTENDED attendances.
         """
         if not 0 < until - since <= MOST_MINUTES:
             raise ValueError(f"ask for 1 to {MOST_MINUTES} minutes")

@@ -8,7 +8,6 @@ import orjson
 from schemas.alerts import AlertData, AlertEvent, AlertKind
 from schemas.attendance import attendance_id
 from schemas.events import Booking
-from schemas.packing import pack_text
 from schemas.times import parse_time
 from worker.domain import alert_events
 from worker.domain.alert_events import AlertInput
@@ -198,7 +197,7 @@ def _document(booking_id: str, name: str, contributed: bytes, minute: int, newes
     """The packed pair; without a newest event the session is only listed."""
     if newest is None:
         return pack(contributed, name, booking_id)
-    return pack(contributed, name, booking_id, minute, newest.key[:8], pack_text(newest.source))
+    return pack(contributed, name, booking_id, minute, newest.key[:8], newest.source)
 
 
 def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEvent]:

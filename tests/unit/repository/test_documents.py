@@ -30,6 +30,7 @@ from worker.ops import doctor
 from worker.ops import topics as topic_ops
 from worker.read_model.keys import LAYOUT, LAYOUT_VERSION
 from worker.read_model.partition_reader import MOST_OF_BOOKINGS
+from worker.read_model.query.devices import MOST_ARRIVED
 from worker.settings import Settings
 from worker.web.app import create_app
 from worker.web.http.bodies import MAX_JSON_VALUES
@@ -287,6 +288,7 @@ def test_limits_are_those_of_the_code() -> None:
         "sessions times statuses times numbers (or ranges of numbers)": f"{MAX_LOOKUPS:,}",
         "values of a filter as packed in a cursor": f"{MAX_FILTER_BYTES:,} bytes",
         "attendances of the bookings that a filter names, together": f"{MOST_OF_BOOKINGS:,}",
+        "ATTENDED attendances of a session whose arrivals are asked for": f"{MOST_ARRIVED:,}",
         "JSON values in a request body": f"{MAX_JSON_VALUES:,}",
     }.items():
         assert limits[name] == shown, name

@@ -4,8 +4,10 @@
 //! that do, because a window comes or goes or Redis may hold something else, are left to the script: `needs_script`.
 
 use crate::bytes::Reader;
+use crate::document::{Contribution, names};
 use crate::protocol::{Decimal, Index, Members, length_of, word};
 use ahash::AHashMap;
+use std::borrow::Cow;
 
 /// What follows the prefix of a key generation, by the names that `worker/read_model/keys.py` has.
 pub struct Names {
@@ -36,26 +38,18 @@ const ARRIVED: u8 = 3;
 const INDEXED: u8 = 1;
 const UNKNOWN: u8 = 255;
 
-const HAS_ATTENDANCE: u8 = 1;
 const ONLY_LISTED: u8 = 3;
 /// The score that the index by status does not list: ATTENDED with one attendee.
 const COMMON: u64 = 1;
-/// Where the part of a contribution begins that the booking decides, and its size without the window.
-const LISTING: usize = 6;
-const CONTRIBUTION: usize = 11;
-/// Between the contribution and the session of a document.
-const TIMES: usize = 12;
+const NO_WINDOW: (u8, &[u8]) = (0, b"");
 
 /// Whether an entry of a pair needs what only Redis knows.
 pub fn needs_script(entry: &[u8]) -> bool {
     match entry.first() {
         Some(&READ) | None => true,
         Some(&MOVED) => Pair::parse(entry).is_none_or(|pair| {
-            let window = pair.document.get(LISTING..pair.contribution_size()).unwrap_or_default();
-            match pair.before.get(LISTING..) {
-                Some(before) => before != window,
-                None => window.len() > CONTRIBUTION - LISTING,
-            }
+            let window = Contribution::parse(pair.document).map_or(NO_WINDOW, |(now, _)| now.window);
+            window != Contribution::parse(pair.before).map_or(NO_WINDOW, |(before, _)| before.window)
         }),
         Some(_) => false,
     }
@@ -65,7 +59,7 @@ pub fn needs_script(entry: &[u8]) -> bool {
 pub struct Commands<'a> {
     pub packed: Vec<u8>,
     pub count: usize,
-    pub sessions: Vec<&'a [u8]>,
+    pub sessions: Vec<Cow<'a, [u8]>>,
 }
 
 struct Pair<'a> {
@@ -83,27 +77,9 @@ impl<'a> Pair<'a> {
         let before = reader.take(usize::from(before))?;
         Some(Self { kind, id, before, document: reader.take(usize::from(length))? })
     }
-
-    fn contribution_size(&self) -> usize {
-        CONTRIBUTION + self.document.get(CONTRIBUTION - 1).map_or(0, |length| usize::from(*length))
-    }
 }
 
-/// What a pair adds to its session, without its window.
-struct Contribution {
-    status: u8,
-    number: u32,
-    expected: i64,
-    has_attendance: bool,
-}
-
-impl Contribution {
-    fn parse(packed: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(packed);
-        let (flags, status, number, expected) = (reader.u8()?, reader.u8()?, reader.u32()?, reader.u32()?);
-        Some(Self { status, number, expected: i64::from(expected), has_attendance: flags & HAS_ATTENDANCE > 0 })
-    }
-
+impl Contribution<'_> {
     /// The score of the attendance in the indexes by status and of its session.
     fn score(&self) -> Option<u64> {
         self.has_attendance.then(|| (u64::from(self.status) << 32) | u64::from(self.number))
@@ -123,7 +99,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, contributed: &Contribution, sign: i64) {
+    fn add(&mut self, contributed: &Contribution<'_>, sign: i64) {
         self.bookings += sign;
         match contributed.status {
             0 => {
@@ -139,7 +115,7 @@ impl Tally {
 
 /// What changes of a session.
 struct Session<'a> {
-    name: &'a [u8],
+    name: Cow<'a, [u8]>,
     tally: Tally,
     ids: Index,
     roster: Members,
@@ -153,7 +129,7 @@ pub struct Builder<'a> {
     packed: Vec<u8>,
     count: usize,
     sessions: Vec<Session<'a>>,
-    session_of: AHashMap<&'a [u8], usize>,
+    session_of: AHashMap<Cow<'a, [u8]>, usize>,
     by_status: Index,
     by_booking: [Index; 3],
     no_shows: Index,
@@ -187,24 +163,23 @@ impl<'a> Builder<'a> {
         if pair.kind != MOVED && pair.kind != ARRIVED {
             return Some(());
         }
-        let mut rest = Reader::new(document.get(pair.contribution_size() + TIMES..)?);
-        let (name, booking) = (rest.text()?, rest.text()?);
-        let at = *self.session_of.entry(name).or_insert(self.sessions.len());
+        let (now, rest) = Contribution::parse(document)?;
+        let [name, booking] = names(now.has_attendance, rest)?;
+        let at = *self.session_of.entry(name.clone()).or_insert(self.sessions.len());
         if at == self.sessions.len() {
             self.sessions.push(Session { name, tally: Tally::default(), ids: Index::default(), roster: Members::default() });
         }
         if pair.kind == ARRIVED {
             return Some(());
         }
-        let now = Contribution::parse(document)?;
-        let before = if pair.before.is_empty() { None } else { Some(Contribution::parse(pair.before)?) };
+        let before = if pair.before.is_empty() { None } else { Some(Contribution::parse(pair.before)?.0) };
         let session = self.sessions.get_mut(at)?;
         session.tally.add(&now, 1);
         if let Some(before) = &before {
             session.tally.add(before, -1);
         }
         if before.as_ref().map(Contribution::state) != Some(now.state()) {
-            session.roster.scored(&Decimal::of(now.state().into()), &[booking]);
+            session.roster.scored(&Decimal::of(now.state().into()), &[&booking]);
         }
         let (score, old_score) = (now.score(), before.and_then(|before| before.score()));
         if score != old_score {
@@ -324,7 +299,7 @@ impl<'a> Builder<'a> {
         for (status, index) in std::mem::take(&mut self.by_booking).iter().enumerate() {
             self.index(&[&names.by_booking, status.to_string().as_bytes()], index);
         }
-        Commands { packed: self.packed, count: self.count, sessions: sessions.iter().map(|each| each.name).collect() }
+        Commands { packed: self.packed, count: self.count, sessions: sessions.into_iter().map(|each| each.name).collect() }
     }
 
     fn index(&mut self, key: &[&[u8]], index: &Index) {

@@ -78,6 +78,25 @@ pub fn guid(out: &mut Vec<u8>, id: &[u8; 16]) {
     }
 }
 
+/// The 16 bytes of a GUID, given as `guid` writes it; None: the text is no such one.
+pub fn guid_bytes(text: &[u8]) -> Option<[u8; 16]> {
+    let text: &[u8; 36] = text.try_into().ok()?;
+    let (mut id, mut digits) = ([0; 16], 0);
+    for (index, byte) in text.iter().enumerate() {
+        let digit = match (index, byte) {
+            (8 | 13 | 18 | 23, b'-') => continue,
+            (8 | 13 | 18 | 23, _) => return None,
+            (_, b'0'..=b'9') => byte - b'0',
+            (_, b'a'..=b'f') => byte - b'a' + 10,
+            _ => return None,
+        };
+        let place = id.get_mut(digits / 2)?;
+        *place = *place << 4 | digit;
+        digits += 1;
+    }
+    Some(id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

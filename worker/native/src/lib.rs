@@ -13,6 +13,7 @@ mod change;
 mod commands;
 mod core;
 mod decode;
+mod document;
 mod event;
 mod fold;
 mod hashing;

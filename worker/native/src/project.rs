@@ -2,10 +2,12 @@
 
 use crate::booking::BookingState;
 use crate::change::{Batch, Change, SessionBefore};
+use crate::document::{Newest, write_contribution, write_rest};
+use crate::event::Status;
 use crate::hashing::{ATTENDANCES, uuid5};
-use crate::order::{NEVER, time_bytes};
+use crate::order::NEVER;
 use crate::reference::Booking;
-use crate::row::{FORMAT, Reported, Row, write_text};
+use crate::row::{FORMAT, Reported, Row};
 
 /// (key, value) of a row; without a value it is deleted.
 pub type Record = (Vec<u8>, Option<Vec<u8>>);
@@ -18,9 +20,6 @@ pub struct Entries {
     pub alerts: Vec<Vec<u8>>,
 }
 
-const HAS_ATTENDANCE: u8 = 1;
-const LISTED: u8 = 2;
-const NOT_SET: u8 = 2;
 /// Kinds of pairs, see `apply.lua`.
 const READ: u8 = 0;
 const SAME: u8 = 1;
@@ -97,7 +96,7 @@ pub fn project_pairs(state: &BookingState, change: &Change, batch: &Batch, entri
             continue;
         }
         let minute = row.arrival_minute(reported);
-        write_document(&mut document, &session.name, &state.id, minute, reported.and(Some(&row)));
+        write_document(&mut document, &session.name, &state.id, minute, &row, reported);
         if !batch.is_known || batch.is_redelivery {
             entries.pairs.push(pair(READ, &session.id, &[], &document));
             continue;
@@ -122,7 +121,7 @@ pub fn project_pairs(state: &BookingState, change: &Change, batch: &Batch, entri
         if then != now || !batch.is_known || batch.is_redelivery {
             let mut document = now;
             if !document.is_empty() {
-                write_document(&mut document, name, &state.id, 0, None);
+                write_rest(&mut document, name, &state.id, None);
             }
             entries.pairs.push(pair(READ, &uuid5(&ATTENDANCES, &[&state.id, name]), &[], &document));
         }
@@ -131,34 +130,24 @@ pub fn project_pairs(state: &BookingState, change: &Change, batch: &Batch, entri
 
 /// What a pair adds to its session's tally; empty if there is no pair.
 fn contribution(session: &[u8], reported: Option<Reported>, booking: Option<&Booking>) -> Vec<u8> {
-    let (expected, window) = booking.map_or((0, None), |booking| booking.listing(session));
-    let mut out = Vec::with_capacity(48 + session.len() + 64);
-    match reported {
-        Some(reported) => {
-            out.push(HAS_ATTENDANCE | if window.is_some() { LISTED } else { 0 });
-            reported.write(&mut out);
-        }
-        None if window.is_some() => {
-            out.extend_from_slice(&[LISTED, NOT_SET]);
-            out.extend_from_slice(&[0; 4]);
-        }
-        None => return out,
+    let (expected, listed) = booking.map_or((0, None), |booking| booking.listing(session));
+    if reported.is_none() && listed.is_none() {
+        return Vec::new();
     }
-    out.extend_from_slice(&expected.to_be_bytes());
-    let written = window.map_or(&[][..], |listed| &listed.written);
-    out.push(written.len() as u8);
-    out.extend_from_slice(written);
+    let mut out = Vec::with_capacity(48 + session.len() + 64);
+    write_contribution(&mut out, reported, expected, listed.map(|listed| &listed.packed));
     out
 }
 
-/// Completes a packed pair after its contribution; without a row the session is only listed.
-fn write_document(out: &mut Vec<u8>, session: &[u8], booking_id: &[u8], minute: u32, row: Option<&Row<'_>>) {
-    let newest = row.and_then(|row| row.newest);
-    out.extend_from_slice(&minute.to_be_bytes());
-    out.extend_from_slice(&newest.map_or([0; 8], |mark| time_bytes(mark.effective_time())));
-    write_text(out, session);
-    write_text(out, booking_id);
-    write_text(out, newest.map_or(b"", |mark| mark.source));
+/// Completes a packed pair after its contribution.
+fn write_document(out: &mut Vec<u8>, session: &[u8], booking: &[u8], minute: u32, row: &Row<'_>, reported: Option<Reported>) {
+    let newest = reported.zip(row.newest).map(|(reported, mark)| Newest {
+        updated: mark.effective_time(),
+        source: mark.source,
+        minute,
+        is_attended: reported.status == Status::Attended,
+    });
+    write_rest(out, session, booking, newest);
 }
 
 /// An entry of a pair: kind, id, length of the document; of a moved one the contribution before, after its length.

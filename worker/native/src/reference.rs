@@ -1,10 +1,10 @@
 //! Booking records: a row of the table `bookings` (`worker/domain/rows.py`), and what a booking says in it.
 
 use crate::bytes::Reader;
+use crate::document::PackedWindow;
 use crate::hashing::{hex, sha256};
 use crate::order::NEVER;
 use crate::row::{FORMAT, write_text};
-use std::io::Write;
 
 const KNOWN: u8 = 1;
 const WALK_INS: u8 = 2;
@@ -42,23 +42,12 @@ pub struct Window {
 pub struct Listed {
     pub session: Box<[u8]>,
     pub window: Window,
-    /// `<startMs>:<endMs>`; empty if neither is known.
-    pub written: Box<[u8]>,
+    pub packed: PackedWindow,
 }
 
 impl Listed {
     fn new(session: &[u8], window: Window) -> Self {
-        let mut written = Vec::with_capacity(32);
-        if window.starts.is_some() || window.ends.is_some() {
-            for (moment, separator) in [(window.starts, ":"), (window.ends, "")] {
-                if let Some(micros) = moment {
-                    // a Vec takes whatever is written
-                    let _ = write!(written, "{}", micros.div_euclid(1000));
-                }
-                written.extend_from_slice(separator.as_bytes());
-            }
-        }
-        Self { session: session.into(), window, written: written.into() }
+        Self { session: session.into(), window, packed: PackedWindow::of(window.starts, window.ends) }
     }
 }
 

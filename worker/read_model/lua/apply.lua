@@ -30,7 +30,6 @@ local prefix, divisor = ARGV[5], 2 ^ tonumber(ARGV[6])
 local DOC, IDS, SESSIONS = prefix .. KEY_DOC, prefix .. KEY_IDS, prefix .. KEY_SESSIONS
 local BY_STATUS, NO_SHOWS, ROSTER = prefix .. KEY_BY_STATUS, prefix .. KEY_NO_SHOWS, prefix .. KEY_ROSTER
 local SESSIONS_START = prefix .. KEY_SESSIONS_START
-local HEAD, HEAD_SIZE = '>BBI4I4Bc0', 11
 local NUMBERS = 2 ^ 32 -- a score is status * NUMBERS + number
 local COMMON = 1 -- the score that by-status does not list: ATTENDED with one attendee
 local ONLY_LISTED = 3 -- the state in a roster of a pair without an attendance; otherwise its status
@@ -54,7 +53,8 @@ end
 -- Adds the contribution of a pair to the tally of its session, or subtracts it (sign -1). Returns the state of the pair in the
 -- roster; and the score of the attendance, if the pair has one.
 local function add_to_tally(session, packed, sign)
-  local flags, status, number, expected, window = unpack_(HEAD, packed)
+  local has_attendance, status, number, expected, at = head_of_pair(packed)
+  local window = window_of(packed, at)
   local tally = changes_of(session)
   tally[1] = tally[1] + sign
   if status == 0 then
@@ -69,14 +69,13 @@ local function add_to_tally(session, packed, sign)
     if not changes then changes = {}; windows[session] = changes end
     changes[window] = (changes[window] or 0) + sign
   end
-  if flags % 2 == 1 then return status, status * NUMBERS + number end
+  if has_attendance then return status, status * NUMBERS + number end
   return ONLY_LISTED
 end
 
 local function session_and_booking(packed)
-  local at = HEAD_SIZE + byte(packed, HEAD_SIZE) + 13
-  local session, next_ = unpack_('>Hc0', packed, at)
-  return session, (unpack_('>Hc0', packed, next_))
+  local session, tags, next_ = session_of(packed)
+  return session, booking_at(packed, tags, next_)
 end
 
 local by_status, by_session, rosters = {}, {}, {}

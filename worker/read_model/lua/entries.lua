@@ -139,9 +139,8 @@ end
 
 -- The score of a packed pair; nil if it has no attendance.
 local function score_of(packed)
-  if byte(packed, 1) % 2 == 0 then return end
-  local status, one, two, three, four = byte(packed, 2, 6)
-  return status * NUMBERS + ((one * 256 + two) * 256 + three) * 256 + four
+  local has_attendance, status, number = head_of_pair(packed)
+  if has_attendance then return status * NUMBERS + number end
 end
 
 -- Appends attendances with the score COMMON to a segment, in buckets after an id, about `count` of them. Returns how many, and the
@@ -235,14 +234,11 @@ local function read_document(prefix, id)
   return call('HGET', prefix .. KEY_DOC .. floor((byte(id, 1) * 256 + byte(id, 2)) / divisor), id)
 end
 
-local function session_of(packed) return (struct.unpack('>Hc0', packed, 24 + byte(packed, 11))) end
-
 -- Whether an attendance matches, read from its document; used if `session_set` is set.
 local function document_matches(prefix, id)
   local packed = read_document(prefix, id)
-  if not packed or byte(packed, 1) % 2 == 0 or not session_set[session_of(packed)] then return false end
-  local status, number = struct.unpack('>BI4', packed, 2)
-  return matches(status * NUMBERS + number)
+  local score = packed and score_of(packed)
+  return score and session_set[session_of(packed)] and matches(score) or false
 end
 
 local function sources_of(prefix)

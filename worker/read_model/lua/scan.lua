@@ -98,9 +98,8 @@ local function emit_by_document(prefix, ids, is_booking, answer)
   local keys = {}
   for at, id in ipairs(ids) do
     local packed = read_document(prefix, id)
-    local start = 24 + byte(packed, 11)
-    if is_booking then start = start + 2 + byte(packed, start) * 256 + byte(packed, start + 1) end
-    local name = struct.unpack('>Hc0', packed, start)
+    local name, tags, next_ = session_of(packed)
+    if is_booking then name = booking_at(packed, tags, next_) end
     keys[at] = name .. '\0' .. id
   end
   emit_unordered(keys, answer)

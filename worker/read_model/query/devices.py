@@ -8,6 +8,7 @@ from schemas.query.list_cursor import ListCursor, encode_list_cursor
 from schemas.times import format_time
 from worker.read_model import estimates
 from worker.read_model.devices import NewestEvent, unpack_newest
+from worker.read_model.errors import TooMuchWork
 from worker.read_model.estimates import Estimate, unpack_estimate
 from worker.read_model.freshness import Freshness, freshness_of
 from worker.read_model.keys import DEAD_ONLY, DEVICES, DEVICES_AT, DOC_SHIFT, ESTIMATES
@@ -21,6 +22,8 @@ from worker.read_model.watermark import parse_hash, parse_watermark
 DEVICE_LIST = "devices"
 #: Minutes of one answer about arrivals.
 MOST_MINUTES = 1_440
+#: ATTENDED attendances of a session whose arrivals are counted: the calls that read so many take Redis a quarter of a second.
+MOST_ARRIVED = 100_000
 #: Attendances of a partition that one call reads for the arrivals of a session: this takes Redis about a ms.
 _ARRIVALS_AT_ONCE = 400
 #: Devices that are read in one round trip.
@@ -117,6 +120,9 @@ async def attendees_by_minute(
     """Attendees by minute since the epoch, from a minute to before another one; None: there is no such session.
 
     They are counted from the documents: kept counts would be two more changes of Redis for each event that moves an arrival.
+
+    Raises:
+        TooMuchWork: the session has more than `MOST_ARRIVED` ATTENDED attendances.
     """
     counts, is_known = Counter[int](), False
     watermarks: dict[int, Any] = {}
@@ -125,7 +131,12 @@ async def attendees_by_minute(
     while places:
         extra = {number: (encode_place(place),) for number, place in places.items()}
         places = {}
-        for number, (watermark, exists, end, *found) in (await view.ask(ARRIVALS, extra, arguments, extra)).items():
+        answers = await view.ask(ARRIVALS, extra, arguments, extra)
+        # of all partitions in the first round, which is all that a session of too many costs
+        if sum(arrived for _, _, arrived, *_ in answers.values()) > MOST_ARRIVED:
+            too_many = f"has more than {MOST_ARRIVED:,} ATTENDED attendances: its arrivals are not counted; ask for its tally"
+            raise TooMuchWork(too_many, "sessionId")
+        for number, (watermark, exists, _, end, *found) in answers.items():
             watermarks.setdefault(number, watermark)
             is_known = is_known or bool(exists)
             for minute, count in zip(found[::2], found[1::2], strict=True):

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from schemas.times import parse_time
+from worker.read_model.errors import TooMuchWork
+from worker.read_model.reader import AttendanceReader
 
 WIDTH, HEIGHT = 240.0, 48.0
 #: Microseconds of a minute.
@@ -39,6 +41,15 @@ class Fill(NamedTuple):
     present: float
     excess: float
     """Beyond what was expected, from the right end."""
+
+
+async def arrivals_chart(reader: AttendanceReader, session_id: str, until: int, minutes: int) -> MinuteChart | None:
+    """The chart of a session's minutes before ``until``; None: there is no such session, or it has too many attendances."""
+    try:
+        arrivals = await reader.arrivals(session_id, until - minutes, until)
+    except TooMuchWork:
+        return None
+    return None if arrivals is None else minute_chart(arrivals["arrivals"], until, minutes)
 
 
 def minute_chart(arrivals: Sequence[Mapping[str, Any]], until: int, minutes: int) -> MinuteChart:

@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from schemas.alerts import AlertKind
 from worker.web.live.source import Changes
-from worker.web.screen.chart import MINUTE, MinuteChart, fill, minute_chart
+from worker.web.screen.chart import MINUTE, MinuteChart, arrivals_chart, fill
 from worker.web.screen.templates import render
 from worker.web.screen.views.day import DaySessions, Session
 from worker.web.screen.views.gates import Gates, read_gates
@@ -67,12 +67,10 @@ class NowView(View):
         """The devices and the arrivals of sessions that people come to."""
         reader, until = self.services.reader, time.time_ns() // 1000 // MINUTE + 1
         charted = session_ids[:_CHARTS]
-        gates, *arrivals = await asyncio.gather(
-            read_gates(reader, set(session_ids)), *(reader.arrivals(each, until - _MINUTES, until) for each in charted)
+        gates, *charts = await asyncio.gather(
+            read_gates(reader, set(session_ids)), *(arrivals_chart(reader, each, until, _MINUTES) for each in charted)
         )
-        found = zip(charted, arrivals, strict=True)
-        charts = {each: minute_chart(of["arrivals"], until, _MINUTES) for each, of in found if of is not None}
-        return gates, charts
+        return gates, {each: chart for each, chart in zip(charted, charts, strict=True) if chart is not None}
 
 
 def _card(session: Session, gates: Mapping[str, Gates], charts: Mapping[str, MinuteChart]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from schemas.query.violations import QueryError, Rule, Violation
 from schemas.times import parse_time
 from worker.read_model.query.roster import RosterState
 from worker.web.live.source import Changes
-from worker.web.screen.chart import MINUTE, MinuteChart, fill, minute_chart
+from worker.web.screen.chart import MINUTE, MinuteChart, arrivals_chart, fill
 from worker.web.screen.templates import render
 from worker.web.screen.views.view import Rendered, View
 from worker.web.services import Services
@@ -99,12 +99,11 @@ class SessionView(View):
         roster = render("fragments/roster.html", view=self, query=self.query, page=page, shown=SHOWN, orders=ORDERS)
         return Rendered({"session-summary": summary, "roster": roster, "announcement": escape(said)})
 
-    async def _chart(self, session_id: str, ends: str | None) -> MinuteChart:
+    async def _chart(self, session_id: str, ends: str | None) -> MinuteChart | None:
         """Of the two hours before now, or before its end."""
         self._minute = _this_minute()
         until = (self._minute if ends is None else min(self._minute, parse_time(ends) // MINUTE)) + 1
-        arrivals = await self.services.reader.arrivals(session_id, until - _MINUTES, until)
-        return minute_chart([] if arrivals is None else arrivals["arrivals"], until, _MINUTES)
+        return await arrivals_chart(self.services.reader, session_id, until, _MINUTES)
 
     async def _roster(self, session_id: str) -> RosterPage:
         states = SHOWN[self.show][1] if self.show else ()
