@@ -131,10 +131,7 @@ def contribution_size(packed: bytes) -> int:
     """The length of the contribution at the begin of a pair."""
     head = packed[0]
     at = 1 + _NUMBERS.size if head & _WIDE else 2
-    form = head >> _FORM_SHIFT & 3
-    if form == _AS_TEXT:
-        return at + 1 + packed[at]
-    return at + (0, _MINUTES_SIZE, _MS_SIZE)[form]
+    return _SIZES[head] or at + 1 + packed[at]
 
 
 def names_of(packed: bytes) -> tuple[bytes, bytes]:
