@@ -62,6 +62,7 @@ def test_fast_and_explaining_decoders_agree(whole: dict[str, Any], escaped: bool
 @given(torn())
 @example(raw(document())[:-1] + b',"id":"again"}')
 @example(raw(document())[:-1] + b',"x":-0.0e-999}')
+@example(raw(document())[:-1] + b',"x":"\xff"}')
 def test_fast_and_explaining_decoders_agree_on_torn_values(value: bytes) -> None:
     if value[:2] != b'{"' or b"NaN" in value or b"Infinity" in value:  # these two have a test of their own
         return
@@ -105,6 +106,7 @@ def test_fast_and_explaining_decoders_agree_on_bookings(whole: dict[str, Any], e
 @example(raw(document("booking.upserted"))[:-2] + b',"bookingId":"b2"}}')
 @example(raw(document("booking.upserted"))[:-1] + b',"data":{"bookingId":"b2"}}')
 @example(raw(document("booking.deleted"))[:-1] + b',"type":"booking.upserted"}')
+@example(raw(document("booking.upserted"))[:-1] + b',"x":"\xff"}')
 def test_decoders_of_bookings_agree_on_torn_values(value: bytes) -> None:
     if value[:2] != b'{"' or b"NaN" in value or b"Infinity" in value:
         return
