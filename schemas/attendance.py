@@ -52,8 +52,9 @@ def uuid5(namespace: bytes, name: str) -> bytes:
 
 def guid(raw: bytes) -> str:
     """The text of a GUID's 16 bytes: lower-case hexadecimal with hyphens."""
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    # cheaper than to cut five parts
+    text = raw.hex("-", 2)
+    return f"{text[:4]}{text[5:29]}{text[30:34]}{text[35:]}"
 
 
 def guid_bytes(text: str) -> bytes:

@@ -25,7 +25,7 @@ _MOST_SESSIONS = 20
 STATUSES = ("ATTENDED", "NOT_ATTENDED", "NOT_SET")
 #: Ways in which statuses and numbers are distributed: weights of `STATUSES`; numbers to choose from.
 STATUS_MIXES = ((70, 1, 29), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 97, 1))
-NUMBER_MIXES = ((1,) * 20 + (2,) * 6 + (3, 4, 7, 30, 500), (1,), (0,), tuple(range(60)), (0, 1, 255, 256, 65_536, 100_000))
+NUMBER_MIXES = ((1,) * 20 + (2,) * 6 + (3, 4, 7, 30, 500), (1,), (0,), tuple(range(70)), (0, 1, 255, 256, 65_536, 100_000))
 #: Ids that lie next to each other in one order and not in another: by bytes, by code points, by UTF-16, by length.
 ODD = (
     *("a", "aa", "aaa", "a-", "a b", "A", "aA", "Aa", "b", "~", "\xa1", "é", "q\u0301", "ÿ", "Ā", "\ud7ff", "\ue000", "\uffff"),

@@ -8,9 +8,17 @@ from typing import Any
 
 from schemas.alerts import AlertKind
 from schemas.attendance import STATUSES, Attendance, guid_bytes
-from worker.domain.alert_rules import kinds
 from worker.read_model import booking_records
-from worker.read_model.booking_records import NO_ATTENDANCE, UNKNOWN, attendances_of, is_frequent, is_large, status_of
+from worker.read_model.booking_records import (
+    MOST_MARKED,
+    NO_ATTENDANCE,
+    UNKNOWN,
+    attendances_of,
+    is_frequent,
+    is_large,
+    number_of,
+    status_of,
+)
 from worker.read_model.keys import booking_bucket, listed_member
 
 
@@ -64,47 +72,30 @@ class ShownBookings:
     def check(self, attendances: Iterable[Attendance | None], alerts: Mapping[str, Mapping[str, Any]]) -> None:
         """Fails where they are not those of these attendances and open alerts."""
         self.check_bookings(attendances)
-        self._check_alerts(alerts)
+        frequent = {each["bookingId"].encode() for each in alerts.values() if each["kind"] == AlertKind.FREQUENT_NO_SHOWS}
+        assert frequent == {name for name, record in self.records.items() if is_frequent(record)}
 
     def check_bookings(self, attendances: Iterable[Attendance | None]) -> None:
         """Fails where they are not those of these attendances."""
-        statuses: dict[bytes, dict[bytes, int]] = {name: {} for name in self.records}
+        reported: dict[bytes, dict[bytes, tuple[int, int]]] = {name: {} for name in self.records}
         for each in attendances:
             if each is not None:
-                statuses[each["bookingId"].encode()][guid_bytes(each["id"])] = STATUSES.index(each["status"])
+                values = STATUSES.index(each["status"]), min(each["numberOfAttendees"], MOST_MARKED)
+                reported[each["bookingId"].encode()][guid_bytes(each["id"])] = values
         index: list[set[bytes]] = [set() for _ in STATUSES]
-        for name, found in statuses.items():
+        for name, found in reported.items():
             record = self.records[name]
             marked = attendances_of(record)
             assert is_large(record) == (len(found) > booking_records.MOST_IN_RECORD)
             if is_large(record):
                 assert not marked
-                for identity, status in found.items():
+                for identity, (status, _) in found.items():
                     index[status].add(name + b"\0" + identity)
             else:
-                assert [(identity, status_of(mark)) for mark, identity in marked] == sorted(found.items())
-                for status in found.values():
+                assert [(identity, (status_of(mark), number_of(mark))) for mark, identity in marked] == sorted(found.items())
+                for status, _ in found.values():
                     index[status].add(listed_member(name))
         assert self._index == index
-        assert NO_ATTENDANCE not in {status for found in statuses.values() for status in found.values()}
+        assert NO_ATTENDANCE not in {status for found in reported.values() for status, _ in found.values()}
         rates = {name: booking_records.unpack_summary(record)["noShowRate"] for name, record in self.records.items()}
         assert self._rated == {name: rate for name, rate in rates.items() if rate}
-
-    def _check_alerts(self, alerts: Mapping[str, Mapping[str, Any]]) -> None:
-        expected: set[tuple[str, bytes, bytes]] = set()
-        for each in alerts.values():
-            attendance = each["attendance"]
-            if attendance is None:
-                continue
-            name = each["bookingId"].encode()
-            if not is_large(self.records[name]):
-                expected.add((each["kind"], name, guid_bytes(attendance["id"])))
-        found = {
-            (str(kind), name, identity)
-            for name, record in self.records.items()
-            for mark, identity in attendances_of(record)
-            for kind in kinds(mark >> 2)
-        }
-        assert found == expected
-        frequent = {each["bookingId"].encode() for each in alerts.values() if each["kind"] == AlertKind.FREQUENT_NO_SHOWS}
-        assert frequent == {name for name, record in self.records.items() if is_frequent(record)}

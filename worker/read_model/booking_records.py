@@ -1,13 +1,13 @@
-"""The binary format of a booking's record: its summary, and its attendances with their statuses and open alerts.
+"""The binary format of a booking's record: its summary, and its attendances with their statuses and numbers.
 
 A record is a head, then attendances. Big endian. The head: flags (1 byte; 1: FREQUENT_NO_SHOWS is open, 2: the booking is
 large, 4: the numbers are wide), then four numbers of 1 byte each (wide: 4 bytes each, where one of them is above 255):
 attended, notAttended, notSet, longestNoShowRun.
 
 Then, unless the booking is large, each of its attendances in the order of ids: a mark (1 byte), id (16 bytes). A mark has the
-index of the status in `STATUSES` in its two low bits, and in the others the mask of the alerts that are open, in the order of
-`SESSION_ALERTS`. A booking with more than `MOST_IN_RECORD` attendances is large: it has no attendances in its record, but an
-entry for each of them in the index by booking.
+index of the status in `STATUSES` in its two low bits, and numberOfAttendees in the others (`MOST_MARKED`: this or more). A
+booking with more than `MOST_IN_RECORD` attendances is large: it has no attendances in its record, but an entry for each of
+them in the index by booking.
 """
 
 from collections.abc import Iterable
@@ -16,6 +16,8 @@ from typing import Any
 
 #: Anybody can publish a booking with any number of sessions, and a record is written as a whole.
 MOST_IN_RECORD = 64
+#: A mark holds numberOfAttendees up to here.
+MOST_MARKED = 63
 #: The mark where there is no attendance, and where it is not known whether there is one.
 NO_ATTENDANCE, UNKNOWN = 3, 255
 _FREQUENT, _LARGE, _WIDE = 1, 2, 4
@@ -23,14 +25,19 @@ _NARROW_HEAD, _WIDE_HEAD = Struct(">BBBBB"), Struct(">BIIII")
 _MOST_NARROW = 255
 
 
-def mark_of(status: int, alerts: int) -> int:
-    """The mark of an attendance, from the index of its status and the mask of its open alerts."""
-    return status | alerts << 2
+def mark_of(status: int, number: int) -> int:
+    """The mark of an attendance, from the index of its status and numberOfAttendees."""
+    return status | min(number, MOST_MARKED) << 2
 
 
 def status_of(mark: int) -> int:
     """The index of the status in a mark; `NO_ATTENDANCE` if there is no attendance."""
     return mark & 3
+
+
+def number_of(mark: int) -> int:
+    """numberOfAttendees in a mark; `MOST_MARKED`: this or more."""
+    return mark >> 2
 
 
 def pack_record(counts: tuple[int, int, int, int], attendances: Iterable[bytes], *, is_frequent: bool, is_large: bool) -> bytes:

@@ -13,7 +13,7 @@ import orjson
 
 from schemas.attendance import STATUSES, guid
 from worker.read_model import keys
-from worker.read_model.booking_records import attendances_of, is_frequent, is_large, status_of, unpack_summary
+from worker.read_model.booking_records import attendances_of, is_frequent, is_large, number_of, status_of, unpack_summary
 from worker.read_model.devices import score_of, unpack_newest
 from worker.read_model.documents import Contribution, names_of, unpack, unpack_contribution
 from worker.read_model.keys import PartitionKeys, booking_bucket, listed_member
@@ -266,7 +266,7 @@ def shown(place: Place, value: bytes | None) -> Any:
 
 def _shown_record(record: bytes) -> dict[str, Any]:
     flags = {"FREQUENT_NO_SHOWS": is_frequent(record), "isLarge": is_large(record)}
-    attendances = {guid(identity): [STATUSES[status_of(mark)], mark >> 2] for mark, identity in attendances_of(record)}
+    attendances = {guid(identity): [STATUSES[status_of(mark)], number_of(mark)] for mark, identity in attendances_of(record)}
     return unpack_summary(record) | flags | {"attendances": attendances}
 
 

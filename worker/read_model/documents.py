@@ -153,8 +153,16 @@ def unpack(identity: bytes, packed: bytes) -> Attendance | None:
         updated, at = _time_at(packed, tags, at + 1), _behind_times(packed, tags, at + 1)
     else:
         updated, at = int.from_bytes(packed[at + 1 : at + 8]), at + 8
-    session, at = _text_at(packed, at, tags, _SESSION)
-    booking, at = _text_at(packed, at, tags, _BOOKING)
+    if tags & (_LONG | _SESSION):
+        session, at = _text_at(packed, at, tags, _SESSION)
+    else:
+        end = at + 1 + packed[at]
+        session, at = packed[at + 1 : end].decode(), end
+    if tags & (_LONG | _BOOKING):
+        booking, at = _text_at(packed, at, tags, _BOOKING)
+    else:
+        end = at + 1 + packed[at]
+        booking, at = packed[at + 1 : end].decode(), end
     return {
         "id": guid(identity),
         "bookingId": booking,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Incremented with every change of the layout; workers then fill a new namespace.
-LAYOUT_VERSION = 6
+LAYOUT_VERSION = 7
 DOC_SHIFT = 5
 """The bucket of a document is the first 16 bits of its id shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024

@@ -37,7 +37,7 @@ RIGHTS = load("rights")
 #: By the name of the order.
 SCAN_BY = {
     "id": load("live", "documents", "entries", "scan", "scan_id", "scan_end"),
-    "booking": load("live", "documents", "entries", "records", "scan", "scan_booking", "scan_end"),
+    "booking": load("live", "documents", "entries", "records", "names", "scan", "scan_roster", "scan_booking", "scan_end"),
     "session": load("live", "documents", "entries", "scan", "scan_id", "scan_session", "scan_end"),
     "number": load("live", "documents", "entries", "scan", "scan_number", "scan_end"),
 }
@@ -45,4 +45,4 @@ NUMBERS = load("live", "documents", "entries", "numbers")
 COUNT = load("live", "documents", "entries", "count")
 FIND = load("live", "records", "find")
 RANKED = load("live", "documents", "entries", "ranked")
-ROSTER = load("live", "documents", "entries", "roster")
+ROSTER = load("live", "documents", "entries", "names", "roster")

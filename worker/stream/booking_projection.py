@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from schemas.attendance import STATUSES, attendance_id
-from worker.domain.booking_state import BookingState, Change, SessionDelta
+from worker.domain.booking_state import BookingState, Change
 from worker.domain.summaries import Summary
 from worker.read_model.booking_records import MOST_IN_RECORD, NO_ATTENDANCE, UNKNOWN, mark_of, pack_record, status_of
 from worker.read_model.write_batch import Entries
@@ -17,13 +17,14 @@ Marks = Mapping[str, int]
 def project_changed_booking(change: Change, entries: Entries, *, known: bool) -> None:
     """Adds the record of a booking that a batch changed, and its places in the index by booking.
 
-    Nothing is added if neither the summary nor a status nor an open alert changed, unless the batch was redelivered.
+    Nothing is added if neither the summary nor a mark changed, unless the batch was redelivered.
 
     Args:
         known: whether Redis holds exactly the state from before the batch; otherwise all of the booking is sent.
     """
     state = change.state
-    moved = [each for each in change.sessions if _is_moved(each)]
+    marks_before = {each.name: _mark(each.status_before) for each in change.sessions}
+    moved = {each.name: marks_before[each.name] for each in change.sessions if _mark(each.status) != marks_before[each.name]}
     was_frequent = change.before.judged is not None
     is_same = not moved and state.summary == change.before.summary and state.frequent == was_frequent
     if is_same and not change.is_redelivery:
@@ -32,17 +33,13 @@ def project_changed_booking(change: Change, entries: Entries, *, known: bool) ->
     if not known:
         _project(state, now, entries)
         return
-    before = dict(now)
-    for each in moved:
-        before.pop(each.name, None)
-        if each.status_before:
-            before[each.name] = mark_of(each.status_before[0], each.mask_before)
+    before = {name: mark for name, mark in {**now, **moved}.items() if mark != NO_ATTENDANCE}
     rate, rate_before = _rate(state.summary), _rate(change.before.summary)
     rate_change = 0.0 if rate == rate_before else -rate or 1.0
     is_large, was_large = len(now) > MOST_IN_RECORD, len(before) > MOST_IN_RECORD
     # a reader finds each attendance in the record or in the index, whatever part of this it sees
     if is_large:
-        _index(state, (each.name for each in moved) if was_large else now, now, before if was_large else {}, entries)
+        _index(state, moved if was_large else now, now, before if was_large else {}, entries)
     entries.booking(state.booking_id, _record(state, now), _listed(_present(now), _present(before)), rate_change)
     if was_large and not is_large:
         _index(state, before, {}, before, entries)
@@ -95,12 +92,12 @@ def _record(state: BookingState, now: Marks) -> bytes:
 
 
 def _marks(state: BookingState) -> Marks:
-    masks = state.masks
-    return {name: mark_of(status[0], masks.get(name, 0)) for name, status in state.packed_statuses().items()}
+    return {name: _mark(status) for name, status in state.packed_statuses().items()}
 
 
-def _is_moved(delta: SessionDelta) -> bool:
-    return delta.status[:1] != delta.status_before[:1] or delta.mask != delta.mask_before
+def _mark(status: bytes) -> int:
+    """The mark of an attendance, from its packed status."""
+    return mark_of(status[0], int.from_bytes(status[1:])) if status else NO_ATTENDANCE
 
 
 def _present(marks: Marks) -> Collection[int]:

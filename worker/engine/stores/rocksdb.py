@@ -196,18 +196,22 @@ class RocksTable:
         return values
 
     def write(self, partition: int, records: Iterable[Record], checkpoint: Checkpoint | None) -> None:
-        records = list(records)
-        keys = [key for key, _ in records]
-        batch = WriteBatch(raw_mode=True)
-        for db_key, (_, value) in zip(self._db_keys(partition, keys), records, strict=True):
+        batch, pack, number = WriteBatch(raw_mode=True), _HEAD.pack, self._number
+        put, delete, head, group = batch.put, batch.delete, b"", b""
+        if partition in self._filling:
+            records = list(records)
+            self._filter.add((number, partition), [key for key, _ in records])
+        for key, value in records:
+            # the rows of a group mostly follow each other
+            if not group or not key.startswith(group):
+                group = key[: key.index(SEPARATOR) + 1]
+                head = pack(number, partition, crc32(group[:-1]))
             if value is None:
-                batch.delete(db_key)
+                delete(head + key)
             else:
-                batch[db_key] = value
+                put(head + key, value)
         if checkpoint is not None:
             batch[_CHECKPOINTS + _PARTITION.pack(self._number, partition)] = _CHECKPOINT.pack(*checkpoint)
-        if partition in self._filling:
-            self._filter.add((self._number, partition), keys)
         self._db.write(batch)
 
     def drop(self, partition: int) -> None:

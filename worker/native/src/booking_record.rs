@@ -23,23 +23,26 @@ const INDEXED: u8 = 1;
 const LIST: u8 = 1;
 const UNLIST: u8 = 2;
 
-/// By id, the mark of each attendance: status, and the mask of its open alerts above it.
+/// A mark holds the number of attendees up to here.
+const MOST_MARKED: u32 = 63;
+
+/// By id, the mark of each attendance: status, and the number of attendees above it.
 type Marks = BTreeMap<[u8; 16], u8>;
 
-fn mark_of(reported: Reported, alerts: u8) -> u8 {
-    reported.status as u8 | alerts << 2
+fn mark_of(reported: Reported) -> u8 {
+    reported.status as u8 | (reported.number.min(MOST_MARKED) as u8) << 2
 }
 
 /// Adds the record of a booking that a batch changed, and its places in the index by booking.
 ///
-/// Nothing is added if neither the summary nor a status nor an open alert changed, unless the batch was redelivered.
+/// Nothing is added if neither the summary nor a mark changed, unless the batch was redelivered.
 pub fn project_changed_booking(state: &BookingState, change: &Change, batch: &Batch, entries: &mut Entries) {
     let mut moved = Vec::new();
     for before in &change.sessions {
         let Some(session) = state.sessions.get(before.index) else { continue };
-        let status = |reported: Option<Reported>| reported.map(|each| each.status);
-        if status(session.reported()) != status(before.reported) || session.mask != before.mask {
-            moved.push((session.id, before.reported.map(|reported| mark_of(reported, before.mask))));
+        let mark_before = before.reported.map(mark_of);
+        if session.reported().map(mark_of) != mark_before {
+            moved.push((session.id, mark_before));
         }
     }
     let was_frequent = change.frequent.is_some();
@@ -99,8 +102,7 @@ fn project_whatever_redis_holds(state: &BookingState, now: &Marks, entries: &mut
 }
 
 fn marks(state: &BookingState) -> Marks {
-    let mark = |reported: Option<Reported>, mask| reported.map(|reported| mark_of(reported, mask));
-    state.sessions.iter().filter_map(|each| Some((each.id, mark(each.reported(), each.mask)?))).collect()
+    state.sessions.iter().filter_map(|each| Some((each.id, mark_of(each.reported()?)))).collect()
 }
 
 /// Moves attendances of a large booking in the index.

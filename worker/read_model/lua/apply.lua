@@ -73,11 +73,6 @@ local function add_to_tally(session, packed, sign)
   return ONLY_LISTED
 end
 
-local function session_and_booking(packed)
-  local session, tags, next_ = session_of(packed)
-  return session, booking_at(packed, tags, next_)
-end
-
 local by_status, by_session, rosters = {}, {}, {}
 local unlisted = 0 -- change of the number of attendances with the score COMMON
 
@@ -119,9 +114,10 @@ while at <= size do
   if kind == 0 then old = call('HGET', bucket, id) or '' end
   if kind % 2 == 1 then
     call('HSET', bucket, id, packed)
-    if kind == 3 then changes_of((session_and_booking(packed))) end
+    if kind == 3 then changes_of(session_of(packed)) end
   elseif old ~= packed then
-    local session, booking = session_and_booking(packed ~= '' and packed or old)
+    local named = packed ~= '' and packed or old
+    local session, booking = session_of(named), booking_of(named)
     local old_state, old_score, state, new_score
     if old ~= '' then old_state, old_score = add_to_tally(session, old, -1) end
     if packed ~= '' then

@@ -43,27 +43,32 @@ local function minute_of(packed)
   return (struct.unpack('>I4', packed, at + (tags < 16 and 8 or 9)))
 end
 
--- The text at an index, and the index behind it.
+-- The text at an index.
 local function name_at(packed, at, is_guid, is_long)
-  if is_guid then
-    local text = string.format(
-      '%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x', string.byte(packed, at, at + 15))
-    return text, at + 16
-  end
-  return struct.unpack(is_long and '>Hc0' or '>Bc0', packed, at)
+  if is_guid then return string.format('%08x-%04x-%04x-%04x-%04x%08x', struct.unpack('>I4HHHHI4', packed, at)) end
+  return (struct.unpack(is_long and '>Hc0' or '>Bc0', packed, at))
 end
 
--- sessionId of a pair; then what `booking_at` takes: the tags and the index of the bookingId.
-local function session_of(packed)
+-- The tags of a pair, and the index of its sessionId.
+local function behind_times(packed)
   local at = behind_contribution(packed)
   local tags = string.byte(packed, at)
-  local is_long = tags >= 16
-  at = at + 1
-  if string.byte(packed, 1) % 2 == 1 then at = at + (is_long and 8 or 7) + (tags % 2 == 1 and 4 or 0) end
-  local session, next_ = name_at(packed, at, tags % 4 >= 2, is_long)
-  return session, tags, next_
+  if string.byte(packed, 1) % 2 == 0 then return tags, at + 1 end
+  return tags, at + (tags >= 16 and 9 or 8) + (tags % 2 == 1 and 4 or 0)
+end
+
+-- sessionId of a pair.
+local function session_of(packed)
+  local tags, at = behind_times(packed)
+  return name_at(packed, at, tags % 4 >= 2, tags >= 16)
 end
 
 -- bookingId of a pair.
-local function booking_at(packed, tags, at) return (name_at(packed, at, tags % 8 >= 4, tags >= 16)) end
+local function booking_of(packed)
+  local tags, at = behind_times(packed)
+  if tags % 4 >= 2 then at = at + 16
+  elseif tags >= 16 then at = at + 2 + struct.unpack('>H', packed, at)
+  else at = at + 1 + string.byte(packed, at) end
+  return name_at(packed, at, tags % 8 >= 4, tags >= 16)
+end
 

@@ -116,8 +116,16 @@ end
 -- Whether no id comes after a place.
 local function is_past_all(place) return place == (ascending and AFTER_ALL or BEFORE_ALL) end
 
+-- The number of attendances that the index by status does not list and the query matches.
+local function count_unlisted()
+  if not unlisted then
+    unlisted = has_common and tonumber(call('HGET', partition_prefix .. KEY_UNLISTED, 'attendances') or 0) or 0
+  end
+  return unlisted
+end
+
 -- Whether a source lacks attendances that the query matches.
-local function is_partial(source) return source == by_status and unlisted > 0 end
+local function is_partial(source) return source == by_status and count_unlisted() > 0 end
 
 -- Calls visit(ids and packed pairs alternating) for buckets of documents in the order of ids, from that of an id on, until it
 -- returns true or the budget is spent. Returns the place to continue after: less than every id that was not read; nil: there are
@@ -242,8 +250,7 @@ local function document_matches(prefix, id)
 end
 
 local function sources_of(prefix)
-  partition_prefix, by_status = prefix, prefix .. KEY_BY_STATUS
-  unlisted = has_common and tonumber(call('HGET', prefix .. KEY_UNLISTED, 'attendances') or 0) or 0
+  partition_prefix, by_status, unlisted = prefix, prefix .. KEY_BY_STATUS, nil
   if not sessions then return { prefix .. KEY_BY_STATUS } end
   local sources = {}
   for at, name in ipairs(sessions) do sources[at] = prefix .. KEY_IDS .. name end
@@ -276,7 +283,7 @@ local function count_of(sources, ranges)
     local low, high = bounds(range)
     for _, source in ipairs(sources) do
       total = total + call('ZCOUNT', source, low, high)
-      if is_partial(source) and range[1] <= COMMON and range[2] >= COMMON then total = total + unlisted end
+      if is_partial(source) and range[1] <= COMMON and range[2] >= COMMON then total = total + count_unlisted() end
     end
   end
   return total

@@ -68,13 +68,14 @@ local function read_bookings(prefix, bookings, place, read)
     if number >= first_booking then
       if is_spent() then return tostring(number) end
       local record = call('HGET', prefix .. KEY_BOOKING .. bucket, booking)
-      if record and is_large(record) then
+      local first = record and first_attendance(record)
+      if first then
+        for at = first, #record, 17 do read(sub(record, at + 1, at + 16)) end
+      elseif record then
         local status, after = 0, ''
         if number == first_booking and place ~= '' then status, after = tonumber(first_status) or 0, member end
         local next_ = read_large(prefix, booking, status, after, is_spent, read)
         if next_ then return number .. ' ' .. next_ end
-      elseif record then
-        for at = head_of(record) + 1, #record, 17 do read(sub(record, at + 1, at + 16)) end
       end
     end
   end

@@ -62,7 +62,7 @@ local function visit_numbers(sources, visit)
     for _, head in ipairs(heads) do
       local has_more = true
       if head.is_common and head.number == next_number then
-        count, has_more = count + unlisted, false
+        count, has_more = count + count_unlisted(), false
       elseif head.number == next_number then
         local score = floor(head.ranges[1][1] / NUMBERS) * NUMBERS + next_number
         count = count + call('ZCOUNT', head.source, score, score)

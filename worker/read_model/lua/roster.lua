@@ -7,30 +7,15 @@
 -- the place to continue after, as index, space and member (empty: there are no more); then indexes and members alternating.
 local session, beginning, groups = ARGV[2], ARGV[3], cjson.decode(ARGV[4])
 local STATES = 4
--- a range of so many members is read, and not searched further
-local FEW = 16
 limit = tonumber(ARGV[1])
 
--- Up to `count` members with ranks from `low` to before `high`, which are ordered by bytes: those after a member or, without one,
--- those that begin so. Not rank_after: bookingIds are not uniformly distributed, and the ranks are known.
-local function read_state(source, low, high, after, count)
-  local from, stop = after or beginning, high
-  local is_reached = from == ''
-  if is_reached then high = low end
-  while high - low > FEW do
-    local middle = floor((low + high) / 2)
-    if less(call('ZRANGE', source, middle, middle)[1], from) then low = middle + 1 else high = middle end
-  end
-  local members = {}
-  -- what is wanted begins at `high` or a little before it
-  local rows = low < stop and call('ZRANGE', source, low, min(high + count, stop - 1)) or {}
-  for _, member in ipairs(rows) do
-    if #members == count then break end
-    is_reached = is_reached or not less(member, from)
-    if is_reached and member ~= after then
-      if sub(member, 1, #beginning) ~= beginning then break end
-      members[#members + 1] = member
-    end
+-- Up to `count` members with ranks from `low` to before `high`: those after a member or, without one, those that begin so.
+local function read_state(roster, low, high, after, count)
+  local from, members = after or beginning, {}
+  if from ~= '' then low = rank_of_name(roster, low, high, from) end
+  for _, member in ipairs(low < high and call('ZRANGE', roster, low, min(low + count, high - 1)) or {}) do
+    if #members == count or sub(member, 1, #beginning) ~= beginning then break end
+    if member ~= after then members[#members + 1] = member end
   end
   return members
 end

@@ -20,40 +20,36 @@ for _, name in ipairs(cjson.decode(ARGV[7])) do denied[name] = true end
 local FIRST_TAKE, SHORT, MANY_RUNS, MANY_RANGES = 8, 64, 24, 4
 -- if more keys than this must be read for `limit` matching ones, only half as many are collected: most pages need no more
 local FAR_KEYS = 300
--- estimated costs, in entries of a reply: an id that is returned, an id that is looked up in a Lua table, a document, the index
--- of a session, a run of ids with one score
-local ID_COST, LOOKUP_COST, DOCUMENT_COST, SESSION_COST, RUN_COST = 0.5, 0.6, 3, 4, 8
+-- estimated costs, in entries of a reply: an id that is returned, an attendance in the record of its booking, an id that is looked
+-- up in a Lua table, a document, the index of a session, a run of ids with one score
+local ID_COST, MARK_COST, LOOKUP_COST, DOCUMENT_COST, SESSION_COST, RUN_COST = 0.5, 0.3, 0.6, 3, 4, 8
 -- units that may be spent on an attempt that may be discarded
 local MAX_TRIAL = budget
 -- whether every attendance matches
 local matches_all = not sessions and #merged_ranges == 1 and merged_ranges[1][1] == 0 and merged_ranges[1][2] == 3 * NUMBERS - 1
 
--- Appends the keys whose id, the last 16 bytes, matches, or is in `id_set` if that is given. Returns how many it appended.
-local function add_matching(prefix, sources, keys, segment, id_set)
-  local ids, before = keys, #segment
+-- The places in a list of ids of those that match, or are in `id_set` if that is given.
+local function places_of_matching(prefix, sources, ids, id_set)
+  local places = {}
   if id_set or #sources > FEW_SESSIONS then
-    charge(ENTRY_COST * #keys)
-    for index = 1, #keys do
-      local id = sub(keys[index], -16)
-      if id_set and id_set[id] or not id_set and document_matches(prefix, id) then segment[#segment + 1] = keys[index] end
+    charge(ENTRY_COST * #ids)
+    for at, id in ipairs(ids) do
+      if id_set and id_set[id] or not id_set and document_matches(prefix, id) then places[#places + 1] = at end
     end
-    return #segment - before
-  end
-  if #keys[1] ~= 16 then
-    ids = {}
-    for index = 1, #keys do ids[index] = sub(keys[index], -16) end
+    return places
   end
   local low, high, is_one_range = merged_ranges[1][1], merged_ranges[1][2], #merged_ranges == 1
   for _, source in ipairs(sources) do
     local scores = call('ZMSCORE', source, unpack(ids))
-    for index = 1, #keys do
-      -- these keys are of attendances: what the index by status does not list has the score COMMON
-      local score = tonumber(scores[index] or (is_partial(source) and COMMON or -1))
+    -- these ids are of attendances: what the index by status does not list has the score COMMON
+    local unlisted_score = is_partial(source) and COMMON or -1
+    for at = 1, #ids do
+      local score = tonumber(scores[at] or unlisted_score)
       -- an id is in one source only
-      if score >= low and (score <= high or (not is_one_range and matches(score))) then segment[#segment + 1] = keys[index] end
+      if score >= low and (score <= high or (not is_one_range and matches(score))) then places[#places + 1] = at end
     end
   end
-  return #segment - before
+  return places
 end
 
 -- Estimated number of matching entries: counted in the first partition of the call, and assumed for its other partitions, which
@@ -66,7 +62,7 @@ end
 
 -- The number of matching entries, or its estimate.
 local function total_of(sources)
-  return matches_all and call('ZCARD', sources[1]) + unlisted or estimate(sources, merged_ranges)
+  return matches_all and call('ZCARD', sources[1]) + count_unlisted() or estimate(sources, merged_ranges)
 end
 
 -- The ids within the score ranges; nil if there are more than `max_ids`, or if the source does not list them all.
@@ -98,9 +94,7 @@ local function emit_by_document(prefix, ids, is_booking, answer)
   local keys = {}
   for at, id in ipairs(ids) do
     local packed = read_document(prefix, id)
-    local name, tags, next_ = session_of(packed)
-    if is_booking then name = booking_at(packed, tags, next_) end
-    keys[at] = name .. '\0' .. id
+    keys[at] = (is_booking and booking_of(packed) or session_of(packed)) .. '\0' .. id
   end
   emit_unordered(keys, answer)
 end

@@ -21,8 +21,9 @@ local function statuses_by_size(prefix, sources)
     local code = floor(ranges[1][1] / NUMBERS)
     local status = { code = code, key = prefix .. KEY_BY_BOOKING .. code }
     status.size = call('ZCARD', status.key)
-    -- the query has no condition other than the status
-    status.is_whole = not sessions and ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
+    -- the query has no condition other than the status, and perhaps sessions
+    status.is_whole = ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
+    status.ranges = ranges
     status.matching = status.size == 0 and 0 or estimate(sources, ranges)
     statuses[at] = status
   end
@@ -30,83 +31,123 @@ local function statuses_by_size(prefix, sources)
   return statuses
 end
 
--- Appends the keys of a member of the index of a status: itself, or those of the booking for which it stands. Returns the place
--- behind all of these keys.
-local function expand(prefix, status, member, keys)
-  local separator = string.find(member, '\0', 1, true)
-  if #member - separator ~= 2 then
-    keys[#keys + 1] = member
-    return member
+-- What the mark of an attendance in a record says of it: it matches, it does not, or its index says whether it does.
+local MATCHES, DIFFERS, LOOK_UP = 1, 2, 3
+local MOST_MARKED = 63 -- of a mark: this number or more
+local FEWEST_MEMBERS = 2 -- that one command reads of an index by booking; most have several attendances
+
+local function judge_mark(statuses, mark)
+  local code, number = mark % 4, floor(mark / 4)
+  for _, status in ipairs(statuses) do
+    if status.code == code and status.is_whole and not sessions then return MATCHES end
+    if status.code == code and number == MOST_MARKED then return LOOK_UP end
   end
-  local name, beginning = sub(member, 1, separator - 1), sub(member, 1, separator)
-  local record = call('HGET', prefix .. KEY_BOOKING .. byte(member, -2) * 256 + byte(member, -1), name)
-  if record and not is_large(record) then
-    charge(ENTRY_COST * (#record - 5) / 17)
-    for at = head_of(record) + 1, #record, 17 do
-      if byte(record, at) % 4 == status.code then keys[#keys + 1] = beginning .. sub(record, at + 1, at + 16) end
-    end
-  end
-  return beginning .. (ascending and AFTER_ALL or BEFORE_ALL)
+  if not matches(code * NUMBERS + number) then return DIFFERS end
+  return sessions and LOOK_UP or MATCHES
 end
 
--- From the documents of all matching ids, if that is cheapest. Otherwise from the booking index of each status; its ids are
--- matched one by one, or looked up in a table of all matching ids.
+-- Returns expand(status, member, segment, ids, beginnings). It adds the keys of a member of the index of a status: its own, or those
+-- of all statuses of the booking for which it stands, once. Keys that match go to the segment; ids to look up go to `ids`, and the
+-- bookingId and NUL before each to `beginnings`. It returns the place behind all of these keys.
+local function expander(prefix, statuses)
+  local buckets, after_all = prefix .. KEY_BOOKING, ascending and AFTER_ALL or BEFORE_ALL
+  local verdicts, is_read = {}, {}
+  return function(status, member, segment, ids, beginnings)
+    -- a bookingId has no NUL: one so far from the end is that before an id
+    if byte(member, -17) == 0 then
+      if status.is_whole and not sessions then segment[#segment + 1] = member
+      else
+        ids[#ids + 1] = sub(member, -16)
+        beginnings[#ids] = sub(member, 1, -17)
+      end
+      return member
+    end
+    local beginning = sub(member, 1, -3)
+    local record = not is_read[member] and call('HGET', buckets .. byte(member, -2) * 256 + byte(member, -1), sub(member, 1, -4))
+    local first = record and first_attendance(record)
+    if first then
+      is_read[member] = true
+      charge(MARK_COST * (#record - first) / 17)
+      for at = first, #record, 17 do
+        local mark = byte(record, at)
+        local verdict = verdicts[mark]
+        if not verdict then
+          verdict = judge_mark(statuses, mark)
+          verdicts[mark] = verdict
+        end
+        if verdict == MATCHES then
+          segment[#segment + 1] = beginning .. sub(record, at + 1, at + 16)
+        elseif verdict == LOOK_UP then
+          ids[#ids + 1] = sub(record, at + 1, at + 16)
+          beginnings[#ids] = beginning
+        end
+      end
+    end
+    return beginning .. after_all
+  end
+end
+
+-- The cheapest of: the documents of all matching ids; the rosters of the sessions; the booking index of each status, where the ids
+-- that its records do not decide are matched one by one, or looked up in a table of all matching ids.
 local function by_booking(prefix, sources, place, place_member, answer)
   local statuses, id_set = statuses_by_size(prefix, sources), nil
-  if not statuses[1].is_whole then
+  if sessions or not statuses[1].is_whole then
     local size, total = 0, estimate(sources, merged_ranges)
     if total == 0 then return end
     for _, status in ipairs(statuses) do size = size + whole_size(prefix, status.code) end
     local scanned = limit * size / total
-    local by_documents = DOCUMENT_COST * total < LOOKUP_COST * scanned
-    local max_ids = by_documents and floor(MAX_TRIAL / DOCUMENT_COST) or MAX_TRIAL
-    local by_lookups = ID_COST * total + LOOKUP_COST * scanned
-      < (#sources > FEW_SESSIONS and DOCUMENT_COST or #sources) * scanned
-    if total <= max_ids and (by_documents or by_lookups) then
-      local ids = all_ids(sources, merged_ranges, max_ids)
-      if ids and by_documents then return emit_by_document(prefix, ids, true, answer) end
-      if ids then
-        id_set = {}
-        for at = 1, #ids do id_set[ids[at]] = true end
-      end
+    local by_match = (not sessions and MARK_COST or #sources > FEW_SESSIONS and DOCUMENT_COST or #sources) * scanned
+    local by_lookup = sessions and total <= MAX_TRIAL and ID_COST * total + LOOKUP_COST * scanned or math.huge
+    local by_document = total <= MAX_TRIAL / DOCUMENT_COST and DOCUMENT_COST * total or math.huge
+    local by_index = min(by_match, by_lookup)
+    if sessions and cost_by_roster(prefix, statuses) < min(by_index, by_document) then
+      start_budget()
+      return by_roster(prefix, statuses, place, answer)
+    end
+    local is_by_document = by_document < by_index
+    local ids = (is_by_document or by_lookup < by_match)
+      and all_ids(sources, merged_ranges, floor(is_by_document and MAX_TRIAL / DOCUMENT_COST or MAX_TRIAL))
+    if ids and is_by_document then return emit_by_document(prefix, ids, true, answer) end
+    if ids then
+      id_set = {}
+      for at = 1, #ids do id_set[ids[at]] = true end
     end
   end
   start_budget()
+  local expand = expander(prefix, statuses)
   -- where the previous status, which has more keys, stopped: the others need not be read further
   local edge
   for _, status in ipairs(statuses) do
     -- members that have as many matching attendances as are wanted
     local from, take = place and '(' .. place, limit * status.size / max(1, status.matching)
     local target = take > FAR_KEYS and math.ceil(limit / 2) or limit
-    take = max(FIRST_TAKE, min(CHUNK, math.ceil(take * 1.25 * target / limit)))
-    local segment, count, keys = { '' }, 0, {}
-    local function flush()
-      if status.is_whole then
-        for at = 1, #keys do segment[#segment + 1] = keys[at] end
-        count = count + #keys
-      elseif #keys > 0 then
-        count = count + add_matching(prefix, sources, keys, segment, id_set)
+    take = max(FEWEST_MEMBERS, min(CHUNK, math.ceil(take * 1.25 * target / limit)))
+    local segment, ids, beginnings = { '' }, {}, {}
+    local function look_up()
+      if #ids == 0 then return end
+      for _, at in ipairs(places_of_matching(prefix, sources, ids, id_set)) do
+        segment[#segment + 1] = beginnings[at] .. ids[at]
       end
-      keys = {}
+      ids, beginnings = {}, {}
     end
     -- the booking of the place may have attendances behind it, wherever its member stands
     local first = place_member and place_member ~= '' and status.matching > 0 and call('ZSCORE', status.key, place_member) and place_member
-    if first then expand(prefix, status, first, keys) end
+    if first then expand(status, first, segment, ids, beginnings) end
     while status.matching > 0 do
       local members, behind
       if ascending then members = call('ZRANGEBYLEX', status.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
       else members = call('ZREVRANGEBYLEX', status.key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
       for _, member in ipairs(members) do
-        if member ~= first then behind = expand(prefix, status, member, keys) end
-        if #keys >= CHUNK then flush() end
+        if member ~= first then behind = expand(status, member, segment, ids, beginnings) end
+        if #ids >= CHUNK then look_up() end
       end
-      flush()
+      look_up()
       if #members < take then
         segment[1] = edge or ''
         break
       end
       from = '(' .. members[take]
-      if behind and (count >= target or is_budget_spent()) then
+      if behind and (#segment > target or is_budget_spent()) then
         segment[1], edge = behind, behind
         break
       end

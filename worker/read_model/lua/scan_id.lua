@@ -72,10 +72,12 @@ local function by_id(prefix, sources, total, place, answer)
     return
   end
   while true do
-    local keys = call('HKEYS', prefix .. KEY_DOC .. bucket)
-    for from = 1, #keys, CHUNK do
-      local chunk = #keys <= CHUNK and keys or { unpack(keys, from, min(#keys, from + CHUNK - 1)) }
-      count = count + add_matching(prefix, sources, chunk, segment)
+    local ids = call('HKEYS', prefix .. KEY_DOC .. bucket)
+    for from = 1, #ids, CHUNK do
+      local chunk = #ids <= CHUNK and ids or { unpack(ids, from, min(#ids, from + CHUNK - 1)) }
+      local places = places_of_matching(prefix, sources, chunk)
+      for _, at in ipairs(places) do segment[#segment + 1] = chunk[at] end
+      count = count + #places
     end
     if bucket == last then break end
     if count >= limit or is_budget_spent() then
