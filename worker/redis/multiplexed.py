@@ -6,14 +6,17 @@ of its own, and a reply wakes only its caller.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 from hiredis import PushNotification, Reader, pack_command
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+_begin_transaction = re.compile(rb"\+OK\r\n((?:\+QUEUED\r\n)+)").match
 _INCOMPLETE = object()
 
 
@@ -116,6 +119,10 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._pending and not self._answers and not self._reader.has_data() and (begin := _begin_transaction(data)):
+            # half of what a transaction is answered: cheaper than to parse each
+            self._answers = [b"OK", *repeat(b"QUEUED", begin[1].count(b"+"))]
+            data = data[begin.end() :]
         self._reader.feed(data)
         read_reply = self._reader.gets
         while self._pending:

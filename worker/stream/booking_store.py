@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -130,12 +130,20 @@ class Bookings:
             await self._flush_groups(self._resources.attendance, groups)
             await self._flush_groups(self._resources.bookings, changes.booking_rows)
             self.applied = applied
-        return self.overtaken(last_places)
+        return self.overtaken(last_places, changes.booking_rows)
 
-    def overtaken(self, last_places: Mapping[str, Place]) -> list[KeptRecord]:
-        """The records to append again, see `originals.overtaken`."""
-        rows = self._resources.bookings.get(self._number, [(name.encode(), b"") for name in last_places])
-        kept = list(overtaken(last_places, rows))
+    def overtaken(self, last_places: Mapping[str, Place], written: Sequence[Group] = ()) -> list[KeptRecord]:
+        """The records to append again, see `originals.overtaken`.
+
+        Args:
+            last_places: see `Contents.last_places`.
+            written: rows of ``bookings`` that were written since; the others are read.
+        """
+        rows = dict(chain.from_iterable(written))
+        others = [(group, b"") for name in last_places if (group := name.encode()) + SEPARATOR not in rows]
+        for (group, _), row in zip(others, self._resources.bookings.get(self._number, others), strict=True):
+            rows[group + SEPARATOR] = row
+        kept = list(overtaken(last_places, (rows[name.encode() + SEPARATOR] for name in last_places)))
         for name, place in last_places.items() if self._erasures else ():
             marker = self._erasures.marker(name)
             if marker is not None and marker.place[:2] > place[:2]:
