@@ -27,9 +27,8 @@ _READ = (
     text_of("documents")
     + """
 local has_attendance, status, number, expected, at = head_of_pair(ARGV[1])
-local session, tags, next_ = session_of(ARGV[1])
 return { has_attendance and 1 or 0, status, string.format('%.0f', number), expected, window_of(ARGV[1], at),
-  behind_contribution(ARGV[1]) - 1, session, booking_at(ARGV[1], tags, next_),
+  behind_contribution(ARGV[1]) - 1, session_of(ARGV[1]), booking_of(ARGV[1]),
   has_attendance and status == 0 and string.format('%.0f', minute_of(ARGV[1])) or '' }
 """
 )

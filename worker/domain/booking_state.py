@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schemas.attendance import STATUSES
+from schemas.attendance import STATUSES, attendance_id
 from schemas.events import Booking, Event, EventType, Window
 from worker.domain import fold
 from worker.domain.alert_events import AlertInput, record_digest
@@ -75,6 +75,15 @@ class BookingState:
     frequent: bool = False
     digest: str = field(default="", compare=False)
     """`record_digest` of the booking, once an alert has needed it."""
+    identities: dict[str, bytes] = field(default_factory=dict, compare=False)
+    """By session, the id of its attendance, once it was needed."""
+
+    def identity(self, name: str) -> bytes:
+        """The id of the attendance of a session, 16 bytes."""
+        identity = self.identities.get(name)
+        if identity is None:
+            identity = self.identities[name] = attendance_id(self.booking_id, name)
+        return identity
 
     def seen(self, name: str) -> AttendanceValue | None:
         """The attendance of a session; None if there is none."""

@@ -158,9 +158,9 @@ def normalised(row: Row, erasure_horizon: int) -> Row:
     A horizon that is not later than the booking's is left out.
     """
     horizon, base, newest, attended, missed, override = row
-    limit = max(horizon, erasure_horizon)
-    if limit == NEVER and override is None:
+    if override is None and horizon == NEVER and erasure_horizon == NEVER:
         return row
+    limit = max(horizon, erasure_horizon)
     if limit > NEVER:
         base = base if base and effective_time(base.mark.key) > limit else None
         newest, attended, missed, override = (

@@ -31,8 +31,7 @@ from schemas.times import format_time
 _HAS_ATTENDANCE, _LISTED, _WIDE, _ALWAYS = 1, 2, 16, 128
 _STATUS_SHIFT, _FORM_SHIFT = 2, 5
 _NO_WINDOW, _IN_MINUTES, _IN_MS, _AS_TEXT = range(4)
-_MINUTE_WRITTEN, _GUIDS, _LONG = 1, (2, 4, 8), 16
-_SESSION, _BOOKING, _SOURCE = _GUIDS
+_MINUTE_WRITTEN, _SESSION, _BOOKING, _SOURCE, _LONG = 1, 2, 4, 8, 16
 _NARROW_MOST = 15
 _NUMBERS = Struct(">II")
 _LENGTH_BITS, _MINUTE_BITS = 13, 27
@@ -100,22 +99,23 @@ def pack(
         minute: in which its attendees arrived, in minutes since the epoch; 0 unless the attendance is ATTENDED.
         updated: of its attendance, microseconds since the epoch + 2**63 in 8 bytes; None if it has none.
     """
-    texts = [_packed_text(text) for text in (session_id, booking_id, source)]
-    tags = sum(tag for tag, (is_guid, _) in zip(_GUIDS, texts, strict=True) if is_guid)
+    (is_session, session), (is_booking, booking), (is_source, origin) = map(_packed_text, (session_id, booking_id, source))
+    tags = is_session * _SESSION | is_booking * _BOOKING | is_source * _SOURCE
     micros = 0 if updated is None else int.from_bytes(updated) - _ZERO
-    is_long = not 0 <= micros < _EXACT or max(len(packed) for _, packed in texts[:2]) > _MOST_SHORT
-    parts = [contributed, b""]
+    is_long = not 0 <= micros < _EXACT or len(session) > _MOST_SHORT or len(booking) > _MOST_SHORT
+    size, times = 2 if is_long else 1, b""
     if updated is not None:
-        parts.append(updated if is_long else micros.to_bytes(_TIME))
+        times = updated if is_long else updated[-_TIME:]
         if is_long or minute != (micros // _MINUTE_US if _status(contributed) == _ATTENDED else 0):
             tags |= _MINUTE_WRITTEN
-            parts.append(_MINUTE.pack(minute))
-    for is_guid, packed in texts[:2]:
-        if not is_guid:
-            parts.append(len(packed).to_bytes(2 if is_long else 1))
-        parts.append(packed)
-    parts[1] = bytes((tags | _LONG if is_long else tags,))
-    return b"".join((*parts, texts[2][1]))
+            times += _MINUTE.pack(minute)
+    named = (
+        b"" if is_session else len(session).to_bytes(size),
+        session,
+        b"" if is_booking else len(booking).to_bytes(size),
+        booking,
+    )
+    return b"".join((contributed, (tags | is_long * _LONG).to_bytes(), times, *named, origin))
 
 
 def unpack_contribution(packed: bytes) -> Contribution:

@@ -1,8 +1,9 @@
 """From the change of a booking to its record in Redis and to its places in the index by booking. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
-from schemas.attendance import STATUSES, attendance_id
+from schemas.attendance import STATUSES
 from worker.domain.booking_state import BookingState, Change
 from worker.domain.summaries import Summary
 from worker.read_model.booking_records import MOST_IN_RECORD, NO_ATTENDANCE, UNKNOWN, mark_of, pack_record, status_of
@@ -23,8 +24,11 @@ def project_changed_booking(change: Change, entries: Entries, *, known: bool) ->
         known: whether Redis holds exactly the state from before the batch; otherwise all of the booking is sent.
     """
     state = change.state
-    marks_before = {each.name: _mark(each.status_before) for each in change.sessions}
-    moved = {each.name: marks_before[each.name] for each in change.sessions if _mark(each.status) != marks_before[each.name]}
+    moved = {
+        each.name: mark_before
+        for each in change.sessions
+        if each.status != each.status_before and (mark_before := _mark(each.status_before)) != _mark(each.status)
+    }
     was_frequent = change.before.judged is not None
     is_same = not moved and state.summary == change.before.summary and state.frequent == was_frequent
     if is_same and not change.is_redelivery:
@@ -77,7 +81,7 @@ def _project(state: BookingState, now: Marks, entries: Entries) -> None:
 
 def _index(state: BookingState, names: Iterable[str], now: Marks, before: Marks, entries: Entries) -> None:
     """Moves attendances of a large booking in the index, in the order of ids."""
-    for identity, name in sorted((attendance_id(state.booking_id, name), name) for name in names):
+    for identity, name in sorted((state.identity(name), name) for name in names):
         entries.indexed(state.booking_id, identity, now.get(name, NO_ATTENDANCE), before.get(name, NO_ATTENDANCE))
 
 
@@ -86,8 +90,8 @@ def _record(state: BookingState, now: Marks) -> bytes:
     if state.summary is None:
         return b""
     is_large = len(now) > MOST_IN_RECORD
-    attendances = [] if is_large else [(attendance_id(state.booking_id, name), bytes((mark,))) for name, mark in now.items()]
-    packed = [mark + identity for identity, mark in sorted(attendances)]
+    attendances = [] if is_large else sorted([(state.identity(name), mark) for name, mark in now.items()])
+    packed = [mark.to_bytes() + identity for identity, mark in attendances]
     return pack_record(state.summary, packed, is_frequent=state.frequent, is_large=is_large)
 
 
@@ -95,6 +99,7 @@ def _marks(state: BookingState) -> Marks:
     return {name: _mark(status) for name, status in state.packed_statuses().items()}
 
 
+@lru_cache(maxsize=1000)
 def _mark(status: bytes) -> int:
     """The mark of an attendance, from its packed status."""
     return mark_of(status[0], int.from_bytes(status[1:])) if status else NO_ATTENDANCE
@@ -102,7 +107,7 @@ def _mark(status: bytes) -> int:
 
 def _present(marks: Marks) -> Collection[int]:
     """The statuses whose index lists the booking itself; none if it is large."""
-    return () if len(marks) > MOST_IN_RECORD else set(map(status_of, marks.values()))
+    return () if len(marks) > MOST_IN_RECORD else {status_of(mark) for mark in set(marks.values())}
 
 
 def _listed(now: Collection[int], before: Collection[int]) -> int:

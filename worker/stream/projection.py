@@ -6,7 +6,6 @@ from types import MappingProxyType
 import orjson
 
 from schemas.alerts import AlertData, AlertEvent, AlertKind
-from schemas.attendance import attendance_id
 from schemas.events import Booking
 from schemas.times import parse_time
 from worker.domain import alert_events
@@ -100,7 +99,7 @@ def project_all(
         contributed = _contribution(name, status, state.booking)
         if contributed:
             document = _document(state.booking_id, name, contributed, arrival_minute(row, status), row.newest)
-            identity = attendance_id(state.booking_id, name)
+            identity = state.identity(name)
             if is_empty:
                 entries.pair(identity, document, contributed, b"")
             else:
@@ -157,7 +156,7 @@ def _project_pairs(change: Change, entries: Entries, known: bool) -> None:
 def _project_pair(change: Change, delta: SessionDelta, entries: Entries, *, known: bool, newest_changed: bool) -> None:
     state, booking = change.state, change.state.booking
     name, row_before, row, status_before, status, _, _ = delta
-    identity = attendance_id(state.booking_id, name)
+    identity = state.identity(name)
     contributed = _contribution(name, status, booking)
     if not contributed:
         entries.pair_anew(identity, b"")
@@ -182,7 +181,7 @@ def _project_listed_pair(change: Change, name: str, entries: Entries, known: boo
     before, now = (_contribution(name, b"", booking) for booking in (change.before.booking, state.booking))
     if before != now or not known or change.is_redelivery:
         document = _document(state.booking_id, name, now, 0, None) if now else b""
-        entries.pair_anew(attendance_id(state.booking_id, name), document)
+        entries.pair_anew(state.identity(name), document)
 
 
 def _contribution(name: str, status: bytes, booking: Booking | None) -> bytes:
