@@ -7,12 +7,12 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
+from redis.exceptions import AuthenticationError, ExecAbortError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as Away
 
 from tests.support.services import RedisServer
 from worker.redis.client import Server, create_redis
-from worker.redis.multiplexed import Multiplexed
+from worker.redis.multiplexed import Connection, Multiplexed, pack
 from worker.redis.scripts import Script, run, run_all
 from worker.settings import Settings
 
@@ -53,6 +53,44 @@ def test_an_error_is_an_answer_among_the_others(own_redis: RedisServer) -> None:
         assert (first, last) == (b"PONG", b"7")
         assert isinstance(unknown, NoScriptError)
         assert isinstance(refused, ResponseError)
+
+    asking(own_redis.url, scenario)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10, 29, 64, 1000])
+def test_answers_of_transactions_however_they_arrive(own_redis: RedisServer, size: int) -> None:
+    """In parts of any size, which may end anywhere; a value may look like an answer of another kind."""
+
+    async def scenario(client: Server) -> None:
+        connection = Connection(await client.connection_pool.get_connection())
+        receive, arrived = connection.data_received, bytearray()
+
+        def receive_parts(data: bytes) -> None:
+            arrived.extend(data)
+            while len(arrived) >= size:
+                part = bytes(arrived[:size])
+                del arrived[:size]
+                receive(part)
+            receive(bytes(arrived))
+            arrived.clear()
+
+        connection.data_received = receive_parts  # type: ignore[method-assign]
+        value = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n"
+        transaction = [("MULTI",), ("SET", "a", value), ("GET", "a"), ("INCR", "a"), ("EXEC",)]
+        for commands in (transaction, [("MULTI",), ("EXEC",)], [("ECHO", value)], [("MULTI",), ("NOTHING",), ("EXEC",)]):
+            packed = b"".join(map(pack, commands))
+            some = [connection.ask(packed, len(commands)) for _ in range(3)]
+            for answers in await asyncio.gather(*some):
+                shown = [type(each) if isinstance(each, Exception) else each for each in answers]
+                if commands is transaction:
+                    assert shown[:4] == [b"OK", *[b"QUEUED"] * 3]
+                    *done, refused = shown[4]
+                    assert (done, type(refused)) == ([b"OK", value], ResponseError)
+                elif len(commands) == 3:
+                    assert shown == [b"OK", ResponseError, ExecAbortError]
+                else:
+                    assert shown == ([value] if len(commands) == 1 else [b"OK", []])
+        connection.close()
 
     asking(own_redis.url, scenario)
 

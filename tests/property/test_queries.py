@@ -210,6 +210,31 @@ def test_pages_beside_a_full_bucket_at_an_end(redis_server: Redis, is_last: bool
     on(redis_server, 1, scenario)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pages_of_few_sessions_by_booking(redis_server: Redis, seed: int) -> None:
+    """Sessions that few of many attendances are of: the order comes from their rosters."""
+
+    async def scenario(filled: Filled) -> None:
+        world = World(seed, sessions=8, most=1200)
+        world._statuses, world._numbers = (5, 2, 3), (1,) * 6 + (0, 2, 63, 64, 70)
+        one, two, small, *others = world.sessions
+        rng, pairs = world.rng, [(booking, session) for session in others for booking in world.bookings]
+        named = [(booking, session) for session in (one, two) for booking in rng.sample(world.bookings, 230)]
+        await filled.apply(world.list_sessions([(booking, one) for booking in rng.sample(world.bookings, 10)]))
+        await filled.apply(world.happen([*pairs, *named, *((booking, small) for booking in world.bookings[:4])]))
+        await filled.apply(world.happen(rng.sample(named, 10), deleted=0.5))
+        documents, reader = list(world.documents.values()), filled.reader()
+        numbers: list[dict[str, Any]] = [{"numberOfAttendees": {"$gte": 63}}, {"numberOfAttendees": 1}]
+        for sessions in ([one], [one, small, two]):
+            for filter_ in ({}, {"status": "ATTENDED"}, *numbers):
+                for sort in ("bookingId ASC", "bookingId DESC", "bookingId DESC, id ASC"):
+                    order = [dict(zip(("fieldName", "order"), each.split(), strict=True)) for each in sort.split(", ")]
+                    query = {"sort": order, "filter": {"sessionId": {"$in": sessions}} | filter_}
+                    await Walk(reader, query, queries.answer(documents, query), rng).everywhere(None)
+
+    on(redis_server, 1, scenario)
+
+
 def test_one_reader_answers_many_at_once(redis_server: Redis) -> None:
     async def scenario(filled: Filled) -> None:
         world, reader = World(11, sessions=6), filled.reader()
