@@ -100,7 +100,7 @@ local function by_booking(prefix, sources, place, place_member, answer)
     local by_lookup = sessions and total <= MAX_TRIAL and ID_COST * total + LOOKUP_COST * scanned or math.huge
     local by_document = total <= MAX_TRIAL / DOCUMENT_COST and DOCUMENT_COST * total or math.huge
     local by_index = min(by_match, by_lookup)
-    if sessions and cost_by_roster(prefix, statuses) < min(by_index, by_document) then
+    if sessions and cost_by_roster(prefix, statuses, total) < min(by_index, by_document) then
       start_budget()
       return by_roster(prefix, statuses, place, answer)
     end

@@ -14,12 +14,15 @@ local function id_of(booking, session)
     '>I4I4I4I4', tonumber(sub(digest, 1, 8), 16), second, third % 2 ^ 30 + 2 ^ 31, tonumber(sub(digest, 25, 32), 16))
 end
 
--- Estimated cost of `by_roster`.
-local function cost_by_roster(prefix, statuses)
-  local cost = 0
-  for _, session in ipairs(sessions) do
-    cost = cost + ROSTERS_COST + ROSTER_COST * min(call('ZCARD', prefix .. KEY_ROSTER .. session), #statuses * limit)
+-- Estimated cost of `by_roster`, if so many attendances match.
+local function cost_by_roster(prefix, statuses, matching)
+  local sizes, listed, cost = {}, 0, 0
+  for at, session in ipairs(sessions) do
+    sizes[at] = call('ZCARD', prefix .. KEY_ROSTER .. session)
+    listed = listed + sizes[at]
   end
+  local wanted = #statuses * limit * max(1, listed / matching)
+  for _, size in ipairs(sizes) do cost = cost + ROSTERS_COST + ROSTER_COST * min(size, wanted) end
   return cost
 end
 
