@@ -93,6 +93,19 @@ def test_both_cores_give_the_same_bytes(batches: list[tuple[int, list[Polled]]],
     _fold_all(batches, Random(seed), partitions)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_records_that_were_published_again_beside_live_ones(seed: int) -> None:
+    """Of bookings that are in memory, and of others."""
+    batches = []
+    for time in MINUTES:
+        value = raw({**document(bookingId="b", sessionId="s0"), "time": time})
+        again = Polled(value, [("attendance-backfill", b"op-1")], RECEIVED_MS)
+        batches += [(EVENTS, [Polled(value, [], RECEIVED_MS)]), (EVENTS, [Polled(value, [], RECEIVED_MS), again])]
+        batches.append((EVENTS, [again]))
+    Random(seed).shuffle(batches)
+    _fold_all(batches, Random(seed), 1)
+
+
 @pytest.mark.slow
 @settings(max_examples=20_000)
 @given(batches=BATCHES, seed=st.integers(), partitions=st.sampled_from([1, 2]))

@@ -173,7 +173,7 @@ def _type_of_booking(decoded: object) -> str:
     return (EventType.BOOKING_UPSERTED if isinstance(decoded, Booking) else EventType.BOOKING_DELETED).value
 
 
-def has_backfill(records: Iterable[Any]) -> bool:
+def has_backfill(records: Records) -> bool:
     """Whether any of these records was published again."""
     return any(name.lower() == BACKFILL_HEADER for record in records for name, _ in record.headers)
 

@@ -47,15 +47,11 @@ class NativeCore:
         return await (self._decode_events(records) if topic == EVENTS else self._decode_bookings(topic, records))
 
     async def _decode_events(self, records: Sequence[Any]) -> Contents:
-        max_age = self._options.rules.max_event_age
-        unusual: Sequence[int] = await self._run(self._core.decode, records)
-        is_backfill = has_backfill(records[index] for index in unusual)
-        if is_backfill:
-            # which operation published an event again is read beside the event
-            self._core.begin()
-            unusual = range(len(records))
+        max_age, is_backfill = self._options.rules.max_event_age, has_backfill(records)
+        # which operation published an event again is read beside the event
+        unusual = await self._run(self._core.decode, [] if is_backfill else records)
         dead_letters, explained = [], dict[int, Event]()
-        for index in unusual:
+        for index in range(len(records)) if is_backfill else unusual:
             record = records[index]
             event = decode(record.value, record.headers, record.timestamp, max_age=max_age)
             if isinstance(event, DeadLetter):

@@ -193,12 +193,9 @@ fn value_of(record: &Bound<'_, PyAny>) -> PyResult<Option<(PyBackedBytes, i64)>>
     Ok(value.zip(received))
 }
 
-/// That of a record in binary mode; that of a record which was published again.
-const UNUSUAL_HEADERS: [&str; 2] = ["ce_specversion", "attendance-backfill"];
-
 /// When a record was received, with one more of its headers; None: this header is not simple.
 fn received_with(received: i64, name: &str, content: Option<&[u8]>) -> Option<i64> {
-    if UNUSUAL_HEADERS.iter().any(|unusual| name.eq_ignore_ascii_case(unusual)) || !name.is_ascii() {
+    if name.eq_ignore_ascii_case("ce_specversion") {
         return None;
     }
     match content {
