@@ -76,7 +76,7 @@ class BookingState:
     digest: str = field(default="", compare=False)
     """`record_digest` of the booking, once an alert has needed it."""
     identities: dict[str, bytes] = field(default_factory=dict, compare=False)
-    """By session, the id of its attendance, once it was needed."""
+    """By session with a row, the id of its attendance, once it was needed."""
 
     def identity(self, name: str) -> bytes:
         """The id of the attendance of a session, 16 bytes."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import orjson
 
 from schemas.alerts import AlertData, AlertEvent, AlertKind
+from schemas.attendance import attendance_id
 from schemas.events import Booking
 from schemas.times import parse_time
 from worker.domain import alert_events
@@ -181,7 +182,8 @@ def _project_listed_pair(change: Change, name: str, entries: Entries, known: boo
     before, now = (_contribution(name, b"", booking) for booking in (change.before.booking, state.booking))
     if before != now or not known or change.is_redelivery:
         document = _document(state.booking_id, name, now, 0, None) if now else b""
-        entries.pair_anew(state.identity(name), document)
+        # not kept: a booking may list any number of sessions, one after the other
+        entries.pair_anew(attendance_id(state.booking_id, name), document)
 
 
 def _contribution(name: str, status: bytes, booking: Booking | None) -> bytes:

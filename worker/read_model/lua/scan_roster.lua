@@ -30,13 +30,13 @@ end
 local function add_of_session(prefix, session, names, is_whole, segment)
   if #names == 0 then return 0 end
   charge(ROSTER_COST * #names)
-  local ids, places = {}, nil
+  local ids = {}
   for at, name in ipairs(names) do ids[at] = id_of(name, session) end
   if is_whole then
     for at, name in ipairs(names) do segment[#segment + 1] = name .. '\0' .. ids[at] end
     return #names
   end
-  places = places_of_matching(prefix, { prefix .. KEY_IDS .. session }, ids)
+  local places = places_of_matching(prefix, { prefix .. KEY_IDS .. session }, ids)
   for _, at in ipairs(places) do segment[#segment + 1] = names[at] .. '\0' .. ids[at] end
   return #places
 end
