@@ -11,7 +11,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from worker.settings import Settings
-from worker.tasks import cancel_all
+from worker.tasks import cancel_all, uncancelled
 from worker.topics import BATCH_BYTES, MAX_DEAD_LETTER_BYTES
 
 _ADMIN_TIMEOUT_MS = 10_000
@@ -83,7 +83,7 @@ async def open_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     await require_answer(settings)
     producer = create_producer(settings, linger_ms=5)
     try:
-        await producer.start()
+        await uncancelled(producer.start())
         yield producer
     finally:
         await producer.stop()
@@ -111,7 +111,7 @@ async def open_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     await require_answer(settings)
     admin = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=_ADMIN_TIMEOUT_MS)
     try:
-        await admin.start()
+        await uncancelled(admin.start())
         yield admin
     finally:
         await admin.close()

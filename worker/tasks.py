@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _REPEAT_SECONDS = 0.5
+#: How long a cancelled start may take to end by itself, seconds: a broker that answers does so within milliseconds.
+_START_SECONDS = 0.3
 
 
 async def cancel_all(tasks: Iterable["asyncio.Task[Any]"], seconds: float = inf) -> set["asyncio.Task[Any]"]:
@@ -38,3 +40,19 @@ async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, T], grace: fl
         return working.result() if working.done() else None
     finally:
         await cancel_all((working, stopped))
+
+
+async def uncancelled(start: Coroutine[Any, Any, T]) -> T:
+    """Awaits the start of a Kafka client; if cancelled, once that has ended, but at most `_START_SECONDS` later.
+
+    aiokafka forgets the connection of a start that is cancelled while the first answer is on its way: only the garbage
+    collector closes it, with an error line. A client that has started closes it when it is stopped.
+    """
+    starting = asyncio.create_task(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait((starting,), timeout=_START_SECONDS)
+        raise
+    finally:
+        await cancel_all((starting,))

@@ -1,10 +1,16 @@
 """How a worker starts where not everything is there, and how it ends: told to at any moment, refused, or stalled."""
 
+import asyncio
+import gc
 import random
 import socket
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.conn import AIOKafkaConnection
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from tests.integration.test_faults import agrees
@@ -13,10 +19,13 @@ from tests.support.odd_worker import MOMENTS, odd
 from tests.support.services import Broker, KafkaCluster, Redis, RedisServer
 from tests.support.services.processes import wait_until
 from tests.support.system import System, WorkerProcess, running
+from worker.kafka import create_producer
+from worker.tasks import uncancelled
 
 NOBODY = "127.0.0.1:1"
 AWAY = {"kafka": {"ATTENDANCE_BROKER": f"kafka://{NOBODY}"}, "redis": {"ATTENDANCE_REDIS": f"redis://us:hidden@{NOBODY}/0"}}
 ENDS_SECONDS = 10.0
+MOST_REQUESTS = 20
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
@@ -68,6 +77,53 @@ def test_a_worker_that_is_told_to_end_while_it_starts_does(kafka: Broker, redis_
         # a broker that has just been started has no coordinator of the group yet, which the client takes for an error
         own = [line for line in lines(worker) if "logger=aiokafka" not in line]
         assert not [line for line in own if "level=error" in line or "Traceback" in line], worker.said()
+
+
+CLIENTS = {
+    "producer": create_producer,
+    "consumer": lambda settings: AIOKafkaConsumer(**settings.kafka_client()),
+}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_start_cancelled_at_any_request_closes(
+    kafka: Broker, redis_server: Redis, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The connections of a client that was stopped are closed, whichever answer its start was waiting for."""
+    with System(kafka, redis_server) as system:
+        for request in range(1, MOST_REQUESTS):
+            errors, count = asyncio.run(cancelled_at(request, lambda: CLIENTS[name](system.settings), monkeypatch))
+            assert not errors, (request, errors)
+            if count < request:
+                break
+        else:
+            pytest.fail(f"a start sent {MOST_REQUESTS} requests")
+        assert request > 2, "nothing was cancelled behind the first answer"
+
+
+async def cancelled_at(request: int, create: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], int]:
+    """Starts a client and cancels that as a request is sent: what the event loop was warned of, and how many were sent."""
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["message"]))
+    original, sent = AIOKafkaConnection.send, 0
+
+    def send(self: AIOKafkaConnection, *given: Any, **named: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        if sent == request:
+            starting.cancel()
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", send)
+    client = create()
+    starting = asyncio.create_task(uncancelled(client.start()))
+    await asyncio.wait((starting,))
+    await client.stop()
+    monkeypatch.undo()
+    del client
+    gc.collect()
+    await asyncio.sleep(0)
+    return errors, sent
 
 
 @pytest.mark.parametrize(

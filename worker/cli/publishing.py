@@ -20,7 +20,7 @@ from worker.ops.publish import BadLine, Outgoing, Progress, lines, read_line, se
 from worker.ops.scenarios import LENGTH, SCENARIOS, ScenarioName, make
 from worker.ops.simulate import Plan, play, run
 from worker.settings import Settings
-from worker.tasks import run_until
+from worker.tasks import run_until, uncancelled
 
 
 def publish(
@@ -124,7 +124,7 @@ def _publish(
         with console.status("publishing") if console.is_terminal else nullcontext() as status:
             try:
                 await run_until(stop, require_answer(settings))
-                await run_until(stop, producer.start())
+                await run_until(stop, uncancelled(producer.start()))
                 if stop.is_set():
                     return 0, True
                 count = await work(

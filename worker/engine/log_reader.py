@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAuthorizatio
 
 from worker.engine.batch_search import MayHold
 from worker.engine.fetching import ISOLATION, Fetched, Fetches, log_end
+from worker.tasks import uncancelled
 
 #: A read fails after so long without a record or other progress, seconds.
 STALL_SECONDS = 60.0
@@ -70,7 +71,7 @@ async def open_consumer(client: Mapping[str, Any]) -> AsyncIterator[AIOKafkaCons
     """A started consumer, for `find_windows`."""
     consumer = _consumer(client)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         yield consumer
     finally:
         await consumer.stop()
@@ -105,7 +106,7 @@ async def read_windows(
         return
     consumer = _consumer(client, fetch_bytes)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         consumer.assign(list(waiting))
         for tp in waiting:
             consumer.seek(tp, windows[tp].start)

@@ -17,6 +17,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.engine.fetching import ISOLATION, Fetches, log_end
+from worker.tasks import uncancelled
 
 Record = tuple[bytes, bytes | None]
 """(key, value); without a value the record deletes the key."""
@@ -117,7 +118,7 @@ async def check_ends(appenders: Collection[PartitionAppender], client: Mapping[s
         return
     consumer = _consumer(client)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         ends = await consumer.end_offsets([TopicPartition(appender.topic, appender.partition) for appender in before])
     finally:
         await consumer.stop()
@@ -138,7 +139,7 @@ async def read(client: Mapping[str, Any], topic: str, partition: int, offsets: r
     records: list[ConsumerRecord] = []
     consumer = _consumer(client)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         listed_end = (await consumer.end_offsets([tp]))[tp]
         consumer.assign([tp])
         consumer.seek(tp, offsets.start)

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from worker.engine.fetching import ISOLATION, Fetches, log_end
 from worker.engine.progress import heartbeat
 from worker.engine.table import Table, checksum
+from worker.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,7 @@ async def recover(
     )
     try:
         # inside `try`: a cancelled start must be stopped too
-        await consumer.start()
+        await uncancelled(consumer.start())
         ends = await consumer.end_offsets(list(waiting))
         reader = _ChangelogReader(consumer, by_topic, {tp: _start(by_topic[tp.topic], tp, end) for tp, end in ends.items()})
         if progress is not None:

@@ -21,6 +21,7 @@ from faust.types import TP
 from worker.engine.faust_consumer import Consumer
 from worker.engine.fetching import ISOLATION
 from worker.engine.progress import Progress
+from worker.tasks import uncancelled
 
 CHECK_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
@@ -202,7 +203,7 @@ def ends_of(client: Mapping[str, Any]) -> Ends:
         consumer = AIOKafkaConsumer(**client, group_id=None, enable_auto_commit=False, isolation_level=ISOLATION)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                await consumer.start()
+                await uncancelled(consumer.start())
                 tps = [TopicPartition(*tp) for tp in partitions]
                 begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         except (KafkaError, OSError, TimeoutError):

@@ -29,7 +29,7 @@ from worker.ops.running_dev import ADDRESSES, FOLDER_PREFIX, announced
 from worker.read_model.reader import AttendanceReader, NotServing
 from worker.redis.client import create_redis
 from worker.settings import ENV_PREFIX, Settings
-from worker.tasks import cancel_all
+from worker.tasks import cancel_all, uncancelled
 from worker.topics import TopicNames
 
 #: With an embedded broker, a worker joins its group after half of this time.
@@ -237,7 +237,7 @@ async def totals(reader: AttendanceReader) -> dict[str, int]:
 async def _demo(settings: Settings, reader: AttendanceReader, *, once: bool) -> None:
     """Publishes the demo's events; with ``once`` returns when all of them are applied, else never, and plays rushes too."""
     producer = create_producer(settings, linger_ms=5)
-    await producer.start()
+    await uncancelled(producer.start())
     try:
         outgoing = demo.outgoing(TopicNames.of(settings.topic_prefix), time.time_ns() // 1000)
         if once:

@@ -29,7 +29,7 @@ from worker.stream.group_topic import find_erase_key
 from worker.stream.redis_sink import watermark_fields
 from worker.stream.resources import Resources, open_row_store, open_tables
 from worker.stream.retry import until_done
-from worker.tasks import cancel_all
+from worker.tasks import cancel_all, uncancelled
 
 #: Partitions that are loaded at the same time: while rows of one are stored, another one is folded.
 _AT_ONCE = 3
@@ -165,7 +165,7 @@ async def commit(settings: Settings, ends: Mapping[TopicPartition, int]) -> None
     """
     consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.group, enable_auto_commit=False)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         consumer.assign(list(ends))
         # of a group with members the broker refuses this commit, since it is no member's
         await consumer.commit(ends)

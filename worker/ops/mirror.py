@@ -31,6 +31,7 @@ from worker.settings import Settings
 from worker.stream.group_topic import Mirrored
 from worker.stream.originals import POSITION_HEADERS, first_offset, kept_headers
 from worker.stream.retry import until_done
+from worker.tasks import uncancelled
 from worker.topics import TopicNames, partition_of_key
 
 log = structlog.get_logger(__name__)
@@ -107,7 +108,7 @@ async def begin_at(sink: Settings, offsets: Mapping[TopicPartition, int]) -> Non
     """
     consumer = AIOKafkaConsumer(**sink.kafka_client(), group_id=mirror_group(sink), enable_auto_commit=False)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         consumer.assign(list(offsets))
         await consumer.commit(dict(offsets))
     finally:
@@ -140,8 +141,8 @@ class _Mirror:
 
     async def run(self) -> None:
         try:
-            await until_done("kafka", self._producer.start)
-            await until_done("kafka", self._consumer.start)
+            await until_done("kafka", lambda: uncancelled(self._producer.start()))
+            await until_done("kafka", lambda: uncancelled(self._consumer.start()))
             log.info("mirroring", source=self._topics.events.removesuffix(".events"), sink=self._sink.topic_prefix)
             fetches = Fetches(self._consumer)
             while True:

@@ -6,6 +6,7 @@ from worker.kafka import require_answer
 from worker.ops.refusals import RIGHTS
 from worker.ops.topics import TopicsError
 from worker.settings import Settings
+from worker.tasks import uncancelled
 
 
 async def partition_counts(settings: Settings, *topics: str) -> list[int]:
@@ -18,7 +19,7 @@ async def partition_counts(settings: Settings, *topics: str) -> list[int]:
     await require_answer(settings)
     client = AIOKafkaClient(**settings.kafka_client())
     try:
-        await client.bootstrap()
+        await uncancelled(client.bootstrap())
         return await partition_counts_of(client, *topics)
     finally:
         await client.close()

@@ -23,6 +23,7 @@ from worker.ops.topics import TopicsError
 from worker.read_model.operations import Running
 from worker.settings import Settings
 from worker.stream.group import has_members
+from worker.tasks import uncancelled
 from worker.topics import TopicNames, partition_of
 
 #: Events that are published between two looks at the clock, and at the stop.
@@ -172,7 +173,7 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
     windows = {tp: range(min(begins[tp].start, log.stop), log.stop) for tp, log in logs.items()}
     consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.group, enable_auto_commit=False)
     try:
-        await consumer.start()
+        await uncancelled(consumer.start())
         consumer.assign(list(windows))
         # of a group with members the broker refuses this commit, since it is no member's
         await consumer.commit({tp: window.start for tp, window in windows.items()})

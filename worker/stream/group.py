@@ -28,6 +28,7 @@ from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.errors import SettingsConflict
 from worker.stream.retry import until_done
+from worker.tasks import uncancelled
 from worker.topics import group_changelog
 
 log = structlog.get_logger(__name__)
@@ -227,7 +228,7 @@ async def count_members(settings: Settings) -> int:
     """
     admin = AIOKafkaAdminClient(**settings.kafka_client(), request_timeout_ms=int(_PROBE_SECONDS * 1000))
     try:
-        await admin.start()
+        await uncancelled(admin.start())
         (answer,) = await admin.describe_consumer_groups([settings.group])
     finally:
         await admin.close()

@@ -37,7 +37,7 @@ from worker.stream.retry import SILENCE_SECONDS, until_done, waiting_calls
 from worker.stream.state_reporter import REPORT_SECONDS, UNCONFIRMED_SECONDS, StateReporter
 from worker.stream.stopping import Stopping
 from worker.stream.targets import Target, read_targets
-from worker.tasks import cancel_all, run_until
+from worker.tasks import cancel_all, run_until, uncancelled
 from worker.topics import TopicNames
 
 log = structlog.get_logger(__name__)
@@ -129,7 +129,8 @@ class Worker:
 
     async def _reach(self, producer: AIOKafkaProducer, redis: Client) -> tuple[Target, ...]:
         """Waits until Kafka and Redis answer and the group accepts this worker; returns the namespaces to write."""
-        await until_done("kafka", producer.start, silence=SILENCE_SECONDS, address=self.settings.kafka_address)
+        address = self.settings.kafka_address
+        await until_done("kafka", lambda: uncancelled(producer.start()), silence=SILENCE_SECONDS, address=address)
         self._group = Group(self.settings, producer, redis)
         await self._group.agree()
         self._erase_key = await until_done("kafka", lambda: ensure_erase_key(self.settings, producer))

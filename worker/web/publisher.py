@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from worker.kafka import create_producer
 from worker.settings import Settings
-from worker.tasks import cancel_all
+from worker.tasks import cancel_all, uncancelled
 from worker.topics import partition_of
 from worker.web.errors import ApiError, Unavailable
 
@@ -94,7 +94,7 @@ class Publisher:
             producer = create_producer(self._settings, request_timeout_ms=_REQUEST_MS)
             try:
                 async with asyncio.timeout(_START_SECONDS):
-                    await producer.start()
+                    await uncancelled(producer.start())
             except (KafkaError, OSError, TimeoutError):
                 await producer.stop()
                 await asyncio.sleep(_RETRY_SECONDS)
