@@ -133,18 +133,20 @@ class Table:
         rows = {record.key: record.value for record in records}
         if state.deleted_keys:
             state.deleted_keys.difference_update(rows)
-        state.deleted_keys.update(key for key, value in rows.items() if value is None)
+        state.deleted_keys.update(_deleted(rows))
         outdated_keys: dict[bytes, None] = {}
         if len(rows) < len(records):
             rows = self._merge_all(records, outdated_keys)
-        deleted = [key for key, value in rows.items() if value is None]
+        deleted = _deleted(rows)
         for key in deleted:
             del rows[key]
-        for (key, value), old in zip(rows.items(), self._rows.get(partition, list(rows)), strict=True):
-            if old is not None and old != value:
-                rows[key] = merged = self._merge(key.partition(SEPARATOR)[2], old, value)
-                if merged != value:
-                    outdated_keys[key] = None
+        stored = self._rows.get(partition, list(rows))
+        if stored.count(None) < len(stored):
+            for (key, value), old in zip(rows.items(), stored, strict=True):
+                if old is not None and old != value:
+                    rows[key] = merged = self._merge(key.partition(SEPARATOR)[2], old, value)
+                    if merged != value:
+                        outdated_keys[key] = None
         self._note_outdated(state, chain(rows, deleted), outdated_keys)
         state.appender.next_offset = records[-1].offset + 1
         state.latest = Checkpoint(state.appender.next_offset, checksum(records[-1].key, records[-1].value))
@@ -314,6 +316,10 @@ def records_of(group: bytes, rows: Rows) -> Group:
         # deletions last: if the group is split, the rows that make the deleted ones void are appended before
         records.sort(key=_is_deletion)
     return records
+
+
+def _deleted(rows: Mapping[bytes, bytes | None]) -> list[bytes]:
+    return [key for key, value in rows.items() if value is None] if None in rows.values() else []
 
 
 def _is_deletion(record: Record) -> bool:

@@ -214,7 +214,15 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         # read when the first record is asked for
         (
             PartitionRecords._unpack_records,
-            ["records = self._records", "records.next_batch()", "self._consumer_record(tp, record)"],
+            [
+                "records = self._records",
+                "records.next_batch()",
+                "for record in next_batch:",
+                "if record.offset < self.next_fetch_offset:",
+                "self._consumer_record(tp, record)",
+                "self.next_fetch_offset = record.offset + 1",
+                "self.next_fetch_offset = next_batch.next_offset",
+            ],
         ),
         (FetchResult._update_position, ["consumed_to(self._partition_records.next_fetch_offset)"]),
         # nothing is fetched of a partition with a fetch that nobody has taken, whatever that is

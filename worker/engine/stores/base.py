@@ -55,7 +55,7 @@ class TableStore(Protocol):
         """The partition was revoked: frees its memory."""
 
     def begin_filling(self, partition: int) -> None:
-        """A recovery begins: most keys of the following `get` will be new."""
+        """A recovery begins: most keys of the following `get` are new, and only rows of such keys are written."""
 
     def end_filling(self, partition: int) -> None:
         """The recovery has ended."""

@@ -189,7 +189,8 @@ class RocksTable:
         if partition not in self._filling:
             return list(self._db.get(self._db_keys(partition, keys))) if keys else []
         values: list[bytes | None] = [None] * len(keys)
-        if indexes := self._filter.matches((self._number, partition), keys):
+        # `write` brings no other keys while a recovery fills the partition
+        if indexes := self._filter.add((self._number, partition), keys):
             stored = self._db.get(self._db_keys(partition, [keys[index] for index in indexes]))
             for index, value in zip(indexes, stored, strict=True):
                 values[index] = value
@@ -197,19 +198,13 @@ class RocksTable:
 
     def write(self, partition: int, records: Iterable[Record], checkpoint: Checkpoint | None) -> None:
         batch, pack, number = WriteBatch(raw_mode=True), _HEAD.pack, self._number
-        put, delete, head, group = batch.put, batch.delete, b"", b""
-        if partition in self._filling:
-            records = list(records)
-            self._filter.add((number, partition), [key for key, _ in records])
+        put, delete = batch.put, batch.delete
         for key, value in records:
-            # the rows of a group mostly follow each other
-            if not group or not key.startswith(group):
-                group = key[: key.index(SEPARATOR) + 1]
-                head = pack(number, partition, crc32(group[:-1]))
+            db_key = pack(number, partition, crc32(key.partition(SEPARATOR)[0])) + key
             if value is None:
-                delete(head + key)
+                delete(db_key)
             else:
-                put(head + key, value)
+                put(db_key, value)
         if checkpoint is not None:
             batch[_CHECKPOINTS + _PARTITION.pack(self._number, partition)] = _CHECKPOINT.pack(*checkpoint)
         self._db.write(batch)
@@ -236,15 +231,9 @@ class RocksTable:
         self._filter.leave((self._number, partition))
 
     def _db_keys(self, partition: int, keys: Iterable[bytes]) -> list[bytes]:
-        """The database keys of rows; cheapest if the rows of a group follow each other."""
-        pack, number, db_keys = _HEAD.pack, self._number, list[bytes]()
-        head = group = b""
-        for key in keys:
-            if not group or not key.startswith(group):
-                group = key[: key.index(SEPARATOR) + 1]
-                head = pack(number, partition, crc32(group[:-1]))
-            db_keys.append(head + key)
-        return db_keys
+        """The database keys of rows."""
+        pack, number = _HEAD.pack, self._number
+        return [pack(number, partition, crc32(key.partition(SEPARATOR)[0])) + key for key in keys]
 
     def _page(self, start: bytes, after: bytes) -> tuple[list[bytes], bytes | None]:
         """Some groups of a partition from a key on, and the key of the next page; no iterator stays open."""
@@ -277,15 +266,16 @@ class _KeyFilter:
         if not self._users:
             self._slots = bytearray()
 
-    def add(self, user: tuple[int, int], keys: Iterable[bytes]) -> None:
-        slots, salt = self._slots, hash(user)
-        for key in keys:
-            slots[hash(key) + salt & _FILTER_MASK] = 1
-
-    def matches(self, user: tuple[int, int], keys: Iterable[bytes]) -> list[int]:
-        """Indexes of the keys that may have been added."""
-        slots, salt = self._slots, hash(user)
-        return [index for index, key in enumerate(keys) if slots[hash(key) + salt & _FILTER_MASK]]
+    def add(self, user: tuple[int, int], keys: Iterable[bytes]) -> list[int]:
+        """Adds keys; returns the indexes of those that may have been added before."""
+        slots, salt, indexes = self._slots, hash(user), list[int]()
+        for index, key in enumerate(keys):
+            slot = hash(key) + salt & _FILTER_MASK
+            if slots[slot]:
+                indexes.append(index)
+            else:
+                slots[slot] = 1
+        return indexes
 
 
 def _after(start: bytes) -> bytes:
