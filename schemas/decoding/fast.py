@@ -1,6 +1,7 @@
 """The fast path from JSON to an event or a booking: one call of msgspec if it is typical. No reason for what it rejects."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from sys import intern
 from typing import Annotated, Literal
 
@@ -157,7 +158,15 @@ def _typical_id(text: str, normalise: Callable[[str], str | None]) -> str:
 
 
 def _optional_time(text: str | None) -> int | None:
-    return None if text is None else parse_time(text)
+    if text is None:
+        return None
+    return _time(text) if len(text) <= _LONGEST_KEPT else parse_time(text)
+
+
+#: Sessions begin and end at few times.
+_time = lru_cache(maxsize=10_000)(parse_time)
+#: Any number of digits may follow the seconds: longer texts are not kept in memory.
+_LONGEST_KEPT = 40
 
 
 def _normalise(doc: FastEvent) -> bool:

@@ -13,6 +13,9 @@ from schemas.events import MAX_EVENT_BYTES, TRACEPARENT_HEADER
 
 _is_traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
+#: Without the name, and without an escape that may hide it, a document need not be parsed.
+_may_name_trace = re.compile(rb"\\|%b" % TRACEPARENT_HEADER.encode()).search
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -42,7 +45,7 @@ def traceparent_of(value: bytes | None, headers: Headers) -> str | None:
     """
     found = {name.lower(): (content or b"").decode(errors="replace") for name, content in headers}
     texts: list[Any] = [found.get(TRACEPARENT_HEADER), found.get(f"ce_{TRACEPARENT_HEADER}")]
-    if value is not None and len(value) <= MAX_EVENT_BYTES and not is_binary(headers):
+    if value is not None and len(value) <= MAX_EVENT_BYTES and _may_name_trace(value) and not is_binary(headers):
         texts.append((document_of(value) or {}).get(TRACEPARENT_HEADER))
     return next((text for text in texts if isinstance(text, str) and _is_traceparent(text)), None)
 

@@ -84,4 +84,5 @@ def _source(record: Any) -> str | None:
     source = source_of(document_of(record.value) if readable else None, record.headers)
     if not source:
         return None
-    return "".join(each if each.isprintable() else "?" for each in source[:_LONGEST_SOURCE])
+    shown = source[:_LONGEST_SOURCE]
+    return shown if shown.isprintable() else "".join(each if each.isprintable() else "?" for each in shown)

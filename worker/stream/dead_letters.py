@@ -33,14 +33,14 @@ def count_by_reason(
     dead_letters: Iterable[tuple[Any, DeadLetter, int]], source: TopicPartition
 ) -> dict[Reason, DeadLetterCount]:
     """Counts entries of (record, dead letter, received); ``source``: where the records were read."""
-    counts: dict[Reason, DeadLetterCount] = {}
+    by_reason: dict[Reason, list[tuple[Any, DeadLetter]]] = {}
     for record, letter, _ in dead_letters:
-        first = counts.get(letter.reason)
-        if first is None:
-            trace = traceparent_of(record.value, record.headers)
-            counts[letter.reason] = DeadLetterCount(1, source.topic, source.partition, record.offset, letter.detail, trace)
-        else:
-            counts[letter.reason] = replace(first, count=first.count + 1)
+        by_reason.setdefault(letter.reason, []).append((record, letter))
+    counts: dict[Reason, DeadLetterCount] = {}
+    for reason, found in by_reason.items():
+        record, letter = found[0]
+        trace = traceparent_of(record.value, record.headers)
+        counts[reason] = DeadLetterCount(len(found), source.topic, source.partition, record.offset, letter.detail, trace)
     return counts
 
 

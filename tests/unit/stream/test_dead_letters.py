@@ -59,6 +59,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         (b"{}", [("ce_traceparent", TRACE.encode())], TRACE),
         (f'{{"traceparent": "{TRACE}"}}'.encode(), [], TRACE),
         (f'{{"traceparent": "{TRACE}"}}'.encode(), [("traceparent", b"00-bad")], TRACE),
+        (f'{{"\\u0074raceparent": "{TRACE}"}}'.encode(), [], TRACE),
         (b'{"traceparent": 7}', [("traceparent", None)], None),
         (f'{{"traceparent": "{TRACE}"}}'.encode(), [("ce_specversion", b"1.0")], None),
         (b"no json", [("traceparent", TRACE.upper().encode())], None),
