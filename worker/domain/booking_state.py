@@ -99,7 +99,8 @@ class BookingState:
 
     def packed_statuses(self) -> dict[str, bytes]:
         """The packed status of each attendance, by session."""
-        return {name: status for name in self.rows if (status := self.packed_status(name))}
+        counts = {name: len(participants) for name, participants in self.scans.items()}
+        return {name: status for name, (row, _) in self.rows.items() if (status := packed_status(row, counts.get(name, 0)))}
 
     def judged(self) -> AlertInput:
         """The whole booking, from which FREQUENT_NO_SHOWS is detected."""
