@@ -133,11 +133,12 @@ class Table:
         rows = {record.key: record.value for record in records}
         if state.deleted_keys:
             state.deleted_keys.difference_update(rows)
-        state.deleted_keys.update(_deleted(rows))
+        deleted = _deleted(rows)
+        state.deleted_keys.update(deleted)
         outdated_keys: dict[bytes, None] = {}
         if len(rows) < len(records):
             rows = self._merge_all(records, outdated_keys)
-        deleted = _deleted(rows)
+            deleted = _deleted(rows)
         for key in deleted:
             del rows[key]
         stored = self._rows.get(partition, list(rows))
@@ -319,7 +320,7 @@ def records_of(group: bytes, rows: Rows) -> Group:
 
 
 def _deleted(rows: Mapping[bytes, bytes | None]) -> list[bytes]:
-    return [key for key, value in rows.items() if value is None] if None in rows.values() else []
+    return [key for key, value in rows.items() if value is None]
 
 
 def _is_deletion(record: Record) -> bool:
