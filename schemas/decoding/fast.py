@@ -12,6 +12,11 @@ from schemas import ids
 from schemas.events import Booking, BookingGone, Event, EventType, Window, in_order, widest
 from schemas.times import parse_time
 
+#: Any number of digits may follow the seconds of a time: longer texts are not kept in memory.
+_LONGEST_KEPT = 40
+#: For sessions, which begin and end at few times.
+_parse_once = lru_cache(maxsize=10_000)(parse_time)
+
 _Name = Annotated[str, Meta(min_length=1, max_length=ids.MAX_NAME)]
 
 
@@ -160,13 +165,7 @@ def _typical_id(text: str, normalise: Callable[[str], str | None]) -> str:
 def _optional_time(text: str | None) -> int | None:
     if text is None:
         return None
-    return _time(text) if len(text) <= _LONGEST_KEPT else parse_time(text)
-
-
-#: Sessions begin and end at few times.
-_time = lru_cache(maxsize=10_000)(parse_time)
-#: Any number of digits may follow the seconds: longer texts are not kept in memory.
-_LONGEST_KEPT = 40
+    return _parse_once(text) if len(text) <= _LONGEST_KEPT else parse_time(text)
 
 
 def _normalise(doc: FastEvent) -> bool:

@@ -122,7 +122,6 @@ async def cancelled_at(request: int, create: Callable[[], Any], monkeypatch: pyt
     monkeypatch.undo()
     del client
     gc.collect()
-    await asyncio.sleep(0)
     return errors, sent
 
 

@@ -1,8 +1,8 @@
 """Takes the records of a fetch as the client's decoder makes them, without topic and partition.
 
-aiokafka makes a `ConsumerRecord` of each record in Python, 1.7 us; decoding one takes 0.6. Here its loop over the records of
-a batch sees pieces of the batch, as if each were a record, so that it runs once for many. It still decides which batches are
-read: those of aborted transactions and the transaction markers are not.
+aiokafka makes a `ConsumerRecord` of each record in Python, 1.7 us; decoding one takes 0.6. Here aiokafka's loop over the
+records of a batch sees pieces of the batch, as if each were a record, so that it runs once for many records. Which batches are
+read, aiokafka still decides: those of aborted transactions and the transaction markers are not.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,10 @@ class _Piece(NamedTuple):
 
 
 class _Pieces:
-    """The record batches of a fetch, in the place of the client's reader: each yields pieces of at most ``at_once`` records."""
+    """The record batches of a fetch, in the place of the client's reader: each yields pieces of at most ``at_once`` records.
+
+    `take_plain` sets that before each piece, so that it never takes more than it was asked for.
+    """
 
     def __init__(self, batches: Any) -> None:
         self._batches = batches
@@ -34,6 +37,8 @@ class _Pieces:
 
 
 class _Batch:
+    """A record batch that yields its records as pieces, and is otherwise the client's."""
+
     def __init__(self, batch: Any, reader: _Pieces) -> None:
         self._batch, self._reader = batch, reader
 

@@ -95,6 +95,23 @@ def test_more_groups_than_are_read_at_a_time(store: Store) -> None:
     assert sorted(table.groups(0)) == sorted(groups)
 
 
+def test_rows_that_a_recovery_wrote_are_found_by_it(store: Store) -> None:
+    """Else the second record of a key would replace the first, instead of being merged with it."""
+    keys = [b"b%d\0s" % number for number in range(2_000)]
+    filled = [(store.table(number), partition) for number in (0, 1) for partition in (0, 3)]
+    for table, partition in filled:
+        table.begin_filling(partition)
+    for table, partition in filled:
+        assert table.get(partition, keys[:1_000]) == [None] * 1_000
+        table.write(partition, [(key, b"0") for key in keys[:1_000]], CHECKPOINT)
+        assert table.get(partition, keys[500:]) == [b"0"] * 500 + [None] * 1_000
+        table.write(partition, [(key, b"0") for key in keys[500:]], CHECKPOINT)
+    for table, partition in filled:
+        assert table.get(partition, keys) == [b"0"] * 2_000
+        table.end_filling(partition)
+        assert table.get(partition, [*keys, b"none\0s"]) == [*([b"0"] * 2_000), None]
+
+
 def test_all_rows_come_in_pages_while_rows_are_written(store: Store) -> None:
     table, groups = store.table(0), [b"g%d" % number for number in range(1_500)]
     rows = [(group + b"\0" + suffix, group) for group in groups for suffix in (b"", b"s", b"s\0who")]
