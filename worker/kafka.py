@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.settings import Settings
 from worker.tasks import cancel_all, uncancelled
@@ -95,10 +96,24 @@ async def send_all(producer: AIOKafkaProducer, messages: Iterable[Message]) -> N
     Raises:
         aiokafka.errors.KafkaError: not all are (known to be) sent.
     """
+    batches: dict[tuple[str, int], list[BatchBuilder]] = {}
+    for message in messages:
+        of_partition = batches.setdefault(message[:2], [])
+        if not of_partition or not _add(message, of_partition[-1]):
+            of_partition.append(producer.create_batch())
+            _add(message, of_partition[-1])  # an empty batch takes any record
     futures = [
-        await producer.send(m.topic, key=m.key, value=m.value, partition=m.partition, headers=m.headers) for m in messages
+        await producer.send_batch(batch, topic, partition=partition)
+        for (topic, partition), of_partition in batches.items()
+        for batch in of_partition
     ]
     await asyncio.gather(*futures)
+
+
+def _add(message: Message, batch: BatchBuilder) -> bool:
+    """Whether the batch had room."""
+    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=message.headers)
+    return added is not None
 
 
 @asynccontextmanager

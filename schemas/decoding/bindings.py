@@ -4,8 +4,11 @@ A record is in binary mode if it has the header ``ce_specversion``. Header names
 """
 
 import json
+import re
 from base64 import b64decode
 from collections.abc import Iterable
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from schemas.decoding.causes import data_cause, header_cause, json_cause
@@ -20,6 +23,11 @@ _FRAME, _FRAME_BYTES = b"\0", 5
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: First bytes of the values from which `unwrapped` strips a prefix.
 WRAPPED = frozenset((_FRAME[0], _BYTE_ORDER_MARK[0]))
+#: Objects and arrays within each other. How deep the parsers go depends on the stack of who calls them.
+MAX_NESTING = 500
+_without_texts = partial(re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL).sub, b"")
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 #: Fields that hold the data; a header of such a name is not an attribute.
 _DATA = frozenset(("data", "data_base64"))
 
@@ -41,6 +49,14 @@ def unwrapped(value: bytes) -> bytes:
     if value.startswith(_FRAME):
         value = value[_FRAME_BYTES:]
     return value.removeprefix(_BYTE_ORDER_MARK)
+
+
+def is_too_deep(document: bytes) -> bool:
+    """Whether JSON nests objects and arrays deeper than `MAX_NESTING`."""
+    if document.count(b"[") + document.count(b"{") <= MAX_NESTING:
+        return False
+    brackets = _without_texts(document).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_NESTING
 
 
 def read_event(value: bytes | None, headers: Headers) -> dict[str, Any]:
@@ -75,10 +91,16 @@ def data_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(value: bytes, reason: Reason, field: str) -> dict[str, Any]:
+    text = unwrapped(value)
     try:
-        document = json.loads(unwrapped(value).decode(), parse_constant=_reject_constant, parse_int=_parse_int)
-    except (ValueError, RecursionError) as error:
+        document = json.loads(text.decode(), parse_constant=_reject_constant, parse_int=_parse_int)
+        is_deep = is_too_deep(text)
+    except RecursionError:
+        is_deep = True
+    except ValueError as error:
         raise InvalidRecord(reason, f"{field}: {json_cause(value, error)}") from None
+    if is_deep:
+        raise InvalidRecord(reason, f"{field}: nests objects and arrays too deep; nest at most {MAX_NESTING} of them")
     if not isinstance(document, dict):
         raise InvalidRecord(reason, f"{field}: {data_cause(document) or 'is JSON but not an object; '}send a JSON object")
     return document

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import ids
-from schemas.decoding.bindings import WRAPPED, Headers, InvalidRecord, data_of, is_binary, read_event, unwrapped
+from schemas.decoding.bindings import WRAPPED, Headers, InvalidRecord, data_of, is_binary, is_too_deep, read_event, unwrapped
 from schemas.decoding.causes import field_detail, mode_detail, quoted_header_detail, time_detail
 from schemas.decoding.fast import decode_booking_fast, decode_fast
 from schemas.events import (
@@ -107,7 +107,7 @@ def _typical(value: bytes | None, headers: Headers, limit: int) -> bytes | None:
         return None
     document = unwrapped(value) if value[0] in WRAPPED else value
     # an escape may hide a control character or a surrogate
-    return None if b"\\" in document or b"\x7f" in document else document
+    return None if b"\\" in document or b"\x7f" in document or is_too_deep(document) else document
 
 
 def _event(doc: Any, received: int) -> Event:

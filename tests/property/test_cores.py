@@ -5,15 +5,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.cores import Tables
 from tests.support.examples import examples
-from tests.support.incoming import DATA, MAX_AGE, RECEIVED_MS, Polled, document, raw
-from tests.support.odd_records import HEADERS, ODD, TORN, USUAL, documents, torn
+from tests.support.incoming import DATA, GUID, MAX_AGE, RECEIVED_MS, Polled, document, raw
+from tests.support.odd_records import HEADERS, ODD, TORN, USUAL, as_arrays, booking_documents, documents, nested, torn
 from worker.domain.alert_rules import Rules
 from worker.domain.rows import BOOKINGS, EVENTS
+from worker.stream.decode_batch import Contents
 
 RULES = Rules(5_000_000, 10_000_000, MAX_AGE)
 NAMES = ("b", "B", 'b"1\\', "bé", "b\u0301", " b ", "88214716-ABCD-4EF0-9012-3456789ABCDE", "漢")
@@ -155,8 +156,29 @@ def test_one_odd_record_leaves_the_others_alone(odd: Polled, at: int) -> None:
     assert sum(contents.folded.values()) >= len(polled) - 1
 
 
+def _records(values: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Polled]]:
+    return st.lists(st.builds(Polled, values, HEADERS, st.just(RECEIVED_MS)), max_size=4)
+
+
+def _decode(topic: int, polled: list[Polled], key: bytes = b"b") -> Contents:
+    records = [SimpleNamespace(**each._asdict(), key=key, offset=number) for number, each in enumerate(polled)]
+    contents, _ = Tables(RULES, partitions=2 if topic == EVENTS else 1).fold(topic, records)
+    return contents
+
+
 @settings(max_examples=examples(500))
-@given(st.lists(st.builds(Polled, st.one_of(torn(), documents().map(raw)), HEADERS, st.just(RECEIVED_MS)), max_size=4))
+@given(_records(st.one_of(torn(), documents().map(raw), as_arrays(documents()).map(raw))))
 def test_both_cores_decode_the_same(polled: list[Polled]) -> None:
-    records = [SimpleNamespace(**each._asdict(), key=b"b", offset=number) for number, each in enumerate(polled)]
-    Tables(RULES, partitions=2).fold(EVENTS, records)
+    _decode(EVENTS, polled)
+
+
+@settings(max_examples=examples(500))
+@given(
+    _records(st.one_of(torn(booking_documents()), booking_documents().map(raw), as_arrays(booking_documents()).map(raw))),
+    st.sampled_from([b"b1", GUID.lower().encode()]),
+)
+@example([Polled(raw(document("booking.upserted", status={"CANCELED": None})), [], RECEIVED_MS)], b"b1")
+@example([Polled(raw(document("booking.upserted", sessions=[["s1", None, None]])), [], RECEIVED_MS)], b"b1")
+@example([Polled(value, [], RECEIVED_MS) for depth in (500, 501, 10_000) for value in nested("booking.upserted", depth)], b"b1")
+def test_both_cores_decode_the_same_bookings(polled: list[Polled], key: bytes) -> None:
+    _decode(BOOKINGS, polled, key)

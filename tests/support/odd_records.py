@@ -77,6 +77,30 @@ def booking_documents(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def as_arrays(draw: st.DrawFn, whole: st.SearchStrategy[dict[str, Any]]) -> Any:
+    """A document in which an object is an array of its values, as a parser of positional fields would take it."""
+    document = draw(whole)
+    data = document.get("data")
+    if not isinstance(data, dict) or draw(st.booleans()):
+        return list(document.values())
+    listed = data.get("sessions")
+    if not isinstance(listed, list) or draw(st.booleans()):
+        return {**document, "data": list(data.values())}
+    sessions = [list(each.values()) if isinstance(each, dict) else each for each in listed]
+    return {**document, "data": {**data, "sessions": sessions}}
+
+
+def nested(kind: str, depth: int) -> list[bytes]:
+    """Records that nest so deep in a field that is ignored: of the document, and of its data."""
+    value, lists, objects = raw(document(kind)), b"[" * depth + b"]" * depth, b'{"a":' * depth + b"{}" + b"}" * depth
+    return [
+        value[:-1] + b',"x":' + lists[1:-1] + b"}",
+        value[:-2] + b',"x":' + lists[2:-2] + b"}}",
+        value[:-1] + b',"x":' + objects[10:-2] + b"}",
+    ]
+
+
+@st.composite
 def torn(draw: st.DrawFn, whole: st.SearchStrategy[dict[str, Any]] | None = None) -> bytes:
     """The bytes of a CloudEvent with some cut out, put in or changed."""
     chosen = draw(documents() if whole is None else whole)
@@ -97,4 +121,7 @@ ODD = [
     Polled(raw(document(bookingId="b?")).replace(b"?", b"\x7f"), [], RECEIVED_MS),
     Polled(raw(document())[:-1] + b',"x":"\xff"}', [], RECEIVED_MS),
     Polled(b"", [], RECEIVED_MS),
+    Polled(raw(list(document().values())), [], RECEIVED_MS),
+    Polled(raw({**document(), "data": list(document()["data"].values())}), [], RECEIVED_MS),
+    *(Polled(value, [], RECEIVED_MS) for depth in (500, 501, 10_000) for value in nested("attendance.check_in", depth)),
 ]

@@ -7,6 +7,7 @@ of its id (2), start and end (8 each, microseconds; `fold.NEVER` if unknown), it
 
 from functools import lru_cache
 from struct import Struct
+from typing import NamedTuple
 
 from schemas.events import Booking, Window, in_order
 from worker.domain.fold import NEVER
@@ -18,10 +19,21 @@ _LISTED = Struct(">Hqq")
 _KNOWN, _WALK_INS, _CANCELED, _LISTS = 1, 2, 4, 8
 
 
-def encode_content(booking: Booking | None) -> tuple[bytes, bytes]:
+class EncodedBooking(NamedTuple):
+    """A booking that is encoded already."""
+
+    booking_id: str
+    fields: bytes
+    listed: bytes
+    """The listed sessions."""
+
+
+def encode_content(booking: Booking | EncodedBooking | None) -> tuple[bytes, bytes]:
     """(the fields of a booking, its listed sessions); None: the record makes it unknown."""
     if booking is None:
         return bytes(HEAD_SIZE), b""
+    if isinstance(booking, EncodedBooking):
+        return booking.fields, booking.listed
     sessions = booking.sessions
     flags = _KNOWN | booking.walk_ins_allowed * _WALK_INS | booking.canceled * _CANCELED | (sessions is not None) * _LISTS
     listed = b"".join(_encode_listed(name, window) for name, window in (sessions or {}).items())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from schemas.decoding.explain import booking_of_key, decode, decode_booking, received_at
-from schemas.events import BACKFILL_HEADER, Booking, DeadLetter, Event, EventType
+from schemas.events import BACKFILL_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
 from worker.domain.devices import SourceEvents, newest_by_source
@@ -20,8 +20,11 @@ _DECODED_AT_ONCE = 500
 #: The id of an operation in `BACKFILL_HEADER`; any other value is ignored.
 _is_operation = re.compile(rb"[\w-]{1,64}").fullmatch
 _MINUTE = 60_000_000
+_UPSERTED, _DELETED = EventType.BOOKING_UPSERTED.value, EventType.BOOKING_DELETED.value
 
 Records = Sequence[Any]
+DecodeRecord = Callable[[bytes | None, Any, bytes | None], Booking | BookingGone | DeadLetter]
+"""Decodes value, headers and key as `decode_booking` does."""
 IsOurs = Callable[[str], bool]
 """Whether a booking belongs to the partition that the records were read from."""
 
@@ -124,7 +127,7 @@ def counts_by_session(events: Iterable[Event]) -> Mapping[str, Mapping[str, int]
     return {source: dict(list(counts.items())[-MOST_SESSIONS:]) for source, counts in found.items()}
 
 
-async def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
+async def read_bookings(records: Records, is_ours: IsOurs, decode_record: DecodeRecord = decode_booking) -> DecodedBatch:
     """Decodes records of the bookings topic.
 
     A dead letter makes the booking of its key unknown, if the key is the booking's normalised id and the partition is the
@@ -143,7 +146,7 @@ async def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
             await asyncio.sleep(0)
         received = received_at(record.headers, record.timestamp)
         keyed = _booking_keyed(record.key, is_ours)
-        decoded = decode_booking(record.value, record.headers, record.key)
+        decoded = decode_record(record.value, record.headers, record.key)
         place = Place(received, first_offset(record.headers, record.offset), record.offset)
         if keyed is not None:
             last_places[keyed] = place
@@ -158,7 +161,7 @@ async def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
             forwarded[_type_of_booking(decoded)] += 1
             continue
         else:
-            booking = decoded if isinstance(decoded, Booking) else None
+            booking = None if isinstance(decoded, BookingGone) else decoded
             folded[_type_of_booking(decoded)] += 1
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
@@ -170,7 +173,7 @@ async def read_bookings(records: Records, is_ours: IsOurs) -> DecodedBatch:
 
 def _type_of_booking(decoded: object) -> str:
     """The type of a usable record; a null value deletes the booking too."""
-    return (EventType.BOOKING_UPSERTED if isinstance(decoded, Booking) else EventType.BOOKING_DELETED).value
+    return _DELETED if isinstance(decoded, BookingGone) else _UPSERTED
 
 
 def has_backfill(records: Records) -> bool:

@@ -5,8 +5,10 @@ from typing import Any
 
 import attendance_native
 
-from schemas.decoding.explain import decode, received_at
-from schemas.events import DeadLetter, Event
+from schemas.decoding.bindings import Headers, is_binary
+from schemas.decoding.explain import decode, decode_booking, received_at
+from schemas.events import BookingGone, DeadLetter, Event
+from worker.domain.booking_content import EncodedBooking
 from worker.domain.booking_state import record_order
 from worker.domain.devices import SourceEvents
 from worker.domain.row_codec import OtherFormat
@@ -16,7 +18,7 @@ from worker.read_model import keys
 from worker.read_model.transactions import MakeCommands
 from worker.read_model.write_batch import Entries
 from worker.stream.core import Changes, CoreOptions, StoredBooking, run_here
-from worker.stream.decode_batch import Contents, backfills_of, decode_batch, has_backfill
+from worker.stream.decode_batch import Contents, backfills_of, has_backfill, read_bookings
 
 #: Records of a batch that is worked on in a thread: Redis and Kafka are served meanwhile. The way there and back costs 0.1 ms.
 _LARGE_BATCH = 500
@@ -44,7 +46,7 @@ class NativeCore:
 
     async def decode(self, topic: int, records: Sequence[Any]) -> Contents:
         self._run = self._options.run if len(records) >= _LARGE_BATCH else run_here
-        return await (self._decode_events(records) if topic == EVENTS else self._decode_bookings(topic, records))
+        return await (self._decode_events(records) if topic == EVENTS else self._decode_bookings(records))
 
     async def _decode_events(self, records: Sequence[Any]) -> Contents:
         max_age, is_backfill = self._options.rules.max_event_age, has_backfill(records)
@@ -76,8 +78,8 @@ class NativeCore:
             at_sessions={name: sessions for name, *_, sessions in sources if sessions},
         )
 
-    async def _decode_bookings(self, topic: int, records: Sequence[Any]) -> Contents:
-        batch = await decode_batch(topic, records, self._core.is_ours, self._options.rules)
+    async def _decode_bookings(self, records: Sequence[Any]) -> Contents:
+        batch = await read_bookings(records, self._core.is_ours, _decode_booking)
         self._core.begin()
         for name, booking_records in batch.booking_records.items():
             self._core.add_record(name.encode(), encode_reference(max(booking_records, key=record_order)))
@@ -103,6 +105,15 @@ class NativeCore:
 
     def forget(self, names: Collection[str]) -> None:
         self._core.forget([name.encode() for name in names])
+
+
+def _decode_booking(value: bytes | None, headers: Headers, key: bytes | None) -> Any:
+    """As `decode_booking`; a booking that the crate decodes is encoded already."""
+    typical = None if value is None or is_binary(headers) else attendance_native.decode_booking(value)
+    if typical is None:
+        return decode_booking(value, headers, key)
+    booking_id, content = typical
+    return BookingGone(booking_id) if content is None else EncodedBooking(booking_id, *content)
 
 
 def _encoded(backfills: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -3,16 +3,20 @@
 
 use crate::event::{Kind, Status};
 use crate::time;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
+use std::fmt::{self, Formatter};
+use std::marker::PhantomData;
 
 const MAX_EVENT_BYTES: usize = 64 * 1024;
 const MAX_NAME: usize = 256;
-const MAX_BOOKING_ID: usize = 128;
-const MAX_SESSION_ID: usize = 250;
+pub const MAX_BOOKING_ID: usize = 128;
+pub const MAX_SESSION_ID: usize = 250;
 const MAX_PARTICIPANT_ID: usize = 128;
 const MAX_ATTENDEES: u32 = 100_000;
+const MAX_NESTING: usize = 500;
 
 /// A decoded event; ids are normalised.
 pub struct Decoded<'a> {
@@ -43,7 +47,7 @@ struct Document<'a> {
     #[serde(borrow)]
     time: Cow<'a, str>,
     #[serde(borrow)]
-    data: Data<'a>,
+    data: Object<Data<'a>>,
     data_base64: Option<IgnoredAny>,
 }
 
@@ -66,12 +70,11 @@ pub fn decode(value: &[u8]) -> Option<Decoded<'_>> {
     if value.is_empty() || value.len() > MAX_EVENT_BYTES {
         return None;
     }
-    let text = std::str::from_utf8(unwrapped(value)).ok()?;
-    let document: Document<'_> = serde_json::from_str(text).ok()?;
+    let Object(document) = parse::<Document<'_>>(value)?;
     if document.specversion != "1.0" || document.data_base64.is_some() {
         return None;
     }
-    let data = document.data;
+    let Object(data) = document.data;
     let kind = Kind::of_name(document.kind.as_bytes())?;
     let has_number = matches!(kind, Kind::CheckIn | Kind::Set);
     let number = data.number_of_attendees.filter(|_| has_number);
@@ -98,6 +101,58 @@ fn text_of(field: Option<Text<'_>>) -> Option<Cow<'_, str>> {
     field.map(|text| text.0)
 }
 
+/// An object: a struct alone would take an array of its fields' values too.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject(PhantomData)).map(Self)
+    }
+}
+
+/// Parses the JSON of a value in structured mode.
+pub fn parse<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Option<Object<T>> {
+    let text = std::str::from_utf8(unwrapped(value)).ok()?;
+    if is_too_deep(text.as_bytes()) {
+        return None;
+    }
+    serde_json::from_str(text).ok()
+}
+
+/// Whether objects and arrays are nested deeper than `MAX_NESTING`: serde reads fields that it skips to any depth.
+fn is_too_deep(json: &[u8]) -> bool {
+    if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= MAX_NESTING {
+        return false;
+    }
+    let (mut depth, mut deepest, mut is_text, mut is_escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => depth += 1,
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest > MAX_NESTING
+}
+
 /// Without the prefix of a schema registry, then without a byte order mark.
 fn unwrapped(value: &[u8]) -> &[u8] {
     let value = if value.first() == Some(&0) { value.get(5..).unwrap_or_default() } else { value };
@@ -105,13 +160,13 @@ fn unwrapped(value: &[u8]) -> &[u8] {
 }
 
 /// An event's `id` or `source`, which are not normalised.
-fn name(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+pub fn name(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
     let length = if text.is_ascii() { text.len() } else { text.chars().count() };
     ((1..=MAX_NAME).contains(&length) && !has_control(&text)).then_some(text)
 }
 
 /// A normalised id; None: it is none, or only `schemas.ids` can normalise it.
-fn id(text: Cow<'_, str>, max_length: usize, may_be_guid: bool) -> Option<Cow<'_, str>> {
+pub fn id(text: Cow<'_, str>, max_length: usize, may_be_guid: bool) -> Option<Cow<'_, str>> {
     // below U+0300 no character is a mark or composes with one; invisible ones count at the ends alone
     let is_invisible = |each: char| matches!(each, ' ' | '\u{a0}' | '\u{ad}');
     let is_simple = text.is_ascii() || text.chars().all(|each| each < '\u{300}');

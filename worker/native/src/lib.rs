@@ -13,6 +13,7 @@ mod change;
 mod commands;
 mod core;
 mod decode;
+mod decode_booking;
 mod document;
 mod event;
 mod fold;
@@ -38,6 +39,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[pymodule]
 fn attendance_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(python::decode_booking, module)?)?;
     module.add_class::<python::Core>()?;
     module.add_class::<python_commands::Transactions>()
 }

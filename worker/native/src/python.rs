@@ -5,6 +5,7 @@ use crate::applied::Applied;
 use crate::booking::LoadError;
 use crate::change::Batch;
 use crate::core::{self, Explained};
+use crate::decode_booking::DecodedBooking;
 use crate::event::{Event, Kind, Status};
 use crate::order::pack_times;
 use crate::project::Record;
@@ -175,6 +176,21 @@ impl Core {
     fn size(&self) -> (usize, usize) {
         self.core.size()
     }
+}
+
+/// Decodes a typical booking record from its value in structured mode: (bookingId, None if the booking was deleted, otherwise
+/// its fields and its listed sessions as `worker.domain.booking_content` encodes them). None: the explaining decoder decodes it.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn decode_booking<'py>(
+    py: Python<'py>,
+    value: &[u8],
+) -> PyResult<Option<(Bound<'py, PyString>, Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>)>> {
+    let decoded = guarded(|| crate::decode_booking::decode_booking(value))?;
+    Ok(decoded.map(|DecodedBooking { booking, content }| {
+        let content = content.map(|each| (PyBytes::new(py, &each.fields), PyBytes::new(py, &each.listed)));
+        (PyString::new(py, &booking), content)
+    }))
 }
 
 /// The value of a record in structured mode, and when it was received, microseconds; None: only the explaining decoder can tell.

@@ -5,6 +5,7 @@ use crate::document::PackedWindow;
 use crate::hashing::{hex, sha256};
 use crate::order::NEVER;
 use crate::row::{FORMAT, write_text};
+use std::borrow::Cow;
 
 const KNOWN: u8 = 1;
 const WALK_INS: u8 = 2;
@@ -35,6 +36,14 @@ impl Place {
 pub struct Window {
     pub starts: Option<i64>,
     pub ends: Option<i64>,
+}
+
+impl Window {
+    /// From the earlier start to the later end, as far as they are known.
+    pub fn widened(self, other: Self) -> Self {
+        let starts = self.starts.into_iter().chain(other.starts).min();
+        Self { starts, ends: self.ends.max(other.ends) }
+    }
 }
 
 /// A session that a booking lists.
@@ -106,6 +115,45 @@ impl Booking {
         let mut out = Vec::with_capacity(64);
         hex(&mut out, &sha256::<32>(&text));
         out
+    }
+}
+
+/// What a booking says, as bytes (see `worker/domain/booking_content.py`).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Content {
+    pub fields: Vec<u8>,
+    pub listed: Vec<u8>,
+}
+
+impl Content {
+    /// Of a known booking; `sessions`: those that it lists, in any order; None: it does not list them.
+    pub fn of(
+        participants: u32,
+        walk_ins_allowed: bool,
+        is_canceled: bool,
+        sessions: Option<Vec<(Cow<'_, str>, Window)>>,
+        time: i64,
+    ) -> Self {
+        let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+        let flags = KNOWN | flag(walk_ins_allowed, WALK_INS) | flag(is_canceled, CANCELED) | flag(sessions.is_some(), LISTS);
+        let mut sessions = sessions.unwrap_or_default();
+        sessions.sort_by(|(one, at), (other, other_at)| {
+            start_order(one.as_bytes(), at.starts).cmp(&start_order(other.as_bytes(), other_at.starts))
+        });
+        let mut fields = Vec::with_capacity(15);
+        fields.push(flags);
+        fields.extend_from_slice(&participants.to_be_bytes());
+        fields.extend_from_slice(&time.to_be_bytes());
+        fields.extend_from_slice(&(sessions.len() as u16).to_be_bytes());
+        let mut listed = Vec::with_capacity(54 * sessions.len());
+        for (name, window) in &sessions {
+            listed.extend_from_slice(&(name.len() as u16).to_be_bytes());
+            for moment in [window.starts, window.ends] {
+                listed.extend_from_slice(&moment.unwrap_or(NEVER).to_be_bytes());
+            }
+            listed.extend_from_slice(name.as_bytes());
+        }
+        Self { fields, listed }
     }
 }
 

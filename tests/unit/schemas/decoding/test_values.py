@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from schemas.decoding.bindings import Headers
+from schemas.decoding.bindings import MAX_NESTING, Headers
 from schemas.decoding.explain import decode
-from schemas.events import DeadLetter, Event
+from schemas.events import DeadLetter, Event, Reason
 from tests.support.incoming import (
     DAY,
     MAX_AGE,
@@ -22,6 +22,7 @@ from tests.support.incoming import (
     take,
     take_booking,
 )
+from tests.support.odd_records import nested
 
 GOOD = raw(document())
 KIB = 1024
@@ -85,9 +86,33 @@ def test_space_around_the_value_is_json() -> None:
     assert take(b" \r\n\t" + GOOD + b"\n ") == take(GOOD)
 
 
-@pytest.mark.parametrize("depth", [10, 100])
-def test_nested_extra_fields_are_ignored(depth: int) -> None:
-    assert take(GOOD[:-1] + b',"x":' + b"[" * depth + b"]" * depth + b"}") == take(GOOD)
+@pytest.mark.parametrize("depth", [10, 100, MAX_NESTING])
+@pytest.mark.parametrize("kind", ["attendance.check_in", "booking.upserted"])
+def test_nested_extra_fields_are_ignored(kind: str, depth: int) -> None:
+    take_it = take_booking if kind == "booking.upserted" else take
+    for value in nested(kind, depth):
+        assert take_it(value) == take_it(looked_at(value)) == take_it(raw(document(kind)))
+
+
+@pytest.mark.parametrize("depth", [MAX_NESTING + 1, 2_000, 10_000])
+@pytest.mark.parametrize("kind", ["attendance.check_in", "booking.upserted"])
+def test_documents_that_nest_deeper_are_dead_letters(kind: str, depth: int) -> None:
+    take_it = take_booking if kind == "booking.upserted" else take
+    expected = DeadLetter(Reason.INVALID_JSON, f"value: nests objects and arrays too deep; nest at most {MAX_NESTING} of them")
+    for value in nested(kind, depth):
+        assert take_it(value) == take_it(looked_at(value)) == expected
+
+
+@pytest.mark.parametrize("text", [b"[" * 1_000, b'\\"' + b"[{" * 1_000, b"[" * 1_000 + b"\\\\"])
+def test_brackets_in_texts_do_not_nest(text: bytes) -> None:
+    assert take(GOOD[:-1] + b',"x":"' + text + b'"}') == take(GOOD)
+
+
+@pytest.mark.parametrize("value", [b'{"x":"' + b'\\"[' * 20_000, b'"[' * 30_000, b"[" * 600 + b'"' + b"\\" * 50_001])
+def test_texts_without_end_are_read_once(value: bytes) -> None:
+    said = take(value)
+    assert isinstance(said, DeadLetter)
+    assert said.reason == "invalid-json"
 
 
 @pytest.mark.parametrize(
