@@ -24,11 +24,11 @@ _NOW = 1_795_341_600_000_000
 _ID = bytes(range(16))
 #: What the scripts read of a pair.
 _READ = (
-    text_of("documents")
+    text_of("documents", "window", "minute")
     + """
 local has_attendance, status, number, expected, at = head_of_pair(ARGV[1])
 return { has_attendance and 1 or 0, status, string.format('%.0f', number), expected, window_of(ARGV[1], at),
-  behind_contribution(ARGV[1]) - 1, session_of(ARGV[1]), booking_of(ARGV[1]),
+  behind_contribution(ARGV[1]) - 1, name_of(ARGV[1]), name_of(ARGV[1], true),
   has_attendance and status == 0 and string.format('%.0f', minute_of(ARGV[1])) or '' }
 """
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from struct import Struct
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,6 +22,7 @@ from worker.redis.scripts import Script
 from worker.topics import partition_of
 
 _NUMBERS = 1 << 32
+_PLACE = Struct(">dB")
 _CODES = {str(status): code for code, status in enumerate(STATUSES)}
 
 
@@ -124,7 +126,7 @@ class MemorySource:
         _shift: int,
         start: bytes,
     ) -> list[list[Any]]:
-        place, excluded = orjson.loads(start), orjson.loads(denied) if order == "session" else []
+        excluded = orjson.loads(denied) if order == "session" else []
         segments = []
         # each status is a segment of its own in the order of numbers; elsewhere sources are, here two of them
         by_status = orjson.loads(ranges) if order == "number" else [_flat(ranges)] * 2
@@ -134,10 +136,7 @@ class MemorySource:
             ]
             if order != "number":
                 matching = [each for each in matching if guid_bytes(each["id"])[-1] % 2 == at]
-            after = None
-            if place is not None:
-                named = place[0] if order == "booking" else place
-                after = (place[at][0], bytes.fromhex(place[at][1])) if order == "number" else bytes.fromhex(named)
+            after = _place(order, start, at) if start else None
             segments.append(self._segment(sorted(_key(order, each) for each in matching), after, direction, min(limit, budget)))
         return [segment for segment in segments if segment != [b""]]
 
@@ -168,6 +167,20 @@ def _key(order: str, attendance: Attendance) -> Any:
 
 def _score(attendance: Attendance) -> int:
     return _CODES[str(attendance["status"])] * _NUMBERS + attendance["numberOfAttendees"]
+
+
+def _place(order: str, start: bytes, status: int) -> Any:
+    """The key that the place to start after names; in the order of numbers that of a status."""
+    if order != "number":
+        name, nul, identity = start.partition(b"\0")
+        # what follows the id finds the record of the booking
+        return name + nul + identity[:16] if order == "booking" and len(identity) == 18 else start
+    places, at = [], 0
+    while at < len(start):
+        score, size = _PLACE.unpack_from(start, at)
+        at += _PLACE.size + size
+        places.append((int(score), start[at - size : at]))
+    return places[status]
 
 
 def _flat(ranges: bytes) -> list[Sequence[int]]:

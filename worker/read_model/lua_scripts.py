@@ -20,8 +20,12 @@ def text_of(*names: str) -> str:
     return _KEY.sub(lambda match: f"'{getattr(keys, match[1])}'", text)
 
 
-APPLY = load("announce", "documents", "apply")
-ARRIVALS = load("live", "documents", "entries", "arrivals")
+#: The first files of scripts that read indexes, and of those that read them in the order of scores.
+_ENTRIES = ("live", "documents", "entries")
+_SORTED = (*_ENTRIES, "less", "ranks", "by_score")
+
+APPLY = load("announce", "documents", "window", "apply")
+ARRIVALS = load(*_ENTRIES, "less", "ranks", "places", "minute", "arrivals")
 BUILD = load("build")
 CHANGED = load("announce", "changed")
 CLAIM = load("claim")
@@ -36,13 +40,13 @@ RETIRE = load("retire")
 RIGHTS = load("rights")
 #: By the name of the order.
 SCAN_BY = {
-    "id": load("live", "documents", "entries", "scan", "scan_id", "scan_end"),
-    "booking": load("live", "documents", "entries", "records", "names", "scan", "scan_roster", "scan_booking", "scan_end"),
-    "session": load("live", "documents", "entries", "scan", "scan_id", "scan_session", "scan_end"),
-    "number": load("live", "documents", "entries", "scan", "scan_number", "scan_end"),
+    "id": load(*_SORTED, "scan", "matching", "scan_id", "scan_end"),
+    "booking": load(*_ENTRIES, "less", "records", "names", "scan", "matching", "scan_roster", "scan_booking", "scan_end"),
+    "session": load(*_SORTED, "scan", "matching", "scan_id", "scan_session", "scan_end"),
+    "number": load(*_SORTED, "scan", "scan_number", "scan_end"),
 }
-NUMBERS = load("live", "documents", "entries", "numbers")
-COUNT = load("live", "documents", "entries", "count")
+NUMBERS = load(*_ENTRIES, "numbers")
+COUNT = load(*_ENTRIES, "count")
 FIND = load("live", "records", "find")
-RANKED = load("live", "documents", "entries", "ranked")
-ROSTER = load("live", "documents", "entries", "names", "roster")
+RANKED = load(*_ENTRIES, "less", "ranks", "places", "ranked")
+ROSTER = load(*_ENTRIES, "less", "names", "places", "roster")

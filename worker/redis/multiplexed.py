@@ -101,12 +101,16 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if self.is_closed:
             future.set_exception(RedisConnectionError("the connection was closed"))
-        else:
-            self._pending.append((future, count))
-            self._unsent.append(packed)
-            if len(self._unsent) == 1:
-                # what other tasks ask in this turn of the event loop leaves with it: a system call costs more than a command
-                self._loop.call_soon(self._send)
+            return future
+        is_idle = not self._pending
+        self._pending.append((future, count))
+        if is_idle:
+            self._transport.write(packed)
+            return future
+        self._unsent.append(packed)
+        if len(self._unsent) == 1:
+            # what other tasks ask in this turn of the event loop leaves with it: a system call costs more than a command
+            self._loop.call_soon(self._send)
         return future
 
     def _send(self) -> None:

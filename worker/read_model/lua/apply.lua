@@ -114,10 +114,10 @@ while at <= size do
   if kind == 0 then old = call('HGET', bucket, id) or '' end
   if kind % 2 == 1 then
     call('HSET', bucket, id, packed)
-    if kind == 3 then changes_of(session_of(packed)) end
+    if kind == 3 then changes_of(name_of(packed)) end
   elseif old ~= packed then
     local named = packed ~= '' and packed or old
-    local session, booking = session_of(named), booking_of(named)
+    local session, booking = name_of(named), name_of(named, true)
     local old_state, old_score, state, new_score
     if old ~= '' then old_state, old_score = add_to_tally(session, old, -1) end
     if packed ~= '' then

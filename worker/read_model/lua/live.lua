@@ -22,14 +22,6 @@ local function call(...)
   return answer
 end
 
--- A watermark: fields and values alternating, with the server's time in ms as the field `now`.
-local function watermark_of(key)
-  local watermark, time = call('HGETALL', key), redis.call('TIME')
-  watermark[#watermark + 1] = 'now'
-  watermark[#watermark + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  return watermark
-end
-
 -- Calls append_answer(key prefix, answer, index of the watermark) for every live partition; it appends to `answer`.
 local function answer_partitions(append_answer)
   local answers = {}

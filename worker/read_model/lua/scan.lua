@@ -7,9 +7,9 @@
 --       5 score ranges: JSON list with an item for each status of the query: a list of [lowest, highest score]; all ascending
 --       6 sessions: JSON list, or null for all  7 excluded sessions: JSON list; applied in the order 'session' only
 --       8 shift of document buckets
---       9.. for each partition the place to start after, JSON: null, or the key in hex; with 'booking' [key,
---         member that stands for its booking (empty: the key has no id)], both in hex; with 'number' a list with [score, id in hex]
---         for each status, in the order of the score ranges
+--       9.. for each partition the place to start after; empty: the begin. It is a key; with 'booking', if it has an id and the
+--         booking is of this partition, followed by the last two bytes of the member that stands for the booking; with 'number' for
+--         each status, in the order of the score ranges, a score (double, big endian), the length of an id (1 byte) and the id
 -- Answers for each partition: segments. A segment is a flat list: the place to continue after (the last key that was read;
 -- empty: there are no more), then keys. It has every matching key between the two places. Its keys may be unsorted, and some
 -- may precede the start. A key is the id; or bookingId or sessionId, NUL and id; or, with 'number', two items: score and id.
@@ -28,60 +28,6 @@ local MAX_TRIAL = budget
 -- whether every attendance matches
 local matches_all = not sessions and #merged_ranges == 1 and merged_ranges[1][1] == 0 and merged_ranges[1][2] == 3 * NUMBERS - 1
 
--- The places in a list of ids of those that match, or are in `id_set` if that is given.
-local function places_of_matching(prefix, sources, ids, id_set)
-  local places = {}
-  if id_set or #sources > FEW_SESSIONS then
-    charge(ENTRY_COST * #ids)
-    for at, id in ipairs(ids) do
-      if id_set and id_set[id] or not id_set and document_matches(prefix, id) then places[#places + 1] = at end
-    end
-    return places
-  end
-  local low, high, is_one_range = merged_ranges[1][1], merged_ranges[1][2], #merged_ranges == 1
-  for _, source in ipairs(sources) do
-    local scores = call('ZMSCORE', source, unpack(ids))
-    -- these ids are of attendances: what the index by status does not list has the score COMMON
-    local unlisted_score = is_partial(source) and COMMON or -1
-    for at = 1, #ids do
-      local score = tonumber(scores[at] or unlisted_score)
-      -- an id is in one source only
-      if score >= low and (score <= high or (not is_one_range and matches(score))) then places[#places + 1] = at end
-    end
-  end
-  return places
-end
-
--- Estimated number of matching entries: counted in the first partition of the call, and assumed for its other partitions, which
--- are similar. It is at least 1 if the call has several partitions.
-local estimates = {}
-local function estimate(sources, ranges)
-  if not estimates[ranges] then estimates[ranges] = max(#KEYS > 1 and 1 or 0, count_of(sources, ranges)) end
-  return estimates[ranges]
-end
-
--- The number of matching entries, or its estimate.
-local function total_of(sources)
-  return matches_all and call('ZCARD', sources[1]) + count_unlisted() or estimate(sources, merged_ranges)
-end
-
--- The ids within the score ranges; nil if there are more than `max_ids`, or if the source does not list them all.
-local function all_ids(sources, ranges, max_ids)
-  if is_partial(sources[1]) then return end
-  local result = {}
-  for _, range in ipairs(ranges) do
-    local low, high = bounds(range)
-    for _, source in ipairs(sources) do
-      local ids = call('ZRANGEBYSCORE', source, low, high, 'LIMIT', '0', max_ids + 1)
-      if #result == 0 then result = ids else
-        for at = 1, #ids do result[#result + 1] = ids[at] end
-      end
-      if #result > max_ids then return end
-    end
-  end
-  return result
-end
-
 -- Appends one segment with all matching keys, unsorted.
 local function emit_unordered(keys, answer)
   keys[#keys + 1] = keys[1]
@@ -94,7 +40,7 @@ local function emit_by_document(prefix, ids, is_booking, answer)
   local keys = {}
   for at, id in ipairs(ids) do
     local packed = read_document(prefix, id)
-    keys[at] = (is_booking and booking_of(packed) or session_of(packed)) .. '\0' .. id
+    keys[at] = name_of(packed, is_booking) .. '\0' .. id
   end
   emit_unordered(keys, answer)
 end

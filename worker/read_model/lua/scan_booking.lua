@@ -13,8 +13,8 @@ local function whole_size(prefix, code)
   return whole_sizes[code]
 end
 
--- The statuses of the query with the number of members in their index by booking (`size`) and of matching attendances, the one
--- with most of these first.
+-- The statuses of the query with the number of members in their index by booking (`size`) and of matching attendances (at least, if
+-- every one of the status matches), the one with most of these first.
 local function statuses_by_size(prefix, sources)
   local statuses = {}
   for at, ranges in ipairs(ranges_by_status) do
@@ -24,7 +24,8 @@ local function statuses_by_size(prefix, sources)
     -- the query has no condition other than the status, and perhaps sessions
     status.is_whole = ranges[1][1] % NUMBERS == 0 and ranges[1][2] % NUMBERS == NUMBERS - 1
     status.ranges = ranges
-    status.matching = status.size == 0 and 0 or estimate(sources, ranges)
+    if status.size == 0 or status.is_whole and not sessions then status.matching = status.size
+    else status.matching = estimate(sources, ranges) end
     statuses[at] = status
   end
   table.sort(statuses, function(one, other) return one.matching > other.matching end)
@@ -121,7 +122,8 @@ local function by_booking(prefix, sources, place, place_member, answer)
     -- members that have as many matching attendances as are wanted
     local from, take = place and '(' .. place, limit * status.size / max(1, status.matching)
     local target = take > FAR_KEYS and math.ceil(limit / 2) or limit
-    take = max(FEWEST_MEMBERS, min(CHUNK, math.ceil(take * 1.25 * target / limit)))
+    local spare = status.matching == status.size and 1 or 1.25
+    take = max(FEWEST_MEMBERS, min(CHUNK, math.ceil(take * spare * target / limit)))
     local segment, ids, beginnings = { '' }, {}, {}
     local function look_up()
       if #ids == 0 then return end
@@ -131,22 +133,24 @@ local function by_booking(prefix, sources, place, place_member, answer)
       ids, beginnings = {}, {}
     end
     -- the booking of the place may have attendances behind it, wherever its member stands
-    local first = place_member and place_member ~= '' and status.matching > 0 and call('ZSCORE', status.key, place_member) and place_member
-    if first then expand(status, first, segment, ids, beginnings) end
+    if place_member then expand(status, place_member, segment, ids, beginnings) end
     while status.matching > 0 do
       local members, behind
       if ascending then members = call('ZRANGEBYLEX', status.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
       else members = call('ZREVRANGEBYLEX', status.key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
-      for _, member in ipairs(members) do
-        if member ~= first then behind = expand(status, member, segment, ids, beginnings) end
+      local read = 0
+      while read < #members and not (behind and #segment > target) do
+        read = read + 1
+        local member = members[read]
+        if member ~= place_member then behind = expand(status, member, segment, ids, beginnings) end
         if #ids >= CHUNK then look_up() end
       end
       look_up()
-      if #members < take then
+      if read == #members and read < take then
         segment[1] = edge or ''
         break
       end
-      from = '(' .. members[take]
+      from = '(' .. members[read]
       if behind and (#segment > target or is_budget_spent()) then
         segment[1], edge = behind, behind
         break
@@ -157,5 +161,7 @@ local function by_booking(prefix, sources, place, place_member, answer)
 end
 
 local function scan_partition(prefix, sources, place, answer)
-  by_booking(prefix, sources, place and unhex(place[1]), place and unhex(place[2]), answer)
+  local nul = place and string.find(place, '\0', 1, true)
+  if nul and #place == nul + 18 then by_booking(prefix, sources, sub(place, 1, -3), sub(place, 1, nul) .. sub(place, -2), answer)
+  else by_booking(prefix, sources, place, nil, answer) end
 end

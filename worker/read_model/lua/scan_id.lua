@@ -92,6 +92,6 @@ end
 
 local function scan_partition(prefix, sources, place, answer)
   local total = total_of(sources)
-  if total > 0 then by_id(prefix, sources, total, place and unhex(place), answer) end
+  if total > 0 then by_id(prefix, sources, total, place, answer) end
 end
 

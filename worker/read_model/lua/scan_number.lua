@@ -3,7 +3,11 @@
 -- From the sources, for each status. With many sessions: all matching entries if they are few, otherwise from the index of all
 -- attendances, each matched by its document.
 local function scan_partition(prefix, sources, place, answer)
-  local function start_of(status_index) return place and { place[status_index][1], unhex(place[status_index][2]) } end
+  local starts, at = {}, 1
+  while place and at <= #place do
+    local score, id, behind = struct.unpack('>dBc0', place, at)
+    starts[#starts + 1], at = { score, id }, behind
+  end
   if #sources <= MANY_RUNS then
     local unordered = { '' }
     for _, source in ipairs(sources) do
@@ -19,7 +23,7 @@ local function scan_partition(prefix, sources, place, answer)
         end
       else
         for at, ranges in ipairs(ranges_by_status) do
-          local segment = read_by_score(source, ranges, start_of(at), limit)
+          local segment = read_by_score(source, ranges, starts[at], limit)
           if #segment > 1 or segment[1] ~= '' then answer[#answer + 1] = segment end
         end
       end
@@ -43,7 +47,7 @@ local function scan_partition(prefix, sources, place, answer)
     return
   end
   for at, ranges in ipairs(ranges_by_status) do
-    local segment, from = { '' }, start_of(at)
+    local segment, from = { '' }, starts[at]
     while true do
       local rows = read_by_score(by_status, ranges, from, max(limit, SHORT))
       for entry = 2, #rows, 2 do

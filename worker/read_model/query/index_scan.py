@@ -1,13 +1,14 @@
 """Orders of attendances: how a sort is simplified, and which index keys implement an order."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from struct import Struct
 from typing import Any, NamedTuple
-
-import orjson
 
 from schemas.attendance import STATUSES, guid, guid_bytes
 from schemas.query.request import Filter, Names, Position, QueryField, Sort
 from worker.read_model.keys import listed_member
+from worker.topics import partition_of_key
 
 Order = tuple[Sort, ...]
 """Sort fields without redundant ones; the last is the id."""
@@ -19,6 +20,10 @@ ID, BOOKING, SESSION, STATUS, NUMBER = QueryField
 #: Less than, and greater than, every id.
 BEFORE_ALL, AFTER_ALL = b"", b"\xff" * 17
 _NUMBERS = 1 << 32
+_ID_BYTES = 16
+_PLACE = Struct(">dB")
+#: All partitions of a page begin at one booking.
+_owner = lru_cache(maxsize=64)(partition_of_key)
 #: Maximum of sessions times statuses times number ranges that one script call looks up in a partition.
 LOOKUPS_OF_CALL = 300
 _SCORE = {status: code * _NUMBERS for code, status in enumerate(STATUSES)}
@@ -31,8 +36,8 @@ class Scan(NamedTuple):
     name: str
     keys: Callable[[list[Any]], list[Key]]
     """Decodes the entries of a segment."""
-    place: Callable[[Key, Filter], Any]
-    """Encodes a key as the place to start after, for the script."""
+    place: Callable[[Key, Filter], bytes]
+    """Encodes a key as the place to start after, for the script (see ``lua/scan.lua``)."""
     key: Callable[[Position], Key]
     position: Callable[[Key], Position]
     identity: Callable[[Key], bytes]
@@ -110,8 +115,14 @@ def is_before(value: Any, other: Any, sort: Sort) -> bool:
     return bool(value > other if sort.descending else value < other)
 
 
-def encode_place(scan: Scan, key: Key | None, filter_: Filter) -> bytes:
-    return orjson.dumps(None if key is None else scan.place(key, filter_))
+def encode_place(scan: Scan, key: Key | None, filter_: Filter, number: int, partitions: int) -> bytes:
+    """The place to start after in a partition, for the script; None: the begin."""
+    if key is None:
+        return b""
+    name, _, identity = key.partition(b"\0") if scan.name == "booking" else (b"", b"", b"")
+    if len(identity) == _ID_BYTES and _owner(name, partitions) == number:
+        return bytes(key + listed_member(name)[-2:])
+    return scan.place(key, filter_)
 
 
 def complete_keys(scan: Scan, segments: list[Any], after: Key | None, descending: bool) -> tuple[list[Key], Key | None]:
@@ -168,37 +179,40 @@ def _position_of_number_and_status(key: Key) -> Position:
     return Position((key[0], str(STATUSES[key[1]]), guid_text), guid_text)
 
 
-def _number_places(key: Key, filter_: Filter) -> Any:
+def _number_place(key: Key, filter_: Filter) -> bytes:
     number, identity = key
-    return [[score + number, identity.hex()] for score in scores(filter_)]
+    return b"".join(_score_place(score + number, identity) for score in scores(filter_))
 
 
-def _number_and_status_places(key: Key, filter_: Filter) -> Any:
+def _number_and_status_place(key: Key, filter_: Filter) -> bytes:
     number, status, identity = key
     places = []
     for score in scores(filter_):
         code = score // _NUMBERS
-        places.append([score + number, (identity if code == status else AFTER_ALL if code < status else BEFORE_ALL).hex()])
-    return places
+        places.append(_score_place(score + number, identity if code == status else AFTER_ALL if code < status else BEFORE_ALL))
+    return b"".join(places)
 
 
-def _booking_place(key: Key, _: Filter) -> Any:
-    name, _, identity = key.partition(b"\0")
-    return [key.hex(), listed_member(name).hex() if len(identity) == 16 else ""]
+def _score_place(score: int, identity: bytes) -> bytes:
+    return _PLACE.pack(score, len(identity)) + identity
 
 
-def _name_scan(name: str, place: Callable[[Key, Filter], Any]) -> Scan:
-    return Scan(name, list, place, _member_of, _position_of_member, lambda key: bytes(key[-16:]))
+def _key_place(key: Key, _: Filter) -> bytes:
+    return bytes(key)
+
+
+def _name_scan(name: str) -> Scan:
+    return Scan(name, list, _key_place, _member_of, _position_of_member, lambda key: bytes(key[-16:]))
 
 
 SCANS = {
-    (ID,): Scan("id", list, lambda key, _: key.hex(), _id_bytes, _position_of_id, bytes),
-    (BOOKING, ID): _name_scan("booking", _booking_place),
-    (SESSION, ID): _name_scan("session", lambda key, _: key.hex()),
+    (ID,): Scan("id", list, _key_place, _id_bytes, _position_of_id, bytes),
+    (BOOKING, ID): _name_scan("booking"),
+    (SESSION, ID): _name_scan("session"),
     (NUMBER, ID): Scan(
         "number",
         _number_keys,
-        _number_places,
+        _number_place,
         lambda position: (position.values[0], _id_bytes(position)),
         _position_of_number,
         lambda key: bytes(key[1]),
@@ -206,7 +220,7 @@ SCANS = {
     (NUMBER, STATUS, ID): Scan(
         "number",
         _number_and_status_keys,
-        _number_and_status_places,
+        _number_and_status_place,
         lambda position: (position.values[0], _STATUS_CODE[str(position.values[1])], _id_bytes(position)),
         _position_of_number_and_status,
         lambda key: bytes(key[2]),

@@ -141,7 +141,7 @@ class Planner:
         owners: dict[Key, int] = {}
         waiting = set(open_)
         while waiting:
-            places = {number: (encode_place(scan, open_[number], filter_),) for number in waiting}
+            places = {number: (encode_place(scan, open_[number], filter_, number, count),) for number in waiting}
             for number, segments in (await self._ask(SCAN_BY[scan.name], arguments, places, filter_)).items():
                 keys, bound = complete_keys(scan, segments, open_[number], descending)
                 # while a booking becomes large, its attendances are in its record and in the index
