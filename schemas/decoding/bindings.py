@@ -53,7 +53,7 @@ def unwrapped(value: bytes) -> bytes:
 
 def is_too_deep(document: bytes) -> bool:
     """Whether JSON nests objects and arrays deeper than `MAX_NESTING`."""
-    if document.count(b"[") + document.count(b"{") <= MAX_NESTING:
+    if len(document) <= 2 * MAX_NESTING or document.count(b"[") + document.count(b"{") <= MAX_NESTING:
         return False
     brackets = _without_texts(document).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_NESTING

@@ -86,7 +86,7 @@ def _contents(contents: Contents) -> dict[str, Any]:
     return contents._asdict() | {
         "missing": [],
         # the order of the sessions counts
-        "at_sessions": {source: list(sessions.items()) for source, sessions in contents.at_sessions.items()},
+        "sources": {source: (*each[:-1], list(each.sessions.items())) for source, each in contents.sources.items()},
     }
 
 

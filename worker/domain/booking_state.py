@@ -69,6 +69,8 @@ class BookingState:
     """By session."""
     scans: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     """By session, the participants that count and the order keys of their scans, if there ever were any."""
+    statuses: dict[str, bytes] = field(default_factory=dict)
+    """By session with an attendance, its packed status."""
     masks: dict[str, int] = field(default_factory=dict)
     """By session, the mask of alerts that are open now, if there ever were any."""
     summary: Summary | None = None
@@ -87,28 +89,15 @@ class BookingState:
 
     def seen(self, name: str) -> AttendanceValue | None:
         """The attendance of a session; None if there is none."""
-        return attendance_value(self.rows.get(name, EMPTY).row, self.packed_status(name))
-
-    def packed_status(self, name: str) -> bytes:
-        """The packed status of a session's attendance; empty if there is none."""
-        return packed_status(self.rows.get(name, EMPTY).row, self.participants(name))
-
-    def participants(self, name: str) -> int:
-        """How many scanned participants of a session count."""
-        return len(self.scans[name]) if name in self.scans else 0
-
-    def packed_statuses(self) -> dict[str, bytes]:
-        """The packed status of each attendance, by session."""
-        counts = {name: len(participants) for name, participants in self.scans.items()}
-        return {name: status for name, (row, _) in self.rows.items() if (status := packed_status(row, counts.get(name, 0)))}
+        return attendance_value(self.rows.get(name, EMPTY).row, self.statuses.get(name, b""))
 
     def judged(self) -> AlertInput:
         """The whole booking, from which FREQUENT_NO_SHOWS is detected."""
-        by_session, newest = self.packed_statuses(), NEVER
-        for name in by_session:
+        newest = NEVER
+        for name in self.statuses:
             if mark := self.rows[name].row.newest:
                 newest = max(newest, fold.effective_time(mark.key))
-        statuses = tuple((name, STATUSES[by_session[name][0]]) for name in sorted(by_session))
+        statuses = tuple((name, STATUSES[self.statuses[name][0]]) for name in sorted(self.statuses))
         return AlertInput(
             self.booking_id, None, EMPTY, None, self.booking, self.erasure_horizon, self._digest(), statuses, newest
         )
@@ -238,7 +227,7 @@ def _begin_change(state: BookingState, is_redelivery: bool) -> Change:
 def _keep_before(change: Change, name: str) -> None:
     """Keeps a session's row and status from before the batch."""
     if name not in change.sessions_before:
-        change.sessions_before[name] = (change.state.rows.get(name, EMPTY), change.state.packed_status(name))
+        change.sessions_before[name] = (change.state.rows.get(name, EMPTY), change.state.statuses.get(name, b""))
 
 
 def _fold_event(change: Change, event: Event, tolerance: int) -> bool:
@@ -322,12 +311,17 @@ def _detect_alerts(change: Change, rules: Rules) -> None:
             row = rows[name] = StoredRow(row.row, row.ever_opened | mask)
         if mask != mask_before:
             masks[name] = mask
-        summary_dirty |= status[:1] != status_before[:1]
+        if status != status_before:
+            summary_dirty |= status[:1] != status_before[:1]
+            if status:
+                state.statuses[name] = status
+            else:
+                del state.statuses[name]
         sessions.append(SessionDelta(name, row_before, row, status_before, status, mask_before, mask))
     change.summary_dirty = summary_dirty
 
 
 def _summarise(state: BookingState) -> None:
-    state.summary = summary = summarise(state.packed_statuses(), state.booking)
+    state.summary = summary = summarise(state.statuses, state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     state.ever_frequent = state.ever_frequent or state.frequent

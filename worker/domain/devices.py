@@ -6,12 +6,10 @@ Which sources are kept depends only on the set of events, whatever their order: 
 stay, and they only become newer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
-from schemas.events import Event
-from worker.domain.fold import pack_times
 from worker.domain.row_codec import FORMAT, check
 
 #: Sources of a partition.
@@ -46,22 +44,10 @@ class SourceEvents(NamedTuple):
     time: int
     session_id: str
     """Empty if it is an erasure."""
-
-
-def newest_by_source(events: Sequence[Event], tolerance: int) -> dict[str, SourceEvents]:
-    """The newest of these events of each source; of equal ones the last.
-
-    Args:
-        events: in any order.
-        tolerance: the clock tolerance, microseconds.
-    """
-    found: dict[str, SourceEvents] = {}
-    for event in events:
-        times = pack_times(event.time, event.received, tolerance)
-        known = found.get(event.source)
-        if known is None or times >= known.newest:
-            found[event.source] = SourceEvents(times, event.received, event.time, event.session_id)
-    return found
+    minutes: Mapping[int, int]
+    """How many were received in which minute since the epoch."""
+    sessions: Mapping[str, int]
+    """How many are of which session, of the sessions that came last."""
 
 
 class Devices:

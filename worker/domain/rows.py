@@ -227,14 +227,15 @@ def load(
         state.erasure_horizon = marker.horizon
         if marker.place[:2] >= state.place[:2]:
             state.place, state.booking = marker.place, None
-    statuses = _load_attendances(rows, state, rules) if rows else {}
-    state.summary = summary = summarise(statuses, state.booking)
+    if rows:
+        _load_attendances(rows, state, rules)
+    state.summary = summary = summarise(state.statuses, state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
     return state
 
 
-def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: Rules) -> dict[str, bytes]:
-    """Puts the rows of ``attendance`` and their open alerts into a booking; returns the packed statuses by session."""
+def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: Rules) -> None:
+    """Puts the rows of ``attendance``, their statuses and open alerts into a booking."""
     if b"" in rows:
         _, ever_frequent, horizon = _booking_row(rows[b""])
         state.ever_frequent, state.erasure_horizon = bool(ever_frequent), max(horizon, state.erasure_horizon)
@@ -251,13 +252,11 @@ def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: R
     for session_id, scans in state.scans.items():
         row = state.rows.get(session_id, row_codec.EMPTY).row
         state.scans[session_id] = fold.counting(row, scans, state.erasure_horizon)
-    statuses = {}
     for session_id, (row, _) in state.rows.items():
-        if status := row_codec.packed_status(row, state.participants(session_id)):
-            statuses[session_id] = status
+        if status := row_codec.packed_status(row, len(state.scans.get(session_id, ()))):
+            state.statuses[session_id] = status
             if mask := detect(session_id, status, row, state.booking, rules):
                 state.masks[session_id] = mask
-    return statuses
 
 
 def stored(state: BookingState) -> Iterator[tuple[bytes, bytes]]:

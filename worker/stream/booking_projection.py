@@ -96,7 +96,7 @@ def _record(state: BookingState, now: Marks) -> bytes:
 
 
 def _marks(state: BookingState) -> Marks:
-    return {name: _mark(status) for name, status in state.packed_statuses().items()}
+    return {name: _mark(status) for name, status in state.statuses.items()}
 
 
 @lru_cache(maxsize=1000)

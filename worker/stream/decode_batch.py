@@ -10,7 +10,8 @@ from schemas.decoding.explain import booking_of_key, decode, decode_booking, rec
 from schemas.events import BACKFILL_HEADER, Booking, BookingGone, DeadLetter, Event, EventType
 from worker.domain.alert_rules import Rules
 from worker.domain.booking_state import BookingRecord, Place
-from worker.domain.devices import SourceEvents, newest_by_source
+from worker.domain.devices import SourceEvents
+from worker.domain.fold import effective_time, pack_times
 from worker.domain.rows import EVENTS
 from worker.read_model.estimates import MOST_SESSIONS
 from worker.stream.originals import NULL, first_offset, pack_original
@@ -47,11 +48,7 @@ class Contents(NamedTuple):
     forwarded: Mapping[str, int]
     """By type, how many are forwarded to their partition."""
     sources: Mapping[str, SourceEvents]
-    """The sources of the events that are folded here, each with the newest of them."""
-    received: Mapping[str, Mapping[int, int]]
-    """By source, how many of these were received in which minute since the epoch."""
-    at_sessions: Mapping[str, Mapping[str, int]]
-    """By source, how many of these are of which session."""
+    """The sources of the events that are folded here."""
 
 
 class DecodedBatch(NamedTuple):
@@ -66,7 +63,7 @@ class DecodedBatch(NamedTuple):
     """By booking, the operation that published its records again; empty, or no entry: at least one of them is live."""
 
 
-EMPTY = DecodedBatch(Contents([], {}, [], [], None, {}, {}, {}, {}, {}), {}, {}, {})
+EMPTY = DecodedBatch(Contents([], {}, [], [], None, {}, {}, {}), {}, {}, {})
 """A batch without records."""
 
 
@@ -95,36 +92,36 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
             forwards.append((record, event.booking_id, event.received))
             forwarded[event.type] += 1
     folded = [event for _, event in ours]
+    sources = events_by_source(folded, tolerance)
     contents = Contents(
         missing=[],
         last_places={},
         dead_letters=dead_letters,
         forwards=forwards,
-        newest=max((min(event.time, event.received + tolerance) for event in folded), default=None),
-        folded=Counter(event.type for event in folded),
+        newest=max((effective_time(each.newest) for each in sources.values()), default=None),
+        folded=Counter([event.type for event in folded]),
         forwarded=forwarded,
-        sources=newest_by_source(folded, tolerance),
-        received=received_by_minute(folded),
-        at_sessions=counts_by_session(folded),
+        sources=sources,
     )
     return DecodedBatch(contents, events, {}, backfills_of(ours) if has_backfill(records) else {})
 
 
-def received_by_minute(events: Iterable[Event]) -> Mapping[str, Mapping[int, int]]:
-    """By source, how many of these events were received in which minute since the epoch; for estimates."""
-    found: dict[str, dict[int, int]] = {}
-    for (source, minute), count in Counter((event.source, event.received // _MINUTE) for event in events).items():
-        found.setdefault(source, {})[minute] = count
-    return found
+def events_by_source(events: Iterable[Event], tolerance: int) -> dict[str, SourceEvents]:
+    """What these events say of their sources; of equal ones the last is the newest. ``tolerance`` in microseconds."""
+    grouped: dict[str, list[Event]] = {}
+    for event in events:
+        grouped.setdefault(event.source, []).append(event)
+    return {source: _of_source(some, tolerance) for source, some in grouped.items()}
 
 
-def counts_by_session(events: Iterable[Event]) -> Mapping[str, Mapping[str, int]]:
-    """By source, how many of these events are of which session, of the sessions that came last; for estimates."""
-    found: dict[str, dict[str, int]] = {}
-    for (source, session_id), count in Counter((event.source, event.session_id) for event in events).items():
-        if session_id:
-            found.setdefault(source, {})[session_id] = count
-    return {source: dict(list(counts.items())[-MOST_SESSIONS:]) for source, counts in found.items()}
+def _of_source(events: Sequence[Event], tolerance: int) -> SourceEvents:
+    keys = [(min(each.time, each.received + tolerance), each.time, each.received, at) for at, each in enumerate(events)]
+    _, time, received, newest = max(keys)
+    minutes = Counter([each.received // _MINUTE for each in events])
+    sessions = Counter([each.session_id for each in events if each.session_id])
+    latest = dict(list(sessions.items())[-MOST_SESSIONS:])
+    times = pack_times(time, received, tolerance)
+    return SourceEvents(times, received, time, events[newest].session_id, minutes, latest)
 
 
 async def read_bookings(records: Records, is_ours: IsOurs, decode_record: DecodeRecord = decode_booking) -> DecodedBatch:
@@ -167,7 +164,7 @@ async def read_bookings(records: Records, is_ours: IsOurs, decode_record: Decode
             newest = received if newest is None else max(newest, received)
         booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
         _add_backfill(backfills, keyed, _backfill_of(record.headers))
-    contents = Contents([], last_places, dead_letters, forwards, newest, folded, forwarded, {}, {}, {})
+    contents = Contents([], last_places, dead_letters, forwards, newest, folded, forwarded, {})
     return DecodedBatch(contents, {}, booking_records, backfills)
 
 

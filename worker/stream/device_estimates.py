@@ -38,9 +38,9 @@ class _Source:
         self.gaps = array("f", [estimate.gap] * min(estimate.gaps, _RESTORED))
         self.offsets = array("f", [estimate.offset] * min(estimate.offsets, _RESTORED))
 
-    def add(self, events: SourceEvents, counts: Mapping[int, int], sessions: Mapping[str, int]) -> None:
-        """Takes the events of a batch: the newest one, and how many were received in which minute and are of which session."""
-        estimate, received = self.estimate, events.received
+    def add(self, events: SourceEvents) -> None:
+        """Takes the events of a batch."""
+        estimate, received, counts = self.estimate, events.received, events.minutes
         if estimate.received and received > estimate.received:
             _push(self.gaps, (received - estimate.received) / _SECOND / sum(counts.values()))
         _push(self.offsets, (received - events.time) / _SECOND)
@@ -48,7 +48,7 @@ class _Source:
             estimate.received, estimate.session = received, events.session_id
         for minute in sorted(counts):
             _count(estimate, minute, counts[minute])
-        _count_sessions(estimate.sessions, sessions, received)
+        _count_sessions(estimate.sessions, events.sessions, received)
 
     def packed(self) -> bytes:
         """The bytes for Redis."""
@@ -83,19 +83,8 @@ class DeviceEstimates:
         self._dead_only.clear()
         self._changed.clear()
 
-    def add(
-        self,
-        sources: Mapping[str, SourceEvents],
-        counts: Mapping[str, Mapping[int, int]],
-        sessions: Mapping[str, Mapping[str, int]],
-    ) -> None:
-        """Takes a batch.
-
-        Args:
-            sources: the newest event of each.
-            counts: by source, how many of its events were received in which minute.
-            sessions: by source, how many of its events are of which session.
-        """
+    def add(self, sources: Mapping[str, SourceEvents]) -> None:
+        """Takes a batch."""
         held = self._sources
         for name, events in sources.items():
             source = held.get(name)
@@ -103,7 +92,7 @@ class DeviceEstimates:
                 source = held[name] = self._dead_only.pop(name) if name in self._dead_only else _Source(Estimate())
             else:
                 held.move_to_end(name)
-            source.add(events, counts[name], sessions.get(name, {}))
+            source.add(events)
             self._changed[name] = None
         self._drop(held, self._most)
 

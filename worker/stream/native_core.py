@@ -73,9 +73,7 @@ class NativeCore:
             newest=newest,
             folded=folded,
             forwarded=forwarded,
-            sources={name: SourceEvents(*each) for name, *each, _, _ in sources},
-            received={name: minutes for name, *_, minutes, _ in sources},
-            at_sessions={name: sessions for name, *_, sessions in sources if sessions},
+            sources={name: SourceEvents(*each) for name, *each in sources},
         )
 
     async def _decode_bookings(self, records: Sequence[Any]) -> Contents:

@@ -274,7 +274,7 @@ class Partition:
             if topic == EVENTS:
                 bad = self._bad_events.add(fetched.records, contents.dead_letters)
                 if not is_redelivery:
-                    self._estimates.add(contents.sources, contents.received, contents.at_sessions)
+                    self._estimates.add(contents.sources)
                     self._estimates.add_dead_letters(bad, bookings.devices.newest().__contains__)
             # a batch may wait long for Kafka and Redis, and its records take far more memory than what it emits
             fetched.records.clear()

@@ -95,7 +95,7 @@ def project_all(
     """
     names = state.rows.keys() | listed_by(state.booking).keys()
     for name in names if sessions is None else names & set(sessions):
-        status = state.packed_status(name)
+        status = state.statuses.get(name, b"")
         row = state.rows[name].row if status else NOTHING
         contributed = _contribution(name, status, state.booking)
         if contributed:

@@ -14,7 +14,7 @@ from schemas.attendance import STATUSES
 from tests.bench.query.dataset import Dataset
 from worker.domain.booking_state import BookingState
 from worker.domain.fold import Base, Mark, Row, pack_times
-from worker.domain.row_codec import StoredRow
+from worker.domain.row_codec import StoredRow, packed_status
 from worker.domain.summaries import summarise
 from worker.read_model.builds import Namespace, announce
 from worker.read_model.keys import LAYOUT_VERSION, namespace
@@ -80,8 +80,9 @@ async def _entries(data: Dataset, bookings: Sequence[int]) -> AsyncIterator[Entr
 def _state(data: Dataset, booking: int) -> BookingState:
     state = BookingState(data.bookings[booking])
     for attendance in data.of_booking(booking):
-        state.rows[data.sessions[data.session_of[attendance]]] = _row(data, attendance)
-    state.summary = summarise(state.packed_statuses(), None)
+        session, stored = data.sessions[data.session_of[attendance]], _row(data, attendance)
+        state.rows[session], state.statuses[session] = stored, packed_status(stored.row, 0)
+    state.summary = summarise(state.statuses, None)
     return state
 
 

@@ -6,11 +6,12 @@ import pytest
 
 from schemas.attendance import AttendanceStatus
 from schemas.events import Event
-from worker.domain.devices import MOST_DEVICES, Devices, device_rows, devices_of, newest_by_source
+from worker.domain.devices import MOST_DEVICES, Devices, device_rows, devices_of
 from worker.domain.fold import NOTHING, fold, order_key
 from worker.domain.row_codec import OtherFormat, arrival_minute, pack_status
 from worker.domain.rows import merge_attendance_rows
 from worker.read_model.devices import unpack_newest
+from worker.stream.decode_batch import events_by_source
 
 TOLERANCE = 300_000_000
 MINUTE = 60_000_000
@@ -33,7 +34,7 @@ def test_the_newest_event_of_each_source_is_found_in_any_order() -> None:
     }
     for _ in range(5):
         chance.shuffle(events)
-        found = newest_by_source(events, TOLERANCE)
+        found = events_by_source(events, TOLERANCE)
         assert {source: tuple(unpack_newest(each.newest)) for source, each in found.items()} == expected
         assert all((each.time, each.received) == expected[source][1:] for source, each in found.items())
 

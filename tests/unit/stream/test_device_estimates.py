@@ -3,7 +3,6 @@
 import pytest
 
 from schemas.events import Event
-from worker.domain.devices import newest_by_source
 from worker.read_model.estimates import (
     DEAD_MINUTES,
     MOST_SESSIONS,
@@ -16,7 +15,7 @@ from worker.read_model.estimates import (
     usual_gap,
 )
 from worker.stream.bad_events import BadEvent
-from worker.stream.decode_batch import counts_by_session
+from worker.stream.decode_batch import events_by_source
 from worker.stream.device_estimates import DeviceEstimates
 
 SECOND, MINUTE = 1_000_000, 60_000_000
@@ -26,10 +25,7 @@ NOW = 1_795_000_000_000_000 // MINUTE * MINUTE
 def add(estimates: DeviceEstimates, *received: int, source: str = "/gate", late: int = 0, session: str = "s") -> None:
     """A batch of events of a source."""
     events = [Event("attendance.check_in", "b", session, at - late, source, "1", "", None, "", at) for at in received]
-    counts: dict[int, int] = {}
-    for at in received:
-        counts[at // MINUTE] = counts.get(at // MINUTE, 0) + 1
-    estimates.add(newest_by_source(events, 0), {source: counts}, counts_by_session(events))
+    estimates.add(events_by_source(events, 0))
 
 
 def stored(estimates: DeviceEstimates) -> dict[str, Estimate | None]:
