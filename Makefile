@@ -21,10 +21,14 @@ CARGO := $(firstword $(shell command -v cargo) $(wildcard $(HOME)/.cargo/bin/car
 CRATE := worker/native
 CRATE_FILES := $(CRATE)/Cargo.toml $(CRATE)/Cargo.lock $(CRATE)/pyproject.toml $(wildcard $(CRATE)/src/*.rs)
 NATIVE := $(VENV)/.installed-native
-MATURIN := PATH="$(dir $(CARGO)):$$PATH" $(BIN)/maturin build --quiet --release --locked --manifest-path $(CRATE)/Cargo.toml
+WITH_CARGO := PATH="$(dir $(CARGO)):$$PATH"
+FUZZ := $(CRATE)/fuzz
+FUZZER := $(VENV)/cargo/bin/cargo-fuzz
+FUZZ_SECONDS := 60
+MATURIN := $(WITH_CARGO) $(BIN)/maturin build --quiet --release --locked --manifest-path $(CRATE)/Cargo.toml
 WITHOUT_CARGO := @echo 'There is no cargo here: the core in Python is used, and the native one is not tested.'
 
-.PHONY: run demo test test-unit test-full lint bench bench-query screens wheels lock .env clean wheel-if-built
+.PHONY: run demo test test-unit test-full fuzz lint bench bench-query screens wheels lock .env clean wheel-if-built
 
 run: $(RUN) wheel-if-built  ## the main job on an embedded broker and Valkey, live counts until Ctrl-C
 	@$(BIN)/attendance dev --demo
@@ -45,9 +49,20 @@ test-unit: $(NATIVE)  ## those that need no service, for daily work
 
 test-full: $(NATIVE)  ## the slow ones too, all examples of the properties, and fifty rounds of faults with each core
 	TEST_FULL=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
+	$(if $(CARGO),$(MAKE) fuzz FUZZ_SECONDS=300)
 	$(if $(CARGO),$(BIN)/python -m tests.faults --rounds 50 --cores native)
 	$(BIN)/python -m tests.faults --rounds 50 --cores python
 	$(if $(CARGO),$(BIN)/python -m tests.faults --rounds 10 --cores "native,python")
+
+# without sanitizers, which need a nightly compiler: they look for what `unsafe` code does, and here is none
+fuzz: $(FUZZER)  ## the native core against bytes of any kind; FUZZ_SECONDS for each target
+	$(if $(CARGO),,@echo 'There is no cargo here: install it from https://rustup.rs' >&2; exit 1)
+	mkdir -p $(FUZZ)/corpus/decode $(FUZZ)/corpus/fold
+	cd $(CRATE) && for target in decode fold; do $(WITH_CARGO) $(CURDIR)/$(FUZZER) run --sanitizer none $$target \
+		fuzz/corpus/$$target fuzz/seeds/$$target -- -dict=fuzz/words.dict -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+$(FUZZER):
+	$(if $(CARGO),$(CARGO) install --quiet --locked --root $(VENV)/cargo cargo-fuzz@0.13.1)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -55,6 +70,7 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(if $(CARGO),$(CARGO) fmt --check --manifest-path $(CRATE)/Cargo.toml)
+	$(if $(CARGO),$(CARGO) fmt --check --manifest-path $(FUZZ)/Cargo.toml)
 	$(if $(CARGO),$(CARGO) clippy --quiet --locked --all-targets --manifest-path $(CRATE)/Cargo.toml -- -D warnings)
 
 bench: $(NATIVE)  ## what an event costs, beside its peers, on a real Kafka and Redis; BENCH="--runs 3" for medians, --help for more

@@ -17,6 +17,8 @@ mod decode_booking;
 mod document;
 mod event;
 mod fold;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hashing;
 mod order;
 mod project;
