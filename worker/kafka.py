@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -102,17 +103,24 @@ async def send_all(producer: AIOKafkaProducer, messages: Iterable[Message]) -> N
         if not of_partition or not _add(message, of_partition[-1]):
             of_partition.append(producer.create_batch())
             _add(message, of_partition[-1])  # an empty batch takes any record
-    futures = [
-        await producer.send_batch(batch, topic, partition=partition)
-        for (topic, partition), of_partition in batches.items()
-        for batch in of_partition
-    ]
-    await asyncio.gather(*futures)
+    sent = await asyncio.gather(*(_send_batches(producer, *place, some) for place, some in batches.items()))
+    await asyncio.gather(*chain.from_iterable(sent))
+
+
+async def _send_batches(
+    producer: AIOKafkaProducer, topic: str, partition: int, batches: Iterable[BatchBuilder]
+) -> list[asyncio.Future[Any]]:
+    """Queues batches for a partition in their order, each once the one before has left."""
+    futures = []
+    for batch in batches:
+        batch.close()
+        futures.append(await producer.send_batch(batch, topic, partition=partition))
+    return futures
 
 
 def _add(message: Message, batch: BatchBuilder) -> bool:
     """Whether the batch had room."""
-    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=message.headers)
+    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers))
     return added is not None
 
 

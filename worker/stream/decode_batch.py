@@ -16,7 +16,7 @@ from worker.domain.rows import EVENTS
 from worker.read_model.estimates import MOST_SESSIONS
 from worker.stream.originals import NULL, first_offset, pack_original
 
-#: Booking records that are decoded before other tasks get their turn: each takes ten times as long as an event.
+#: Booking records that are decoded before other tasks get their turn: each takes many times as long as an event.
 _DECODED_AT_ONCE = 500
 #: The id of an operation in `BACKFILL_HEADER`; any other value is ignored.
 _is_operation = re.compile(rb"[\w-]{1,64}").fullmatch
@@ -25,7 +25,7 @@ _UPSERTED, _DELETED = EventType.BOOKING_UPSERTED.value, EventType.BOOKING_DELETE
 
 Records = Sequence[Any]
 DecodeRecord = Callable[[bytes | None, Any, bytes | None], Booking | BookingGone | DeadLetter]
-"""Decodes value, headers and key as `decode_booking` does."""
+"""Decodes value, headers and key as `decode_booking` does; that of the native core gives most bookings as `EncodedBooking`."""
 IsOurs = Callable[[str], bool]
 """Whether a booking belongs to the partition that the records were read from."""
 

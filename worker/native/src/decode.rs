@@ -154,7 +154,7 @@ fn is_too_deep(json: &[u8]) -> bool {
 }
 
 /// Without the prefix of a schema registry, then without a byte order mark.
-fn unwrapped(value: &[u8]) -> &[u8] {
+pub fn unwrapped(value: &[u8]) -> &[u8] {
     let value = if value.first() == Some(&0) { value.get(5..).unwrap_or_default() } else { value };
     value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value)
 }

@@ -23,7 +23,7 @@ pub fn decode_json(value: &[u8]) {
         return;
     }
     if let Some(found) = decode::decode(value) {
-        let document = parsed(value);
+        let Some(document) = parsed(value) else { return };
         assert_eq!(text(&document, &["id"]), Some(&*found.id));
         assert_eq!(text(&document, &["source"]), Some(&*found.source));
         assert_same_id(text(&document, &["data", "bookingId"]), &found.booking);
@@ -31,16 +31,15 @@ pub fn decode_json(value: &[u8]) {
         assert!(found.number.is_none() || found.number.map(u64::from) == number);
     }
     if let Some(found) = decode_booking(value) {
-        let document = parsed(value);
+        let Some(document) = parsed(value) else { return };
         assert_same_id(text(&document, &["data", "bookingId"]), &found.booking);
         assert_eq!(text(&document, &["type"]) == Some("booking.deleted"), found.content.is_none());
     }
 }
 
-fn parsed(value: &[u8]) -> Value {
-    let parsed = decode::parse::<Value>(value);
-    assert!(parsed.is_some(), "what is decoded is no JSON object");
-    parsed.map_or(Value::Null, |decode::Object(document)| document)
+/// None: a field that is ignored holds what no `Value` can, as 1e999 or half of a surrogate pair.
+fn parsed(value: &[u8]) -> Option<Value> {
+    serde_json::from_slice(decode::unwrapped(value)).ok()
 }
 
 fn text<'a>(document: &'a Value, path: &[&str]) -> Option<&'a str> {

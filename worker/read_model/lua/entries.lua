@@ -1,4 +1,4 @@
--- Reads the indexes of attendances; shared by scan.lua, numbers.lua, count.lua and ranked.lua.
+-- Reads the indexes of attendances; shared by the scans, numbers.lua, count.lua, ranked.lua, arrivals.lua and roster.lua.
 --
 -- A source is a sorted set of ids by score: the index by status, or one index for each session of the query. The index by status
 -- does not list the attendances with the score COMMON: they are counted, and read from the documents.

@@ -49,7 +49,8 @@ end
 
 -- Returns expand(status, member, segment, ids, beginnings). It adds the keys of a member of the index of a status: its own, or those
 -- of all statuses of the booking for which it stands, once. Keys that match go to the segment; ids to look up go to `ids`, and the
--- bookingId and NUL before each to `beginnings`. It returns the place behind all of these keys.
+-- bookingId and NUL before each to `beginnings`. It returns the place behind all of these keys, and
+-- whether they are all of the booking.
 local function expander(prefix, statuses)
   local buckets, after_all = prefix .. KEY_BOOKING, ascending and AFTER_ALL or BEFORE_ALL
   local verdicts, is_read = {}, {}
@@ -61,7 +62,7 @@ local function expander(prefix, statuses)
         ids[#ids + 1] = sub(member, -16)
         beginnings[#ids] = sub(member, 1, -17)
       end
-      return member
+      return member, false
     end
     local beginning = sub(member, 1, -3)
     local record = not is_read[member] and call('HGET', buckets .. byte(member, -2) * 256 + byte(member, -1), sub(member, 1, -4))
@@ -84,7 +85,7 @@ local function expander(prefix, statuses)
         end
       end
     end
-    return beginning .. after_all
+    return beginning .. after_all, true
   end
 end
 
@@ -121,8 +122,8 @@ local function by_booking(prefix, sources, place, place_member, answer)
   for _, status in ipairs(statuses) do
     -- members that have as many matching attendances as are wanted
     local from, take = place and '(' .. place, limit * status.size / max(1, status.matching)
-    local target = take > FAR_KEYS and math.ceil(limit / 2) or limit
-    local spare = status.matching == status.size and 1 or 1.25
+    local is_far, spare = take > FAR_KEYS and status.matching < status.size, status.matching < status.size and 1.25 or 1
+    local target = is_far and math.ceil(limit / 2) or limit
     take = max(FEWEST_MEMBERS, min(CHUNK, math.ceil(take * spare * target / limit)))
     local segment, ids, beginnings = { '' }, {}, {}
     local function look_up()
@@ -134,15 +135,18 @@ local function by_booking(prefix, sources, place, place_member, answer)
     end
     -- the booking of the place may have attendances behind it, wherever its member stands
     if place_member then expand(status, place_member, segment, ids, beginnings) end
+    -- some of these keys may precede the place
+    local target_size = #segment + target
     while status.matching > 0 do
-      local members, behind
+      local members, behind, is_whole
       if ascending then members = call('ZRANGEBYLEX', status.key, from or '-', edge and '[' .. edge or '+', 'LIMIT', 0, take)
       else members = call('ZREVRANGEBYLEX', status.key, from or '+', edge and '[' .. edge or '-', 'LIMIT', 0, take) end
       local read = 0
-      while read < #members and not (behind and #segment > target) do
+      -- not behind a single attendance of a large booking: while it becomes large, its record may hold attendances before that
+      while read < #members and not (is_whole and #segment >= target_size) do
         read = read + 1
         local member = members[read]
-        if member ~= place_member then behind = expand(status, member, segment, ids, beginnings) end
+        if member ~= place_member then behind, is_whole = expand(status, member, segment, ids, beginnings) end
         if #ids >= CHUNK then look_up() end
       end
       look_up()
@@ -151,7 +155,7 @@ local function by_booking(prefix, sources, place, place_member, answer)
         break
       end
       from = '(' .. members[read]
-      if behind and (#segment > target or is_budget_spent()) then
+      if behind and (#segment >= target_size or is_budget_spent()) then
         segment[1], edge = behind, behind
         break
       end
