@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -103,19 +102,19 @@ async def send_all(producer: AIOKafkaProducer, messages: Iterable[Message]) -> N
         if not of_partition or not _add(message, of_partition[-1]):
             of_partition.append(producer.create_batch())
             _add(message, of_partition[-1])  # an empty batch takes any record
-    sent = await asyncio.gather(*(_send_batches(producer, *place, some) for place, some in batches.items()))
-    await asyncio.gather(*chain.from_iterable(sent))
+    sending = (_send_batches(producer, *place, of_partition) for place, of_partition in batches.items())
+    # if one fails, the others end too before the error is raised: nothing is sent behind the caller's back
+    for error in filter(None, await asyncio.gather(*sending, return_exceptions=True)):
+        raise error
 
 
-async def _send_batches(
-    producer: AIOKafkaProducer, topic: str, partition: int, batches: Iterable[BatchBuilder]
-) -> list[asyncio.Future[Any]]:
-    """Queues batches for a partition in their order, each once the one before has left."""
+async def _send_batches(producer: AIOKafkaProducer, topic: str, partition: int, batches: Iterable[BatchBuilder]) -> None:
+    """Sends batches to a partition in their order, each once the one before has left, and waits for all of them."""
     futures = []
     for batch in batches:
         batch.close()
         futures.append(await producer.send_batch(batch, topic, partition=partition))
-    return futures
+    await asyncio.gather(*futures)
 
 
 def _add(message: Message, batch: BatchBuilder) -> bool:

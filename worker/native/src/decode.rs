@@ -34,20 +34,21 @@ pub struct Decoded<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// A CloudEvent with data of some kind.
 #[derive(Deserialize)]
-struct Document<'a> {
+#[serde(bound(deserialize = "D: Deserialize<'de>"))]
+pub struct Document<'a, D> {
     #[serde(borrow)]
     specversion: Cow<'a, str>,
     #[serde(borrow)]
-    id: Cow<'a, str>,
+    pub id: Cow<'a, str>,
     #[serde(borrow)]
-    source: Cow<'a, str>,
+    pub source: Cow<'a, str>,
     #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
+    pub kind: Cow<'a, str>,
     #[serde(borrow)]
-    time: Cow<'a, str>,
-    #[serde(borrow)]
-    data: Object<Data<'a>>,
+    pub time: Cow<'a, str>,
+    pub data: Object<D>,
     data_base64: Option<IgnoredAny>,
 }
 
@@ -67,13 +68,7 @@ struct Data<'a> {
 
 /// The event in a record's value in structured mode; None: another look is needed.
 pub fn decode(value: &[u8]) -> Option<Decoded<'_>> {
-    if value.is_empty() || value.len() > MAX_EVENT_BYTES {
-        return None;
-    }
-    let Object(document) = parse::<Document<'_>>(value)?;
-    if document.specversion != "1.0" || document.data_base64.is_some() {
-        return None;
-    }
+    let document = document::<Data<'_>>(value, MAX_EVENT_BYTES)?;
     let Object(data) = document.data;
     let kind = Kind::of_name(document.kind.as_bytes())?;
     let has_number = matches!(kind, Kind::CheckIn | Kind::Set);
@@ -124,13 +119,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Parses the JSON of a value in structured mode.
-pub fn parse<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Option<Object<T>> {
+/// The CloudEvent in a value of structured mode, which has at most so many bytes.
+pub fn document<'a, D: Deserialize<'a>>(value: &'a [u8], most_bytes: usize) -> Option<Document<'a, D>> {
+    if value.len() > most_bytes {
+        return None;
+    }
     let text = std::str::from_utf8(unwrapped(value)).ok()?;
     if is_too_deep(text.as_bytes()) {
         return None;
     }
-    serde_json::from_str(text).ok()
+    let Object(document) = serde_json::from_str::<Object<Document<'a, D>>>(text).ok()?;
+    (document.specversion == "1.0" && document.data_base64.is_none()).then_some(document)
 }
 
 /// Whether objects and arrays are nested deeper than `MAX_NESTING`: serde reads fields that it skips to any depth.

@@ -1,10 +1,9 @@
 //! Decodes a booking record whose every field is well-formed, on the terms of `decode`.
 
-use crate::decode::{MAX_BOOKING_ID, MAX_SESSION_ID, Object, id, name, parse};
+use crate::decode::{MAX_BOOKING_ID, MAX_SESSION_ID, Object, document, id, name};
 use crate::reference::{Content, Window};
 use crate::time;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::borrow::Cow;
 
 const MAX_BOOKING_BYTES: usize = 512 * 1024;
@@ -16,23 +15,6 @@ pub struct DecodedBooking<'a> {
     pub booking: Cow<'a, str>,
     /// None: the booking was deleted.
     pub content: Option<Content>,
-}
-
-#[derive(Deserialize)]
-struct Document<'a> {
-    #[serde(borrow)]
-    specversion: Cow<'a, str>,
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    source: Cow<'a, str>,
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    time: Cow<'a, str>,
-    #[serde(borrow)]
-    data: Object<Data<'a>>,
-    data_base64: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -76,13 +58,7 @@ impl OptionalText<'_> {
 
 /// The booking in a record's value in structured mode; None: another look is needed.
 pub fn decode_booking(value: &[u8]) -> Option<DecodedBooking<'_>> {
-    if value.is_empty() || value.len() > MAX_BOOKING_BYTES {
-        return None;
-    }
-    let Object(document) = parse::<Document<'_>>(value)?;
-    if document.specversion != "1.0" || document.data_base64.is_some() {
-        return None;
-    }
+    let document = document::<Data<'_>>(value, MAX_BOOKING_BYTES)?;
     name(document.source)?;
     name(document.id)?;
     let time = time::parse(document.time.as_bytes())?;
