@@ -111,6 +111,42 @@ def test_first_workers_on_one_redis_agree_at_once(kafka: Broker, own_redis: Redi
     asyncio.run(starting())
 
 
+@pytest.mark.parametrize("reading", ["record", "id"])
+@pytest.mark.parametrize("found", [NO_ID, RedisId("of topics that were deleted")])
+def test_a_worker_agrees_while_another_one_reads(
+    kafka: Broker, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, reading: str, found: RedisId
+) -> None:
+    """What the second one has read first is of the time before the first agreed, what it reads next is not."""
+    monkeypatch.setattr(group, "_SILENT_SECONDS", 0.0)
+    tenant, first = Tenant(kafka), list[str]()
+    read_record, read_redis = Group._read_record, group.read_id  # noqa: SLF001
+
+    async def agree_meanwhile(just_read: str) -> None:
+        if just_read == reading and not first:
+            first.append("")
+            first.append(await tenant.agree(own_redis))
+
+    async def record(self: Group) -> GroupRecord | None:
+        answer = await read_record(self)
+        await agree_meanwhile("record")
+        return answer
+
+    async def redis_id(*given: Any) -> RedisId:
+        answer = await read_redis(*given)
+        await agree_meanwhile("id")
+        return answer
+
+    async def starting() -> None:
+        await tenant.create(own_redis)
+        if found != NO_ID:
+            await tenant.set_id(own_redis, NO_ID, found)
+        monkeypatch.setattr(Group, "_read_record", record)
+        monkeypatch.setattr(group, "read_id", redis_id)
+        assert await tenant.agree(own_redis) == first[-1]
+
+    asyncio.run(starting())
+
+
 def test_of_first_workers_on_two_redis_one_is_refused(kafka: Broker, own_redis: RedisServer, other_redis: RedisServer) -> None:
     async def starting() -> None:
         tenant = Tenant(kafka)

@@ -127,8 +127,15 @@ class Group:
                 await self.check()
 
     async def _read(self) -> tuple[GroupRecord | None, RedisId]:
-        record = await until_done("kafka", self._read_record)
-        return record, await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace))
+        """The record, and the id that this Redis had when it was read: a worker that starts meanwhile changes both."""
+        current = await self._read_id()
+        while True:
+            before, record, current = current, await until_done("kafka", self._read_record), await self._read_id()
+            if current == before:
+                return record, current
+
+    async def _read_id(self) -> RedisId:
+        return await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace))
 
     async def _read_record(self) -> GroupRecord | None:
         records = await read(self._settings.kafka_client(), self._topic, 0, range(sys.maxsize))
@@ -171,7 +178,7 @@ class Group:
         end = monotonic() + seconds
         while await self._has_members():
             # any other id: a worker that started at the same time may have seen no members, and claimed this Redis
-            if await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace)) != before:
+            if await self._read_id() != before:
                 break
             if monotonic() > end:
                 raise SettingsConflict(
