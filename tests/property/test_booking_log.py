@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial, reduce
 from random import Random
 from typing import NamedTuple
+from zlib import compress
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from tests.support.oracle.make import record as envelope
 from tests.support.oracle.reading import normalised
 from tests.support.strategies import sized
 from worker.domain.alert_rules import Rules
-from worker.domain.booking_state import BookingRecord, Place, apply_records
+from worker.domain.booking_state import NOWHERE, BookingRecord, Place, apply_records
 from worker.domain.rows import encode_reference, load, merge_booking_rows, original_of, place_of
 from worker.kafka import Message
 from worker.stream.decode_batch import read_bookings
@@ -260,3 +261,15 @@ def test_rows_of_a_booking_merge_to_a_maximum(rows: list[bytes], chance: Random)
     assert reduce(partial(merge_booking_rows, b""), again) == merged
     assert place_of(merged) == max(map(place_of, rows))
     assert original_of(merged) == b"as it came"
+
+
+@given(st.binary(max_size=40), st.integers(0, 120))
+@sized(100)
+def test_originals_come_out_as_they_went_in(some: bytes, copies: int) -> None:
+    """Of any length, stored as they are or compressed, as the version before did with short ones, too."""
+    original = some * copies
+    row = encode_reference(BookingRecord(NOWHERE, None, original))
+    assert original_of(row) == original
+    assert len(row) < 1_200
+    before = encode_reference(BookingRecord(NOWHERE, None, b"")).removesuffix(compress(b"", 0))
+    assert original_of(before + compress(original, 1)) == original
