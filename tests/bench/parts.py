@@ -55,7 +55,7 @@ def _fold_all(events: Sequence[Event], tolerance: int) -> None:
     rows: dict[tuple[str, str], Row] = {}
     for event in events:
         pair, keyed = (event.booking_id, event.session_id), (order_key(event, tolerance), event)
-        rows[pair] = fold(rows.get(pair, NOTHING), {}, [keyed], NEVER).row
+        rows[pair], _ = fold(rows.get(pair, NOTHING), {}, [keyed], NEVER)
 
 
 def _count_all(events: Sequence[Event], metrics: WorkerMetrics) -> None:

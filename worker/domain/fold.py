@@ -6,6 +6,7 @@ counted from a mapping of their own (hash of the participant -> order key of the
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from operator import attrgetter
 from struct import Struct
 from typing import NamedTuple
 
@@ -14,8 +15,7 @@ from schemas.events import Event, EventType
 
 #: Order keys are compared as bytes; times before 1970 are negative, so this is added.
 _ZERO = 1 << 63
-_TIMES = Struct(">QQQ")
-_pack_times = _TIMES.pack
+_pack_times = Struct(">QQQ").pack
 _TIME = Struct(">Q")
 _EFFECTIVE = _TIME.unpack_from
 
@@ -72,16 +72,9 @@ class Row(NamedTuple):
 NOTHING = Row()
 
 
-class Folded(NamedTuple):
-    """The result of a fold: the row, and the scans that changed (None: no longer counts)."""
-
-    row: Row
-    scans: dict[bytes, bytes | None]
-
-
-def effective_time(key: bytes, at: int = 0) -> int:
-    """The effective time of the order key at this index, microseconds."""
-    effective: int = _EFFECTIVE(key, at)[0]
+def effective_time(key: bytes) -> int:
+    """The effective time in an order key, microseconds."""
+    effective: int = _EFFECTIVE(key)[0]
     return effective - _ZERO
 
 
@@ -115,8 +108,10 @@ def participant_hash(participant_id: str) -> bytes:
     return sha256(participant_id.encode()).digest()[:16]
 
 
-def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], erasure_horizon: int) -> Folded:
-    """Folds events of one (booking, session), each with its order key, into its row.
+def fold(
+    row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], erasure_horizon: int
+) -> tuple[Row, dict[bytes, bytes | None]]:
+    """Folds events of one (booking, session), each with its order key: the row, the scans that change (None: no longer counts).
 
     Args:
         row: the row so far.
@@ -149,7 +144,7 @@ def fold(row: Row, scans: Scans, events: Iterable[tuple[bytes, Event]], erasure_
         elif override is None or key > override.key:
             override = mark
     after = normalised(Row(horizon, base, newest, attended, missed, override), erasure_horizon)
-    return Folded(after, _scan_changes(row, after, scans, fresh, erasure_horizon) if scans or fresh else {})
+    return after, _scan_changes(row, after, scans, fresh, erasure_horizon) if scans or fresh else {}
 
 
 def normalised(row: Row, erasure_horizon: int) -> Row:
@@ -178,8 +173,8 @@ def merge(one: Row, other: Row) -> Row:
     return normalised(
         Row(
             max(one.horizon, other.horizon),
-            max(filter(None, (one.base, other.base)), key=_base_key, default=None),
-            *(max(filter(None, pair), key=_mark_key, default=None) for pair in zip(one[2:], other[2:], strict=True)),
+            max(filter(None, (one.base, other.base)), key=attrgetter("mark.key"), default=None),
+            *(max(filter(None, pair), key=attrgetter("key"), default=None) for pair in zip(one[2:], other[2:], strict=True)),
         ),
         NEVER,
     )
@@ -217,11 +212,3 @@ def _base(mark: Mark, event: Event) -> Base:
     status = _STATUS_OF.get(event.type) or AttendanceStatus(event.status)
     number = 1 if status is AttendanceStatus.ATTENDED else 0
     return Base(mark, status, number if event.number is None else event.number)
-
-
-def _mark_key(mark: Mark) -> bytes:
-    return mark.key
-
-
-def _base_key(base: Base) -> bytes:
-    return base.mark.key

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from schemas.attendance import AttendanceStatus
 from schemas.events import Event, EventType
-from worker.domain import fold
-from worker.domain.fold import NOTHING, Row, effective_time, order_key, participant_hash
+from worker.domain.fold import NEVER, digest, effective_time, order_key, participant_hash
 
 _HORIZONS = (EventType.DELETED.value, EventType.BOOKING_ERASED.value)
 _SCANNED = EventType.PARTICIPANT_SCANNED.value
@@ -59,21 +57,11 @@ class Judgement(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """All events of an attendance in the law's order, the oldest first, and what they fold into."""
+    """All events of an attendance in the law's order, the oldest first."""
 
     judgements: list[Judgement]
-    row: Row
     participants: int
     """Scanned participants that count."""
-
-    @property
-    def result(self) -> tuple[AttendanceStatus, int] | None:
-        """Status and number of attendees; None: there is no attendance."""
-        base, scanned = self.row.base, self.participants
-        if scanned:
-            stated = base.number if base is not None and base.status is AttendanceStatus.ATTENDED else 0
-            return AttendanceStatus.ATTENDED, max(scanned, stated)
-        return None if base is None else (base.status, base.number)
 
 
 def explain(events: Sequence[Event], tolerance: int) -> Explanation:
@@ -85,17 +73,19 @@ def explain(events: Sequence[Event], tolerance: int) -> Explanation:
     """
     keys = [order_key(event, tolerance) for event in events]
     order = sorted(range(len(events)), key=lambda index: (keys[index], -index))
-    counting_copy: dict[tuple[object, ...], int] = {_identity(events[index]): index for index in order}
-    distinct = [index for index in order if counting_copy[_identity(events[index])] == index]
+    # copies differ in nothing but when they were received
+    copies = [(event.time, digest(event)) for event in events]
+    counting_copy = {copies[index]: index for index in order}
+    distinct = [index for index in order if counting_copy[copies[index]] == index]
     horizon = max((index for index in distinct if events[index].type in _HORIZONS), key=lambda i: keys[i], default=None)
-    limit = fold.NEVER if horizon is None else effective_time(keys[horizon])
+    limit = NEVER if horizon is None else effective_time(keys[horizon])
     later = [index for index in distinct if effective_time(keys[index]) > limit]
     base = next((index for index in reversed(later) if events[index].type != _SCANNED), None)
     scans = _newest_scans(events, keys, later, b"" if base is None else keys[base])
     positions = {index: number for number, index in enumerate(sorted(scans.values(), key=lambda i: keys[i]), 1)}
 
     def judge(index: int) -> tuple[Verdict, int | None]:
-        event, copy = events[index], counting_copy[_identity(events[index])]
+        event, copy = events[index], counting_copy[copies[index]]
         if copy != index:
             return Verdict.DUPLICATE, copy
         if index == horizon:
@@ -114,13 +104,7 @@ def explain(events: Sequence[Event], tolerance: int) -> Explanation:
     judgements = [
         Judgement(index, events[index], effective_time(keys[index]), *judge(index), positions.get(index, 0)) for index in order
     ]
-    return Explanation(judgements, _folded(events, keys), len(scans))
-
-
-def _identity(event: Event) -> tuple[object, ...]:
-    """Events with the same identity are copies of one event."""
-    kind, _, _, time, source, name, status, number, participant_id, _ = event
-    return time, source, name, kind, status, number, participant_id
+    return Explanation(judgements, len(scans))
 
 
 def _newest_scans(events: Sequence[Event], keys: Sequence[bytes], later: Iterable[int], base_key: bytes) -> Mapping[bytes, int]:
@@ -130,10 +114,3 @@ def _newest_scans(events: Sequence[Event], keys: Sequence[bytes], later: Iterabl
         for index in later
         if events[index].type == _SCANNED and keys[index] > base_key
     }
-
-
-def _folded(events: Sequence[Event], keys: Sequence[bytes]) -> Row:
-    """The row that a worker folds these events into."""
-    erasures = [effective_time(key) for key, event in zip(keys, events, strict=True) if event.type == _HORIZONS[1]]
-    own = [(key, event) for key, event in zip(keys, events, strict=True) if event.type != _HORIZONS[1]]
-    return fold.fold(NOTHING, {}, own, max(erasures, default=fold.NEVER)).row

@@ -86,7 +86,7 @@ def test_the_minute_of_an_arrival() -> None:
         ([check_in, set_attended], 8),
         ([check_in, set_attended, scan], 9),
     ):
-        row = fold(NOTHING, {}, [(order_key(each, TOLERANCE), each) for each in events], -(1 << 63)).row
+        row, _ = fold(NOTHING, {}, [(order_key(each, TOLERANCE), each) for each in events], -(1 << 63))
         assert arrival_minute(row, attended) == NOW // MINUTE + expected
         assert arrival_minute(row, pack_status(1, 0)) == arrival_minute(row, b"") == 0
 
@@ -94,5 +94,5 @@ def test_the_minute_of_an_arrival() -> None:
 @pytest.mark.parametrize(("time", "minute"), [(-5 * MINUTE, 1), (0, 1), (MINUTE, 1), (2 * MINUTE - 1, 1), (2 * MINUTE, 2)])
 def test_arrivals_before_1970_count_for_its_first_minutes(time: int, minute: int) -> None:
     each = event(time, received=NOW)
-    row = fold(NOTHING, {}, [(order_key(each, TOLERANCE), each)], -(1 << 63)).row
+    row, _ = fold(NOTHING, {}, [(order_key(each, TOLERANCE), each)], -(1 << 63))
     assert arrival_minute(row, pack_status(0, 1)) == minute
