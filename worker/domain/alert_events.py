@@ -34,17 +34,22 @@ class AlertInput(NamedTuple):
     """Of a whole booking: the newest ``updated`` of its attendances, microseconds; else `NEVER`."""
 
 
-def opened(data: AlertData, alert_input: AlertInput) -> AlertEvent:
-    """The CloudEvent of an open alert; ``data`` is made by `open_alert`."""
-    return _event(data, _digest(alert_input), data["openedAt"], resolved=False)
-
-
-def resolved(kind: AlertKind, alert_input: AlertInput) -> AlertEvent:
-    """The CloudEvent of an alert that is no longer open."""
-    data = _data(kind, alert_input, f"{kind} no longer applies")
-    time = format_time(max(_updated(alert_input), alert_input.booking.time if alert_input.booking else NEVER))
-    data["resolvedAt"] = time
-    return _event(data, _digest(alert_input), time, resolved=True)
+def alert_event(kind: AlertKind, alert_input: AlertInput, *, is_open: bool) -> AlertEvent:
+    """The CloudEvent of an alert: of one that is open, or of one that no longer is."""
+    data = _data(kind, alert_input, _message(kind, alert_input) if is_open else f"{kind} no longer applies")
+    time = data["openedAt"]
+    if not is_open:
+        time = format_time(max(_updated(alert_input), alert_input.booking.time if alert_input.booking else NEVER))
+        data["resolvedAt"] = time
+    return {
+        "specversion": "1.0",
+        "id": f"{data['alertId']}:{'opened' if is_open else 'resolved'}:{_digest(alert_input)}",
+        "source": SOURCE,
+        "type": OPENED if is_open else RESOLVED,
+        "time": time,
+        "datacontenttype": "application/json",
+        "data": data,
+    }
 
 
 def open_alert(kind: AlertKind, alert_input: AlertInput) -> AlertData:
@@ -85,18 +90,6 @@ def _updated(alert_input: AlertInput) -> int:
     updated = updated if updated > NEVER else max(alert_input.row.row.horizon, alert_input.erasure_horizon)
     # an alert with neither attendance nor horizon cannot occur; never fail on one
     return updated if updated > NEVER else 0
-
-
-def _event(data: AlertData, digest: str, time: str, *, resolved: bool) -> AlertEvent:
-    return {
-        "specversion": "1.0",
-        "id": f"{data['alertId']}:{'resolved' if resolved else 'opened'}:{digest}",
-        "source": SOURCE,
-        "type": RESOLVED if resolved else OPENED,
-        "time": time,
-        "datacontenttype": "application/json",
-        "data": data,
-    }
 
 
 def record_digest(booking: Booking | None) -> str:

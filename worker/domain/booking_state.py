@@ -30,10 +30,6 @@ class Place(NamedTuple):
     read_at: int
     """Where it was read. Greater than ``offset`` if the record was appended again; it is still the same record."""
 
-    def is_of(self, other: "Place") -> bool:
-        """Whether both are places of the same record."""
-        return self[:2] == other[:2]
-
 
 NOWHERE = Place(NEVER, -1, -1)
 
@@ -188,40 +184,22 @@ def apply_records(
         unchanged: is extended by the types of the events that had no effect: copies, superseded or covered by a horizon; of a
             redelivered batch every event counts as having one.
     """
-    unchanged = [] if unchanged is None else unchanged
-    changes = [
-        change
-        for each in records
-        if (change := _fold_records(*each, rules, is_redelivery, projected_offset, unchanged)) is not None
-    ]
+    unchanged, changes = [] if unchanged is None else unchanged, []
+    for state, events, booking_records in records:
+        judged = state.judged() if state.frequent else None
+        before = BookingBefore(state.booking, state.place, state.erasure_horizon, state.summary, state.ever_frequent, judged)
+        change = Change(state, is_redelivery, before, {})
+        unchanged.extend(event.type for event in events if not _fold_event(change, event, rules.clock_tolerance))
+        if booking_records:
+            _apply_booking_records(change, booking_records, projected_offset)
+        if change.sessions_before or change.affects_all or change.record:
+            changes.append(change)
     for change in changes:
         _detect_alerts(change, rules)
     for change in changes:
         if change.summary_dirty:
             _summarise(change.state)
     return changes
-
-
-def _fold_records(
-    state: BookingState,
-    events: Sequence[Event],
-    booking_records: Sequence[BookingRecord],
-    rules: Rules,
-    is_redelivery: bool,
-    projected_offset: int,
-    unchanged: list[str],
-) -> Change | None:
-    change = _begin_change(state, is_redelivery)
-    unchanged.extend(event.type for event in events if not _fold_event(change, event, rules.clock_tolerance))
-    if booking_records:
-        _apply_booking_records(change, booking_records, projected_offset)
-    return change if change.sessions_before or change.affects_all or change.record else None
-
-
-def _begin_change(state: BookingState, is_redelivery: bool) -> Change:
-    judged = state.judged() if state.frequent else None
-    before = BookingBefore(state.booking, state.place, state.erasure_horizon, state.summary, state.ever_frequent, judged)
-    return Change(state, is_redelivery, before, {})
 
 
 def _keep_before(change: Change, name: str) -> None:

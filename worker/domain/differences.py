@@ -1,11 +1,10 @@
 """What differs between two states of a booking for whoever reads its attendances and is told of its alerts."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from schemas.alerts import AlertData, AlertKind
 from schemas.attendance import Attendance
-from worker.domain import alert_events
+from worker.domain.alert_events import open_alert
 from worker.domain.alert_rules import FREQUENT, kinds
 from worker.domain.booking_state import BookingState
 from worker.domain.summaries import document
@@ -45,37 +44,27 @@ class Differences(NamedTuple):
 
 def differences(before: BookingState, after: BookingState) -> Differences:
     """What differs, in the order of sessions and kinds."""
-    alerts_before, alerts_after = open_alerts(before), open_alerts(after)
-    alerts = sorted(alerts_before.keys() | alerts_after.keys(), key=lambda each: (each[1] or "", each[0]))
-    return Differences(
-        list(_attendances(before, after)),
-        [
-            AlertDifference(*each, alerts_before.get(each), alerts_after.get(each))
-            for each in alerts
-            if alerts_before.get(each) != alerts_after.get(each)
-        ],
-        before.booking != after.booking,
-    )
+    then, now = _attendances(before), _attendances(after)
+    changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    attendances = [AttendanceDifference(name, then.get(name), now.get(name)) for name in changed]
+    open_then, open_now = open_alerts(before), open_alerts(after)
+    places = sorted(open_then.keys() | open_now.keys(), key=lambda each: (each[1] or "", each[0]))
+    alerts = [AlertDifference(*each, open_then.get(each), open_now.get(each)) for each in places]
+    return Differences(attendances, [each for each in alerts if each.before != each.after], before.booking != after.booking)
 
 
 def open_alerts(state: BookingState) -> OpenAlerts:
     """The alerts of a booking that are open."""
     found: OpenAlerts = {}
     for name, mask in state.masks.items():
+        judged = state.judged_session(name)
         for kind in kinds(mask):
-            found[kind, name] = alert_events.open_alert(kind, state.judged_session(name))
+            found[kind, name] = open_alert(kind, judged)
     if state.frequent:
-        found[FREQUENT, None] = alert_events.open_alert(FREQUENT, state.judged())
+        found[FREQUENT, None] = open_alert(FREQUENT, state.judged())
     return found
 
 
-def _attendances(before: BookingState, after: BookingState) -> Iterator[AttendanceDifference]:
-    for name in sorted(before.rows.keys() | after.rows.keys()):
-        then, now = _attendance(before, name), _attendance(after, name)
-        if then != now:
-            yield AttendanceDifference(name, then, now)
-
-
-def _attendance(state: BookingState, name: str) -> Attendance | None:
-    value = state.seen(name)
-    return value and document(state.booking_id, name, value)
+def _attendances(state: BookingState) -> dict[str, Attendance]:
+    seen = {name: state.seen(name) for name in state.rows}
+    return {name: document(state.booking_id, name, value) for name, value in seen.items() if value is not None}

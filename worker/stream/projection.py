@@ -14,6 +14,7 @@ from worker.domain.alert_events import AlertInput
 from worker.domain.alert_rules import BITS, FREQUENT, kinds
 from worker.domain.booking_state import BookingState, Change, SessionDelta, listed_by
 from worker.domain.devices import Devices, SourceEvents
+from worker.domain.differences import open_alerts
 from worker.domain.fold import NOTHING, Mark
 from worker.domain.row_codec import arrival_minute, attendance_value
 from worker.domain.summaries import listing, same_for_readers
@@ -42,8 +43,9 @@ class Projection:
         for change in changes:
             _project_pairs(change, self.entries, self._known)
         events = _project_alerts(changes, self.entries)
-        if self._backfills:
-            _mark_backfills(events, self._backfills)
+        for event in events if self._backfills else ():
+            if operation := self._backfills.get(event["data"]["bookingId"]):
+                event["backfill"] = operation
         self.published += events
         for change in changes:
             project_changed_booking(change, self.entries, known=self._known and not change.is_redelivery)
@@ -105,14 +107,9 @@ def project_all(
                 entries.pair(identity, document, contributed, b"")
             else:
                 entries.pair_anew(identity, document)
-    for name, mask in state.masks.items():
-        if sessions is not None and name not in sessions:
-            continue
-        judged = state.judged_session(name)
-        for kind in kinds(mask):
-            entries.alert(_open(alert_events.open_alert(kind, judged)))
-    if state.frequent:
-        entries.alert(_open(alert_events.open_alert(FREQUENT, state.judged())))
+    for (_, session_id), alert in open_alerts(state).items():
+        if sessions is None or session_id is None or session_id in sessions:
+            _add_alert(entries, alert, is_open=True)
     if state.summary is not None:
         project_booking(state, entries, is_empty=is_empty)
 
@@ -137,9 +134,7 @@ def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | 
         judged = state.judged_session(session_id)
     else:
         return None
-    if is_open:
-        return alert_events.opened(alert_events.open_alert(kind, judged), judged)
-    return alert_events.resolved(kind, judged) if ever_opened else None
+    return alert_events.alert_event(kind, judged, is_open=is_open) if is_open or ever_opened else None
 
 
 def _project_pairs(change: Change, entries: Entries, known: bool) -> None:
@@ -204,19 +199,10 @@ def _document(booking_id: str, name: str, contributed: bytes, minute: int, newes
 def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEvent]:
     """Adds the alerts to emit to the entries; returns their events."""
     due = list(_due_alerts(changes))
-    events = [
-        alert_events.opened(alert_events.open_alert(kind, judged), judged) if is_open else alert_events.resolved(kind, judged)
-        for kind, judged, is_open in due
-    ]
+    events = [alert_events.alert_event(kind, judged, is_open=is_open) for kind, judged, is_open in due]
     for event, (_, _, is_open) in zip(events, due, strict=True):
-        entries.alert(_open(event["data"]) if is_open else _closed(event["data"]))
+        _add_alert(entries, event["data"], is_open=is_open)
     return events
-
-
-def _mark_backfills(events: Iterable[AlertEvent], backfills: Mapping[str, str]) -> None:
-    for event in events:
-        if operation := backfills.get(event["data"]["bookingId"]):
-            event["backfill"] = operation
 
 
 def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, AlertInput, bool]]:
@@ -254,12 +240,7 @@ def _frequent_alert(change: Change) -> Iterator[tuple[AlertKind, AlertInput, boo
         yield FREQUENT, now, False
 
 
-def _closed(alert: AlertData) -> AlertChange:
-    return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], alert.get("sessionId", ""), 0, "")
-
-
-def _open(alert: AlertData) -> AlertChange:
-    opened_ms = parse_time(alert["openedAt"]) // 1000
+def _add_alert(entries: Entries, alert: AlertData, *, is_open: bool) -> None:
+    opened_ms, json = (parse_time(alert["openedAt"]) // 1000, orjson.dumps(alert).decode()) if is_open else (0, "")
     session_id = alert.get("sessionId", "")
-    json = orjson.dumps(alert).decode()
-    return AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json)
+    entries.alert(AlertChange(alert["alertId"], alert["kind"], alert["bookingId"], session_id, opened_ms, json))
