@@ -23,7 +23,7 @@ from schemas.attendance import guid
 from tests.integration.test_main_job import World
 from tests.support.services import Broker, Redis
 from tests.support.system import Record, System, running
-from worker.domain.rows import APPLIED_SUFFIX, SEPARATOR, Applied, encode_applied
+from worker.domain.rows import APPLIED_SUFFIX, SEPARATOR, Applied
 from worker.ops.partition_check import Window
 from worker.ops.partition_report import PartitionReport
 from worker.ops.verify import Verification
@@ -412,7 +412,7 @@ def pretend_applied(system: System, offset: int) -> None:
     """Table, Redis and commits say that the events before an offset are applied."""
 
     async def pretending() -> None:
-        applied, topics, settings = encode_applied(Applied(events=offset)), system.topics, system.settings
+        applied, topics, settings = Applied(events=offset).encode(), system.topics, system.settings
         # without auto-commit: at its close that may commit the position that it had before
         consumer = AIOKafkaConsumer(**settings.kafka_client(), group_id=settings.topic_prefix, enable_auto_commit=False)
         system_record = Record(topics.attendance_changelog, SEPARATOR + APPLIED_SUFFIX, applied, [], 0)

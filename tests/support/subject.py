@@ -19,12 +19,22 @@ from tests.support import oracle
 from tests.support.cores import Tables, fetched
 from tests.support.oracle import Delivery, Outcome, Rules
 from tests.support.shown_bookings import ShownBookings
-from worker.domain import alert_rules, row_codec
+from worker.domain import alert_rules
 from worker.domain.booking_state import NOWHERE, BookingRecord, BookingState
 from worker.domain.devices import MOST_DEVICES, Devices, device_rows, devices_of
 from worker.domain.erasures import Marker
 from worker.domain.fold import NEVER, NOTHING, Row
-from worker.domain.rows import BOOKINGS, EVENTS, load, merge_attendance_rows, merge_booking_rows, stored, void_rows
+from worker.domain.row_codec import FORMAT, encode
+from worker.domain.rows import (
+    _BOOKING,
+    BOOKINGS,
+    EVENTS,
+    SEPARATOR,
+    load,
+    merge_attendance_rows,
+    merge_booking_rows,
+    void_rows,
+)
 from worker.read_model.booking_records import unpack_summary
 from worker.read_model.devices import NewestEvent, unpack_newest
 from worker.read_model.documents import contribution_size, minute_of, names_of, unpack, unpack_contribution
@@ -325,11 +335,11 @@ def _visible(states: Iterable[BookingState]) -> State:
 
 def _rows(given: State) -> Iterator[tuple[str, bytes, bytes]]:
     for booking_id, (erasure_horizon, sessions) in given.items():
-        held = BookingState(booking_id, erasure_horizon)
-        held.rows = {name: row_codec.StoredRow(row, 0) for name, (row, _) in sessions.items()}
-        held.scans = {name: scans for name, (_, scans) in sessions.items()}
-        for suffix, value in stored(held):
-            yield booking_id, suffix, value
+        yield booking_id, b"", _BOOKING.pack(FORMAT, False, erasure_horizon)
+        for name, (row, scans) in sessions.items():
+            yield booking_id, name.encode(), encode(row, 0)
+            for participant, key in scans.items():
+                yield booking_id, name.encode() + SEPARATOR + participant, bytes((FORMAT,)) + key
 
 
 def _loaded(rows: dict[str, dict[bytes, bytes]]) -> State:

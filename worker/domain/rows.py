@@ -22,7 +22,7 @@ table            key after the booking and NUL   value
 Every value begins with a format byte. Ids hold no control character, so NUL separates; a participant hash is 16 bytes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import NamedTuple
 from zlib import DEFLATED, compress, compressobj, decompress
@@ -123,25 +123,17 @@ class Applied(NamedTuple):
         """The maximum of each field."""
         return Applied(*map(max, self, other))
 
+    def encode(self) -> bytes:
+        """The row that stores it."""
+        return _APPLIED.pack(FORMAT, *self)
 
-def encode_applied(applied: Applied) -> bytes:
-    """The row that stores it."""
-    return _APPLIED.pack(FORMAT, *applied)
-
-
-def decode_applied(value: bytes | None) -> Applied:
-    """The content of that row; None: nothing was applied."""
-    if value is None:
-        return Applied()
-    check(value[0])
-    return Applied(*_APPLIED.unpack(value)[1:])
-
-
-class BookingRow(NamedTuple):
-    """A row of ``bookings``: the current record, and see `BookingState.removed_unprojected`."""
-
-    record: BookingRecord
-    removed_unprojected: frozenset[str]
+    @classmethod
+    def decode(cls, row: bytes | None) -> "Applied":
+        """The content of that row; None: nothing was applied."""
+        if row is None:
+            return cls()
+        check(row[0])
+        return cls(*_APPLIED.unpack(row)[1:])
 
 
 def encode_reference(record: BookingRecord, removed_unprojected: Iterable[str] = ()) -> bytes:
@@ -160,8 +152,8 @@ def _compressed(original: bytes) -> bytes:
     return compressing.compress(original) + compressing.flush()
 
 
-def decode_reference(booking_id: str, value: bytes) -> BookingRow:
-    """Unpacks a row of ``bookings``, but for the original of its record: see `original_of`."""
+def decode_reference(booking_id: str, value: bytes) -> tuple[BookingRecord, frozenset[str]]:
+    """(record without its original: see `original_of`; `BookingState.removed_unprojected`) of a row of ``bookings``."""
     place = place_of(value)
     removed, size = _COUNTS.unpack_from(value, _PLACE.size + HEAD_SIZE)
     at, removed_unprojected = _PLACE.size + HEAD_SIZE + _COUNTS.size, []
@@ -169,7 +161,7 @@ def decode_reference(booking_id: str, value: bytes) -> BookingRow:
         name, at = unpack_text(value, at)
         removed_unprojected.append(name.decode())
     booking = decode_content(booking_id, value[_PLACE.size : _PLACE.size + HEAD_SIZE], value[at : at + size])
-    return BookingRow(BookingRecord(place, booking, b""), frozenset(removed_unprojected))
+    return BookingRecord(place, booking, b""), frozenset(removed_unprojected)
 
 
 def place_of(value: bytes) -> Place:
@@ -193,7 +185,7 @@ def merge_attendance_rows(suffix: bytes, one: bytes, other: bytes) -> bytes:
         # two workers created the partition at the same time; every reader must choose the same row
         return min(one, other)
     if suffix == APPLIED_SUFFIX:
-        return encode_applied(decode_applied(one).merged(decode_applied(other)))
+        return Applied.decode(one).merged(Applied.decode(other)).encode()
     if suffix.startswith(ERASED_PREFIX):
         return merge_markers(one, other)
     if not suffix:
@@ -263,16 +255,6 @@ def _load_attendances(rows: Mapping[bytes, bytes], state: BookingState, rules: R
                 state.masks[session_id] = mask
 
 
-def stored(state: BookingState) -> Iterator[tuple[bytes, bytes]]:
-    """(suffix, row) of every row of ``attendance`` that a state is stored as."""
-    yield b"", _BOOKING.pack(FORMAT, state.ever_frequent, state.erasure_horizon)
-    for name, row in state.rows.items():
-        yield name.encode(), row_codec.encode(*row)
-        for participant, key in state.scans.get(name, {}).items():
-            yield name.encode() + SEPARATOR + participant, _FORMAT_BYTE + key
-
-
 def _booking_row(value: bytes) -> tuple[int, int, int]:
     check(value[0])
-    format_, ever_frequent, erasure_horizon = _BOOKING.unpack(value)
-    return format_, ever_frequent, erasure_horizon
+    return _BOOKING.unpack(value)

@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from worker.domain.devices import DEVICE_PREFIX
 from worker.domain.erasures import ERASED_PREFIX
-from worker.domain.rows import APPLIED_SUFFIX, PARTITION_GROUP, decode_applied, place_of
+from worker.domain.rows import APPLIED_SUFFIX, PARTITION_GROUP, Applied, place_of
 from worker.engine.stores.base import SEPARATOR
 
 _APPLIED_KEY = PARTITION_GROUP + SEPARATOR + APPLIED_SUFFIX
@@ -82,7 +82,7 @@ async def read_steps(attendance: Parts, bookings: Parts, applied: int) -> AsyncG
     async for _, records in attendance:
         for batch in _batches(records):
             if batch[0].key == _APPLIED_KEY and batch[0].value is not None:
-                applied = max(applied, decode_applied(batch[0].value).bookings)
+                applied = max(applied, Applied.decode(batch[0].value).bookings)
             taken = list[ConsumerRecord]()
             while len(taken) < _AT_ONCE and await _has_more(rows, bookings) and _is_before(rows[0], applied):
                 taken.append(rows.popleft())

@@ -46,7 +46,7 @@ class RowCopy:
     ) -> bool:
         """Copies a partition; returns False if it was stopped. What was copied before is read again, but not written."""
         client = resources.settings.kafka_client()
-        for table, windows in zip((resources.attendance, resources.bookings), self._windows, strict=True):
+        for table, windows in zip(resources.tables, self._windows, strict=True):
             window = {tp: offsets for tp, offsets in windows.items() if tp.partition == number}
             async with aclosing(read_windows(client, window, at_once=AT_ONCE, fetch_bytes=FETCH_BYTES)) as parts:
                 async for tp, fetched in parts:

@@ -115,9 +115,8 @@ class _Load:
     async def partition(self, number: int) -> bool:
         """Loads a partition; returns whether it is done."""
         resources = self._resources
-        tables = (resources.attendance, resources.bookings)
         try:
-            async with aclosing(recover(tables, [number], resources.settings.kafka_client())) as recovered:
+            async with aclosing(recover(resources.tables, [number], resources.settings.kafka_client())) as recovered:
                 async for _ in recovered:
                     pass
             bookings = Bookings(number, resources)
@@ -129,7 +128,7 @@ class _Load:
             ends = {tp: end for tp, end in self._source.ends.items() if tp.partition == number}
             await commit(resources.settings, ends)
         finally:
-            for table in tables:
+            for table in resources.tables:
                 table.close(number)
         return True
 

@@ -145,7 +145,7 @@ def _over(rows: Mapping[str, bytes], before: int) -> tuple[dict[str, set[str]], 
     """The bookings that are over, with the sessions that they list; and how many there are of which that is not known."""
     over, undated = dict[str, set[str]](), 0
     for name, row in rows.items():
-        booking = decode_reference(name, row).record.booking
+        booking = decode_reference(name, row)[0].booking
         if booking is None:
             continue
         end = last_end(booking)

@@ -22,7 +22,6 @@ from worker.domain.rows import (
     PARTITION_GROUP,
     PARTITION_SUFFIX,
     Applied,
-    decode_applied,
     decode_reference,
     load,
     merge_attendance_rows,
@@ -157,7 +156,7 @@ class TableCopy:
     def applied(self) -> Applied:
         """How far the topics are applied in the tables."""
         (rows,) = self._attendance.rows(self.partition, [PARTITION_GROUP])
-        return decode_applied(rows.get(APPLIED_SUFFIX))
+        return Applied.decode(rows.get(APPLIED_SUFFIX))
 
     def bookings(self) -> Iterator[bytes]:
         """Every booking of the tables; one that is in both may come twice. The tables must not change meanwhile."""
@@ -243,8 +242,8 @@ class TableCopy:
             # a listing may come and go between two rows that are read together
             if record.value is not None:
                 name = booking_of(record)
-                row, removed = decode_reference(name.decode(), record.value)
-                found[name] |= watched.add(name.decode(), listed_by(row.booking).keys() | removed)
+                current, removed = decode_reference(name.decode(), record.value)
+                found[name] |= watched.add(name.decode(), listed_by(current.booking).keys() | removed)
         found[PARTITION_GROUP] = of_partition
         return {booking: places for booking, places in found.items() if places}
 

@@ -13,17 +13,7 @@ from worker.domain.booking_state import NOWHERE, BookingState, Place
 from worker.domain.devices import Devices, device_rows, devices_of
 from worker.domain.erasures import Erasures, Marker, erasing_rows
 from worker.domain.fold import NEVER
-from worker.domain.rows import (
-    APPLIED_SUFFIX,
-    PARTITION_GROUP,
-    PARTITION_SUFFIX,
-    Applied,
-    Ends,
-    decode_applied,
-    encode_applied,
-    load,
-    void_rows,
-)
+from worker.domain.rows import APPLIED_SUFFIX, PARTITION_GROUP, PARTITION_SUFFIX, Applied, Ends, load, void_rows
 from worker.engine.partition_appender import Group
 from worker.engine.progress import heartbeat
 from worker.engine.table import SEPARATOR, Rows, Table, records_of
@@ -53,13 +43,14 @@ class Bookings:
         """How far the topics are applied, as stored in the table."""
         self.generation = ""
         """A random id of this table, once it is open: a table that was created again has another one."""
+        self.devices = Devices({})
+        """The sources, with the batches that were folded."""
         self._number = number
         self._resources = resources
-        self._tables = (resources.attendance, resources.bookings)
+        self._tables = resources.tables
         partitions, rules = resources.settings.partitions, resources.rules
         options = CoreOptions(number, partitions, rules, lambda: resources.cached_bookings, asyncio.to_thread)
         self._core = resources.core.create(options)
-        self._devices = Devices({})
         self._erasures = Erasures({}, b"")
         self.unfinished: list[str] = []
         """Erased bookings whose rows are to leave, once all that was applied before is emitted."""
@@ -71,19 +62,19 @@ class Bookings:
             SettingsConflict: the tables were made with other settings.
         """
         for table in self._tables:
-            await self._until_done("changelog", table.rewrite_recovered)
+            await self._until_done(table.rewrite_recovered)
         attendance, shaping = self._resources.attendance, self._resources.settings.shaping()
         (rows,) = attendance.rows(self._number, [PARTITION_GROUP])
         row = rows.get(PARTITION_SUFFIX)
         if row is None:
             row = json.dumps({"generation": uuid4().hex, "layout": LAYOUT_VERSION, "settings": shaping}).encode()
             await self._flush(attendance, {PARTITION_GROUP: {PARTITION_SUFFIX: row}})
-        self._devices = Devices(devices_of(rows))
-        if self._devices.left:
-            await self._flush(attendance, {PARTITION_GROUP: device_rows(dict.fromkeys(self._devices.left))})
+        self.devices = Devices(devices_of(rows))
+        if self.devices.left:
+            await self._flush(attendance, {PARTITION_GROUP: device_rows(dict.fromkeys(self.devices.left))})
         self._erasures = Erasures(rows, self._resources.erase_key)
         self.unfinished = list(dict.fromkeys([*self._erasures.unfinished, *self._reappeared()]))
-        self.applied = decode_applied(rows.get(APPLIED_SUFFIX))
+        self.applied = Applied.decode(rows.get(APPLIED_SUFFIX))
         self.redelivered = self.applied.ends
         partition = json.loads(row)
         check_settings(partition["settings"], shaping)
@@ -99,11 +90,6 @@ class Bookings:
         if contents.missing:
             self._core.load(self._stored(contents.missing))
         return await self._core.apply(is_redelivery=is_redelivery, is_known=is_known, projected_offset=projected_offset)
-
-    @property
-    def devices(self) -> Devices:
-        """The sources, with the batches that were folded."""
-        return self._devices
 
     async def store(
         self, changes: Changes, devices: Rows, applied: Applied, last_places: Mapping[str, Place]
@@ -124,7 +110,7 @@ class Bookings:
         applied = applied.merged(self.applied)
         # also if the newest event changes no row: readers see its time, which never goes back
         if changes.rows or changes.booking_rows or devices or applied.times != self.applied.times:
-            of_partition = {APPLIED_SUFFIX: encode_applied(applied), **devices, **erasing_rows(changes.erasing)}
+            of_partition = {APPLIED_SUFFIX: applied.encode(), **devices, **erasing_rows(changes.erasing)}
             # first, so that rows are never stored without the offsets that cover them
             groups = [records_of(PARTITION_GROUP, of_partition), *changes.rows]
             await self._flush_groups(self._resources.attendance, groups)
@@ -155,7 +141,7 @@ class Bookings:
         """The keys of the alerts of bookings that were open once and are not now."""
         return [
             alert_id(kind, state.booking_id, session).encode()
-            for _, state in self._load(names)
+            for state in self._load(names)
             for kind, session in past_alerts(state)
         ]
 
@@ -166,21 +152,18 @@ class Bookings:
             names: bookings whose effects are emitted.
         """
         attendance, bookings = self._tables
-        groups = [name.encode() for name in names]
-        references = bookings.get(self._number, [(group, b"") for group in groups])
         markers: dict[bytes, bytes | None] = {}
         rows: dict[bytes, Rows] = {}
         unknown: dict[bytes, Rows] = {}
-        stored = zip(groups, attendance.rows(self._number, groups), references, self._load(names), strict=True)
-        for group, held, reference, (name, state) in stored:
+        for name, held, reference, marker in self._stored(names):
+            state = load(name, held, reference, self._resources.rules, marker)
             if state.erasure_horizon == NEVER:
                 continue
             is_unknown = state.booking is None
             markers |= self._erasures.add(name, Marker(state.erasure_horizon, state.place if is_unknown else NOWHERE))
-            if void := void_rows(state, held):
-                rows[group] = dict.fromkeys(void)
+            rows[name.encode()] = dict.fromkeys(void_rows(state, held))
             if is_unknown and reference is not None:
-                unknown[group] = {b"": None}
+                unknown[name.encode()] = {b"": None}
         # before the rows that they make void are deleted
         await self._flush(attendance, {PARTITION_GROUP: markers} if markers else {})
         await self._flush(attendance, rows)
@@ -202,31 +185,27 @@ class Bookings:
 
     async def project_all(self) -> AsyncIterator[Entries]:
         """Projects the whole partition from the tables, some bookings at a time."""
-        remaining = self._names()
-        while names := list(islice(remaining, _PROJECTED_AT_ONCE)):
-            entries = Entries()
-            for _, state in self._load(names):
-                project_all(state, entries)
+        for entries in self._projected(self._names(), _PROJECTED_AT_ONCE, is_empty=True):
             yield entries
             heartbeat()
             await asyncio.sleep(0)
-        entries = Entries()
-        project_devices(self._devices, entries)
-        yield entries
 
     def parts(self) -> Iterator[Entries]:
         """The whole partition in parts, each as the tables hold it when it is taken; batches may be stored between two.
 
         Bookings that come meanwhile may be left out.
         """
-        remaining = self._names_meanwhile()
-        while names := list(islice(remaining, _FILLED_AT_ONCE)):
+        return self._projected(self._names_meanwhile(), _FILLED_AT_ONCE, is_empty=False)
+
+    def _projected(self, names: Iterator[str], at_once: int, *, is_empty: bool) -> Iterator[Entries]:
+        """All of these bookings, some at a time, then the sources; see `projection.project_all`."""
+        while some := list(islice(names, at_once)):
             entries = Entries()
-            for _, state in self._load(names):
-                project_all(state, entries, is_empty=False)
+            for state in self._load(some):
+                project_all(state, entries, is_empty=is_empty)
             yield entries
         entries = Entries()
-        project_devices(self._devices, entries)
+        project_devices(self.devices, entries)
         yield entries
 
     async def rewrite(self) -> None:
@@ -234,16 +213,16 @@ class Bookings:
         client = self._resources.settings.kafka_client()
         for table in self._tables:
             if table.foreign_writes(self._number):
-                await self._until_done("changelog", table.rewrite, client)
+                await self._until_done(table.rewrite, client)
 
     def state(self, booking_id: str) -> BookingState:
         """The booking, as the tables hold it."""
-        ((_, state),) = self._load([booking_id])
+        (state,) = self._load([booking_id])
         return state
 
-    def _load(self, names: Collection[str]) -> Iterator[tuple[str, BookingState]]:
+    def _load(self, names: Collection[str]) -> Iterator[BookingState]:
         for name, rows, reference, marker in self._stored(names):
-            yield name, load(name, rows, reference, self._resources.rules, marker)
+            yield load(name, rows, reference, self._resources.rules, marker)
 
     def _stored(self, names: Collection[str]) -> Iterator[StoredBooking]:
         attendance, bookings = self._tables
@@ -254,14 +233,11 @@ class Bookings:
 
     def _names_meanwhile(self) -> Iterator[str]:
         """Every booking, also while the tables are written; one may come twice."""
-        attendance, bookings = (table.groups(self._number) for table in self._tables)
-        yield from (group.decode() for group in attendance if group != PARTITION_GROUP)
-        yield from (group.decode() for group in bookings)
+        groups = chain.from_iterable([table.groups(self._number) for table in self._tables])
+        return (group.decode() for group in groups if group != PARTITION_GROUP)
 
     def _names(self) -> Iterator[str]:
-        attendance, bookings = (table.groups(self._number) for table in self._tables)
-        groups = {*attendance, *bookings} - {PARTITION_GROUP}
-        return (group.decode() for group in groups)
+        return iter({*self._names_meanwhile()})
 
     async def _flush(self, table: Table, changes: Mapping[bytes, Rows]) -> None:
         await self._flush_groups(table, [records_of(group, rows) for group, rows in changes.items() if rows])
@@ -269,12 +245,12 @@ class Bookings:
     async def _flush_groups(self, table: Table, groups: Sequence[Group]) -> None:
         if groups:
             begun = monotonic()
-            await self._until_done("changelog", table.flush_groups, groups)
+            await self._until_done(table.flush_groups, groups)
             self._resources.metrics.observe_round_trip("kafka", monotonic() - begun)
 
-    async def _until_done(self, what: str, write: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    async def _until_done(self, write: Callable[..., Awaitable[object]], *arguments: object) -> None:
         async def attempt() -> None:
             await self._resources.lease.hold()
             await write(self._resources.producer, self._number, *arguments)
 
-        await until_done(what, attempt, partition=self._number)
+        await until_done("changelog", attempt, partition=self._number)

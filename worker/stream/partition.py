@@ -343,9 +343,7 @@ class Partition:
 
     @property
     def _has_foreign_writes(self) -> bool:
-        resources = self._resources
-        tables = (resources.attendance, resources.bookings)
-        return self._has_foreign_alerts or any(table.foreign_writes(self.number) for table in tables)
+        return self._has_foreign_alerts or any(table.foreign_writes(self.number) for table in self._resources.tables)
 
     @property
     def _has_foreign_alerts(self) -> bool:

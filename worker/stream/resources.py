@@ -78,6 +78,7 @@ class Resources:
         self.redis = redis
         self.attendance = attendance
         self.bookings = bookings
+        self.tables = (attendance, bookings)
         self.lease = Lease(settings.session_timeout.total_seconds())
         self.gathering = gathering or Gathering()
         self.folding = asyncio.Lock()

@@ -203,7 +203,7 @@ class Worker:
     async def _on_assigned(self, *signaled: Any, **_: Any) -> None:
         _sender, assigned = signaled
         numbers = {tp.partition for tp in assigned}
-        for table in (self._resources.attendance, self._resources.bookings):
+        for table in self._resources.tables:
             for number in table.partitions - numbers:
                 table.close(number)
         log.info("assigned", partitions=sorted(numbers))
@@ -235,14 +235,13 @@ class Worker:
 
     async def _recover(self, numbers: set[int]) -> None:
         resources = self._resources
-        tables = (resources.attendance, resources.bookings)
         await self._consumer.positioned.wait()
         start_offsets = self._consumer.start_offsets
         pending, appenders, client = set(numbers), resources.create_alert_appenders(numbers), self.settings.kafka_client()
 
         async def attempt() -> None:
             await check_ends(appenders, client)
-            async with aclosing(recover(tables, set(pending), client, self._reporter.recovery)) as recovered:
+            async with aclosing(recover(resources.tables, set(pending), client, self._reporter.recovery)) as recovered:
                 async for number in recovered:
                     pending.discard(number)
                     committed = {tp.topic: offset for tp, offset in start_offsets.items() if tp.partition == number}
@@ -325,7 +324,7 @@ class Worker:
             # if the broker is unavailable, this is repeated in a minute
             with suppress(KafkaError, OSError, TimeoutError):
                 await check_ends(list(resources.alerts.values()), client)
-                for table in (resources.attendance, resources.bookings):
+                for table in resources.tables:
                     await table.check(client)
                 for partition in self._partitions.values():
                     partition.check_logs()

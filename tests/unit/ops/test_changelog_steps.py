@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from worker.domain.booking_state import BookingRecord, Place
-from worker.domain.rows import APPLIED_SUFFIX, Applied, encode_applied, encode_reference
+from worker.domain.rows import APPLIED_SUFFIX, Applied, encode_reference
 from worker.ops import changelog_steps
 from worker.ops.changelog_steps import Parts, read_steps
 
@@ -20,7 +20,7 @@ class Record(NamedTuple):
 
 
 def applied(bookings: int) -> Record:
-    return Record(b"\0" + APPLIED_SUFFIX, encode_applied(Applied(bookings=bookings)))
+    return Record(b"\0" + APPLIED_SUFFIX, Applied(bookings=bookings).encode())
 
 
 def row(booking: bytes) -> Record:

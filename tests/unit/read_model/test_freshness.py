@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.times import format_exact_time
 from tests.support.incoming import MAX_AGE, RECEIVED, RECEIVED_MS
-from worker.domain.rows import APPLIED_SUFFIX, Applied, decode_applied, encode_applied, merge_attendance_rows
+from worker.domain.rows import APPLIED_SUFFIX, Applied, merge_attendance_rows
 from worker.read_model.freshness import STALE_AFTER, Freshness, Partition, find_problems, freshness_of
 from worker.stream.decode_batch import read_events
 
@@ -105,9 +105,9 @@ def test_what_is_dead_or_of_another_partition_is_not_applied() -> None:
 
 def test_applied_rows_keep_the_newest_of_each() -> None:
     one, other = Applied(5, 9, 100, -7), Applied(6, 8, 99, 3)
-    merged = merge_attendance_rows(APPLIED_SUFFIX, encode_applied(one), encode_applied(other))
-    assert decode_applied(merged) == Applied(6, 9, 100, 3)
-    assert decode_applied(None).merged(one) == one
+    merged = merge_attendance_rows(APPLIED_SUFFIX, one.encode(), other.encode())
+    assert Applied.decode(merged) == Applied(6, 9, 100, 3)
+    assert Applied.decode(None).merged(one) == one
 
 
 def _record(number: int, time: int, received_ms: int) -> Any:
