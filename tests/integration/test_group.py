@@ -22,7 +22,7 @@ from worker.redis.client import create_redis
 from worker.settings import Settings
 from worker.stream import group
 from worker.stream.errors import SettingsConflict
-from worker.stream.group import Group, GroupRecord, has_members
+from worker.stream.group import Group, GroupRecord, count_members
 from worker.topics import TopicNames, group_changelog
 
 REFUSED_SECONDS = 60
@@ -217,7 +217,7 @@ def test_a_worker_that_waits_for_members_sees_their_id(kafka: Broker, own_redis:
         await member.start()
         waiting = asyncio.create_task(tenant.agree(own_redis))
         try:
-            while not await has_members(settings):  # noqa: ASYNC110 - Kafka says nothing by itself
+            while not await count_members(settings):  # noqa: ASYNC110 - Kafka says nothing by itself
                 await asyncio.sleep(0.05)
             await asyncio.wait([waiting], timeout=1)
             assert not waiting.done()

@@ -33,7 +33,7 @@ from worker.read_model.keys import is_ours
 from worker.read_model.operations import Operations, Running, State
 from worker.redis.client import Client
 from worker.settings import Settings
-from worker.stream.group import recorded_settings
+from worker.stream.group import recorded
 from worker.topics import group_changelog
 
 COMMAND = "rebuild"
@@ -275,7 +275,8 @@ class Rebuild:
         source = self._source
         if not await topics.exists(source, group_changelog(source.topic_prefix, source.tables)):
             return None
-        return await recorded_settings(source)
+        record = await recorded(source)
+        return None if record is None else record.settings
 
     async def _load(self, stop: asyncio.Event) -> bool:
         """Loads the tables of the build, if it has its own, and hands it to workers; returns False if it was stopped."""

@@ -22,7 +22,7 @@ from worker.ops.replay_sources import Item, Position, ReplayError, Selection, So
 from worker.ops.topics import TopicsError
 from worker.read_model.operations import Running
 from worker.settings import Settings
-from worker.stream.group import has_members
+from worker.stream.group import count_members
 from worker.tasks import uncancelled
 from worker.topics import TopicNames, partition_of
 
@@ -164,7 +164,7 @@ async def reset_offsets(settings: Settings, begin: Bound | None) -> dict[int, in
         f"died ({settings.session_timeout.total_seconds():.0f} s), then reset again"
     )
     await _committed(settings)
-    if await has_members(settings):
+    if await count_members(settings):
         raise refusal
     client, by_time = settings.kafka_client(), bool(begin and begin.is_time)
     begins = await find_windows(client, topic, range(settings.partitions), begin and begin.value, by_time=by_time)

@@ -1,16 +1,14 @@
 """The consumer group of new tables: which Redis it writes to."""
 
-import sys
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
-from worker.engine.partition_appender import read
 from worker.ops.coverage import LoadError
 from worker.read_model.identity import NO_ID, read_id
 from worker.redis.client import Client
 from worker.settings import Settings
-from worker.stream.group import GroupRecord, check_settings, latest
+from worker.stream.group import GroupRecord, check_settings, recorded
 from worker.topics import group_changelog
 
 
@@ -29,7 +27,7 @@ async def join_group(settings: Settings, producer: AIOKafkaProducer, client: Cli
         return
     if current.replaces is not None:
         raise LoadError("no live worker has confirmed yet that its group writes to this Redis: start one, then repeat this")
-    record = latest(each.value for each in await read(settings.kafka_client(), topic, 0, range(sys.maxsize)))
+    record = await recorded(settings)
     if record is None:
         value = GroupRecord(current.id, "", settings.shaping()).encode()
         await producer.send_and_wait(topic, key=uuid4().hex.encode(), value=value, partition=0)

@@ -6,9 +6,9 @@ that replace the same id the first in the log wins: workers that start at the sa
 """
 
 import asyncio
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 from uuid import uuid4
@@ -20,13 +20,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
 from worker.durations import written
-from worker.engine.partition_appender import read
 from worker.read_model.builds import read_registry
 from worker.read_model.identity import NO_ID, RedisId, heartbeats, read_id, replace_id
 from worker.read_model.keys import namespace
 from worker.redis.client import Client
 from worker.settings import Settings
 from worker.stream.errors import SettingsConflict
+from worker.stream.group_topic import read_group_topic
 from worker.stream.retry import until_done
 from worker.tasks import uncancelled
 from worker.topics import group_changelog
@@ -138,8 +138,7 @@ class Group:
         return await until_done("redis", lambda: read_id(self._redis, self._settings.redis_namespace))
 
     async def _read_record(self) -> GroupRecord | None:
-        records = await read(self._settings.kafka_client(), self._topic, 0, range(sys.maxsize))
-        record = latest(each.value for each in records)
+        record = await recorded(self._settings)
         if record is not None:
             check_settings(record.settings, self._settings.shaping())
         return record
@@ -153,11 +152,12 @@ class Group:
 
     async def _append(self, claim: RedisId) -> tuple[GroupRecord | None, RedisId]:
         """Appends a claim to the group's topic, then reads record and id again."""
+        topic = group_changelog(self._settings.topic_prefix, self._settings.tables)
         record = GroupRecord(claim.id, claim.replaces or "", self._settings.shaping())
 
         async def send() -> None:
             # each under its own key: compaction must keep the first of two records that replace the same id
-            await self._producer.send_and_wait(self._topic, key=claim.id.encode(), value=record.encode(), partition=0)
+            await self._producer.send_and_wait(topic, key=claim.id.encode(), value=record.encode(), partition=0)
 
         await until_done("kafka", send)
         return await self._read()
@@ -194,11 +194,7 @@ class Group:
             return  # the members are of a version that recorded nothing
         base, count = self._settings.redis_namespace, self._settings.partitions
         live = (await until_done("redis", lambda: read_registry(self._redis, base))).live
-        name = namespace(base) if live is None else live.name
-
-        async def read_heartbeats() -> list[bytes | None]:
-            return await heartbeats(self._redis, name, count)
-
+        read_heartbeats = partial(heartbeats, self._redis, namespace(base) if live is None else live.name, count)
         before = await until_done("redis", read_heartbeats)
         await asyncio.sleep(_SILENT_SECONDS)
         if await until_done("redis", read_heartbeats) != before:
@@ -208,7 +204,7 @@ class Group:
             )
 
     async def _has_members(self) -> bool:
-        return await until_done("kafka", lambda: has_members(self._settings))
+        return await until_done("kafka", lambda: count_members(self._settings)) > 0
 
     def _conflict(self, current: RedisId) -> SettingsConflict:
         return SettingsConflict(
@@ -216,15 +212,6 @@ class Group:
             f"{current.id[:8]} is not the recorded one): set ATTENDANCE_REDIS to that of the group's workers; if this one "
             f"is to replace it, stop them all and run `redis-cli HDEL {self._settings.redis_namespace}:live redisId` here"
         )
-
-    @property
-    def _topic(self) -> str:
-        return group_changelog(self._settings.topic_prefix, self._settings.tables)
-
-
-async def has_members(settings: Settings) -> bool:
-    """Whether the group has members in Kafka, see `count_members`."""
-    return await count_members(settings) > 0
 
 
 async def count_members(settings: Settings) -> int:
@@ -246,15 +233,13 @@ async def count_members(settings: Settings) -> int:
     raise KafkaError(f"the broker's answer does not include the group {settings.group}")
 
 
-async def recorded_settings(settings: Settings) -> Mapping[str, int] | None:
-    """The settings that the group of some tables has recorded, see `Settings.shaping`; None: none.
+async def recorded(settings: Settings) -> GroupRecord | None:
+    """The valid record of the group of some tables; None: there is none.
 
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be asked.
     """
-    topic = group_changelog(settings.topic_prefix, settings.tables)
-    record = latest(each.value for each in await read(settings.kafka_client(), topic, 0, range(sys.maxsize)))
-    return None if record is None else record.settings
+    return latest(each.value for each in await read_group_topic(settings, settings.tables))
 
 
 def check_settings(recorded: Mapping[str, int], shaping: Mapping[str, int]) -> None:

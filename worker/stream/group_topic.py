@@ -5,7 +5,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import orjson
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from worker.engine.partition_appender import read
 from worker.read_model.builds import Namespace, other_topics
@@ -26,6 +26,15 @@ class Mirrored(NamedTuple):
 
     topic_prefix: str
     partitions: int
+
+
+async def read_group_topic(settings: Settings, tables: str = FIRST_TABLES) -> list[ConsumerRecord]:
+    """All records of the topic of a group.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker cannot be asked.
+    """
+    return await read(settings.kafka_client(), group_changelog(settings.topic_prefix, tables), 0, range(sys.maxsize))
 
 
 async def live_tables(settings: Settings) -> str:
@@ -83,7 +92,7 @@ async def find_erase_key(settings: Settings) -> bytes:
     Raises:
         aiokafka.errors.KafkaError: the broker cannot be asked.
     """
-    records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
+    records = await read_group_topic(settings)
     return next((record.value for record in records if record.key and record.key.startswith(_ERASE_KEY)), b"")
 
 
@@ -108,6 +117,5 @@ async def ensure_erase_key(settings: Settings, producer: AIOKafkaProducer, key: 
 
 async def _last(settings: Settings, key: bytes) -> bytes | None:
     """The value of the last record of a key."""
-    records = await read(settings.kafka_client(), group_changelog(settings.topic_prefix), 0, range(sys.maxsize))
-    values = [record.value for record in records if record.key == key]
+    values = [record.value for record in await read_group_topic(settings) if record.key == key]
     return values[-1] if values else None
