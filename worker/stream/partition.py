@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from operator import ge
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
@@ -20,7 +20,7 @@ from redis import RedisError
 from schemas.events import Reason
 from worker.domain.devices import device_rows
 from worker.domain.rows import BOOKINGS, EVENTS, Applied
-from worker.engine.fetching import Fetched
+from worker.engine.faust_consumer import Batch
 from worker.engine.partition_appender import BehindOpenTransaction
 from worker.kafka import Message
 from worker.monitoring.state import Phase
@@ -49,16 +49,7 @@ _ESTIMATES_AT_ONCE = 200
 
 MaintenanceTask = Callable[[], Awaitable[None]]
 """Work that a stage does between two batches."""
-Batch = TypeVar("Batch")
-
-
-class Delivered(Protocol):
-    """The records that one poll took from the partition: a `worker.engine.faust_consumer.Batch`."""
-
-    value: Fetched
-    message: Any
-
-    def ack(self) -> bool: ...
+Work = TypeVar("Work")
 
 
 class Folded(NamedTuple):
@@ -68,7 +59,7 @@ class Folded(NamedTuple):
     """See `worker.domain.rows`."""
     end: int
     """The offset after it."""
-    delivered: Delivered
+    delivered: Batch
     outgoing: Outgoing
     dead_letters: Mapping[Reason, DeadLetterCount]
     writes: Sequence[tuple[ReadModels, BatchWrite]]
@@ -91,7 +82,7 @@ class Partition:
         self._applied = Applied()
         """How far the topics are folded."""
         self._batch_lock = asyncio.Lock()
-        self._to_fold: asyncio.Queue[Delivered | MaintenanceTask] = asyncio.Queue()
+        self._to_fold: asyncio.Queue[Batch | MaintenanceTask] = asyncio.Queue()
         self._to_emit: asyncio.Queue[Folded | MaintenanceTask] = asyncio.Queue(1)
         self._alerts = asyncio.Lock()
         """Held while appending to the alerts topic."""
@@ -124,16 +115,12 @@ class Partition:
             committed: the offsets committed for the events and the bookings topic, by topic name, if there are any.
         """
         topics = self._resources.topics
-        generation = await self._bookings.open()
+        await self._bookings.open()
         ends = committed.get(topics.events, 0), committed.get(topics.bookings, 0)
         self._applied = Applied(*ends).merged(self._bookings.applied)
         self._acknowledged = list(ends)
 
-        def create(target: Target) -> ReadModels:
-            return ReadModels(
-                self.number, self._resources, self._bookings, generation, self._estimates, target, self._batch_lock
-            )
-
+        create = partial(ReadModels, self.number, self._resources, self._bookings, self._estimates, self._batch_lock)
         for target in self._targets:
             read_models = create(target)
             await read_models.take_ownership(ends)
@@ -146,12 +133,12 @@ class Partition:
         self._finish_erasures()
         try:
             async with asyncio.TaskGroup() as stages:
-                stages.create_task(_run_stage(self._to_fold, self._fold_one))
+                stages.create_task(_run_stage(self._to_fold, self._fold))
                 stages.create_task(_run_stage(self._to_emit, self._emit))
         except ExceptionGroup as errors:
             raise _first(errors) from None
 
-    def deliver(self, delivered: Delivered) -> None:
+    def deliver(self, delivered: Batch) -> None:
         """Queues a batch; the consumer limits how many are in flight."""
         self._to_fold.put_nowait(delivered)
 
@@ -234,12 +221,7 @@ class Partition:
         if self._read_models and self._has_foreign_writes and monotonic() >= self._rewrite_after:
             self._to_fold.put_nowait(self._rewrite)
 
-    async def _fold_one(self, delivered: Delivered) -> None:
-        await self._fold(delivered)
-        # also if it had nothing to store
-        self._resources.gathering.leave(self.number)
-
-    async def _fold(self, delivered: Delivered) -> None:
+    async def _fold(self, delivered: Batch) -> None:
         """Folds a batch, projects what it changed, and stores it in changelog and table."""
         fetched, bookings, resources, metrics = delivered.value, self._bookings, self._resources, self._resources.metrics
         topic = EVENTS if delivered.message.topic == resources.topics.events else BOOKINGS
@@ -287,6 +269,8 @@ class Partition:
         await self._to_emit.put(Folded(topic, fetched.end, delivered, sent, counted, writes))
         if changes.erasing:
             self._to_fold.put_nowait(partial(self._remove_erased, changes.erasing))
+        # also if it had nothing to store
+        resources.gathering.leave(self.number)
 
     async def _emit(self, folded: Folded) -> None:
         """Emits a stored batch to Kafka and Redis, then acknowledges it."""
@@ -393,7 +377,7 @@ def _projected(all_read_models: Iterable[ReadModels]) -> Projected:
     return Projected(offset, all(each.matches_table for each in held))
 
 
-async def _run_stage(queue: asyncio.Queue[Batch | MaintenanceTask], handle: Callable[[Batch], Awaitable[None]]) -> None:
+async def _run_stage(queue: asyncio.Queue[Work | MaintenanceTask], handle: Callable[[Work], Awaitable[None]]) -> None:
     """Handles the batches and maintenance tasks of a queue, one after the other."""
     while True:
         item = await queue.get()

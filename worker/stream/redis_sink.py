@@ -8,6 +8,7 @@ batch that was folded after it.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
@@ -65,8 +66,9 @@ class ReadModels:
     """Writes the read models of a partition in one namespace, and tracks what they hold.
 
     Args:
-        target: the namespace.
+        bookings: are open.
         batch_lock: held from the beginning of a batch until it is in the table: a repair finds all of a batch, or nothing.
+        target: the namespace.
     """
 
     def __init__(
@@ -74,10 +76,9 @@ class ReadModels:
         number: int,
         resources: Resources,
         bookings: Bookings,
-        generation: str,
         estimates: DeviceEstimates,
-        target: Target,
         batch_lock: asyncio.Lock,
+        target: Target,
     ) -> None:
         self.target = target
         self.is_live = False
@@ -93,7 +94,7 @@ class ReadModels:
         self._timeout = resources.settings.session_timeout.total_seconds()
         self._read_targets = lambda: read_targets(resources.settings, resources.redis)
         made = resources.core.make_commands
-        self._writer = PartitionWriter(resources.redis, target.namespace, number, generation, made)
+        self._writer = PartitionWriter(resources.redis, target.namespace, number, bookings.generation, made)
         self._fill_after = 0.0
         """When a build may be filled, in `time.monotonic`; infinite: it was dropped."""
         self._applied = Applied()
@@ -197,17 +198,14 @@ class ReadModels:
             self.is_live = True
             matches_table = self.projected.matches_table or _reaches(ends, self._bookings.redelivered)
             self.projected = Projected(ends[BOOKINGS], matches_table)
-        except NeedsRepair as error:
-            if self.target.is_live:
-                log.warning("repairing", partition=self._number, reason=str(error))
-                await self.repair()
-            else:
+        except ReadModelError as error:
+            if not self.target.is_live:
                 self._lose(error)
-        except Fenced as error:
-            if self.target.is_live:
+            elif isinstance(error, Fenced):
                 await self.reclaim()
             else:
-                self._lose(error)
+                log.warning("repairing", partition=self._number, reason=str(error))
+                await self.repair()
 
     async def heartbeat(
         self, ends: Mapping[str, TopicEnd], fields: Mapping[str, Any], estimates: Sequence[EstimateChange]
@@ -259,41 +257,37 @@ class ReadModels:
         """
         self.is_live, self.projected = False, Projected()
         self._applied = self._written = applied.merged(self._applied)
-        try:
-            await until_done("redis", self._begin_fill, partition=self._number)
-        except ReadModelError as error:
-            self._lose(error)
-            return
-        self.is_filling = True
-        log.info("filling", partition=self._number, namespace=self.target.namespace)
 
-    async def _begin_fill(self) -> None:
-        await self._writer.claim(self.target.build)
-        await self._writer.begin_repair()
+        async def begin() -> None:
+            await self._writer.claim(self.target.build)
+            await self._writer.begin_repair()
+
+        if await self._written_to_build(begin):
+            self.is_filling = True
+            log.info("filling", partition=self._number, namespace=self.target.namespace)
 
     async def fill(self, entries: Entries) -> None:
         """Writes a part of a build, as it was read from the table between the batches before and after it."""
-        if not self.is_filling:
-            return
-        write = Write(entries)
-        try:
-            await until_done("redis", lambda: self._writer.apply(write), partition=self._number)
-        except ReadModelError as error:
-            self._lose(error)
+        if self.is_filling:
+            await self._written_to_build(partial(self._writer.apply, Write(entries)))
 
     async def end_fill(self) -> None:
         """All parts are written: the build is whole."""
-        if not self.is_filling:
-            return
+        ending = partial(self._writer.end_repair, watermark_fields(self._written))
+        if self.is_filling and await self._written_to_build(ending):
+            self.is_filling, self.is_live = False, True
+            self.projected = Projected(self._written.bookings, matches_table=True)
+            self._estimates.take_all_again()
+            log.info("filled", partition=self._number, namespace=self.target.namespace)
+
+    async def _written_to_build(self, write: Callable[[], Awaitable[None]]) -> bool:
+        """Writes to a build; False: it is lost."""
         try:
-            await until_done("redis", lambda: self._writer.end_repair(watermark_fields(self._written)), partition=self._number)
+            await until_done("redis", write, partition=self._number)
         except ReadModelError as error:
             self._lose(error)
-            return
-        self.is_filling, self.is_live = False, True
-        self.projected = Projected(self._written.bookings, matches_table=True)
-        self._estimates.take_all_again()
-        log.info("filled", partition=self._number, namespace=self.target.namespace)
+            return False
+        return True
 
     def _lose(self, error: ReadModelError) -> None:
         """A build is not what this writer wrote, or is not its own any more: it is filled again, if it is still registered."""
@@ -322,12 +316,9 @@ class ReadModels:
 
     async def _repair_once(self) -> bool:
         """Returns whether the repair was completed, without another claim or a loss of data meanwhile."""
+        fields = watermark_fields(self._applied)
         try:
-            await until_done(
-                "redis",
-                lambda: self._writer.repair(self._bookings.project_all(), watermark_fields(self._applied)),
-                partition=self._number,
-            )
+            await until_done("redis", lambda: self._writer.repair(self._bookings.project_all(), fields), partition=self._number)
         except NeedsRepair:
             return False
         except Fenced:

@@ -1,7 +1,7 @@
 """One worker: the Faust app with its agent, and the partitions from assignment to revocation."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from logging import INFO, WARNING
 from time import monotonic, time
@@ -139,22 +139,21 @@ class Worker:
     async def _run(self, stop: asyncio.Event, producer: AIOKafkaProducer, redis: Client, store: Store) -> None:
         gathering = Gathering()
         tables = open_tables(self.settings, store, gathering)
-        self._resources = Resources(self.settings, producer, redis, *tables, self._metrics, self._erase_key, gathering)
+        resources = Resources(self.settings, producer, redis, *tables, self._metrics, self._erase_key, gathering)
+        self._resources = resources
         self._app = create_app(self.settings, self._consume)
         self._app.on_partitions_assigned.connect(self._on_assigned)
-        self._app.on_partitions_revoked.connect(self._on_revoked)
+        self._app.on_partitions_revoked.connect(self._cancel)
         self._watchdog = self._new_watchdog()
         started = asyncio.create_task(self._app.start())
         started.add_done_callback(self._on_done)
         stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001
-        heartbeats, checks = asyncio.create_task(self._heartbeats()), asyncio.create_task(self._check_logs())
-        confirmations = asyncio.create_task(self._confirm_ends())
-        lease = asyncio.create_task(self._resources.lease.keep())
-        watchdog = asyncio.create_task(self._watchdog.run())
+        works = (self._heartbeats(), self._confirm_ends(), self._check_logs(), resources.lease.keep(), self._watchdog.run())
+        endless = [asyncio.create_task(work) for work in works]
+        failures: list[asyncio.Future[Any]] = [self._failed, *endless]
         try:
-            endless: list[asyncio.Future[Any]] = [self._failed, heartbeats, confirmations, checks, lease, watchdog]
-            await asyncio.wait((stopped, crashed, *endless), return_when=asyncio.FIRST_COMPLETED)
-            for task in endless:
+            await asyncio.wait((stopped, crashed, *failures), return_when=asyncio.FIRST_COMPLETED)
+            for task in failures:
                 if task.done():
                     await task
             if crashed.done():
@@ -170,8 +169,7 @@ class Worker:
             self._reporter.stopping()
             await self._stop(started)
             self._resources.dead_letters.flush()
-            background = (stopped, crashed, heartbeats, confirmations, checks, lease, watchdog, started)
-            await self._stopping.step("background tasks", cancel_all(background), _CANCEL_SECONDS)
+            await self._stopping.step("background tasks", cancel_all((stopped, crashed, started, *endless)), _CANCEL_SECONDS)
 
     def _new_watchdog(self) -> Watchdog:
         limit = max(_STALL_SECONDS, 4 * self.settings.session_timeout.total_seconds())
@@ -214,10 +212,8 @@ class Worker:
         self._spawn(recovery.follow(self._recover(numbers)))
         self._spawn(self._group.check())
 
-    async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        await self._cancel()
-
-    async def _cancel(self) -> None:
+    async def _cancel(self, *_: Any, **__: Any) -> None:
+        """Cancels the work on all partitions, when they are revoked or the worker stops."""
         self._reporter.revoked()
         tasks, self._tasks = self._tasks, set()
         self._partitions.clear()
@@ -278,7 +274,8 @@ class Worker:
         """Announces the namespace, and has the partitions write those that are registered now."""
         targets = await read_targets(self.settings, self._resources.redis, self._targets)
         if targets != self._targets:
-            log.info("namespaces", live=[each.namespace for each in targets if each.is_live], builds=_builds(targets))
+            live, builds = ([each.namespace for each in targets if each.is_live is is_live] for is_live in (True, False))
+            log.info("namespaces", live=live, builds=builds)
             self._targets = targets
             for partition in self._partitions.values():
                 partition.write_to(targets)
@@ -309,12 +306,8 @@ class Worker:
             age = max((monotonic() - end.asked_at for end in ends if end is not None), default=0.0)
             if (age > UNCONFIRMED_SECONDS) != is_waiting:
                 is_waiting = not is_waiting
-                log.log(
-                    WARNING if is_waiting else INFO,
-                    "waiting" if is_waiting else "resumed",
-                    what="kafka",
-                    address=self.settings.kafka_address,
-                )
+                level, event = (WARNING, "waiting") if is_waiting else (INFO, "resumed")
+                log.log(level, event, what="kafka", address=self.settings.kafka_address)
 
     async def _check_logs(self) -> None:
         """Each minute: looks for foreign writes to the changelogs and alerts of this worker's partitions."""
@@ -339,7 +332,3 @@ class Worker:
                 unreadable_at = unreadable[tp].offset if tp in unreadable else None
                 ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, unreadable_at)
         return ends
-
-
-def _builds(targets: Iterable[Target]) -> list[str]:
-    return [each.namespace for each in targets if not each.is_live]
