@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import structlog
@@ -48,7 +49,7 @@ class BadEvents:
         before, self._seen = self._seen, self._seen + len(records)
         oldest = self._seen - WINDOW
         for (record, _, _), each in zip(dead_letters[-WINDOW:], bad, strict=True):
-            number = before + bisect_left(records, record.offset, key=_offset)
+            number = before + bisect_left(records, record.offset, key=attrgetter("offset"))
             if number >= oldest:
                 self._bad.append((number, each.reason, _UNREADABLE if each.source is None else each.source))
         while self._bad and self._bad[0][0] < oldest:
@@ -73,10 +74,6 @@ class BadEvents:
     def _commonest(self) -> tuple[str, str]:
         (((reason, source), _),) = Counter((reason, source) for _, reason, source in self._bad).most_common(1)
         return reason, source
-
-
-def _offset(record: Any) -> int:
-    return int(record.offset)
 
 
 def _source(record: Any) -> str | None:

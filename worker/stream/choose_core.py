@@ -23,8 +23,6 @@ _KEPT_MS = "1000"
 class ChosenCore(NamedTuple):
     """The core of a process."""
 
-    name: str
-    """``native`` or ``python``."""
     create: Callable[[CoreOptions], Core]
     """Creates that of a partition."""
     make_commands: MakeCommands | None = None
@@ -38,17 +36,17 @@ def choose_core(settings: Settings) -> ChosenCore:
         SettingsError: ``ATTENDANCE_CORE`` is ``native``, and the native core cannot be used.
     """
     if settings.core == "python":
-        return ChosenCore("python", PythonCore)
+        return ChosenCore(PythonCore)
     problem = native_problem()
     if problem:
         if settings.core == "native":
             raise SettingsError(f"ATTENDANCE_CORE: is native, but {problem}")
         log.info("folding in Python", reason=problem)
-        return ChosenCore("python", PythonCore)
+        return ChosenCore(PythonCore)
     # only here: it cannot be imported where it is not installed
     from worker.stream.native_core import NativeCore, create_transactions
 
-    return ChosenCore("native", NativeCore, create_transactions())
+    return ChosenCore(NativeCore, create_transactions())
 
 
 def native_problem(worker_version: str | None = None) -> str:

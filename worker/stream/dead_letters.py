@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 _REPORT_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeadLetterCount:
     """Dead letters of one reason."""
 
@@ -33,14 +33,12 @@ def count_by_reason(
     dead_letters: Iterable[tuple[Any, DeadLetter, int]], source: TopicPartition
 ) -> dict[Reason, DeadLetterCount]:
     """Counts entries of (record, dead letter, received); ``source``: where the records were read."""
-    by_reason: dict[Reason, list[tuple[Any, DeadLetter]]] = {}
-    for record, letter, _ in dead_letters:
-        by_reason.setdefault(letter.reason, []).append((record, letter))
     counts: dict[Reason, DeadLetterCount] = {}
-    for reason, found in by_reason.items():
-        record, letter = found[0]
-        trace = traceparent_of(record.value, record.headers)
-        counts[reason] = DeadLetterCount(len(found), source.topic, source.partition, record.offset, letter.detail, trace)
+    for record, letter, _ in dead_letters:
+        if letter.reason not in counts:
+            trace = traceparent_of(record.value, record.headers)
+            counts[letter.reason] = DeadLetterCount(0, source.topic, source.partition, record.offset, letter.detail, trace)
+        counts[letter.reason].count += 1
     return counts
 
 

@@ -144,6 +144,8 @@ async def read_bookings(records: Records, is_ours: IsOurs, decode_record: Decode
         received = received_at(record.headers, record.timestamp)
         keyed = _booking_keyed(record.key, is_ours)
         decoded = decode_record(record.value, record.headers, record.key)
+        # a null value deletes the booking too
+        kind = _DELETED if isinstance(decoded, BookingGone) else _UPSERTED
         place = Place(received, first_offset(record.headers, record.offset), record.offset)
         if keyed is not None:
             last_places[keyed] = place
@@ -155,22 +157,17 @@ async def read_bookings(records: Records, is_ours: IsOurs, decode_record: Decode
             booking, original = None, NULL
         elif decoded.booking_id != keyed:
             forwards.append((record, decoded.booking_id, received))
-            forwarded[_type_of_booking(decoded)] += 1
+            forwarded[kind] += 1
             continue
         else:
             booking = None if isinstance(decoded, BookingGone) else decoded
-            folded[_type_of_booking(decoded)] += 1
+            folded[kind] += 1
             original = pack_original(record.headers, record.value)
             newest = received if newest is None else max(newest, received)
         booking_records.setdefault(keyed, []).append(BookingRecord(place, booking, original))
         _add_backfill(backfills, keyed, _backfill_of(record.headers))
     contents = Contents([], last_places, dead_letters, forwards, newest, folded, forwarded, {})
     return DecodedBatch(contents, {}, booking_records, backfills)
-
-
-def _type_of_booking(decoded: object) -> str:
-    """The type of a usable record; a null value deletes the booking too."""
-    return _DELETED if isinstance(decoded, BookingGone) else _UPSERTED
 
 
 def has_backfill(records: Records) -> bool:

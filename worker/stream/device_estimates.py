@@ -75,7 +75,6 @@ class DeviceEstimates:
         known = [(source, each) for source, each in estimates if each is not None]
         for source, estimate in sorted(known, key=lambda item: max(item[1].received, item[1].dead_received)):
             (self._sources if is_device(source) else self._dead_only)[source] = _Source(estimate)
-        self._changed.clear()
 
     def clear(self) -> None:
         """Begins anew."""

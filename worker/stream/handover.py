@@ -17,6 +17,7 @@ from worker.stream import kafka_sink
 from worker.stream.decode_batch import Contents, decode_batch
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.resources import Resources
+from worker.topics import partition_of
 
 
 async def unsent(resources: Resources, number: int, group: str, applied: Applied) -> AsyncGenerator[tuple[Contents, Outgoing]]:
@@ -38,7 +39,7 @@ async def unsent(resources: Resources, number: int, group: str, applied: Applied
     windows = {tp: range(committed.get(tp, end), end) for tp, end in zip(tps, applied.ends, strict=True)}
 
     def is_ours(booking_id: str) -> bool:
-        return resources.partition_of(booking_id) == number
+        return partition_of(booking_id, settings.partitions) == number
 
     async with aclosing(read_windows(settings.kafka_client(), {tp: each for tp, each in windows.items() if each})) as reading:
         async for tp, fetched in reading:

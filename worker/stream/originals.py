@@ -30,9 +30,6 @@ class KeptRecord(NamedTuple):
     """See `pack_original`."""
 
 
-_decode = msgpack.Decoder(tuple[list[tuple[str, bytes | None]], bytes | None]).decode
-
-
 def kept_headers(headers: Iterable[tuple[str, bytes | None]], without: Collection[str] = POSITION_HEADERS) -> Headers:
     """The headers except those named ``without`` (in lower case), in their order, as many as fit `HEADERS_LIMIT`."""
     kept, size = [], 0
@@ -58,9 +55,8 @@ def pack_original(headers: Iterable[tuple[str, bytes | None]], value: bytes | No
     return msgpack.encode((kept_headers(headers), value))
 
 
-def unpack_original(packed: bytes) -> tuple[Headers, bytes | None]:
-    """(headers, value) of `pack_original`."""
-    return _decode(packed)
+unpack_original = msgpack.Decoder(tuple[Headers, bytes | None]).decode
+"""(headers, value) of `pack_original`."""
 
 
 def overtaken(last_places: Mapping[str, Place], rows: Iterable[bytes | None]) -> Iterator[KeptRecord]:

@@ -42,11 +42,12 @@ class Projection:
         """Adds what changed, or is emitted again; at most one change of each booking in all."""
         for change in changes:
             _project_pairs(change, self.entries, self._known)
-        events = _project_alerts(changes, self.entries)
-        for event in events if self._backfills else ():
-            if operation := self._backfills.get(event["data"]["bookingId"]):
+        for kind, judged, is_open in list(_due_alerts(changes)):
+            event = alert_events.alert_event(kind, judged, is_open=is_open)
+            if operation := self._backfills.get(judged.booking_id):
                 event["backfill"] = operation
-        self.published += events
+            _add_alert(self.entries, event["data"], is_open=is_open)
+            self.published.append(event)
         for change in changes:
             project_changed_booking(change, self.entries, known=self._known and not change.is_redelivery)
 
@@ -194,15 +195,6 @@ def _document(booking_id: str, name: str, contributed: bytes, minute: int, newes
     if newest is None:
         return pack(contributed, name, booking_id)
     return pack(contributed, name, booking_id, minute, newest.key[:8], newest.source)
-
-
-def _project_alerts(changes: Iterable[Change], entries: Entries) -> list[AlertEvent]:
-    """Adds the alerts to emit to the entries; returns their events."""
-    due = list(_due_alerts(changes))
-    events = [alert_events.alert_event(kind, judged, is_open=is_open) for kind, judged, is_open in due]
-    for event, (_, _, is_open) in zip(events, due, strict=True):
-        _add_alert(entries, event["data"], is_open=is_open)
-    return events
 
 
 def _due_alerts(changes: Iterable[Change]) -> Iterator[tuple[AlertKind, AlertInput, bool]]:

@@ -57,7 +57,8 @@ class PythonCore:
                 _add_rows(changes, change)
             await asyncio.sleep(0)
         changes.alerts.extend((event["data"]["alertId"].encode(), orjson.dumps(event)) for event in projection.published)
-        self._evict()
+        for name in list(islice(self._states, max(0, len(self._states) - self._options.cached_bookings()))):
+            del self._states[name]
         return changes._replace(unchanged=Counter(unchanged))
 
     def forget(self, names: Collection[str]) -> None:
@@ -71,10 +72,6 @@ class PythonCore:
         # removed and inserted again, so that the first one is always the least recently used
         state = self._states[name] = self._states.pop(name)
         return state
-
-    def _evict(self) -> None:
-        for name in list(islice(self._states, max(0, len(self._states) - self._options.cached_bookings()))):
-            del self._states[name]
 
 
 def _add_rows(changes: Changes, change: Change) -> None:

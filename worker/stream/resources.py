@@ -17,7 +17,7 @@ from worker.settings import Settings, SettingsError
 from worker.stream.choose_core import choose_core
 from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
-from worker.topics import BATCH_BYTES, TopicNames, partition_of
+from worker.topics import BATCH_BYTES, TopicNames
 
 #: Bookings cached in decoded form, in all partitions together; the least recently used ones are dropped.
 CACHED_BOOKINGS = 55_000
@@ -91,11 +91,7 @@ class Resources:
         """Bookings that each partition may cache."""
         return CACHED_BOOKINGS // max(1, len(self.attendance.partitions))
 
-    def partition_of(self, booking_id: str) -> int:
-        return partition_of(booking_id, self.settings.partitions)
-
     def create_alert_appenders(self, partitions: set[int]) -> list[PartitionAppender]:
         """Replaces all appenders of the alerts topic by new ones for the partitions assigned now."""
-        appenders = {number: PartitionAppender(self.topics.alerts, number, BATCH_BYTES) for number in partitions}
-        self.alerts = appenders
-        return list(appenders.values())
+        self.alerts = {number: PartitionAppender(self.topics.alerts, number, BATCH_BYTES) for number in partitions}
+        return list(self.alerts.values())

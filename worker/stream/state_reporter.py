@@ -91,7 +91,9 @@ class StateReporter:
         ends = {tp: end for each in tps.values() for tp in each.values() if (end := consumer.confirmed_end(tp)) is not None}
         recent = {tp: end for tp, end in ends.items() if monotonic() - end.asked_at <= STALE_AFTER}
         completed = {tp: consumer.tracker.progress_of(tp).completed for tp in ends}
-        self._observe(ends, completed)
+        for tp, end in ends.items():
+            if (offset := completed[tp]) is not None:
+                self._logs.setdefault(tp, LogFreshness()).observe(end.stable, end.asked_at, offset)
         states = []
         for number, of_topic in sorted(tps.items()):
             partition = partitions.get(number)
@@ -114,11 +116,6 @@ class StateReporter:
             batches_in_flight=consumer.tracker.in_flight,
             commits=dict(consumer.commits),
         )
-
-    def _observe(self, ends: Mapping[TP, ConfirmedEnd], completed: Mapping[TP, int | None]) -> None:
-        for tp, end in ends.items():
-            if (offset := completed[tp]) is not None:
-                self._logs.setdefault(tp, LogFreshness()).observe(end.stable, end.asked_at, offset)
 
     def _publish(self, state: WorkerState) -> None:
         self._metrics.state = state._replace(is_stopping=self._is_stopping)

@@ -10,7 +10,8 @@ import pytest
 
 from worker.settings import SettingsError, installed_version, load_settings
 from worker.stream import choose_core as chooser
-from worker.stream.choose_core import choose_core, native_problem
+from worker.stream.choose_core import ChosenCore, choose_core, native_problem
+from worker.stream.python_core import PythonCore
 
 ROOT = Path(__file__).parents[3]
 VERSION = installed_version()
@@ -35,7 +36,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str | None, library: str |
 def test_the_native_core_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, VERSION, VERSION)
     chosen = [choose_core(load_settings(core=core)) for core in ("auto", "native", "python")]
-    assert [each.name for each in chosen] == ["native", "native", "python"]
+    assert [each.create is PythonCore for each in chosen] == [False, False, True]
     assert [each.make_commands is not None for each in chosen] == [True, True, False]
 
 
@@ -53,7 +54,7 @@ def test_a_native_core_that_is_unusable_is_named_with_its_cure(
 ) -> None:
     install(monkeypatch, version, library)
     assert native_problem().startswith(problem)
-    assert choose_core(load_settings(core="auto")).name == choose_core(load_settings(core="python")).name == "python"
+    assert choose_core(load_settings(core="auto")) == choose_core(load_settings(core="python")) == ChosenCore(PythonCore)
     with pytest.raises(SettingsError, match=r"^ATTENDANCE_CORE: is native, but attendance-native .*make wheels"):
         choose_core(load_settings(core="native"))
 
