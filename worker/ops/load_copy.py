@@ -16,7 +16,6 @@ from worker.ops.load_sources import AT_ONCE, FETCH_BYTES, OnReached
 from worker.settings import Settings
 from worker.stream.booking_store import Bookings
 from worker.stream.resources import Resources
-from worker.stream.retry import until_done
 from worker.topics import TopicNames
 
 #: The new tables have a generation of their own.
@@ -111,10 +110,5 @@ async def _merge(table: Table, number: int, records: list[ConsumerRecord], resou
         changes = table.changes_by(number, copied)
     except OtherFormat:
         raise LoadError("the rows of the live tables have another format: --refold folds topics and archives again") from None
-
-    async def attempt() -> None:
-        await resources.lease.hold()
-        await table.flush(resources.producer, number, changes)
-
     if changes:
-        await until_done("changelog", attempt, partition=number)
+        await resources.until_written("changelog", number, table.flush, number, changes)

@@ -16,7 +16,6 @@ from worker.ops.load_sources import OnReached, read_part
 from worker.settings import Settings
 from worker.stream.booking_store import Bookings
 from worker.stream.resources import Resources
-from worker.stream.retry import until_done
 
 
 class Refold:
@@ -46,13 +45,8 @@ class Refold:
     ) -> bool:
         """Folds a partition, from where its tables are; returns False if it was stopped."""
         if markers := await find_markers(self._source, number):
-            table = resources.attendance
-
-            async def attempt() -> None:
-                await resources.lease.hold()
-                await table.flush(resources.producer, number, {PARTITION_GROUP: markers})
-
-            await until_done("changelog", attempt, partition=number)
+            changes = {PARTITION_GROUP: markers}
+            await resources.until_written("changelog", number, resources.attendance.flush, number, changes)
         await bookings.open()
         partition = _Partition(number, resources, bookings)
         # booking records first: then no alert opens of which the records know better

@@ -45,14 +45,13 @@ class BadEvents:
 
         Returns the bad ones: of very many the last `WINDOW`, so that what cannot be used costs no more than that.
         """
-        bad = [BadEvent(_source(record), letter.reason.value, received) for record, letter, received in dead_letters[-WINDOW:]]
-        before, self._seen = self._seen, self._seen + len(records)
-        oldest = self._seen - WINDOW
-        for (record, _, _), each in zip(dead_letters[-WINDOW:], bad, strict=True):
-            number = before + bisect_left(records, record.offset, key=attrgetter("offset"))
-            if number >= oldest:
-                self._bad.append((number, each.reason, _UNREADABLE if each.source is None else each.source))
-        while self._bad and self._bad[0][0] < oldest:
+        bad = list[BadEvent]()
+        for record, letter, received in dead_letters[-WINDOW:]:
+            source, number = _source(record), self._seen + bisect_left(records, record.offset, key=attrgetter("offset"))
+            bad.append(BadEvent(source, letter.reason.value, received))
+            self._bad.append((number, letter.reason.value, source or _UNREADABLE))
+        self._seen += len(records)
+        while self._bad and self._bad[0][0] < self._seen - WINDOW:
             self._bad.popleft()
         if len(self._bad) > _ONSET and not self._is_onset_logged:
             self._is_onset_logged = True

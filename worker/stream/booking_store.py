@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from schemas.alerts import alert_id
 from worker.domain.booking_state import NOWHERE, BookingState, Place
 from worker.domain.devices import Devices, device_rows, devices_of
 from worker.domain.erasures import Erasures, Marker, erasing_rows
@@ -23,9 +22,8 @@ from worker.stream.core import Changes, CoreOptions, StoredBooking
 from worker.stream.decode_batch import Contents
 from worker.stream.group import check_settings
 from worker.stream.originals import NULL, KeptRecord, overtaken
-from worker.stream.projection import past_alerts, project_all, project_devices
+from worker.stream.projection import past_alerts, project_all
 from worker.stream.resources import Resources
-from worker.stream.retry import until_done
 
 #: Bookings of one part of a fill, between two batches: about 10 ms.
 _FILLED_AT_ONCE = 100
@@ -62,7 +60,7 @@ class Bookings:
             SettingsConflict: the tables were made with other settings.
         """
         for table in self._tables:
-            await self._until_done(table.rewrite_recovered)
+            await self._resources.until_written("changelog", self._number, table.rewrite_recovered, self._number)
         attendance, shaping = self._resources.attendance, self._resources.settings.shaping()
         (rows,) = attendance.rows(self._number, [PARTITION_GROUP])
         row = rows.get(PARTITION_SUFFIX)
@@ -139,11 +137,7 @@ class Bookings:
 
     def past_alerts(self, names: Collection[str]) -> list[bytes]:
         """The keys of the alerts of bookings that were open once and are not now."""
-        return [
-            alert_id(kind, state.booking_id, session).encode()
-            for state in self._load(names)
-            for kind, session in past_alerts(state)
-        ]
+        return [key for state in self._load(names) for key in past_alerts(state)]
 
     async def remove_erased(self, names: Collection[str]) -> None:
         """Removes the rows of erased bookings that their markers make void: from the changelogs, then from the tables.
@@ -205,7 +199,8 @@ class Bookings:
                 project_all(state, entries, is_empty=is_empty)
             yield entries
         entries = Entries()
-        project_devices(self.devices, entries)
+        for source, newest in self.devices.newest().items():
+            entries.device(source, newest)
         yield entries
 
     async def rewrite(self) -> None:
@@ -213,7 +208,7 @@ class Bookings:
         client = self._resources.settings.kafka_client()
         for table in self._tables:
             if table.foreign_writes(self._number):
-                await self._until_done(table.rewrite, client)
+                await self._resources.until_written("changelog", self._number, table.rewrite, self._number, client)
 
     def state(self, booking_id: str) -> BookingState:
         """The booking, as the tables hold it."""
@@ -245,12 +240,5 @@ class Bookings:
     async def _flush_groups(self, table: Table, groups: Sequence[Group]) -> None:
         if groups:
             begun = monotonic()
-            await self._until_done(table.flush_groups, groups)
+            await self._resources.until_written("changelog", self._number, table.flush_groups, self._number, groups)
             self._resources.metrics.observe_round_trip("kafka", monotonic() - begun)
-
-    async def _until_done(self, write: Callable[..., Awaitable[object]], *arguments: object) -> None:
-        async def attempt() -> None:
-            await self._resources.lease.hold()
-            await write(self._resources.producer, self._number, *arguments)
-
-        await until_done("changelog", attempt, partition=self._number)

@@ -91,18 +91,10 @@ def read_events(records: Records, is_ours: IsOurs, max_age: int, tolerance: int)
         else:
             forwards.append((record, event.booking_id, event.received))
             forwarded[event.type] += 1
-    folded = [event for _, event in ours]
-    sources = events_by_source(folded, tolerance)
-    contents = Contents(
-        missing=[],
-        last_places={},
-        dead_letters=dead_letters,
-        forwards=forwards,
-        newest=max((effective_time(each.newest) for each in sources.values()), default=None),
-        folded=Counter([event.type for event in folded]),
-        forwarded=forwarded,
-        sources=sources,
-    )
+    sources = events_by_source([event for _, event in ours], tolerance)
+    newest = max((effective_time(each.newest) for each in sources.values()), default=None)
+    folded = Counter([event.type for _, event in ours])
+    contents = Contents([], {}, dead_letters, forwards, newest, folded, forwarded, sources)
     return DecodedBatch(contents, events, {}, backfills_of(ours) if has_backfill(records) else {})
 
 

@@ -119,7 +119,6 @@ class Partition:
         ends = committed.get(topics.events, 0), committed.get(topics.bookings, 0)
         self._applied = Applied(*ends).merged(self._bookings.applied)
         self._acknowledged = list(ends)
-
         create = partial(ReadModels, self.number, self._resources, self._bookings, self._estimates, self._batch_lock)
         for target in self._targets:
             read_models = create(target)
@@ -218,7 +217,9 @@ class Partition:
 
     def check_logs(self) -> None:
         """Queues the rewrite that follows foreign writes to the partition's changelogs or alerts, if there are any."""
-        if self._read_models and self._has_foreign_writes and monotonic() >= self._rewrite_after:
+        if not self._read_models or monotonic() < self._rewrite_after:
+            return
+        if self._has_foreign_alerts or any(table.foreign_writes(self.number) for table in self._resources.tables):
             self._to_fold.put_nowait(self._rewrite)
 
     async def _fold(self, delivered: Batch) -> None:
@@ -315,19 +316,10 @@ class Partition:
 
     async def _send(self, outgoing: Outgoing) -> None:
         resources = self._resources
-
-        async def attempt() -> None:
-            await resources.lease.hold()
-            await kafka_sink.send(resources.producer, resources.alerts[self.number], outgoing)
-
         async with self._alerts:
-            begun = monotonic()
-            await until_done("kafka", attempt, partition=self.number)
+            begun, appender = monotonic(), resources.alerts[self.number]
+            await resources.until_written("kafka", self.number, kafka_sink.send, appender, outgoing)
             resources.metrics.observe_round_trip("kafka", monotonic() - begun)
-
-    @property
-    def _has_foreign_writes(self) -> bool:
-        return self._has_foreign_alerts or any(table.foreign_writes(self.number) for table in self._resources.tables)
 
     @property
     def _has_foreign_alerts(self) -> bool:
@@ -351,13 +343,9 @@ class Partition:
         appender, client = resources.alerts[self.number], resources.settings.kafka_client()
         while self._has_foreign_alerts:
             offsets = appender.foreign_writes[0]
-
-            async def attempt() -> None:
-                await resources.lease.hold()
-                await kafka_sink.rewrite(resources.producer, appender, offsets, client, self._bookings.state)  # noqa: B023
-
+            concerned = appender, offsets, client, self._bookings.state
             async with self._alerts:
-                await until_done("kafka", attempt, partition=self.number)
+                await resources.until_written("kafka", self.number, kafka_sink.rewrite, *concerned)
             appender.foreign_writes.remove(offsets)
 
 

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import orjson
 
-from schemas.alerts import AlertData, AlertEvent, AlertKind
+from schemas.alerts import AlertData, AlertEvent, AlertKind, alert_id
 from schemas.attendance import attendance_id
 from schemas.events import Booking
 from schemas.times import parse_time
@@ -70,12 +70,6 @@ def project_changed_devices(
     return changed
 
 
-def project_devices(devices: Devices, entries: Entries) -> None:
-    """Adds all sources of a partition, for a repair."""
-    for source, newest in devices.newest().items():
-        entries.device(source, newest)
-
-
 def surplus_devices(devices: Devices, held: Collection[str]) -> Entries:
     """The removal of those held by readers that are not among the devices: an owner died before it removed them."""
     entries = Entries()
@@ -115,13 +109,13 @@ def project_all(
         project_booking(state, entries, is_empty=is_empty)
 
 
-def past_alerts(state: BookingState) -> Iterator[tuple[AlertKind, str | None]]:
-    """Kind and session of each alert of a booking that was open once and is not now."""
+def past_alerts(state: BookingState) -> Iterator[bytes]:
+    """The key of each alert of a booking that was open once and is not now."""
     for name, row in state.rows.items():
         for kind in kinds(row.ever_opened & ~state.masks.get(name, 0)):
-            yield kind, name
+            yield alert_id(kind, state.booking_id, name).encode()
     if state.ever_frequent and not state.frequent:
-        yield FREQUENT, None
+        yield alert_id(FREQUENT, state.booking_id, None).encode()
 
 
 def current_alert_event(state: BookingState, kind: AlertKind, session_id: str | None) -> AlertEvent | None:

@@ -1,6 +1,7 @@
 """What the partitions of a worker share."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiokafka import AIOKafkaProducer
 
@@ -17,6 +18,7 @@ from worker.settings import Settings, SettingsError
 from worker.stream.choose_core import choose_core
 from worker.stream.dead_letters import DeadLetterLog
 from worker.stream.lease import Lease
+from worker.stream.retry import until_done
 from worker.topics import BATCH_BYTES, TopicNames
 
 #: Bookings cached in decoded form, in all partitions together; the least recently used ones are dropped.
@@ -90,6 +92,20 @@ class Resources:
     def cached_bookings(self) -> int:
         """Bookings that each partition may cache."""
         return CACHED_BOOKINGS // max(1, len(self.attendance.partitions))
+
+    async def until_written(self, what: str, number: int, write: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Calls ``write`` with the producer and these until Kafka has all of it; not while the lease is in doubt.
+
+        Args:
+            what: see `until_done`.
+            number: of the partition.
+        """
+
+        async def attempt() -> None:
+            await self.lease.hold()
+            await write(self.producer, *arguments)
+
+        await until_done(what, attempt, partition=number)
 
     def create_alert_appenders(self, partitions: set[int]) -> list[PartitionAppender]:
         """Replaces all appenders of the alerts topic by new ones for the partitions assigned now."""
