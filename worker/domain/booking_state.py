@@ -198,7 +198,8 @@ def apply_records(
         _detect_alerts(change, rules)
     for change in changes:
         if change.summary_dirty:
-            _summarise(change.state)
+            summarise_booking(change.state)
+            change.state.ever_frequent |= change.state.frequent
     return changes
 
 
@@ -299,7 +300,7 @@ def _detect_alerts(change: Change, rules: Rules) -> None:
     change.summary_dirty = summary_dirty
 
 
-def _summarise(state: BookingState) -> None:
+def summarise_booking(state: BookingState) -> None:
+    """Sets the summary, and whether FREQUENT_NO_SHOWS is open, from statuses and booking record."""
     state.summary = summary = summarise(state.statuses, state.booking)
     state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
-    state.ever_frequent = state.ever_frequent or state.frequent

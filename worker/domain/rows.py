@@ -29,12 +29,11 @@ from zlib import DEFLATED, compress, compressobj, decompress
 
 from schemas.packing import pack_text, unpack_text
 from worker.domain import fold, row_codec
-from worker.domain.alert_rules import Rules, detect, frequent_no_shows
+from worker.domain.alert_rules import Rules, detect
 from worker.domain.booking_content import HEAD_SIZE, decode_content, encode_content
-from worker.domain.booking_state import BookingRecord, BookingState, Change, Place
+from worker.domain.booking_state import BookingRecord, BookingState, Change, Place, summarise_booking
 from worker.domain.erasures import ERASED_PREFIX, Marker, merge_markers
 from worker.domain.row_codec import FORMAT, check
-from worker.domain.summaries import summarise
 
 SEPARATOR = b"\0"
 #: Key of a partition's own row: no booking, and a suffix that no session can have.
@@ -225,8 +224,7 @@ def load(
             state.place, state.booking = marker.place, None
     if rows:
         _load_attendances(rows, state, rules)
-    state.summary = summary = summarise(state.statuses, state.booking)
-    state.frequent = summary is not None and frequent_no_shows(summary.attended, summary.not_attended)
+    summarise_booking(state)
     return state
 
 

@@ -53,8 +53,8 @@ class Bookings:
         self.unfinished: list[str] = []
         """Erased bookings whose rows are to leave, once all that was applied before is emitted."""
 
-    async def open(self) -> str:
-        """Completes the recovery. Returns the partition's `generation`, which is created if the partition is new.
+    async def open(self) -> None:
+        """Completes the recovery. A new partition gets its `generation`.
 
         Raises:
             SettingsConflict: the tables were made with other settings.
@@ -77,7 +77,6 @@ class Bookings:
         partition = json.loads(row)
         check_settings(partition["settings"], shaping)
         self.generation = str(partition["generation"])
-        return self.generation
 
     async def decode(self, topic: int, records: Sequence[Any]) -> Contents:
         """Begins a batch, see `Core.decode`."""

@@ -49,13 +49,9 @@ def choose_core(settings: Settings) -> ChosenCore:
     return ChosenCore(NativeCore, create_transactions())
 
 
-def native_problem(worker_version: str | None = None) -> str:
-    """Why the native core of this worker cannot be used, and what to do; empty if it can.
-
-    Args:
-        worker_version: that of the worker; None: the installed one.
-    """
-    wanted = installed_version() if worker_version is None else worker_version
+def native_problem() -> str:
+    """Why the native core of this worker cannot be used, and what to do; empty if it can."""
+    wanted = installed_version()
     cure = f"install {NATIVE}=={wanted} (`make wheels` builds it where cargo is)"
     try:
         found = version(NATIVE)

@@ -174,8 +174,7 @@ class Group:
     async def _wait_for_members(self, before: RedisId) -> None:
         """Waits until this Redis has another id, or the group has no members."""
         log.warning("waiting", what="group", reason="this Redis has no data of the group, which still has members in Kafka")
-        seconds = self._settings.session_timeout.total_seconds() + _WRITTEN_BACK_SECONDS
-        end = monotonic() + seconds
+        end = monotonic() + self._settings.session_timeout.total_seconds() + _WRITTEN_BACK_SECONDS
         while await self._has_members():
             # any other id: a worker that started at the same time may have seen no members, and claimed this Redis
             if await self._read_id() != before:

@@ -73,7 +73,7 @@ async def rewrite(
     """
     values = {record.key: record.value for record in await read(client, alerts.topic, alerts.partition, offsets)}
     events = [(value, _current_event(value, state_of)) for value in values.values()]
-    records = [_alert_record(event) for value, event in events if event is not None and not _is_same(value, event)]
+    records = [projection.alert_record(event) for value, event in events if event is not None and not _is_same(value, event)]
     if records:
         await alerts.append(producer, [(record,) for record in records])
 
@@ -93,10 +93,6 @@ def _is_same(value: bytes | None, event: AlertEvent) -> bool:
     document: dict[str, Any] = orjson.loads(value or b"{}")
     document.pop("backfill", None)
     return bool(document == orjson.loads(orjson.dumps(event)))
-
-
-def _alert_record(event: AlertEvent) -> Record:
-    return event["data"]["alertId"].encode(), orjson.dumps(event)
 
 
 def _dead_letter(record: Any, dead_letter: Any, received: int, *, source: TopicPartition, topics: TopicNames) -> Message:

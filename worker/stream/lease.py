@@ -21,7 +21,6 @@ class Lease:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._limit = 0.8 * timeout
         self._renewed = monotonic()
         self._doubted_until = 0.0
 
@@ -39,6 +38,6 @@ class Lease:
 
     def _renew(self) -> None:
         now = monotonic()
-        if now - self._renewed > self._limit:
+        if now - self._renewed > 0.8 * self._timeout:
             self._doubted_until = now + 2 * self._timeout
         self._renewed = now

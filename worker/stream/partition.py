@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from operator import ge
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
@@ -35,7 +35,7 @@ from worker.stream.handover import unsent
 from worker.stream.kafka_sink import Outgoing
 from worker.stream.originals import KeptRecord
 from worker.stream.projection import project_changed_devices
-from worker.stream.redis_sink import BatchWrite, Projected, ReadModels, TopicEnd
+from worker.stream.redis_sink import BatchWrite, Projected, ReadModels
 from worker.stream.resources import Resources
 from worker.stream.retry import until_done
 from worker.stream.targets import Target
@@ -158,12 +158,17 @@ class Partition:
             read_models.append(each)
         self._read_models = read_models
 
-    async def heartbeat(self, ends: Mapping[str, TopicEnd]) -> None:
-        """Writes the heartbeats, with the ends of the topics, by ``events`` and ``bookings``; begins to fill a new build."""
-        all_read_models, bad = tuple(self._read_models), self._bad_events.fields()
+    async def heartbeat(self, ends: Mapping[str, Any], ages_ms: Mapping[str, int]) -> None:
+        """Writes the heartbeats, and begins to fill a new build.
+
+        Args:
+            ends: fields of the watermark that say where the topics end.
+            ages_ms: how long ago Kafka confirmed that, by ``events`` and ``bookings``.
+        """
+        all_read_models, fields = tuple(self._read_models), {**self._bad_events.fields(), **ends}
         estimates = self._estimates.take_changed(_ESTIMATES_AT_ONCE) if all_read_models and all_read_models[0].is_live else []
         try:
-            tasks = await asyncio.gather(*(each.heartbeat(ends, bad, estimates) for each in all_read_models))
+            tasks = await asyncio.gather(*(each.heartbeat(fields, ages_ms, estimates) for each in all_read_models))
         except RedisError:
             self._estimates.put_back(estimates)
             raise

@@ -18,6 +18,7 @@ from worker.domain.differences import open_alerts
 from worker.domain.fold import NOTHING, Mark
 from worker.domain.row_codec import arrival_minute, attendance_value
 from worker.domain.summaries import listing, same_for_readers
+from worker.engine.partition_appender import Record
 from worker.read_model.documents import contribution, pack
 from worker.read_model.write_batch import AlertChange, Entries
 from worker.stream.booking_projection import project_booking, project_changed_booking
@@ -36,7 +37,7 @@ class Projection:
         self.published: list[AlertEvent] = []
         """Events for the alerts topic."""
         self._known = known
-        self._backfills = {booking_id: operation for booking_id, operation in backfills.items() if operation}
+        self._backfills = backfills
 
     def add(self, changes: Sequence[Change]) -> None:
         """Adds what changed, or is emitted again; at most one change of each booking in all."""
@@ -107,6 +108,11 @@ def project_all(
             _add_alert(entries, alert, is_open=True)
     if state.summary is not None:
         project_booking(state, entries, is_empty=is_empty)
+
+
+def alert_record(event: AlertEvent) -> Record:
+    """The record of the alerts topic that holds an event."""
+    return event["data"]["alertId"].encode(), orjson.dumps(event)
 
 
 def past_alerts(state: BookingState) -> Iterator[bytes]:

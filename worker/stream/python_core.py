@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-import orjson
-
 from worker.domain.booking_state import BookingState, Change, apply_records
 from worker.domain.fold import NEVER
 from worker.domain.rows import changed_rows, load, void_rows
 from worker.engine.table import records_of
 from worker.stream.core import Changes, CoreOptions, StoredBooking
 from worker.stream.decode_batch import EMPTY, Contents, decode_batch
-from worker.stream.projection import Projection
+from worker.stream.projection import Projection, alert_record
 from worker.topics import partition_of
 
 #: Bookings that are folded before other tasks get their turn.
@@ -56,7 +54,7 @@ class PythonCore:
             for change in changed:
                 _add_rows(changes, change)
             await asyncio.sleep(0)
-        changes.alerts.extend((event["data"]["alertId"].encode(), orjson.dumps(event)) for event in projection.published)
+        changes.alerts.extend(map(alert_record, projection.published))
         for name in list(islice(self._states, max(0, len(self._states) - self._options.cached_bookings()))):
             del self._states[name]
         return changes._replace(unchanged=Counter(unchanged))

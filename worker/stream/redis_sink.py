@@ -30,19 +30,6 @@ from worker.stream.targets import Target, read_targets
 log = structlog.get_logger(__name__)
 
 
-class TopicEnd(NamedTuple):
-    """Where a topic of a partition ends, as last confirmed by Kafka."""
-
-    stable: int
-    """The last stable offset."""
-    held: int
-    """Offsets after it, which open transactions hold."""
-    age_ms: int
-    """How long ago Kafka confirmed it."""
-    unreadable: int | None
-    """The offset of a record batch that cannot be read, at which the partition stops; None if there is none."""
-
-
 class Projected(NamedTuple):
     """What Redis surely holds of a partition."""
 
@@ -208,23 +195,18 @@ class ReadModels:
                 await self.repair()
 
     async def heartbeat(
-        self, ends: Mapping[str, TopicEnd], fields: Mapping[str, Any], estimates: Sequence[EstimateChange]
+        self, fields: Mapping[str, Any], ages_ms: Mapping[str, int], estimates: Sequence[EstimateChange]
     ) -> Callable[[], Awaitable[None]] | None:
-        """Writes the heartbeat: the ends of the topics by name, further fields of the watermark, estimates of some sources.
+        """Writes the heartbeat; the arguments are those of `PartitionWriter.heartbeat`.
 
         Returns the task that is needed if it was refused.
         """
         was_live = self.is_live
         if not (self.target.is_live or was_live or self.is_filling):
             return None
-        written = dict(fields)
-        for topic, end in ends.items():
-            unreadable = "" if end.unreadable is None else end.unreadable
-            written |= {f"{topic}.end": end.stable, f"{topic}.held": end.held, f"{topic}.unreadable": unreadable}
         asked_at = monotonic()
-        ages = {topic: end.age_ms for topic, end in ends.items()}
         try:
-            await self._writer.heartbeat(written, ages, self.fresh_at, estimates if was_live else ())
+            await self._writer.heartbeat(fields, ages_ms, self.fresh_at, estimates if was_live else ())
             self._answered_at = asked_at
         except ReadModelError as error:
             if not self.target.is_live:

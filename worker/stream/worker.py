@@ -31,7 +31,6 @@ from worker.stream.garbage import tune_garbage_collector
 from worker.stream.group import Group
 from worker.stream.group_topic import ensure_erase_key
 from worker.stream.partition import Partition
-from worker.stream.redis_sink import TopicEnd
 from worker.stream.resources import Resources, open_row_store, open_tables
 from worker.stream.retry import SILENCE_SECONDS, until_done, waiting_calls
 from worker.stream.state_reporter import REPORT_SECONDS, UNCONFIRMED_SECONDS, StateReporter
@@ -255,7 +254,7 @@ class Worker:
         while True:
             self._check_refusal()
             self._reporter.heartbeat_asked_at = monotonic()
-            heartbeats = [partition.heartbeat(self._topic_ends(partition.number)) for partition in self._partitions.values()]
+            heartbeats = [partition.heartbeat(*self._topic_ends(number)) for number, partition in self._partitions.items()]
             of_worker = (self._follow_targets(), self._group.heartbeat())
             results = await asyncio.gather(*of_worker, *heartbeats, return_exceptions=True)
             self._reporter.heartbeat_asked_at = None
@@ -322,13 +321,13 @@ class Worker:
                 for partition in self._partitions.values():
                     partition.check_logs()
 
-    def _topic_ends(self, number: int) -> dict[str, TopicEnd]:
-        """The confirmed ends of a partition's topics, by ``events`` and ``bookings``."""
-        ends, unreadable = {}, self._consumer.unreadable
+    def _topic_ends(self, number: int) -> tuple[dict[str, Any], dict[str, int]]:
+        """Where a partition's topics end, as fields of the watermark; and how long ago Kafka confirmed that, by topic, ms."""
+        fields, ages_ms, unreadable = dict[str, Any](), dict[str, int](), self._consumer.unreadable
         for name, topic in (("events", self.topics.events), ("bookings", self.topics.bookings)):
             tp = TP(topic, number)
             if (end := self._consumer.confirmed_end(tp)) is not None:
-                age_ms = int((monotonic() - end.asked_at) * 1000)
-                unreadable_at = unreadable[tp].offset if tp in unreadable else None
-                ends[name] = TopicEnd(end.stable, end.high - end.stable, age_ms, unreadable_at)
-        return ends
+                fields |= {f"{name}.end": end.stable, f"{name}.held": end.high - end.stable}
+                fields[f"{name}.unreadable"] = unreadable[tp].offset if tp in unreadable else ""
+                ages_ms[name] = int((monotonic() - end.asked_at) * 1000)
+        return fields, ages_ms
