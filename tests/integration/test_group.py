@@ -119,7 +119,7 @@ def test_a_worker_agrees_while_another_one_reads(
     """What the second one has read first is of the time before the first agreed, what it reads next is not."""
     monkeypatch.setattr(group, "_SILENT_SECONDS", 0.0)
     tenant, first = Tenant(kafka), list[str]()
-    read_record, read_redis = Group._read_record, group.read_id  # noqa: SLF001
+    read_record, read_redis = Group._read_record, read_id
 
     async def agree_meanwhile(just_read: str) -> None:
         if just_read == reading and not first:

@@ -10,7 +10,7 @@ from schemas.events import Booking
 from schemas.packing import pack_text
 from schemas.times import format_time
 from worker.domain.booking_content import encode_content
-from worker.domain.fold import NEVER, Row, effective_time, event_time
+from worker.domain.fold import NEVER, effective_time, event_time
 from worker.domain.row_codec import AttendanceValue, StoredRow, encode
 from worker.domain.summaries import document
 
@@ -140,7 +140,10 @@ def _message(kind: AlertKind, alert_input: AlertInput) -> str:
     attendance, booking, row = alert_input.attendance, alert_input.booking, alert_input.row.row
     number = attendance.number if attendance else 0
     if kind is AlertKind.CONFLICTING_REPORTS:
-        return _conflict(row)
+        reports = (("ATTENDED", row.attended), ("NOT_ATTENDED", row.missed))
+        return ", ".join(
+            f"{mark.source} reported {status} at {format_time(effective_time(mark.key))}" for status, mark in reports if mark
+        )
     if kind is AlertKind.FREQUENT_NO_SHOWS:
         return "Missed {} of {} sessions".format(*_missed_and_decided(alert_input))
     if kind is AlertKind.STATUS_COUNT_MISMATCH:
@@ -156,13 +159,6 @@ def _message(kind: AlertKind, alert_input: AlertInput) -> str:
         return "The attendance no longer exists"
     ahead = (event_time(row.newest.key) - effective_time(row.newest.key)) // 1_000_000
     return f"The clock of {attendance.source} runs at least {ahead} s ahead of what the clock tolerance allows"
-
-
-def _conflict(row: Row) -> str:
-    reports = (("ATTENDED", row.attended), ("NOT_ATTENDED", row.missed))
-    return ", ".join(
-        f"{mark.source} reported {status} at {format_time(effective_time(mark.key))}" for status, mark in reports if mark
-    )
 
 
 def _missed_and_decided(alert_input: AlertInput) -> tuple[int, int]:

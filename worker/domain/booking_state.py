@@ -184,7 +184,8 @@ def apply_records(
         unchanged: is extended by the types of the events that had no effect: copies, superseded or covered by a horizon; of a
             redelivered batch every event counts as having one.
     """
-    unchanged, changes = [] if unchanged is None else unchanged, []
+    unchanged = [] if unchanged is None else unchanged
+    changes = list[Change]()
     for state, events, booking_records in records:
         judged = state.judged() if state.frequent else None
         before = BookingBefore(state.booking, state.place, state.erasure_horizon, state.summary, state.ever_frequent, judged)

@@ -53,7 +53,7 @@ _PLACE, _COUNTS = Struct(">Bqqq"), Struct(">HI")
 #: Originals up to so many bytes are stored as they are, in zlib's format: 2 us. RocksDB compresses its blocks anyway.
 _SHORT_ORIGINAL = 1024
 #: Level of zlib for longer ones, window (4 KiB) and memory: a booking of four sessions would shrink to 40 % in 15 us; higher
-#: levels gain little. With zlib's own window and memory, which the system gives anew and fills with zeros for each, it is 124 us.
+#: levels gain little. With zlib's own window and memory, which the system gives anew and fills with zeros for each: 124 us.
 _FAST, _WINDOW_BITS, _MEMORY_LEVEL = 1, 12, 4
 _FORMAT_BYTE = bytes((FORMAT,))
 

@@ -61,9 +61,8 @@ class NativeCore:
             else:
                 explained[index] = event
                 self._core.add(index, event)
-        self._backfills = {}
-        if is_backfill:
-            self._backfills = _encoded(backfills_of((records[index], event) for index, event in explained.items()))
+        ours = ((records[index], event) for index, event in explained.items() if is_backfill)
+        self._backfills = _encoded(backfills_of(ours))
         missing, forwards, newest, folded, forwarded, sources = self._core.contents()
         return Contents(
             missing=[name.decode() for name in missing],

@@ -273,7 +273,8 @@ class Worker:
         """Announces the namespace, and has the partitions write those that are registered now."""
         targets = await read_targets(self.settings, self._resources.redis, self._targets)
         if targets != self._targets:
-            live, builds = ([each.namespace for each in targets if each.is_live is is_live] for is_live in (True, False))
+            live = [each.namespace for each in targets if each.is_live]
+            builds = [each.namespace for each in targets if not each.is_live]
             log.info("namespaces", live=live, builds=builds)
             self._targets = targets
             for partition in self._partitions.values():
