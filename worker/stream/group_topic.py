@@ -80,7 +80,9 @@ async def record_mirrored(producer: AIOKafkaProducer, topic_prefix: str, mirrore
     Raises:
         aiokafka.errors.KafkaError: not (known to be) recorded.
     """
-    value = None if mirrored is None else orjson.dumps(mirrored._asdict())
+    value = None
+    if mirrored is not None:
+        value = orjson.dumps({"topic_prefix": mirrored.topic_prefix, "partitions": mirrored.partitions})
     await producer.send_and_wait(group_changelog(topic_prefix), key=_MIRRORED, value=value, partition=0)
 
 
