@@ -69,8 +69,7 @@ def test_three_workers_of_which_one_dies(kafka: Broker, redis_server: Redis) -> 
         system.workers[1].kill()
         system.publish(events[middle:])
         shows_the_file(system)
-        logs = "\n---\n".join(worker.said() for worker in system.workers)
-        assert [worker.running for worker in system.workers] == [True, False, True], logs
+        assert [worker.running for worker in system.workers] == [True, False, True], system.said()
 
 
 def attended(system: System) -> int:

@@ -217,8 +217,9 @@ def test_a_worker_that_waits_for_members_sees_their_id(kafka: Broker, own_redis:
         await member.start()
         waiting = asyncio.create_task(tenant.agree(own_redis))
         try:
-            while not await count_members(settings):  # noqa: ASYNC110 - Kafka says nothing by itself
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(30):
+                while not await count_members(settings):  # noqa: ASYNC110 - Kafka does not notify
+                    await asyncio.sleep(0.05)
             await asyncio.wait([waiting], timeout=1)
             assert not waiting.done()
             now = RedisId("new") if taken_over else RedisId(before)

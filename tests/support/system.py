@@ -193,12 +193,15 @@ class System:
                 if self.read(condition):
                     return
             time.sleep(0.1)
-        logs = "\n---\n".join(worker.said() for worker in self.workers)
         try:
             status: Any = self.read(lambda reader: reader.status())
         except ReaderError as error:
             status = error
-        raise AssertionError(f"not {what} after {timeout} s\n{status}\n{logs}")
+        raise AssertionError(f"not {what} after {timeout} s\n{status}\n{self.said()}")
+
+    def said(self) -> str:
+        """The ends of the logs of all workers."""
+        return "\n---\n".join(worker.said() for worker in self.workers)
 
     def read(self, ask: Callable[[AttendanceReader], Awaitable[T]]) -> T:
         """What the reader answers."""

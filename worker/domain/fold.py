@@ -16,6 +16,8 @@ from schemas.events import Event, EventType
 #: Order keys are compared as bytes; times before 1970 are negative, so this is added.
 _ZERO = 1 << 63
 _pack_times = Struct(">QQQ").pack
+#: Bytes of a digest, with which an order key ends.
+DIGEST_SIZE = 8
 _TIME = Struct(">Q")
 _EFFECTIVE = _TIME.unpack_from
 
@@ -97,10 +99,10 @@ def pack_times(time: int, received: int, tolerance: int) -> bytes:
 
 
 def digest(event: Event) -> bytes:
-    """The last 8 bytes of an order key."""
+    """The last `DIGEST_SIZE` bytes of an order key."""
     kind, _, _, _, source, name, status, number, participant_id, _ = event
     text = f"{source}\n{name}\n{kind}\n{status}\n{'' if number is None else number}\n{participant_id}"
-    return sha256(text.encode()).digest()[:8]
+    return sha256(text.encode()).digest()[:DIGEST_SIZE]
 
 
 def participant_hash(participant_id: str) -> bytes:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from schemas.events import Event, EventType
-from worker.domain.fold import NEVER, digest, effective_time, order_key, participant_hash
+from worker.domain.fold import DIGEST_SIZE, NEVER, effective_time, order_key, participant_hash
 
 _HORIZONS = (EventType.DELETED.value, EventType.BOOKING_ERASED.value)
 _SCANNED = EventType.PARTICIPANT_SCANNED.value
@@ -73,8 +73,8 @@ def explain(events: Sequence[Event], tolerance: int) -> Explanation:
     """
     keys = [order_key(event, tolerance) for event in events]
     order = sorted(range(len(events)), key=lambda index: (keys[index], -index))
-    # copies differ in nothing but when they were received
-    copies = [(event.time, digest(event)) for event in events]
+    # copies differ in nothing but when they were received; a key ends with the digest of the rest
+    copies = [(event.time, key[-DIGEST_SIZE:]) for event, key in zip(events, keys, strict=True)]
     counting_copy = {copies[index]: index for index in order}
     distinct = [index for index in order if counting_copy[copies[index]] == index]
     horizon = max((index for index in distinct if events[index].type in _HORIZONS), key=lambda i: keys[i], default=None)
