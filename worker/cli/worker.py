@@ -35,6 +35,8 @@ def worker(
 
 def _run(settings: Settings) -> None:
     # only here: importing Faust takes half a second, and no other command needs it
+    from uvloop import EventLoopPolicy
+
     from worker.stream.errors import TablesDropped
     from worker.stream.stopping import Stopping
     from worker.stream.worker import Worker
@@ -72,6 +74,8 @@ def _run(settings: Settings) -> None:
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
 
+    # also for the loop of the Kafka client's thread, which Faust creates: a tenth of the CPU at 1,000 events/s
+    asyncio.set_event_loop_policy(EventLoopPolicy())
     run_until_stopped(work, lambda: stopping.begin(0))
 
 

@@ -123,6 +123,10 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def sleep(self, n: Any) -> None:
+        # before each poll for no time at all, for which the stock method makes a task
+        await (super().sleep(n) if n else asyncio.sleep(0))
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         # an earlier poll may have dropped all records; without a further one the offset tracker would find no gap
         while self._needs_seek:

@@ -33,7 +33,7 @@ LEAVE_SECONDS, STOP_SECONDS = 2.5, 3.0
 #: Idle consumer: a fetch is answered as soon as there is a record, or after so long, milliseconds.
 FETCH_WAIT_MS = 250
 #: Busy consumer: a fetch waits for so long, or for so many bytes, since a batch of four costs nearly as much as one of twenty.
-LINGER_MS, LINGER_BYTES = 40, 64 * 1024
+LINGER_MS, LINGER_BYTES = 32, 64 * 1024
 #: Kafka may take so long to answer where logs end, seconds.
 END_ANSWER_SECONDS = 3.0
 
@@ -125,6 +125,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = ISOLATION  # noqa: SLF001 - Faust sets it only for transactions
         self.fetches = Fetches(consumer, are_plain=True)
         return consumer
+
+    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        assert active_partitions is not None  # which it is in apps without agents only
+        # not by the stock queue of calls, which wakes both threads several times for each
+        consumer = self._ensure_consumer()
+        fetching = self._fetch_records(consumer, active_partitions, timeout, consumer._max_poll_records)  # noqa: SLF001
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetching, self.thread_loop))
 
     async def _fetch_records(
         self,

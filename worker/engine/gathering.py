@@ -19,36 +19,33 @@ class Gathering:
 
     def __init__(self) -> None:
         self._expected: set[int] = set()
-        self._ready: asyncio.Future[None] | None = None
-        """Of the partitions that wait for the others."""
+        self._waiting: list[asyncio.Future[None]] = []
+        """Of each partition that waits for the others."""
 
     def begin(self, partitions: Iterable[int]) -> None:
         """A poll has taken batches of these partitions."""
-        self._release()
+        self._release(self._waiting)
         self._expected = set(partitions)
 
     def leave(self, partition: int) -> None:
         """A partition has appended, or has nothing to append."""
         self._expected.discard(partition)
         if not self._expected:
-            self._release()
+            self._release(self._waiting)
 
     async def wait(self, partition: int) -> None:
         """Waits until the other partitions of the poll are ready to append too, or for `GATHER_SECONDS`."""
         self.leave(partition)
         if self._expected:
-            if self._ready is None:
-                loop = asyncio.get_running_loop()
-                self._ready = loop.create_future()
-                loop.call_later(GATHER_SECONDS, self._release_after, self._ready)
-            # a partition that is revoked meanwhile must not cancel what the others wait for
-            await asyncio.shield(self._ready)
+            loop = asyncio.get_running_loop()
+            if not self._waiting:
+                loop.call_later(GATHER_SECONDS, self._release, self._waiting)
+            self._waiting.append(loop.create_future())
+            await self._waiting[-1]
 
-    def _release(self) -> None:
-        if self._ready is not None:
-            self._ready.set_result(None)
-            self._ready = None
-
-    def _release_after(self, ready: asyncio.Future[None]) -> None:
-        if ready is self._ready:
-            self._release()
+    def _release(self, waiting: list[asyncio.Future[None]]) -> None:
+        if waiting is self._waiting and waiting:
+            self._waiting = []
+            for each in waiting:
+                if not each.done():  # it is done if its partition was revoked meanwhile
+                    each.set_result(None)

@@ -9,11 +9,12 @@ one after the writer's last. Record batches are built by aiokafka's C builder, i
 import asyncio
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic, time_ns
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.engine.fetching import ISOLATION, Fetches, log_end
@@ -78,7 +79,9 @@ class PartitionAppender:
                 future = asyncio.ensure_future(await producer.send_batch(batch, self.topic, partition=self.partition))
                 future.add_done_callback(_retrieve_error)
                 sent.append((future, batch.record_count()))
-            await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
+            for future, _ in sent:
+                with suppress(KafkaError):  # raised below, once all have ended
+                    await future
         finally:
             self._ended += 1
             for future, count in sent:

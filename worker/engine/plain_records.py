@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+#: Batches of so many records yield these themselves: a piece costs as much as three.
+_FEW = 3
+
 
 class _Piece(NamedTuple):
     """Records of a batch, in the place of one record."""
@@ -21,7 +24,8 @@ class _Piece(NamedTuple):
 class _Pieces:
     """The record batches of a fetch, in the place of the client's reader: each yields pieces of at most ``at_once`` records.
 
-    `take_plain` sets that before each piece, so that it never takes more than it was asked for.
+    `take_plain` sets that before each piece, so that it never takes more than it was asked for. A batch of a few records yields
+    the records.
     """
 
     def __init__(self, batches: Any) -> None:
@@ -33,7 +37,9 @@ class _Pieces:
 
     def next_batch(self) -> Any:
         batch = self._batches.next_batch()
-        return batch if batch.is_control_batch else _Batch(batch, self)
+        # batches of an old format do not say how many they hold
+        is_small = getattr(batch, "last_offset_delta", _FEW) < _FEW
+        return batch if is_small or batch.is_control_batch else _Batch(batch, self)
 
 
 class _Batch:
@@ -64,8 +70,8 @@ def make_plain(source: Any) -> None:
     source._records, source._consumer_record = _Pieces(source._records), _as_decoded  # noqa: SLF001
 
 
-def _as_decoded(_: Any, piece: _Piece) -> _Piece:
-    return piece
+def _as_decoded(_: Any, decoded: Any) -> Any:
+    return decoded
 
 
 def take_plain(source: Any, records: list[Any], max_records: int) -> None:
@@ -74,7 +80,10 @@ def take_plain(source: Any, records: list[Any], max_records: int) -> None:
     while len(records) < max_records:
         source._records.at_once = max_records - len(records)  # noqa: SLF001
         piece = next(source, None)
-        if piece is None:
-            return
+        if type(piece) is not _Piece:
+            if piece is None:
+                return
+            records.append(piece)
+            continue
         # a seek may have led into the middle of a batch
         records += piece.records if piece.records[0].offset >= begin else [x for x in piece.records if x.offset >= begin]

@@ -102,11 +102,7 @@ class Connection(asyncio.Protocol):
         if self.is_closed:
             future.set_exception(RedisConnectionError("the connection was closed"))
             return future
-        is_idle = not self._pending
         self._pending.append((future, count))
-        if is_idle:
-            self._transport.write(packed)
-            return future
         self._unsent.append(packed)
         if len(self._unsent) == 1:
             # what other tasks ask in this turn of the event loop leaves with it: a system call costs more than a command

@@ -17,7 +17,7 @@ from worker.topics import TopicNames
 #: The larger a batch, the more of its events concern the same booking and become one write.
 MAX_POLL_RECORDS = 12_000
 _FETCH_BYTES = 4 * 1024 * 1024
-_COMMIT_SECONDS = 0.5
+_COMMIT_SECONDS = 1.0
 
 
 def create_app(settings: Settings, consume: Callable[[Any], Coroutine[Any, Any, None]]) -> faust.App:

@@ -284,8 +284,11 @@ class Partition:
         async with asyncio.TaskGroup() as sinks:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 sinks.create_task(self._send(folded.outgoing))
-            for read_models, write in folded.writes:
-                sinks.create_task(read_models.write(write))
+            # without a task for the only one, which there is most often
+            (read_models, write), *others = folded.writes
+            for other, its_write in others:
+                sinks.create_task(other.write(its_write))
+            await read_models.write(write)
         self._resources.metrics.observe_stage("emit", monotonic() - begun)
         for reason, count in folded.dead_letters.items():
             self._resources.metrics.count_dead_letters(TOPICS[folded.topic], reason.value, count.count)

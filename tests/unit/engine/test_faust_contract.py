@@ -57,6 +57,7 @@ METHODS = [
     (driver.AIOKafkaConsumerThread.seek_to_beginning, ["self", "partitions"]),
     (consumer.Consumer.__init__, None),
     (consumer.Consumer.getmany, ["self", "timeout"]),
+    (consumer.Consumer.sleep, ["self", "n"]),
     (consumer.Consumer._wait_next_records, ["self", "timeout"]),
     (consumer.Consumer._add_gap, ["self", "tp", "offset_from", "offset_to"]),
     (consumer.Consumer._new_offset, ["self", "tp"]),
@@ -115,6 +116,7 @@ ATTRIBUTES: dict[str, Any] = {
     "_crashed": Service,
     "_partition_assignment_strategy": AIOKafkaConsumer,
     "_fetch_max_wait_ms": AIOKafkaConsumer,
+    "_max_poll_records": AIOKafkaConsumer,
     "_topics": AIOKafkaClient,
     "_closed": AIOKafkaConsumer,
     "_coordinator": AIOKafkaConsumer,
@@ -191,7 +193,7 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
 @pytest.mark.parametrize(
     ("method", "names"),
     [
-        (consumer.Consumer._drain_messages, ["getmany(timeout=1.0)", "callback(message)"]),
+        (consumer.Consumer._drain_messages, ["getmany(timeout=1.0)", "await self.sleep(0)", "callback(message)"]),
         (consumer.Consumer.force_commit, ["_filter_tps_with_pending_acks", "_commit_tps"]),
         (consumer.Consumer._filter_committable_offsets, ["_new_offset", "_should_commit"]),
         (consumer.Consumer.on_partitions_revoked, ["self._on_partitions_revoked"]),
@@ -207,7 +209,7 @@ def test_attributes_are_still_made_where_they_were(name: str, holder: Any) -> No
         (consumer.Consumer._get_active_partitions, ["return tps"]),
         (ConductorCompiler.build, ["consumer_on_buffer_full", "acquire_flow_control"]),
         (driver.ConsumerRebalanceListener.on_partitions_assigned, ["consumer_generation_id = generation"]),
-        (driver.AIOKafkaConsumerThread.getmany, ["self._fetch_records", "active_partitions"]),
+        (driver.AIOKafkaConsumerThread.getmany, ["self._fetch_records", "active_partitions", "_max_poll_records"]),
         # what the engine takes in its place: fetches that are kept until they are taken, partition by partition
         (ClientFetcher.fetched_records, ["self._records", "_create_fetch_waiter", "reassignment_in_progress", "getall"]),
         (FetchResult.getall, ["check_assignment", "has_more", "in self._partition_records", "_update_position"]),
