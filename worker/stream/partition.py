@@ -272,11 +272,11 @@ class Partition:
             metrics.observe_stage("store", monotonic() - folded)
             outgoing.messages.extend(self._append_again(overtaken))
             sent, counted = _sent(self._targets, outgoing, dead_letters)
+        # also if it had nothing to store
+        resources.gathering.leave(self.number)
         await self._to_emit.put(Folded(topic, fetched.end, delivered, sent, counted, writes))
         if changes.erasing:
             self._to_fold.put_nowait(partial(self._remove_erased, changes.erasing))
-        # also if it had nothing to store
-        resources.gathering.leave(self.number)
 
     async def _emit(self, folded: Folded) -> None:
         """Emits a stored batch to Kafka and Redis, then acknowledges it."""
