@@ -124,7 +124,7 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def sleep(self, n: Any) -> None:
-        # before each poll for no time at all, for which the stock method makes a task
+        # Faust's fetcher sleeps for zero seconds before each poll; the stock method makes a task for that too
         await (super().sleep(n) if n else asyncio.sleep(0))
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:

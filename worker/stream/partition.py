@@ -284,7 +284,7 @@ class Partition:
         async with asyncio.TaskGroup() as sinks:
             if folded.outgoing.messages or folded.outgoing.alerts:
                 sinks.create_task(self._send(folded.outgoing))
-            # without a task for the only one, which there is most often
+            # most often there is one namespace: its write needs no task of its own
             (read_models, write), *others = folded.writes
             for other, its_write in others:
                 sinks.create_task(other.write(its_write))

@@ -16,13 +16,14 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.engine.plain_records import make_plain, take_plain
+from worker.engine.plain_records import FEW, make_plain, take_plain
 
 COMMITTED = 1
 Batch = tuple[int, int, bool, int]
 """Records, producer, whether it is a transaction's, and the codec."""
 
-batches = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2), st.booleans(), st.sampled_from([0, 1, 3])), max_size=6)
+counts = st.integers(1, 9) | st.integers(FEW, FEW + 9)
+batches = st.lists(st.tuples(counts, st.integers(0, 2), st.booleans(), st.sampled_from([0, 1, 3])), max_size=6)
 
 
 def log_of(found: Sequence[Batch], control: Sequence[int], *, magic: int = 2) -> bytes:
@@ -82,6 +83,7 @@ def taken_of(source: PartitionRecords, at_once: int) -> list[Any]:
 
 @given(batches, st.sets(st.integers(0, 5)), st.integers(0, 8), st.integers(1, 12), st.sets(st.integers(0, 2)))
 @example([(9, 0, False, 0)], set(), 4, 3, set())
+@example([(FEW + 9, 0, False, 0)], set(), 4, 3, set())
 @example([(3, 1, True, 1), (3, 2, False, 0)], {0}, 0, 100, {1})
 def test_plain_records_are_those_of_the_client(
     found: list[Batch], control: set[int], begin: int, at_once: int, aborted: set[int]
@@ -107,14 +109,15 @@ def test_old_formats_are_read(magic: int, codec: int, at_once: int) -> None:
     assert seen(taken_of(source_of(content, 0), at_once)) == wanted
 
 
+@pytest.mark.parametrize("count", [3, FEW + 1])
 @pytest.mark.parametrize("at_once", [1, 2, 3, 100])
-def test_records_before_one_that_cannot_be_decoded_come(at_once: int) -> None:
-    content = bytearray(log_of([(2, 0, False, 0), (3, 0, False, 0)], ()))
-    content[content.rindex(b"k4") - 1] = 0x7F  # the length of the last key
+def test_records_before_one_that_cannot_be_decoded_come(at_once: int, count: int) -> None:
+    content = bytearray(log_of([(2, 0, False, 0), (count, 0, False, 0)], ()))
+    content[content.rindex(b"k%d" % (count + 1)) - 1] = 0x7F  # the length of the last key
     source, taken = source_of(bytes(content), 0), list[Any]()
     make_plain(source)
     taking = (take_plain(source, taken, len(taken) + at_once) for _ in repeat(None))
     with pytest.raises(CorruptRecordException):
         list(taking)
-    assert [record.key for record in taken] == [b"k0", b"k1", b"k2", b"k3"]
-    assert source.next_fetch_offset == 4
+    assert [record.key for record in taken] == [b"k%d" % offset for offset in range(count + 1)]
+    assert source.next_fetch_offset == count + 1
