@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from schemas.attendance import attendance_id
 from schemas.query.request import Position, Query, QueryField, Sort, parse_filter, parse_query
 from tests.support.asked import FIELDS, Asking
-from tests.support.attending import World
+from tests.support.attending import STATUSES, World
 from tests.support.filled import Filled, on
 from tests.support.oracle import queries
 from tests.support.services import Redis
@@ -231,6 +232,25 @@ def test_pages_of_few_sessions_by_booking(redis_server: Redis, seed: int) -> Non
                     order = [dict(zip(("fieldName", "order"), each.split(), strict=True)) for each in sort.split(", ")]
                     query = {"sort": order, "filter": {"sessionId": {"$in": sessions}} | filter_}
                     await Walk(reader, query, queries.answer(documents, query), rng).everywhere(None)
+
+    on(redis_server, 1, scenario)
+
+
+@pytest.mark.parametrize("mix", [(6, 1, 3), (3, 1, 6), (2, 7, 1), (0, 1, 2)])
+def test_pages_by_booking_of_any_statuses(redis_server: Redis, mix: tuple[int, int, int]) -> None:
+    """The indexes by booking are read one status after the other, the one with most first, and up to where that one ended."""
+
+    async def scenario(filled: Filled) -> None:
+        world = World(2, sessions=9)
+        world._statuses, world._numbers = mix, (1, 1, 1, 2, 64)
+        await filled.apply(world.happen([(booking, session) for booking in world.bookings[:60] for session in world.sessions]))
+        documents, reader = list(world.documents.values()), filled.reader()
+        for size in (1, 2, 3):
+            for statuses in combinations(STATUSES, size):
+                for direction in ("ASC", "DESC"):
+                    filter_ = {"status": {"$in": list(statuses)}} | world.rng.choice([{}, {"numberOfAttendees": {"$lte": 1}}])
+                    query = {"sort": [{"fieldName": "bookingId", "order": direction}], "filter": filter_}
+                    await Walk(reader, query, queries.answer(documents, query), world.rng).everywhere(None)
 
     on(redis_server, 1, scenario)
 

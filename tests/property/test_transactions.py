@@ -13,8 +13,8 @@ from tests.support.cores import make_commands
 from tests.support.place import ATTENDED, MARKS, MINUTE, NOT_ATTENDED, NOT_SET, PairDocument, Pairs, Place, document, on
 from tests.support.services import Redis
 from worker.read_model import writer as writer_module
-from worker.read_model.booking_records import NO_ATTENDANCE, UNKNOWN, pack_record
-from worker.read_model.write_batch import AlertChange, Entries, Write
+from worker.read_model.booking_records import pack_record
+from worker.read_model.write_batch import NO_MEMBER, UNKNOWN, AlertChange, Entries, RecordMember, Write
 
 _STATUSES = [None, (ATTENDED, 1), (ATTENDED, 0), (ATTENDED, 7), (NOT_ATTENDED, 0), (NOT_ATTENDED, 1), (NOT_SET, 0)]
 #: What a key holds differs between two namespaces in these.
@@ -38,12 +38,12 @@ class Twins:
         chance = self.chance
         named = [(f"b{chance.randrange(60)}", f"s{chance.randrange(9)}") for _ in range(chance.randrange(1, 90))]
         changes = {name: self._next(name) for name in named}
-        listed = [(booking, chance.choice([0, 1, 2, 6, 37])) for booking in {booking for booking, _ in named}]
+        others = [(booking, chance.choice(list(RecordMember))) for booking in {booking for booking, _ in named}]
         seed = chance.random()
         for owner in self._owners:
             entries, same = Entries(), random.Random(seed)
             self._add_pairs(entries, changes)
-            self._add_others(entries, listed, same)
+            self._add_others(entries, others, same)
             await owner.apply(Write(entries, {**MARKS, "events.offset": same.randrange(10_000)}))
         self.pairs = {name: pair for name, pair in {**self.pairs, **changes}.items() if pair is not None}
 
@@ -70,13 +70,13 @@ class Twins:
                 held = b"" if before is None else before.contributed
                 entries.pair(identity, now.packed, now.contributed, held, has_moved=has_moved)
 
-    def _add_others(self, entries: Entries, listed: list[tuple[str, int]], same: random.Random) -> None:
-        for booking, bits in sorted(listed):
+    def _add_others(self, entries: Entries, others: list[tuple[str, RecordMember]], same: random.Random) -> None:
+        for booking, member in sorted(others):
             identity = attendance_id(booking, "s0")
             record = pack_record((1, 0, 0, 0), [bytes([same.randrange(3)]) + identity], is_frequent=False, is_large=False)
-            entries.booking(booking, same.choice([record, record, b""]), bits, same.choice([0.0, 1.0, -1.0, -1 / 3, -0.1]))
-            marks = [0, 1, 2, 4, NO_ATTENDANCE]
-            entries.indexed(booking, identity, same.choice(marks), same.choice([*marks, UNKNOWN]))
+            entries.booking(booking, same.choice([record, record, b""]), member, same.choice([0.0, 1.0, -1.0, -1 / 3, -0.1]))
+            statuses = [0, 1, 2, NO_MEMBER]
+            entries.member(booking, identity, same.choice(statuses), same.choice([*statuses, UNKNOWN]))
             kind, session = same.choice(["CLOCK_AHEAD", "OVERBOOKED"]), same.choice(["", "s1"])
             text = same.choice(["", f'{{"kind": "{kind}", "bookingId": "{booking}", "note": "\u00e9\\n"}}'])
             entries.alert(

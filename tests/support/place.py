@@ -18,7 +18,7 @@ from worker.read_model.booking_records import pack_record
 from worker.read_model.documents import Listing, contribution, pack
 from worker.read_model.keys import PartitionKeys, live_key, namespace
 from worker.read_model.transactions import MakeCommands, Transactions
-from worker.read_model.write_batch import AlertChange, Chunk, Entries, Write
+from worker.read_model.write_batch import AlertChange, Chunk, Entries, RecordMember, Write
 from worker.read_model.writer import PartitionWriter
 from worker.redis.client import Client, create_redis, masters
 from worker.redis.scripts import Script
@@ -248,7 +248,7 @@ def _entries(changes: Iterable[tuple[tuple[str, str], PairDocument | None]], bef
             was = before.get(name)
             made.pair(identity, now.packed, now.contributed, was.contributed if was else b"")
         record = b"" if now is None else pack_record((1, 0, 0, 0), (), is_frequent=False, is_large=False)
-        made.booking(name[0], record, 0, 0.0)
+        made.booking(name[0], record, RecordMember.KEEP, 0.0)
     return made
 
 

@@ -12,7 +12,6 @@ from worker.read_model import booking_records
 from worker.read_model.booking_records import (
     MOST_MARKED,
     NO_ATTENDANCE,
-    UNKNOWN,
     attendances_of,
     is_frequent,
     is_large,
@@ -20,6 +19,7 @@ from worker.read_model.booking_records import (
     status_of,
 )
 from worker.read_model.keys import booking_bucket, listed_member
+from worker.read_model.write_batch import UNKNOWN, RecordMember
 
 
 class ShownBookings:
@@ -45,12 +45,10 @@ class ShownBookings:
             self.records[name] = record
         else:
             self.records.pop(name, None)
-        for status, members in enumerate(self._index):
-            move = listed >> 2 * status & 3
-            if move == 1:
-                members.add(listed_member(name))
-            elif move == 2:
-                members.discard(listed_member(name))
+        if RecordMember(listed) is RecordMember.ADD:
+            self._index[0].add(listed_member(name))
+        elif RecordMember(listed) is RecordMember.REMOVE:
+            self._index[0].discard(listed_member(name))
         if rate < 0:
             self._rated[name] = -rate
         elif rate > 0:
@@ -63,8 +61,8 @@ class ShownBookings:
         for status, members in enumerate(self._index):
             if before != UNKNOWN:
                 # what the entry says was before is what is there
-                assert (member in members) == (status_of(before) == status)
-            if status == status_of(now):
+                assert (member in members) == (before == status)
+            if status == now:
                 members.add(member)
             else:
                 members.discard(member)
@@ -89,12 +87,11 @@ class ShownBookings:
             assert is_large(record) == (len(found) > booking_records.MOST_IN_RECORD)
             if is_large(record):
                 assert not marked
-                for identity, (status, _) in found.items():
-                    index[status].add(name + b"\0" + identity)
             else:
                 assert [(identity, (status_of(mark), number_of(mark))) for mark, identity in marked] == sorted(found.items())
-                for status, _ in found.values():
-                    index[status].add(listed_member(name))
+            for identity, (status, _) in found.items():
+                stands_for_it = status == 0 and not is_large(record)
+                index[status].add(listed_member(name) if stands_for_it else name + b"\0" + identity)
         assert self._index == index
         assert NO_ATTENDANCE not in {status for found in reported.values() for status, _ in found.values()}
         rates = {name: booking_records.unpack_summary(record)["noShowRate"] for name, record in self.records.items()}

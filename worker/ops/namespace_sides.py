@@ -41,7 +41,7 @@ COUNTS: Mapping[bytes, tuple[Any, ...]] = {
         for status, each in enumerate(STATUSES)
     },
     b"ATTENDED, 1 attendee": ("HGET", keys.UNLISTED, UNLISTED_COUNT),
-    **{f"bookings {each.value}".encode(): ("ZCARD", f"{keys.BY_BOOKING}{status}") for status, each in enumerate(STATUSES)},
+    **{f"by booking, {each.value}".encode(): ("ZCARD", f"{keys.BY_BOOKING}{status}") for status, each in enumerate(STATUSES)},
     b"bookings with a noShowRate": ("ZCARD", keys.NO_SHOWS),
     b"alerts": ("HLEN", keys.ALERTS),
     b"alerts by time": ("ZCARD", keys.ALERTS_AT),

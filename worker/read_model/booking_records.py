@@ -6,8 +6,8 @@ attended, notAttended, notSet, longestNoShowRun.
 
 Then, unless the booking is large, each of its attendances in the order of ids: a mark (1 byte), id (16 bytes). A mark has the
 index of the status in `STATUSES` in its two low bits, and numberOfAttendees in the others (`MOST_MARKED`: this or more). A
-booking with more than `MOST_IN_RECORD` attendances is large: it has no attendances in its record, but an entry for each of
-them in the index by booking.
+booking with more than `MOST_IN_RECORD` attendances is large: it has none in its record, and each of them is a member of an
+index by booking.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ from typing import Any
 MOST_IN_RECORD = 64
 #: A mark holds numberOfAttendees up to here.
 MOST_MARKED = 63
-#: The mark where there is no attendance, and where it is not known whether there is one.
-NO_ATTENDANCE, UNKNOWN = 3, 255
+#: The mark where there is no attendance.
+NO_ATTENDANCE = 3
 _FREQUENT, _LARGE, _WIDE = 1, 2, 4
 _NARROW_HEAD, _WIDE_HEAD = Struct(">BBBBB"), Struct(">BIIII")
 _MOST_NARROW = 255
@@ -78,5 +78,5 @@ def is_frequent(record: bytes) -> bool:
 
 
 def is_large(record: bytes) -> bool:
-    """Whether the attendances of the booking are in the index by booking, not in its record."""
+    """Whether the attendances of the booking are not in its record, only in the indexes by booking."""
     return bool(record[0] & _LARGE)

@@ -20,7 +20,7 @@ from worker.read_model.keys import PartitionKeys, booking_bucket, listed_member
 from worker.read_model.lua_scripts import text_of
 from worker.read_model.tally import FIELDS, REPORTED, shown_counts
 from worker.read_model.watermark import parse_hash
-from worker.read_model.write_batch import AlertChange, Entries
+from worker.read_model.write_batch import AlertChange, Entries, RecordMember
 from worker.redis.client import Client, masters
 from worker.redis.scripts import raise_first_error
 
@@ -116,17 +116,16 @@ class Content(Entries):
             else:
                 self.values[_BY_STATUS, identity] = score
 
-    def booking(self, booking_id: str, record: bytes, listed: int, rate: float) -> None:
+    def booking(self, booking_id: str, record: bytes, record_member: RecordMember, rate: float) -> None:
         name = booking_id.encode()
         self.values[b"%b%d" % (_BOOKING, booking_bucket(name)), name] = record
-        for status in range(len(STATUSES)):
-            if listed >> 2 * status & 3:
-                self.values[b"%b%d" % (_BY_BOOKING, status), listed_member(name)] = _score(0)
+        if record_member is RecordMember.ADD:
+            self.values[b"%b%d" % (_BY_BOOKING, 0), listed_member(name)] = _score(0)
         if rate < 0:
             self.values[_NO_SHOWS, name] = _score(rate)
 
-    def indexed(self, booking_id: str, identity: bytes, now: int, before: int) -> None:  # noqa: ARG002 - nothing was before
-        self.values[b"%b%d" % (_BY_BOOKING, status_of(now)), booking_id.encode() + b"\0" + identity] = _score(0)
+    def member(self, booking_id: str, identity: bytes, now: int, before: int) -> None:  # noqa: ARG002 - nothing was before
+        self.values[b"%b%d" % (_BY_BOOKING, now), booking_id.encode() + b"\0" + identity] = _score(0)
 
     def device(self, source: str, newest: bytes | None) -> None:
         assert newest is not None, "nothing was before"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 #: Incremented with every change of the layout; workers then fill a new namespace.
-LAYOUT_VERSION = 7
+LAYOUT_VERSION = 8
 DOC_SHIFT = 5
 """The bucket of a document is the first 16 bits of its id shifted right by this: 2048 buckets, in the order of the ids."""
 BOOKING_BUCKETS = 1024
@@ -66,8 +66,8 @@ LAYOUT = {
     "`sessions`, whose tally changed (joined by newlines; a newline alone: any), `alerts`, whether alerts did (0 or 1)",
     f"NS:{{p}}:G:{DOC}<bucket>": "hash: id (16 bytes) to packed pair (read_model/documents.py)",
     f"NS:{{p}}:G:{BY_BOOKING}<status>": "sorted set by bytes, of a status, which is given as its index in `STATUSES`: "
-    "bookingId, NUL, bucket of its record (2 bytes) of every booking with such an attendance in its record; bookingId, NUL, "
-    "id (16 bytes) of every such attendance of a large booking",
+    "bookingId, NUL, id (16 bytes) of every such attendance; but of ATTENDED, where the record of the booking has them, "
+    "bookingId, NUL, bucket of that record (2 bytes) in place of all of these",
     f"NS:{{p}}:G:{BY_STATUS}": "sorted set: id (16 bytes) of every attendance by status * 2^32 + number of attendees; not "
     "of those that are ATTENDED with one attendee, the score 1",
     f"NS:{{p}}:G:{UNLISTED}": "hash: `attendances`, the number of these",
@@ -169,5 +169,5 @@ def booking_bucket(booking_id: bytes) -> int:
 
 
 def listed_member(booking_id: bytes) -> bytes:
-    """The member of the indexes by booking that stands for the attendances in a booking's record."""
+    """The member of the index by booking of ATTENDED that stands for those in a booking's record."""
     return booking_id + b"\0" + booking_bucket(booking_id).to_bytes(2)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,10 +19,12 @@ _READ, _SAME, _MOVED, _ARRIVED = range(4)
 _PAIR = Struct(">B16sH").pack
 _MOVED_PAIR = Struct(">B16sHB").pack
 #: Kinds of entries of bookings.
-_RECORD, _INDEXED = range(2)
+_RECORD, _MEMBER = range(2)
+#: In place of a status: an attendance is a member of no index by booking; it is not known of which one, if any.
+NO_MEMBER, UNKNOWN = 3, 255
 _BOOKING = Struct(">BHH").pack
 _BOOKING_TAIL = Struct(">BdH").pack
-_INDEXED_NAME, _INDEXED_TAIL = Struct(">BH").pack, Struct(">16sBB").pack
+_MEMBER_NAME, _MEMBER_TAIL = Struct(">BH").pack, Struct(">16sBB").pack
 _DEVICE, _DEVICE_TAIL = Struct(">H").pack, Struct(">dB").pack
 _ESTIMATE = Struct(">dH").pack
 
@@ -36,6 +39,14 @@ class AlertChange(NamedTuple):
     """Empty for an alert of the booking as a whole."""
     opened_ms: int
     json: str
+
+
+class RecordMember(IntEnum):
+    """What becomes of the member that stands for a booking's record in the index by booking of ATTENDED."""
+
+    KEEP = 0
+    ADD = 1
+    REMOVE = 2
 
 
 class EstimateChange(NamedTuple):
@@ -81,32 +92,31 @@ class Entries:
         """Sets a pair, or deletes it (empty), whose previous contribution is read from Redis."""
         self.pairs.append(_PAIR(_READ, identity, len(document)) + document)
 
-    def booking(self, booking_id: str, record: bytes, listed: int, rate: float) -> None:
+    def booking(self, booking_id: str, record: bytes, record_member: RecordMember, rate: float) -> None:
         """Sets the record of a booking (`worker.read_model.booking_records`), or deletes it (empty).
 
-        Packed: 0 (1 byte), booking bucket (2), length (2), bookingId, the bits of ``listed`` (1), ``rate`` (8, a double),
-        length of the record (2), the record.
+        Packed: 0 (1 byte), booking bucket (2), length (2), bookingId, ``record_member`` (1), ``rate`` (8, a double), length
+        (2), the record.
 
         Args:
-            listed: of each status, two bits, those of ATTENDED the lowest: 1 the index by booking of this status gets the
-                booking, 2 it loses it, 0 neither.
+            record_member: the member of the index of ATTENDED that stands for the record.
             rate: minus the noShowRate, to set it; 1.0: the booking has none any more; 0.0: it has the same as before.
         """
         name = booking_id.encode()
         head = _BOOKING(_RECORD, booking_bucket(name), len(name))
-        self.bookings.append(b"".join((head, name, _BOOKING_TAIL(listed, rate, len(record)), record)))
+        self.bookings.append(b"".join((head, name, _BOOKING_TAIL(record_member, rate, len(record)), record)))
 
-    def indexed(self, booking_id: str, identity: bytes, now: int, before: int) -> None:
-        """Moves an attendance of a large booking in the index by booking.
+    def member(self, booking_id: str, identity: bytes, now: int, before: int) -> None:
+        """Moves an attendance from the index by booking of one status to that of another.
 
-        Packed: 1 (1 byte), length (2), bookingId, id (16), the mark now (1), the mark before (1).
+        Packed: 1 (1 byte), length (2), bookingId, id (16), ``now`` (1), ``before`` (1).
 
         Args:
-            now: its mark (`worker.read_model.booking_records`); `NO_ATTENDANCE`: it leaves.
-            before: the mark that it had; `NO_ATTENDANCE`: it had none; `UNKNOWN`: it may have had any, or none.
+            now: the status of whose index it is a member; or `NO_MEMBER`.
+            before: the status of whose index it was a member; or `NO_MEMBER`, or `UNKNOWN`.
         """
         name = booking_id.encode()
-        self.bookings.append(b"".join((_INDEXED_NAME(_INDEXED, len(name)), name, _INDEXED_TAIL(identity, now, before))))
+        self.bookings.append(b"".join((_MEMBER_NAME(_MEMBER, len(name)), name, _MEMBER_TAIL(identity, now, before))))
 
     def alert(self, change: AlertChange) -> None:
         """Opens, changes or closes an alert."""

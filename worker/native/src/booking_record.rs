@@ -1,16 +1,17 @@
-//! A booking's record in Redis (`worker/read_model/booking_records.py`), and its places in the index by booking.
+//! A booking's record in Redis (`worker/read_model/booking_records.py`), and its members in the indexes by booking.
 
 use crate::booking::BookingState;
 use crate::change::{Batch, Change};
 use crate::project::Entries;
 use crate::row::{Reported, write_text};
 use crate::summary::Summary;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A booking with more attendances is large: they are in the index by booking instead of the record.
+/// A booking with more attendances is large: its record has none of them.
 const MOST_IN_RECORD: usize = 64;
-/// The mark where there is no attendance, and where it is not known whether there is one.
-const NO_ATTENDANCE: u8 = 3;
+const ATTENDED: u8 = 0;
+/// In place of a status: no index by booking has the attendance as a member; it is not known which one has.
+const NO_MEMBER: u8 = 3;
 const UNKNOWN: u8 = 255;
 const BOOKING_BUCKETS: u32 = 1024;
 const FREQUENT: u8 = 1;
@@ -18,10 +19,11 @@ const LARGE: u8 = 2;
 const WIDE: u8 = 4;
 /// Kinds of entries of bookings.
 const RECORD: u8 = 0;
-const INDEXED: u8 = 1;
-/// How a booking moves in the index of a status.
-const LIST: u8 = 1;
-const UNLIST: u8 = 2;
+const MEMBER: u8 = 1;
+/// What becomes of the member that stands for a booking's record in the index of ATTENDED.
+const KEEP: u8 = 0;
+const ADD: u8 = 1;
+const REMOVE: u8 = 2;
 
 /// A mark holds the number of attendees up to here.
 const MOST_MARKED: u32 = 63;
@@ -33,104 +35,112 @@ fn mark_of(reported: Reported) -> u8 {
     reported.status as u8 | (reported.number.min(MOST_MARKED) as u8) << 2
 }
 
-/// Adds the record of a booking that a batch changed, and its places in the index by booking.
+/// Adds the record of a booking that a batch changed, and its members in the indexes by booking.
 ///
 /// Nothing is added if neither the summary nor a mark changed, unless the batch was redelivered.
 pub fn project_changed_booking(state: &BookingState, change: &Change, batch: &Batch, entries: &mut Entries) {
+    let is_known = batch.is_known && !batch.is_redelivery;
+    let mut is_same = state.summary == change.summary && state.frequent == change.frequent.is_some();
     let mut moved = Vec::new();
     for before in &change.sessions {
         let Some(session) = state.sessions.get(before.index) else { continue };
         let mark_before = before.reported.map(mark_of);
-        if session.reported().map(mark_of) != mark_before {
+        let has_moved = session.reported().map(mark_of) != mark_before;
+        is_same &= !has_moved;
+        if has_moved || !is_known {
             moved.push((session.id, mark_before));
         }
     }
-    let was_frequent = change.frequent.is_some();
-    let is_same = moved.is_empty() && state.summary == change.summary && state.frequent == was_frequent;
     if is_same && !batch.is_redelivery {
         return;
     }
-    let now = marks(state);
-    if !batch.is_known || batch.is_redelivery {
-        project_whatever_redis_holds(state, &now, entries);
+    let (now, rate) = (marks(state), rate_of(state.summary));
+    let mut ids: BTreeSet<[u8; 16]> = moved.iter().map(|(id, _)| *id).collect();
+    if !is_known {
+        // only a booking with so many rows can be large, or have been
+        if state.sessions.len() > MOST_IN_RECORD {
+            ids.extend(state.sessions.iter().map(|session| session.id));
+        }
+        let record_member = if has_record_member(&now) { ADD } else { REMOVE };
+        add(state, &now, ids.into_iter().map(|id| (id, UNKNOWN)), record_member, rate_or_none(rate), entries);
         return;
     }
     let mut before = now.clone();
-    for (id, mark) in &moved {
+    for (id, mark) in moved {
         match mark {
-            Some(mark) => before.insert(*id, *mark),
-            None => before.remove(id),
+            Some(mark) => before.insert(id, mark),
+            None => before.remove(&id),
         };
     }
-    let (rate, rate_before) = (rate_of(state.summary), rate_of(change.summary));
-    let rate_change = if rate == rate_before { 0.0 } else { rate_or_none(rate) };
-    let (is_large, was_large) = (now.len() > MOST_IN_RECORD, before.len() > MOST_IN_RECORD);
-    // a reader finds each attendance in the record or in the index, whatever part of this it sees
-    if is_large && was_large {
-        let mut ids: Vec<[u8; 16]> = moved.iter().map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        index(state, ids.iter(), &now, |id| before.get(id).copied().unwrap_or(NO_ATTENDANCE), entries);
-    } else if is_large {
-        index(state, now.keys(), &now, |_| NO_ATTENDANCE, entries);
+    if is_large(&now) != is_large(&before) {
+        ids.extend(now.keys().chain(before.keys()));
     }
-    let listed = listed(present(&now), present(&before));
-    entries.bookings.push(booking_entry(state, &record(state, &now), listed, rate_change));
-    if was_large && !is_large {
-        let mark_before = |id: &[u8; 16]| before.get(id).copied().unwrap_or(NO_ATTENDANCE);
-        index(state, before.keys(), &Marks::new(), mark_before, entries);
-    }
+    let record_member = match (has_record_member(&now), has_record_member(&before)) {
+        (true, false) => ADD,
+        (false, true) => REMOVE,
+        _ => KEEP,
+    };
+    let rate_change = if rate == rate_of(change.summary) { 0.0 } else { rate_or_none(rate) };
+    let members_before = ids.into_iter().map(|id| (id, member_status(&before, &id)));
+    add(state, &now, members_before, record_member, rate_change, entries);
 }
 
-fn project_whatever_redis_holds(state: &BookingState, now: &Marks, entries: &mut Entries) {
-    let is_large = now.len() > MOST_IN_RECORD;
-    // only a booking with so many rows can be large, or have been
-    let mut ids: Vec<[u8; 16]> = Vec::new();
-    if state.sessions.len() > MOST_IN_RECORD {
-        ids.extend(state.sessions.iter().map(|session| session.id));
-        ids.sort_unstable();
-    }
-    if is_large {
-        index(state, ids.iter(), now, |_| UNKNOWN, entries);
-    }
-    let present = present(now);
-    let listed = listed(present, [true; 3]) | listed(present, [false; 3]);
-    let rate = rate_or_none(rate_of(state.summary));
-    entries.bookings.push(booking_entry(state, &record(state, now), listed, rate));
-    if !is_large {
-        index(state, ids.iter(), &Marks::new(), |_| UNKNOWN, entries);
-    }
+/// Adds entries of a booking: its record, and the members of its attendances that move.
+///
+/// A reader finds each attendance by its member or in the record, perhaps in both, whatever part of this it sees.
+///
+/// `before`: ids in order, with the status in whose index each was a member.
+fn add(
+    state: &BookingState,
+    now: &Marks,
+    before: impl Iterator<Item = ([u8; 16], u8)>,
+    record_member: u8,
+    rate: f64,
+    entries: &mut Entries,
+) {
+    let moved = before.map(|(id, before)| (id, member_status(now, &id), before)).filter(|(_, now, before)| now != before);
+    let (removed, moved): (Vec<_>, Vec<_>) = moved.partition(|(_, now, _)| *now == NO_MEMBER);
+    entries.bookings.extend(moved.iter().map(|each| member_entry(state, each)));
+    entries.bookings.push(booking_entry(state, &record(state, now), record_member, rate));
+    entries.bookings.extend(removed.iter().map(|each| member_entry(state, each)));
+}
+
+/// The status in whose index by booking an attendance is a member of its own.
+fn member_status(marks: &Marks, id: &[u8; 16]) -> u8 {
+    let status = marks.get(id).map(|mark| mark & 3);
+    status.filter(|status| *status != ATTENDED || is_large(marks)).unwrap_or(NO_MEMBER)
+}
+
+fn is_large(marks: &Marks) -> bool {
+    marks.len() > MOST_IN_RECORD
+}
+
+/// Whether the index of ATTENDED has a member that stands for those in the record.
+fn has_record_member(marks: &Marks) -> bool {
+    !is_large(marks) && marks.values().any(|mark| mark & 3 == ATTENDED)
 }
 
 fn marks(state: &BookingState) -> Marks {
     state.sessions.iter().filter_map(|each| Some((each.id, mark_of(each.reported()?)))).collect()
 }
 
-/// Moves attendances of a large booking in the index.
-fn index<'a>(
-    state: &BookingState,
-    ids: impl Iterator<Item = &'a [u8; 16]>,
-    now: &Marks,
-    before: impl Fn(&[u8; 16]) -> u8,
-    entries: &mut Entries,
-) {
-    for id in ids {
-        let mut out = Vec::with_capacity(state.id.len() + 21);
-        out.push(INDEXED);
-        write_text(&mut out, &state.id);
-        out.extend_from_slice(id);
-        out.push(now.get(id).copied().unwrap_or(NO_ATTENDANCE));
-        out.push(before(id));
-        entries.bookings.push(out);
-    }
+/// An entry that moves an attendance from the index of one status to that of another.
+fn member_entry(state: &BookingState, (id, now, before): &([u8; 16], u8, u8)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(state.id.len() + 21);
+    out.push(MEMBER);
+    write_text(&mut out, &state.id);
+    out.extend_from_slice(id);
+    out.extend_from_slice(&[*now, *before]);
+    out
 }
 
 /// An entry that sets the record of a booking.
-fn booking_entry(state: &BookingState, record: &[u8], listed: u8, rate: f64) -> Vec<u8> {
+fn booking_entry(state: &BookingState, record: &[u8], record_member: u8, rate: f64) -> Vec<u8> {
     let mut out = Vec::with_capacity(state.id.len() + record.len() + 16);
     out.push(RECORD);
     out.extend_from_slice(&((crc32fast::hash(&state.id) % BOOKING_BUCKETS) as u16).to_be_bytes());
     write_text(&mut out, &state.id);
-    out.push(listed);
+    out.push(record_member);
     out.extend_from_slice(&rate.to_be_bytes());
     write_text(&mut out, record);
     out
@@ -139,7 +149,7 @@ fn booking_entry(state: &BookingState, record: &[u8], listed: u8, rate: f64) -> 
 /// The record of a booking; empty if it has no pair.
 fn record(state: &BookingState, now: &Marks) -> Vec<u8> {
     let Some(summary) = state.summary else { return Vec::new() };
-    let is_large = now.len() > MOST_IN_RECORD;
+    let is_large = is_large(now);
     let counts = [summary.attended, summary.not_attended, summary.not_set, summary.longest_run];
     let is_wide = counts.iter().any(|count| *count > u32::from(u8::MAX));
     let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
@@ -153,28 +163,6 @@ fn record(state: &BookingState, now: &Marks) -> Vec<u8> {
         out.extend_from_slice(id);
     }
     out
-}
-
-/// The statuses whose index lists the booking itself; none if it is large.
-fn present(marks: &Marks) -> [bool; 3] {
-    let mut found = [false; 3];
-    if marks.len() <= MOST_IN_RECORD {
-        for mark in marks.values() {
-            if let Some(slot) = found.get_mut(usize::from(mark & 3)) {
-                *slot = true;
-            }
-        }
-    }
-    found
-}
-
-/// How the booking moves in the indexes of the statuses: two bits each.
-fn listed(now: [bool; 3], before: [bool; 3]) -> u8 {
-    now.into_iter().zip(before).enumerate().fold(0, |bits, (status, (now, before))| match (now, before) {
-        (true, false) => bits | LIST << (2 * status),
-        (false, true) => bits | UNLIST << (2 * status),
-        _ => bits,
-    })
 }
 
 fn rate_of(summary: Option<Summary>) -> f64 {

@@ -35,7 +35,11 @@ pub struct Names {
 const READ: u8 = 0;
 const MOVED: u8 = 2;
 const ARRIVED: u8 = 3;
-const INDEXED: u8 = 1;
+const MEMBER: u8 = 1;
+/// What becomes of the member that stands for a booking's record in the index of ATTENDED.
+const ADD: u8 = 1;
+const REMOVE: u8 = 2;
+/// In place of a status: any index may have the member, or none.
 const UNKNOWN: u8 = 255;
 
 const ONLY_LISTED: u8 = 3;
@@ -201,20 +205,19 @@ impl<'a> Builder<'a> {
     /// Adds an entry of a booking; None: it is damaged.
     pub fn booking(&mut self, entry: &[u8]) -> Option<()> {
         let mut reader = Reader::new(entry);
-        if reader.u8()? == INDEXED {
+        if reader.u8()? == MEMBER {
             let (booking, id, now, before) = (reader.text()?, reader.take(16)?, reader.u8()?, reader.u8()?);
             for (status, index) in (0_u8..).zip(&mut self.by_booking) {
-                let had = before == UNKNOWN || before % 4 == status;
-                if now % 4 == status && (before == UNKNOWN || !had) {
+                if now == status {
                     index.gets.scored(b"0", &[booking, b"\0", id]);
-                } else if now % 4 != status && had {
+                } else if before == status || before == UNKNOWN {
                     index.loses.add(&[booking, b"\0", id]);
                 }
             }
             return Some(());
         }
         let bucket = reader.array::<2>()?;
-        let (booking, listed) = (reader.text()?, reader.u8()?);
+        let (booking, record_member) = (reader.text()?, reader.u8()?);
         let rate = f64::from_be_bytes(*reader.array()?);
         let record = reader.text()?;
         let key: [&[u8]; 2] = [&self.names.booking, &Decimal::of(u16::from_be_bytes(*bucket).into())];
@@ -222,12 +225,11 @@ impl<'a> Builder<'a> {
             [] => self.command(b"HDEL", &key, &[booking]),
             _ => self.command(b"HSET", &key, &[booking, record]),
         }
-        for (status, index) in self.by_booking.iter_mut().enumerate() {
-            match listed >> (2 * status) & 3 {
-                1 => index.gets.scored(b"0", &[booking, b"\0", bucket]),
-                2 => index.loses.add(&[booking, b"\0", bucket]),
-                _ => (),
-            }
+        let [attended, ..] = &mut self.by_booking;
+        match record_member {
+            ADD => attended.gets.scored(b"0", &[booking, b"\0", bucket]),
+            REMOVE => attended.loses.add(&[booking, b"\0", bucket]),
+            _ => (),
         }
         if rate < 0.0 {
             self.no_shows.gets.scored(rate.to_string().as_bytes(), &[booking]);

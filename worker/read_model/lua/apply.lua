@@ -7,10 +7,11 @@
 --         Redis; 1 the contribution is unchanged; 2 the old contribution is given (empty: the pair did not exist);
 --         3 the contribution is unchanged, but the minute of the arrival is another one
 --       8 bookings, each a kind (1 byte), then
---         kind 0, its record: booking bucket (2), length (2), bookingId, of each status two bits (1 byte; 1: its index by booking
---           gets the booking, 2: loses it), minus the noShowRate (8, double; 0: unchanged, 1: has none and may have had one),
---           length (2), record (read_model/booking_records.py; empty: delete)
---         kind 1, an attendance of a large booking: length (2), bookingId, id (16), mark now (1), mark before (1; 255: unknown)
+--         kind 0, its record: booking bucket (2), length (2), bookingId, 1 where the index of ATTENDED gets the member that stands
+--           for the record, 2 where it loses that (1 byte), minus the noShowRate (8, double; 0: unchanged, 1: has none and may have
+--           had one), length (2), record (read_model/booking_records.py; empty: delete)
+--         kind 1, an attendance that is a member of an index by booking: length (2), bookingId, id (16), the status of that index
+--           now (1; 3: none) and before (1; 255: unknown)
 --       9 alerts: JSON list of [alertId, kind, bookingId, sessionId or "", openedAt ms, JSON or "" (closed)]
 --      10 devices, each: length (2), source, effective time of its newest event (8, double; ms), length (1), the packed newest
 --         event (read_model/devices.py; empty: the source leaves)
@@ -196,31 +197,21 @@ end
 
 local BY_BOOKING, BOOKING = prefix .. KEY_BY_BOOKING, prefix .. KEY_BOOKING
 local UNKNOWN = 255
--- Moves an attendance of a large booking to the index of its status; the others lose it.
-local function index_large(member, now, before)
-  local status = now % 4
-  for other = 0, 2 do
-    if other ~= status and (before == UNKNOWN or before % 4 == other) then call('ZREM', BY_BOOKING .. other, member) end
-  end
-  if status < 3 and (before == UNKNOWN or before % 4 ~= status) then call('ZADD', BY_BOOKING .. status, 0, member) end
-end
-
 local bookings = ARGV[8]
 at, size = 1, #bookings
 while at <= size do
   if byte(bookings, at) == 1 then
     local booking, id, now, before, next_ = unpack_('>Hc0c16BB', bookings, at + 1)
-    index_large(booking .. '\0' .. id, now, before)
+    for status = 0, 2 do
+      if status == now then call('ZADD', BY_BOOKING .. status, 0, booking .. '\0' .. id)
+      elseif before == status or before == UNKNOWN then call('ZREM', BY_BOOKING .. status, booking .. '\0' .. id) end
+    end
     at = next_
   else
     local bucket, booking, listed, rate, record, next_ = unpack_('>HHc0BdHc0', bookings, at + 1)
     local key, member = BOOKING .. bucket, booking .. '\0' .. sub(bookings, at + 1, at + 2)
     if record == '' then call('HDEL', key, booking) else call('HSET', key, booking, record) end
-    for status = 0, listed > 0 and 2 or -1 do
-      local move = floor(listed / 4 ^ status) % 4
-      if move == 1 then call('ZADD', BY_BOOKING .. status, 0, member)
-      elseif move == 2 then call('ZREM', BY_BOOKING .. status, member) end
-    end
+    if listed == 1 then call('ZADD', BY_BOOKING .. 0, 0, member) elseif listed == 2 then call('ZREM', BY_BOOKING .. 0, member) end
     if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) elseif rate > 0 then call('ZREM', NO_SHOWS, booking) end
     at = next_
   end

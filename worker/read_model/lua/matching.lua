@@ -26,9 +26,9 @@ end
 
 -- Estimated number of matching entries: counted in the first partition of the call, and assumed for its other partitions, which
 -- are similar. It is at least 1 if the call has several partitions.
-local estimates = {}
+local estimates, FEWEST_MATCHES = {}, #KEYS > 1 and 1 or 0
 local function estimate(sources, ranges)
-  if not estimates[ranges] then estimates[ranges] = max(#KEYS > 1 and 1 or 0, count_of(sources, ranges)) end
+  if not estimates[ranges] then estimates[ranges] = max(FEWEST_MATCHES, count_of(sources, ranges)) end
   return estimates[ranges]
 end
 
