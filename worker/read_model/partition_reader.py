@@ -19,7 +19,7 @@ from worker.topics import FIRST_TABLES, partition_of
 
 _ATTEMPTS = 3
 #: Partitions that one script call reads; fewer if the query names sessions, because each session has its own index.
-_PARTITIONS_PER_CALL = 4
+_PARTITIONS_PER_CALL = 8
 _FEW_SESSIONS = 4
 #: Cost, in units of 1 to 3 µs, after which a script call starts no other partition (another call reads the rest), or stops
 #: reading the bookings of one.
@@ -172,7 +172,7 @@ class NamespaceView:
             extra: further arguments of each partition, appended to the others.
             weight: cost of the lookups in a partition, see `worker.read_model.query.index_scan.weight`.
         """
-        group_size = _PARTITIONS_PER_CALL if not weight else 2 if weight <= _FEW_SESSIONS else 1
+        group_size = _PARTITIONS_PER_CALL if not weight else 4 if weight <= _FEW_SESSIONS else 2
         answers = await self._ask(script, list(numbers), arguments, extra, group_size)
         return {number: _live_answer(number, answer) for number, answer in answers.items()}
 
