@@ -18,7 +18,7 @@ from worker.read_model.booking_records import (
     number_of,
     status_of,
 )
-from worker.read_model.keys import booking_bucket, listed_member
+from worker.read_model.keys import booking_bucket, member_of_record
 from worker.read_model.write_batch import UNKNOWN, RecordMember
 
 
@@ -38,17 +38,17 @@ class ShownBookings:
         bucket, length = unpack_from(">HH", entry, 1)
         name = entry[5 : 5 + length]
         assert bucket == booking_bucket(name)
-        listed, rate, size = unpack_from(">BdH", entry, 5 + length)
+        record_member, rate, size = unpack_from(">BdH", entry, 5 + length)
         record = entry[16 + length :]
         assert len(record) == size
         if record:
             self.records[name] = record
         else:
             self.records.pop(name, None)
-        if RecordMember(listed) is RecordMember.ADD:
-            self._index[0].add(listed_member(name))
-        elif RecordMember(listed) is RecordMember.REMOVE:
-            self._index[0].discard(listed_member(name))
+        if RecordMember(record_member) is RecordMember.ADD:
+            self._index[0].add(member_of_record(name))
+        elif RecordMember(record_member) is RecordMember.REMOVE:
+            self._index[0].discard(member_of_record(name))
         if rate < 0:
             self._rated[name] = -rate
         elif rate > 0:
@@ -91,7 +91,7 @@ class ShownBookings:
                 assert [(identity, (status_of(mark), number_of(mark))) for mark, identity in marked] == sorted(found.items())
             for identity, (status, _) in found.items():
                 stands_for_it = status == 0 and not is_large(record)
-                index[status].add(listed_member(name) if stands_for_it else name + b"\0" + identity)
+                index[status].add(member_of_record(name) if stands_for_it else name + b"\0" + identity)
         assert self._index == index
         assert NO_ATTENDANCE not in {status for found in reported.values() for status, _ in found.values()}
         rates = {name: booking_records.unpack_summary(record)["noShowRate"] for name, record in self.records.items()}

@@ -16,7 +16,7 @@ from worker.read_model import keys
 from worker.read_model.booking_records import attendances_of, is_frequent, is_large, number_of, status_of, unpack_summary
 from worker.read_model.devices import score_of, unpack_newest
 from worker.read_model.documents import Contribution, names_of, unpack, unpack_contribution
-from worker.read_model.keys import PartitionKeys, booking_bucket, listed_member
+from worker.read_model.keys import PartitionKeys, booking_bucket, member_of_record
 from worker.read_model.lua_scripts import text_of
 from worker.read_model.tally import FIELDS, REPORTED, shown_counts
 from worker.read_model.watermark import parse_hash
@@ -120,7 +120,7 @@ class Content(Entries):
         name = booking_id.encode()
         self.values[b"%b%d" % (_BOOKING, booking_bucket(name)), name] = record
         if record_member is RecordMember.ADD:
-            self.values[b"%b%d" % (_BY_BOOKING, 0), listed_member(name)] = _score(0)
+            self.values[b"%b%d" % (_BY_BOOKING, 0), member_of_record(name)] = _score(0)
         if rate < 0:
             self.values[_NO_SHOWS, name] = _score(rate)
 

@@ -168,6 +168,6 @@ def booking_bucket(booking_id: bytes) -> int:
     return crc32(booking_id) % BOOKING_BUCKETS
 
 
-def listed_member(booking_id: bytes) -> bytes:
+def member_of_record(booking_id: bytes) -> bytes:
     """The member of the index by booking of ATTENDED that stands for those in a booking's record."""
     return booking_id + b"\0" + booking_bucket(booking_id).to_bytes(2)

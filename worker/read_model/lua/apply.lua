@@ -208,10 +208,11 @@ while at <= size do
     end
     at = next_
   else
-    local bucket, booking, listed, rate, record, next_ = unpack_('>HHc0BdHc0', bookings, at + 1)
+    local bucket, booking, record_member, rate, record, next_ = unpack_('>HHc0BdHc0', bookings, at + 1)
     local key, member = BOOKING .. bucket, booking .. '\0' .. sub(bookings, at + 1, at + 2)
     if record == '' then call('HDEL', key, booking) else call('HSET', key, booking, record) end
-    if listed == 1 then call('ZADD', BY_BOOKING .. 0, 0, member) elseif listed == 2 then call('ZREM', BY_BOOKING .. 0, member) end
+    if record_member == 1 then call('ZADD', BY_BOOKING .. 0, 0, member)
+    elseif record_member == 2 then call('ZREM', BY_BOOKING .. 0, member) end
     if rate < 0 then call('ZADD', NO_SHOWS, rate, booking) elseif rate > 0 then call('ZREM', NO_SHOWS, booking) end
     at = next_
   end

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from schemas.attendance import STATUSES, guid, guid_bytes
 from schemas.query.request import Filter, Names, Position, QueryField, Sort
-from worker.read_model.keys import listed_member
+from worker.read_model.keys import member_of_record
 from worker.topics import partition_of_key
 
 Order = tuple[Sort, ...]
@@ -121,7 +121,7 @@ def encode_place(scan: Scan, key: Key | None, filter_: Filter, number: int, part
         return b""
     name, _, identity = key.partition(b"\0") if scan.name == "booking" else (b"", b"", b"")
     if len(identity) == _ID_BYTES and _owner(name, partitions) == number:
-        return bytes(key + listed_member(name)[-2:])
+        return bytes(key + member_of_record(name)[-2:])
     return scan.place(key, filter_)
 
 
