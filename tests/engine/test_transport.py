@@ -418,6 +418,27 @@ def test_a_client_that_is_out_of_its_group_ends_the_app(kafka: Broker) -> None:
     run(kafka, scenario)
 
 
+def test_a_commit_that_the_client_cancels_has_failed(kafka: Broker) -> None:
+    """The client's own cancellation does not reach whoever commits: a stop would end in the middle."""
+
+    async def scenario(line: Line) -> None:
+        await line.publish(1)
+        async with line.station(acknowledge) as station:
+            await until(lambda: len(station.offsets) == 1)
+            coordinator = station.consumer._thread._consumer._coordinator
+            committing = coordinator._do_commit_offsets
+
+            async def cancelled(*_: Any) -> None:
+                raise asyncio.CancelledError
+
+            coordinator._do_commit_offsets = cancelled
+            assert await station.consumer._thread.commit({line.partitions[0]: 1}) is False
+            coordinator._do_commit_offsets = committing
+            assert await station.consumer._thread.commit({line.partitions[0]: 1}) is True
+
+    run(kafka, scenario)
+
+
 def test_a_full_queue_of_faust_stops_no_partition(kafka: Broker) -> None:
     """With the stock `on_buffer_full`: clearing the queue drops who would start the partition again, and it never is."""
 

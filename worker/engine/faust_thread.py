@@ -187,7 +187,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # the client repeats a commit while Kafka is away; without a timeout that would block revocations and the stop
         with suppress(TimeoutError):
             async with asyncio.timeout(COMMIT_SECONDS):
-                return bool(await super()._commit(offsets))
+                try:
+                    return bool(await super()._commit(offsets))
+                except asyncio.CancelledError:
+                    # the client cancels a commit when it is closed or has left its group; nobody has cancelled this task then
+                    if (task := asyncio.current_task()) is None or task.cancelling():
+                        raise
         return False
 
     def linger(self, *, busy: bool) -> None:
