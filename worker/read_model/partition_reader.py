@@ -172,7 +172,7 @@ class NamespaceView:
             extra: further arguments of each partition, appended to the others.
             weight: cost of the lookups in a partition, see `worker.read_model.query.index_scan.weight`.
         """
-        group_size = _PARTITIONS_PER_CALL if not weight else 4 if weight <= _FEW_SESSIONS else 2
+        group_size = _PARTITIONS_PER_CALL if not weight else 4 if weight <= _FEW_SESSIONS else 1
         answers = await self._ask(script, list(numbers), arguments, extra, group_size)
         return {number: _live_answer(number, answer) for number, answer in answers.items()}
 
